@@ -1,0 +1,216 @@
+//! A definition: the marshalled ops of a build, what is said about them, where they come from.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::VertexDigest;
+use super::pb;
+use crate::oci::{Digest, Platform};
+
+/// Most ops a definition may hold.
+pub const OPS_MAX: usize = 100_000;
+
+/// A content-addressed graph of operations, in BuildKit's wire form (pb.Definition).
+///
+/// The ops stand in topological order; the last one is terminal: it has one input, which is
+/// the result, and no operation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Definition {
+    /// The marshalled ops, kept verbatim: their hashes are their names.
+    pub ops: Vec<Bytes>,
+    /// What is said about each op without being part of it.
+    pub metadata: BTreeMap<VertexDigest, pb::OpMetadata>,
+    /// Where each op stands in the user's files.
+    pub source: Option<pb::Source>,
+}
+
+/// One output of one vertex.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OutputRef {
+    /// The vertex.
+    pub vertex: VertexDigest,
+    /// Which of its outputs.
+    pub index: u32,
+}
+
+/// A decoded op with its name and inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vertex {
+    /// Digest of the marshalled op.
+    pub digest: VertexDigest,
+    /// The decoded op.
+    pub op: pb::op::Op,
+    /// Its inputs, in order.
+    pub inputs: Vec<OutputRef>,
+    /// The platform it runs on; the host's where the op names none.
+    pub platform: Platform,
+    /// What is said about it.
+    pub metadata: pb::OpMetadata,
+}
+
+impl Vertex {
+    /// Returns what people read about the step, without a number: its custom name or its kind.
+    pub fn name(&self) -> String {
+        match self.metadata.description.get(super::CUSTOM_NAME) {
+            Some(name) if !name.is_empty() => name.clone(),
+            _ => super::op::default_name(&self.op),
+        }
+    }
+}
+
+/// A definition, decoded and checked: every input exists and stands before its user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The vertices, inputs before users, without the terminal op.
+    pub vertices: Vec<Vertex>,
+    /// The wanted output; `None` for the empty (scratch) result.
+    pub result: Option<OutputRef>,
+}
+
+/// Says why bytes are not a definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDefinition {
+    /// An op could not be decoded.
+    #[error("op {index} of the definition cannot be decoded: {reason}")]
+    Undecodable {
+        /// Position of the op.
+        index: usize,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// An op has no operation although it is not the last.
+    #[error("op {0} of the definition has no operation")]
+    NoOperation(usize),
+    /// An input names an op that does not stand before its user.
+    #[error("op {index} of the definition has an unknown input {input:?}")]
+    UnknownInput {
+        /// Position of the op.
+        index: usize,
+        /// The digest that it names.
+        input: String,
+    },
+    /// The last op is not a terminal op with one input.
+    #[error("the last op of the definition is not terminal")]
+    NoResult,
+    /// Too many ops.
+    #[error("the definition has more than {OPS_MAX} ops")]
+    TooLarge,
+}
+
+impl Definition {
+    /// Converts to the protobuf message.
+    pub fn to_pb(&self) -> pb::Definition {
+        pb::Definition {
+            def: self.ops.iter().map(|op| op.to_vec()).collect(),
+            metadata: self
+                .metadata
+                .iter()
+                .map(|(digest, metadata)| (digest.to_string(), metadata.clone()))
+                .collect(),
+            source: self.source.clone(),
+        }
+    }
+
+    /// Converts from the protobuf message.
+    pub fn from_pb(message: pb::Definition) -> Self {
+        let metadata = message
+            .metadata
+            .into_iter()
+            .filter_map(|(digest, metadata)| {
+                Some((VertexDigest(digest.parse::<Digest>().ok()?), metadata))
+            });
+        Self {
+            metadata: metadata.collect(),
+            ops: message.def.into_iter().map(Bytes::from).collect(),
+            source: message.source,
+        }
+    }
+
+    /// Decodes and checks every op.
+    pub fn load(&self) -> Result<Loaded, InvalidDefinition> {
+        let Some((last, ops)) = self.ops.split_last() else {
+            return Ok(Loaded {
+                vertices: Vec::new(),
+                result: None,
+            });
+        };
+        if ops.len() > OPS_MAX {
+            return Err(InvalidDefinition::TooLarge);
+        }
+        let mut known = HashSet::new();
+        let mut vertices = Vec::with_capacity(ops.len());
+        for (index, bytes) in ops.iter().enumerate() {
+            let message = decode(index, bytes)?;
+            let inputs = inputs_of(index, &message, &known)?;
+            let digest = VertexDigest::of(bytes);
+            let metadata = self.metadata.get(&digest).cloned().unwrap_or_default();
+            let platform = message
+                .platform
+                .as_ref()
+                .map_or_else(Platform::host, platform_of);
+            let op = message.op.ok_or(InvalidDefinition::NoOperation(index))?;
+            if known.insert(digest.clone()) {
+                vertices.push(Vertex {
+                    digest,
+                    op,
+                    inputs,
+                    platform,
+                    metadata,
+                });
+            }
+        }
+        let terminal = decode(ops.len(), last)?;
+        let mut inputs = inputs_of(ops.len(), &terminal, &known)?;
+        match (terminal.op, inputs.pop(), inputs.is_empty()) {
+            (None, Some(result), true) => Ok(Loaded {
+                vertices,
+                result: Some(result),
+            }),
+            _ => Err(InvalidDefinition::NoResult),
+        }
+    }
+}
+
+fn decode(index: usize, bytes: &Bytes) -> Result<pb::Op, InvalidDefinition> {
+    pb::Op::decode(bytes.clone()).map_err(|error| InvalidDefinition::Undecodable {
+        index,
+        reason: error.to_string(),
+    })
+}
+
+fn inputs_of(
+    index: usize,
+    message: &pb::Op,
+    known: &HashSet<VertexDigest>,
+) -> Result<Vec<OutputRef>, InvalidDefinition> {
+    let resolve = |input: &pb::Input| {
+        let unknown = || InvalidDefinition::UnknownInput {
+            index,
+            input: input.digest.clone(),
+        };
+        let vertex = VertexDigest(input.digest.parse().map_err(|_| unknown())?);
+        let output = u32::try_from(input.index).map_err(|_| unknown())?;
+        if known.contains(&vertex) {
+            Ok(OutputRef {
+                vertex,
+                index: output,
+            })
+        } else {
+            Err(unknown())
+        }
+    };
+    message.inputs.iter().map(resolve).collect()
+}
+
+fn platform_of(message: &pb::Platform) -> Platform {
+    Platform {
+        architecture: message.architecture.clone(),
+        os: message.os.clone(),
+        os_version: message.os_version.clone(),
+        os_features: message.os_features.clone(),
+        variant: message.variant.clone(),
+    }
+    .normalized()
+}

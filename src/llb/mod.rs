@@ -1,0 +1,17 @@
+//! LLB: the graph of low-level build operations, wire-compatible with BuildKit's.
+//!
+//! Read in order: [`op`], [`definition`], [`digest`]. The messages are BuildKit's protobuf
+//! messages (`pb`). Invariants: an op's bytes are never written again once they exist, since
+//! their hash is its name; nothing here depends on time, locale or the order of a hash map.
+//! Deliberately absent: I/O and execution.
+
+pub mod definition;
+pub mod digest;
+pub mod op;
+
+pub use bollard_buildkit_proto::pb;
+pub use definition::{Definition, InvalidDefinition, Loaded, OutputRef, Vertex};
+pub use digest::VertexDigest;
+
+/// Key of an op's description that holds the name people read.
+pub const CUSTOM_NAME: &str = "llb.customname";
