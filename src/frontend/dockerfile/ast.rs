@@ -20,7 +20,30 @@ pub struct Word {
 impl Word {
     /// Puts a text and its place together.
     pub fn new(raw: impl Into<String>, span: Span) -> Self {
-        Self { raw: raw.into(), span }
+        Self {
+            raw: raw.into(),
+            span,
+        }
+    }
+
+    /// The place of a part of the word, by byte offsets, as far as the word still tells it.
+    ///
+    /// A word that lost quotes, escapes or line continuations on the way answers with its own
+    /// place.
+    pub fn part_span(&self, start: usize, end: usize) -> Span {
+        let is_as_written = self.span.end.offset - self.span.start.offset == self.raw.len();
+        let parts = (self.raw.get(..start), self.raw.get(start..end));
+        let (Some(before), Some(part)) = parts else {
+            return self.span;
+        };
+        if !is_as_written || self.span.start.line != self.span.end.line {
+            return self.span;
+        }
+        let start = self.span.start.advance(before);
+        Span {
+            start,
+            end: start.advance(part),
+        }
     }
 }
 
@@ -43,10 +66,12 @@ impl Dockerfile {
 
     /// The global `ARG` instructions with their instruction nodes.
     pub fn global_args(&self) -> impl Iterator<Item = (&Instruction, &ArgInstruction)> {
-        self.global_args.iter().filter_map(|instruction| match &instruction.kind {
-            super::InstructionKind::Arg(arg) => Some((instruction, arg)),
-            _ => None,
-        })
+        self.global_args
+            .iter()
+            .filter_map(|instruction| match &instruction.kind {
+                super::InstructionKind::Arg(arg) => Some((instruction, arg)),
+                _ => None,
+            })
     }
 }
 
