@@ -27,6 +27,9 @@ mod plan;
 pub mod resolve;
 pub mod suggest;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::FrontendError;
 pub use lowered::{Lowered, lower, targets};
 pub use options::{ContextSource, FrontendOptions, Network, NoCache, ResolveMode};
