@@ -47,9 +47,11 @@ pub(super) fn render(diagnostic: &Diagnostic, source: &Source) -> String {
         start.line,
         start.column
     );
-    let _ = writeln!(out, "{RULE}");
-    draw_lines(&mut out, diagnostic, &source.text);
-    let _ = writeln!(out, "{RULE}");
+    if !source.text.is_empty() {
+        let _ = writeln!(out, "{RULE}");
+        draw_lines(&mut out, diagnostic, &source.text);
+        let _ = writeln!(out, "{RULE}");
+    }
     let severity = match diagnostic.severity {
         Severity::Warning => "warning",
         Severity::Error => "error",
@@ -234,7 +236,7 @@ mod tests {
         check(
             "FROM a\nRUN\t한글 bad \u{1b}[31m\nRUN c\n",
             "bad",
-            "Dockerfile:2:8\n--------------------\n   1 |     FROM a\n   2 | >>> RUN    한글 bad \u{fffd}[31m\n     |                    ^^^ here\n   3 |     RUN c\n--------------------\nerror: it is wrong\nhelp: write it anew\n",
+            "Dockerfile:2:8\n--------------------\n   1 |     FROM a\n   2 | >>> RUN    한글 bad \u{fffd}[31m\n     |                 ^^^ here\n   3 |     RUN c\n--------------------\nerror: it is wrong\nhelp: write it anew\n",
         );
     }
 

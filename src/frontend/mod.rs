@@ -1,7 +1,7 @@
 //! Dockerfile → definition: a pure translation.
 //!
 //! Read in order: [`diagnostic`] (source text, spans, what is said to the user), [`dockerfile`]
-//! (text → tree), [`expand`] (variables and quotes in a word),
+//! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
 //! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
 //! [`lowered`] (the front door). Everything takes `&str` and returns values with diagnostics.
@@ -16,6 +16,7 @@ pub mod error;
 mod excerpt;
 pub mod expand;
 mod git_url;
+pub mod ignore;
 mod image_config;
 mod lines;
 mod lint;
@@ -26,7 +27,8 @@ mod paths;
 mod plan;
 pub mod resolve;
 pub mod suggest;
-
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
