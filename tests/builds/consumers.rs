@@ -178,3 +178,69 @@ impl Drop for Dockerd {
         let _ = self.child.wait();
     }
 }
+
+/// A registry of our own on a loopback port: Debian's docker-registry.
+pub struct Registry {
+    child: Child,
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl Registry {
+    /// Starts a registry that everybody may use.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a registry that knows one user.
+    pub fn start_with_password(user: &str, password: &str) -> Self {
+        let line = run(Command::new("htpasswd").args(["-nbB", user, password]));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("htpasswd");
+        fs::write(&file, line.stdout).unwrap();
+        let auth = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", file.display());
+        let registry = Self::start_with(&auth);
+        // The registry reads the file once, at its start.
+        drop(dir);
+        registry
+    }
+
+    fn start_with(auth: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = dir.path().join("config.yml");
+        let storage = dir.path().join("data");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {}}}\n\
+             http: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
+            storage.display()
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new(which("docker-registry").expect("docker-registry is installed"))
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < end, "the registry does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child, dir, port }
+    }
+
+    /// Returns host and port.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.dir.path();
+    }
+}

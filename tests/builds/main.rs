@@ -6,3 +6,4 @@
 mod consumers;
 mod env;
 mod examples;
+mod faults;
