@@ -92,6 +92,20 @@ impl ContentHash {
         bytes.try_into().ok().map(Self)
     }
 
+    /// Reads back what [`Self::hex`] wrote.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            let pair = std::str::from_utf8(pair).ok()?;
+            *byte = u8::from_str_radix(pair, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
     /// Writes the hash as 64 hexadecimal digits.
     pub fn hex(&self) -> String {
         hex_of(&self.0)

@@ -23,10 +23,19 @@
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
 //! meaning of results (a [`ResultId`] is opaque here).
 
+pub mod explain;
 pub mod files;
+pub mod flight;
+pub mod index;
 pub mod key;
+mod open;
+pub mod prune;
 pub mod record;
 
+pub use explain::MissReason;
 pub use files::{ContentDigest, FileEntry, FileList};
-pub use key::{CacheKey, ContentHash, KEY_VERSION};
-pub use record::{KeyPart, ResultId};
+pub use flight::Flight;
+pub use index::{Cache, CacheError, Unsynced};
+pub use key::{CacheKey, ContentHash, InputPart, KEY_VERSION};
+pub use prune::{PruneFilter, Pruned};
+pub use record::{Found, InputUse, KeyPart, NewRecord, RecordInfo, ResultId, Step, StepInput};
