@@ -14,8 +14,9 @@
 //! makes the digest, and the list that explains it. A hash of a single file is that of its
 //! bytes, or of a tag, its bytes' hash and its attributes where it has any.
 //!
-//! Invariants: a file that is hashed is the one that was walked, before and after it was read;
-//! otherwise it is read again a few times and then an error says that it changes.
+//! Invariants: a file is the same before and after it was read; otherwise it is read again a
+//! few times, and then an error says that it changes. A hash is remembered on disk only when the
+//! file was still the one that was walked.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -27,8 +28,8 @@ use rayon::prelude::*;
 use super::files::{ContentDigest, FileEntry, FileList};
 use super::key::ContentHash;
 use super::stat_cache::StatCache;
-use crate::session::tree::{self, Entry, Part, Role, Selection, Tree, TreeError, read};
-use crate::sys::metadata::FileKind;
+use crate::session::tree::{self, Entry, Part, Role, Selection, Tree, TreeError};
+use crate::sys::metadata::{FileKind, Metadata};
 use crate::sys::xattr;
 
 /// Times a changing file is read before that is an error.
@@ -89,9 +90,16 @@ pub fn digest(
     hasher.update(TAG_DIGEST);
     let mut files = Vec::new();
     for (selection, rules) in selections {
-        hasher.update(b"copy").update(&(selection.parts.len() as u64).to_le_bytes());
+        hasher
+            .update(b"copy")
+            .update(&(selection.parts.len() as u64).to_le_bytes());
         for part in &selection.parts {
-            add_part(&mut hasher, &mut files, selection.contents_only, (part, rules));
+            add_part(
+                &mut hasher,
+                &mut files,
+                selection.contents_only,
+                (part, rules),
+            );
         }
     }
     Ok(ContentDigest {
@@ -105,8 +113,8 @@ pub fn content_of(tree: &Tree, index: usize) -> Result<[u8; 32], TreeError> {
     if let Some(hash) = tree.content(index).get() {
         return Ok(*hash);
     }
-    let hash = hash_entry(tree, &tree.entries()[index])?;
-    Ok(*tree.content(index).get_or_init(|| hash))
+    let hashed = hash_entry(tree, &tree.entries()[index])?;
+    Ok(*tree.content(index).get_or_init(|| hashed.hash))
 }
 
 /// Hashes bytes and attributes of an open file as they are now.
@@ -155,13 +163,17 @@ fn hash_files(selection: &Selection, known: Option<&StatCache>) -> Result<(), Tr
                 })
                 .collect(),
         };
-        let hashes: Vec<[u8; 32]> = unknown
+        let hashes: Vec<Hashed> = unknown
             .par_iter()
-            .map(|index| content_of(tree, *index))
+            .map(|index| hash_entry(tree, &entries[*index]))
             .collect::<Result<_, _>>()?;
+        let hashes = || unknown.iter().zip(&hashes);
         if let Some(known) = known {
-            let pairs = unknown.iter().zip(hashes);
-            known.put(pairs.map(|(index, hash)| (&entries[*index], hash)));
+            let settled = hashes().filter(|(_, hashed)| hashed.as_walked);
+            known.put(settled.map(|(index, hashed)| (&entries[*index], hashed.hash)));
+        }
+        for (index, hashed) in hashes() {
+            tree.content(*index).get_or_init(|| hashed.hash);
         }
     }
     Ok(())
@@ -239,20 +251,32 @@ fn payload(tree: &Tree, index: usize) -> [u8; 32] {
     }
 }
 
-fn hash_entry(tree: &Tree, entry: &Entry) -> Result<[u8; 32], TreeError> {
+/// The hash of what an entry holds.
+struct Hashed {
+    hash: [u8; 32],
+    /// Nothing had changed since the tree was walked.
+    as_walked: bool,
+}
+
+fn hash_entry(tree: &Tree, entry: &Entry) -> Result<Hashed, TreeError> {
     let unreadable = |source| tree.unreadable(entry, source);
     if entry.kind == FileKind::Directory {
         let dir = tree.open_dir(tree.path(entry)).map_err(unreadable)?;
-        return Ok(with_xattrs([0; 32], xattr::read(&dir).map_err(unreadable)?));
+        let as_walked = entry.is_still(&Metadata::of_fd(&dir).map_err(unreadable)?);
+        let hash = with_xattrs([0; 32], xattr::read(&dir).map_err(unreadable)?);
+        return Ok(Hashed { hash, as_walked });
     }
     for _ in 0..TRIES {
         let file = tree.open_file(tree.path(entry)).map_err(unreadable)?;
-        if !read::is_unchanged(&file, entry).map_err(unreadable)? {
-            continue;
+        let before = Metadata::of_fd(&file).map_err(unreadable)?;
+        if !before.is_file() {
+            break;
         }
         let hash = hash_open_file(&file).map_err(unreadable)?;
-        if read::is_unchanged(&file, entry).map_err(unreadable)? {
-            return Ok(hash);
+        let after = Metadata::of_fd(&file).map_err(unreadable)?;
+        if before == after {
+            let as_walked = entry.is_still(&before);
+            return Ok(Hashed { hash, as_walked });
         }
     }
     Err(tree.changed(entry))
@@ -274,7 +298,9 @@ fn with_xattrs(bytes: [u8; 32], xattrs: xattr::Xattrs) -> [u8; 32] {
 }
 
 fn add_bytes(hasher: &mut blake3::Hasher, bytes: &[u8]) {
-    hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    hasher
+        .update(&(bytes.len() as u64).to_le_bytes())
+        .update(bytes);
 }
 
 fn type_bits(kind: FileKind) -> u32 {

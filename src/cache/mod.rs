@@ -23,6 +23,7 @@
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
 //! meaning of results (a [`ResultId`] is opaque here).
 
+pub mod content_hash;
 pub mod explain;
 pub mod files;
 pub mod flight;
@@ -31,6 +32,7 @@ pub mod key;
 mod open;
 pub mod prune;
 pub mod record;
+pub mod stat_cache;
 
 pub use explain::MissReason;
 pub use files::{ContentDigest, FileEntry, FileList};

@@ -152,7 +152,10 @@ impl StatCache {
         while low < high {
             let middle = low + (high - low) / 2;
             let at = &self.bytes[middle * RECORD_BYTES..][..16];
-            match number(&at[..8]).cmp(&device).then(number(&at[8..]).cmp(&inode)) {
+            match number(&at[..8])
+                .cmp(&device)
+                .then(number(&at[8..]).cmp(&inode))
+            {
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
                 Ordering::Equal => return Some(middle),

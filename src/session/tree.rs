@@ -18,6 +18,7 @@ pub mod select;
 mod walk;
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -32,7 +33,6 @@ pub use select::{CopySource, Item, Origin, Part, Role, Selection};
 pub const ENTRIES_MAX: usize = 16_000_000;
 
 /// A walked directory: every entry with what `lstat` said of it.
-#[derive(Debug)]
 pub struct Tree {
     root: Root,
     path: PathBuf,
@@ -139,11 +139,7 @@ impl Tree {
     ///
     /// The first entry is what stands there; paths are relative to `dir`, `filter` sees them
     /// relative to `base`.
-    pub fn walk_below(
-        dir: &Path,
-        base: &[u8],
-        filter: Option<&Filter>,
-    ) -> Result<Self, TreeError> {
+    pub fn walk_below(dir: &Path, base: &[u8], filter: Option<&Filter>) -> Result<Self, TreeError> {
         Self::walk_with(dir, base, filter, Owners::Kept)
     }
 
@@ -235,6 +231,15 @@ impl Tree {
     }
 }
 
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("path", &self.path)
+            .field("entries", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Span {
     fn range(self) -> std::ops::Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
@@ -310,3 +315,6 @@ pub(crate) fn shown(path: &[u8]) -> String {
 fn device_number((major, minor): (u32, u32)) -> u64 {
     (u64::from(major) << 32) | u64::from(minor)
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,12 @@ impl Filter {
             Ok(single) => single.matches_or_parent_matches(path),
             Err(_) => false,
         };
-        let found = side.patterns.iter().enumerate().rev().find(|(_, p)| covers(p));
+        let found = side
+            .patterns
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, p)| covers(p));
         found.map(|(index, text)| (index, text.as_str()))
     }
 }
@@ -163,5 +168,9 @@ fn literal_start(text: &str) -> Vec<String> {
 
 fn culprit(patterns: &[String]) -> String {
     let bad = |text: &&String| PatternMatcher::new(std::slice::from_ref(*text)).is_err();
-    patterns.iter().find(bad).cloned().unwrap_or_else(|| patterns.join(" "))
+    patterns
+        .iter()
+        .find(bad)
+        .cloned()
+        .unwrap_or_else(|| patterns.join(" "))
 }

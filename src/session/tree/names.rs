@@ -31,7 +31,8 @@ impl Names for Tree {
     fn link(&self, path: &[u8]) -> io::Result<Vec<u8>> {
         let index = self.find(path);
         let link = index.and_then(|index| self.link(&self.entries()[index]));
-        link.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::NotFound.into())
+        link.map(<[u8]>::to_vec)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn children(&self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
@@ -97,7 +98,11 @@ pub(super) fn resolve(names: &dyn Names, path: &[u8]) -> io::Result<Vec<u8>> {
             return Err(rustix::io::Errno::LOOP.into());
         }
         let target = names.link(&resolved)?;
-        resolved.truncate(if target.starts_with(b"/") { 0 } else { parent_len });
+        resolved.truncate(if target.starts_with(b"/") {
+            0
+        } else {
+            parent_len
+        });
         for name in components(&target).into_iter().rev() {
             pending.push_front(name);
         }

@@ -362,7 +362,9 @@ fn items(tree: &Tree, top: usize, filter: Option<&Filter>) -> Vec<Item> {
     };
     let end = tree.end_of(top);
     let Some(filter) = filter else {
-        return (top..end).map(|index| item(index, Role::Selected)).collect();
+        return (top..end)
+            .map(|index| item(index, Role::Selected))
+            .collect();
     };
     let mut items = vec![item(top, Role::Selected)];
     let base = tree.path(&tree.entries()[top]);

@@ -171,7 +171,11 @@ impl<'a> Walker<'a> {
             source,
         };
         for _ in 0..TRIES {
-            let dir = open_beneath(self.plan.root, &job.path, OFlags::RDONLY | OFlags::DIRECTORY);
+            let dir = open_beneath(
+                self.plan.root,
+                &job.path,
+                OFlags::RDONLY | OFlags::DIRECTORY,
+            );
             let dir = match dir {
                 Err(error) if is_gone(&error) => break,
                 other => other.map_err(unreadable)?,
@@ -337,7 +341,9 @@ fn assemble(plan: &Plan<'_>, top: Row, mut state: State) -> Result<Walked, TreeE
                 pending,
             });
         }
-        let Some(frame) = frames.last_mut() else { break };
+        let Some(frame) = frames.last_mut() else {
+            break;
+        };
         path.truncate(frame.path_len);
         let Some(row) = frame.listing.rows.get(frame.next) else {
             frames.pop();
@@ -405,9 +411,14 @@ fn read_link(plan: &Plan<'_>) -> Result<Vec<u8>, TreeError> {
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    let raw = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    let raw = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
     use rustix::io::Errno;
-    matches!(raw, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE))
+    matches!(
+        raw,
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)
+    )
 }
 
 fn below<'p>(path: &'p [u8], base: &[u8]) -> &'p [u8] {
