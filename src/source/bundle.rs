@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::archive;
+use crate::archive::{self, ArchiveError, EntryKind, Format, TarReader};
 use crate::content::{self, ContentStore};
 use crate::oci::{Descriptor, Digest, Index, Manifest, Reference, media_type};
 
@@ -46,8 +46,11 @@ pub enum BundleError {
     /// The store refused a blob.
     #[error(transparent)]
     Content(#[from] content::Error),
+    /// The archive is malformed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The archive cannot be read.
-    #[error("cannot read the archive")]
+    #[error("cannot read the archive: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -81,29 +84,44 @@ struct Contents {
 
 /// Loads the images of a tar archive, maybe compressed.
 pub fn load_stream(
-    reader: impl Read + Send + 'static,
+    mut reader: impl Read + Send,
     store: &ContentStore,
 ) -> Result<Vec<LoadedImage>, BundleError> {
     let mut contents = Contents::default();
-    let mut tar = tar::Archive::new(archive::decompress(reader)?);
-    for (count, entry) in tar.entries()?.enumerate() {
-        if count >= FILES_MAX {
+    let mut head = Vec::new();
+    reader.by_ref().take(Format::DETECT_BYTES as u64).read_to_end(&mut head)?;
+    let format = Format::detect(&head);
+    let whole = io::BufReader::new(io::Cursor::new(head).chain(reader));
+    let mut tar = TarReader::new(archive::decoder(whole, format)?);
+    let mut count = 0;
+    while let Some(entry) = tar.next_entry()? {
+        count += 1;
+        if count > FILES_MAX {
             return Err(BundleError::TooManyFiles);
         }
-        let mut entry = entry?;
-        let name = plain_name(&entry.path()?);
-        match entry.header().entry_type() {
-            tar::EntryType::Regular => contents.take(name, &mut entry, store)?,
-            tar::EntryType::Symlink | tar::EntryType::Link => {
-                if let Some(target) = entry.link_name()? {
-                    let base = Path::new(&name).parent().unwrap_or(Path::new("")).to_owned();
-                    contents.links.insert(name, plain_name(&base.join(target)));
-                }
+        let name = plain_name(&entry.path);
+        match entry.kind {
+            EntryKind::Regular => contents.take(name, &mut EntryData(&mut tar), store)?,
+            EntryKind::Symlink(target) => {
+                let base = Path::new(&name).parent().unwrap_or(Path::new("")).to_owned();
+                contents.links.insert(name, plain_name(&base.join(target)));
+            }
+            EntryKind::HardLink(target) => {
+                contents.links.insert(name, plain_name(&target));
             }
             _ => {}
         }
     }
     contents.images(store)
+}
+
+/// The bytes of the entry that a tar reader stands at.
+struct EntryData<'a, R>(&'a mut TarReader<R>);
+
+impl<R: Read> Read for EntryData<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(io::Error::other)
+    }
 }
 
 /// Loads the images of a folder that is an OCI layout.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive;
-use crate::sys::root::Root;
+use crate::sys::lock::Lock;
+use crate::sys::root::{Root, is_missing};
 
 /// Largest Dockerfile or ignore file that is read.
 pub const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -80,12 +81,91 @@ pub fn into_text(path: &Path, bytes: Vec<u8>) -> Result<String, LocalError> {
     })
 }
 
-/// Unpacks a build context that came as an archive, maybe compressed, into an empty folder.
-pub fn unpack_context(reader: impl Read + Send, folder: &Path) -> Result<(), LocalError> {
-    let io_error = |source: io::Error| LocalError::Io { path: folder.to_owned(), source };
-    let root = Root::open(folder).map_err(io_error)?;
-    archive::extract(reader, &root, Path::new("/"), &archive::ExtractOptions::default())
-        .map_err(|error| LocalError::Archive(error.into()))
+/// Reads a text file by its path inside a folder, following links inside the folder only.
+pub fn read_text_in(folder: &Path, path: &Path) -> Result<Option<String>, LocalError> {
+    let root = Root::open(folder)
+        .map_err(|source| LocalError::Io { path: folder.to_owned(), source })?;
+    match root.resolve(path) {
+        Ok(resolved) => read_text(&folder.join(resolved.strip_prefix("/").unwrap_or(&resolved))),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(source) => Err(LocalError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// A build context that came as an archive, unpacked; removed when dropped.
+#[derive(Debug)]
+pub struct UnpackedContext {
+    folder: tempfile::TempDir,
+    _lock: Lock,
+}
+
+impl UnpackedContext {
+    /// Begins the name of every such folder in `tmp/`; `<folder>.lock` beside it is locked by
+    /// its owner.
+    const PREFIX: &str = "context-";
+
+    /// Unpacks `reader` into a folder below `tmp`, after removing what dead processes left.
+    pub fn unpack(mut reader: impl Read + Send, tmp: &Path) -> Result<Self, LocalError> {
+        let context = Self::empty(tmp)?;
+        let io_error =
+            |source: io::Error| LocalError::Io { path: context.path().to_owned(), source };
+        let mut head = Vec::new();
+        let head_bytes = archive::Format::DETECT_BYTES as u64;
+        reader.by_ref().take(head_bytes).read_to_end(&mut head).map_err(io_error)?;
+        let format = archive::Format::detect(&head);
+        let whole = io::Cursor::new(head).chain(reader);
+        let mut tar = archive::decoder(io::BufReader::new(whole), format).map_err(io_error)?;
+        let root = Root::open(context.path()).map_err(io_error)?;
+        let options = archive::ExtractOptions::default();
+        archive::extract(&mut tar, &root, Path::new(""), options, &archive::Unobserved)
+            .map_err(|error| LocalError::Archive(error.into()))?;
+        Ok(context)
+    }
+
+    /// Makes an empty context.
+    pub fn empty(tmp: &Path) -> Result<Self, LocalError> {
+        let io_error = |source: io::Error| LocalError::Io { path: tmp.to_owned(), source };
+        std::fs::create_dir_all(tmp).map_err(io_error)?;
+        sweep(tmp).map_err(io_error)?;
+        let folder =
+            tempfile::Builder::new().prefix(Self::PREFIX).tempdir_in(tmp).map_err(io_error)?;
+        let lock = Lock::exclusive(&lock_path(folder.path())).map_err(io_error)?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// Returns the folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for UnpackedContext {
+    fn drop(&mut self) {
+        // A lock file that stays behind is removed by the next sweep.
+        let _ = std::fs::remove_file(lock_path(self.folder.path()));
+    }
+}
+
+fn lock_path(folder: &Path) -> PathBuf {
+    folder.with_extension("lock")
+}
+
+/// Removes the folders of processes that are gone.
+fn sweep(tmp: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(tmp)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with(UnpackedContext::PREFIX) || !name.ends_with(".lock") {
+            continue;
+        }
+        if let Some(_dead) = Lock::try_exclusive(&path)? {
+            let removed = std::fs::remove_dir_all(path.with_extension(""));
+            if removed.is_ok() || removed.is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
