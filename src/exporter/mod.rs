@@ -1,1 +1,8 @@
-//! placeholder
+//! Results to images, archives, folders and registries.
+
+pub mod output;
+
+pub use output::{
+    ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
+    OutputSpec, PushOptions, Stream, Target,
+};
