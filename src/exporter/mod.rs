@@ -1,5 +1,6 @@
 //! Results to images, archives, folders and registries.
 
+pub mod image;
 pub mod output;
 
 pub use output::{
