@@ -32,7 +32,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::exporter::{
-    Compression, CompressionKind, Destination, ImageOptions, InvalidOutput, OutputSpec, Stream,
+    ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
+    OutputSpec, PushOptions, Stream, Target,
 };
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Manifest, Platform, Reference};
 
@@ -81,8 +82,6 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
-    /// `--annotation` for the manifest.
-    pub annotations: BTreeMap<String, String>,
     /// Rights granted: `network.host`, `security.insecure`.
     pub entitlements: Vec<String>,
     /// `SOURCE_DATE_EPOCH`: seconds that replace every later time in the image.

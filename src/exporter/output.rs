@@ -19,28 +19,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use crate::archive::{Compression, CompressionKind};
 use crate::oci::Reference;
-
-/// interim
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CompressionKind {
-    /// gzip
-    Gzip,
-    /// zstd
-    Zstd,
-    /// none
-    Uncompressed,
-}
-/// interim
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression {
-    /// kind
-    pub kind: CompressionKind,
-    /// level
-    pub level: Option<i32>,
-    /// force
-    pub force: bool,
-}
 
 /// Attributes of `-o`, apart from `type` and `dest`.
 pub const ATTRIBUTES: &[&str] = &[
@@ -99,7 +79,7 @@ pub enum OutputSpec {
 }
 
 /// How an image is made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageOptions {
     /// Names besides those of the request.
     pub names: Vec<Reference>,
@@ -229,7 +209,7 @@ impl Default for ImageOptions {
     fn default() -> Self {
         Self {
             names: Vec::new(),
-            compression: default_compression(),
+            compression: Compression::default(),
             oci_media_types: true,
             annotations: BTreeMap::new(),
         }
@@ -299,6 +279,16 @@ impl OutputSpec {
         }
     }
 
+    /// Returns how the image is made, to change it.
+    pub fn image_options_mut(&mut self) -> Option<&mut ImageOptions> {
+        match self {
+            Self::Image { options, .. }
+            | Self::Oci { options, .. }
+            | Self::Docker { options, .. } => Some(options),
+            Self::Tar { .. } | Self::Local { .. } | Self::CacheOnly => None,
+        }
+    }
+
     /// Returns what people read while it is written.
     pub fn title(&self) -> Option<&'static str> {
         match self {
@@ -357,7 +347,7 @@ impl Attributes<'_> {
     }
 
     fn compression(&mut self) -> Result<Compression, InvalidOutput> {
-        let mut compression = default_compression();
+        let mut compression = Compression::default();
         if let Some(kind) = self.left.remove("compression") {
             compression.kind = match kind.as_str() {
                 "gzip" => CompressionKind::Gzip,
@@ -409,14 +399,6 @@ impl Attributes<'_> {
                 value,
             }),
         }
-    }
-}
-
-fn default_compression() -> Compression {
-    Compression {
-        kind: CompressionKind::Gzip,
-        level: None,
-        force: false,
     }
 }
 

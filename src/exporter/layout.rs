@@ -1,0 +1,167 @@
+//! An OCI image layout as a tar stream or as a folder.
+//!
+//! The tar is written as it is read: nothing is held in memory, every blob is verified on the
+//! way, and the headers say nothing about this machine (owner 0, mode 0644, time 0).
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::bundle::{Bundle, blob_path};
+use super::transfer::{Counted, Meter};
+use super::{Error, destination};
+use crate::content::ContentStore;
+use crate::oci::Descriptor;
+use crate::progress::VertexProgress;
+use crate::sys::atomic;
+
+/// Bytes of a tar block.
+const BLOCK_BYTES: usize = 512;
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 256 * 1024;
+/// Annotation by which entries of an existing index are replaced.
+const FULL_NAME: &str = "io.containerd.image.name";
+
+/// Writes the layout as a tar.
+pub(super) fn write_tar(
+    bundle: &Bundle,
+    content: &ContentStore,
+    writer: &mut dyn Write,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    for (path, bytes) in &bundle.files {
+        write_header(writer, path, tar::EntryType::Regular, bytes.len() as u64)?;
+        writer.write_all(bytes).map_err(Error::Stream)?;
+        pad(writer, bytes.len() as u64)?;
+    }
+    for directory in ["blobs/", "blobs/sha256/"] {
+        write_header(writer, directory, tar::EntryType::Directory, 0)?;
+    }
+    for blob in &bundle.blobs {
+        let path = blob_path(&blob.digest);
+        write_header(writer, &path, tar::EntryType::Regular, blob.size)?;
+        copy_blob(content, blob, writer, meter)?;
+        pad(writer, blob.size)?;
+    }
+    // Two empty blocks end an archive.
+    writer.write_all(&[0; 2 * BLOCK_BYTES]).map_err(Error::Stream)
+}
+
+/// Writes the layout into a folder. Blobs first, the index last, each by a rename, so that a
+/// failure leaves a layout that is still right. An existing layout keeps its other images.
+pub(super) fn write_directory(
+    bundle: &Bundle,
+    content: &ContentStore,
+    directory: &Path,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    for blob in &bundle.blobs {
+        let path = directory.join(blob_path(&blob.digest));
+        if path.metadata().is_ok_and(|found| found.len() == blob.size) {
+            meter.add(blob.size);
+            continue;
+        }
+        write_blob(content, blob, &path, meter)?;
+    }
+    for (name, bytes) in &bundle.files {
+        let path = directory.join(name);
+        let bytes = match *name {
+            "index.json" => merged_index(&path, bundle)?,
+            _ => bytes.clone(),
+        };
+        atomic::write(&path, &bytes).map_err(Error::io("write", &path))?;
+    }
+    Ok(())
+}
+
+/// Meters a whole archive under one status line.
+pub(super) fn meter<'a>(
+    bundle: &Bundle,
+    vertex: &'a VertexProgress,
+    cancel: &'a CancellationToken,
+) -> Meter<'a> {
+    Meter::new(vertex, "sending tarball", bundle.blob_bytes(), cancel)
+}
+
+fn write_blob(
+    content: &ContentStore,
+    blob: &Descriptor,
+    path: &Path,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    let file = super::Destination::File(path.to_owned());
+    destination::fill(&file, |writer| copy_blob(content, blob, writer, meter))
+}
+
+/// Copies a blob to its end, where the reader checks size and digest.
+fn copy_blob(
+    content: &ContentStore,
+    blob: &Descriptor,
+    writer: &mut dyn Write,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    let mut reader = Counted::new(content.open_blob(blob)?, meter);
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = reader
+            .read(&mut buffer)
+            .map_err(|error| meter.explain(error))?;
+        if count == 0 {
+            return Ok(());
+        }
+        writer.write_all(&buffer[..count]).map_err(Error::Stream)?;
+    }
+}
+
+/// Adds the bundle's entries to the index that is there; the same names are replaced.
+fn merged_index(path: &Path, bundle: &Bundle) -> Result<Vec<u8>, Error> {
+    let mut index = serde_json::to_value(&bundle.index)?;
+    let old: Value = match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let name = |entry: &Value| entry["annotations"][FULL_NAME].as_str().map(str::to_owned);
+    let is_new = |entry: &&Value| {
+        !bundle.index.manifests.iter().any(|new| match name(entry) {
+            Some(name) => new.annotations.get(FULL_NAME) == Some(&name),
+            None => entry["digest"].as_str() == Some(&new.digest.to_string()),
+        })
+    };
+    let old = old["manifests"].as_array().into_iter().flatten();
+    let mut entries: Vec<Value> = old.filter(is_new).cloned().collect();
+    if let Some(manifests) = index["manifests"].as_array_mut() {
+        entries.append(manifests);
+        *manifests = entries;
+    }
+    Ok(serde_json::to_vec(&index)?)
+}
+
+fn write_header(
+    writer: &mut dyn Write,
+    path: &str,
+    kind: tar::EntryType,
+    size: u64,
+) -> Result<(), Error> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(path).map_err(Error::Stream)?;
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    writer.write_all(header.as_bytes()).map_err(Error::Stream)
+}
+
+/// Fills the last block of an entry.
+fn pad(writer: &mut dyn Write, size: u64) -> Result<(), Error> {
+    let past = (size % BLOCK_BYTES as u64) as usize;
+    let missing = (BLOCK_BYTES - past) % BLOCK_BYTES;
+    writer
+        .write_all(&[0; BLOCK_BYTES][..missing])
+        .map_err(Error::Stream)
+}
