@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -69,8 +70,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let environment = &program.environment;
     let usage = Failure::Usage;
     let file = args.file.as_deref();
-    let (build_context, dockerfile) =
-        context::resolve(&args.context, file, std::io::stdin()).map_err(|message| {
+    let (build_context, dockerfile) = context::resolve(&args.context, file, std::io::stdin())
+        .map_err(|message| {
             // docker reports these as failures of the build, not of the command line.
             Failure::from(EngineError::new(ErrorKind::User, message))
         })?;
@@ -86,7 +87,10 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         stdout_is_terminal: program.console.stdout_is_terminal(),
     };
     let mut outputs = outputs::meant(typed).map_err(usage)?;
-    annotate(&mut outputs, &annotations(&args.annotations).map_err(usage)?);
+    annotate(
+        &mut outputs,
+        &annotations(&args.annotations).map_err(usage)?,
+    );
     check_names(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
     let mut entitlements = args.entitlements.clone();
@@ -147,8 +151,9 @@ pub(crate) fn session(
 }
 
 /// Reads docker's registry credentials.
-pub(crate) fn credentials(environment: &Environment) -> Result<Credentials, Failure> {
-    Credentials::from_docker_config(environment.docker_config().as_deref()).map_err(|error| {
+pub(crate) fn credentials(environment: &Environment) -> Result<Arc<Credentials>, Failure> {
+    let read = Credentials::from_docker_config(environment.docker_config().as_deref());
+    read.map(Arc::new).map_err(|error| {
         let message = "cannot read docker's registry credentials";
         EngineError::new(ErrorKind::Config, message)
             .with_source(error)
@@ -272,9 +277,11 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse()
-        .map(Some)
-        .map_err(|_| Failure::Usage(format!("invalid {NAME} {text:?}: expected seconds since 1970")))
+    text.parse().map(Some).map_err(|_| {
+        Failure::Usage(format!(
+            "invalid {NAME} {text:?}: expected seconds since 1970"
+        ))
+    })
 }
 
 fn limits(args: &BuildArgs) -> RunLimits {
@@ -334,9 +341,15 @@ mod tests {
     fn the_metadata_file_holds_documents_as_documents() {
         let descriptor = r#"{"digest":"sha256:00","size":1}"#;
         let response = BTreeMap::from([
-            ("containerimage.descriptor".to_owned(), STANDARD.encode(descriptor)),
+            (
+                "containerimage.descriptor".to_owned(),
+                STANDARD.encode(descriptor),
+            ),
             ("containerimage.digest".to_owned(), "sha256:00".to_owned()),
-            ("image.name".to_owned(), "docker.io/library/a:latest".to_owned()),
+            (
+                "image.name".to_owned(),
+                "docker.io/library/a:latest".to_owned(),
+            ),
         ]);
         let metadata = metadata(&response);
         assert_eq!(metadata["containerimage.descriptor"]["size"], 1);

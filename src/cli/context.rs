@@ -11,12 +11,7 @@ const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of stdin looked at to tell a tar archive from a Dockerfile.
 const PEEK_BYTES: u64 = 512;
 /// First bytes of compressed streams.
-const MAGIC: [&[u8]; 4] = [
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ\0",
-    b"\x28\xb5\x2f\xfd",
-];
+const MAGIC: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
 /// Where a tar header says what it is.
 const USTAR: std::ops::Range<usize> = 257..262;
 
@@ -53,10 +48,20 @@ pub(crate) fn resolve(
     }
     let dockerfile = match file {
         None => DockerfileSource::Default,
-        Some("-") => DockerfileSource::Text(read_text(stdin)?),
-        Some(file) => DockerfileSource::File(file.into()),
+        Some(file) => self::dockerfile(file, stdin)?,
     };
     Ok((BuildContext::Directory(path.to_owned()), dockerfile))
+}
+
+/// Finds a Dockerfile that needs no build context.
+pub(crate) fn dockerfile(
+    file: &str,
+    stdin: impl Read + Send + 'static,
+) -> Result<DockerfileSource, String> {
+    match file {
+        "-" => Ok(DockerfileSource::Text(read_text(stdin)?)),
+        file => Ok(DockerfileSource::File(file.into())),
+    }
 }
 
 /// Reads one `--build-context`: `name=folder`, `name=docker-image://…`, `name=oci-layout://…`.
@@ -77,7 +82,9 @@ pub(crate) fn named(text: &str) -> Result<(String, NamedContext), String> {
     } else if Path::new(value).is_dir() {
         NamedContext::Directory(value.into())
     } else {
-        return Err(format!("failed to get build context {name}: {value:?} is not a directory"));
+        return Err(format!(
+            "failed to get build context {name}: {value:?} is not a directory"
+        ));
     };
     Ok((name.to_owned(), context))
 }
@@ -100,7 +107,10 @@ fn oci_layout(text: &str) -> Result<NamedContext, String> {
     };
     let path = PathBuf::from(path);
     if !path.is_dir() {
-        return Err(format!("oci-layout {:?} is not a directory", path.display()));
+        return Err(format!(
+            "oci-layout {:?} is not a directory",
+            path.display()
+        ));
     }
     Ok(NamedContext::OciLayout { path, tag, digest })
 }
@@ -154,7 +164,12 @@ fn is_archive(head: &[u8]) -> bool {
 
 fn is_remote(text: &str) -> bool {
     const PREFIXES: [&str; 6] = [
-        "http://", "https://", "git://", "ssh://", "git@", "github.com/",
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
     ];
     PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
@@ -181,9 +196,19 @@ mod tests {
         let mut tar = vec![0; 2048];
         tar[USTAR].copy_from_slice(b"ustar");
         for (context, file, stdin, expected) in [
-            ("-", None, &b"FROM scratch\n"[..], r#"Empty Text("FROM scratch\n")"#),
+            (
+                "-",
+                None,
+                &b"FROM scratch\n"[..],
+                r#"Empty Text("FROM scratch\n")"#,
+            ),
             ("-", None, &tar, "Tar Default"),
-            ("-", Some("sub/Dockerfile"), &tar, r#"Tar InContext("sub/Dockerfile")"#),
+            (
+                "-",
+                Some("sub/Dockerfile"),
+                &tar,
+                r#"Tar InContext("sub/Dockerfile")"#,
+            ),
             ("-", None, b"\x1f\x8bxxxx", "Tar Default"),
             ("-", None, b"", "error: nothing to build: stdin is empty"),
             (
@@ -198,7 +223,12 @@ mod tests {
                 b"FROM a",
                 "error: ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
             ),
-            ("/", Some("-"), b"FROM a", r#"Directory("/") Text("FROM a")"#),
+            (
+                "/",
+                Some("-"),
+                b"FROM a",
+                r#"Directory("/") Text("FROM a")"#,
+            ),
             ("/", Some("D"), b"", r#"Directory("/") File("D")"#),
             ("/", None, b"", r#"Directory("/") Default"#),
             (
@@ -223,9 +253,18 @@ mod tests {
         for (text, expected) in [
             ("a=/", r#"Ok(("a", Directory("/")))"#),
             ("a=target:b", r#"Ok(("a", Stage("b")))"#),
-            ("a=oci-layout:///:v1", r#"Ok(("a", OciLayout { path: "/", tag: Some("v1"), digest: None }))"#),
-            ("a", r#"Err("invalid context value: a, expected key=value")"#),
-            ("a=/no", r#"Err("failed to get build context a: \"/no\" is not a directory")"#),
+            (
+                "a=oci-layout:///:v1",
+                r#"Ok(("a", OciLayout { path: "/", tag: Some("v1"), digest: None }))"#,
+            ),
+            (
+                "a",
+                r#"Err("invalid context value: a, expected key=value")"#,
+            ),
+            (
+                "a=/no",
+                r#"Err("failed to get build context a: \"/no\" is not a directory")"#,
+            ),
         ] {
             assert_eq!(format!("{:?}", named(text)), expected);
         }

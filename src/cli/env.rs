@@ -9,12 +9,15 @@
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
 //! | `SOURCE_DATE_EPOCH` | no time in the image is later than this, in seconds |
 //! | `DOCKER_DEFAULT_PLATFORM` | default of `--platform` |
+//! | `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` (or in lower case) | proxies |
 //! | `SSH_AUTH_SOCK` | the agent of `--ssh default` |
 //! | any | values of `--build-arg NAME` and `--secret id=…,env=NAME` |
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+
+use crate::engine::request::Proxies;
 
 /// A copy of the environment.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +70,21 @@ impl Environment {
         }
     }
 
+    /// Returns the proxies, which some spell in lower case.
+    pub(crate) fn proxies(&self) -> Proxies {
+        let either = |name: &str| {
+            let lower = self
+                .text(&name.to_lowercase())
+                .filter(|text| !text.is_empty());
+            lower.or_else(|| self.text(name).filter(|text| !text.is_empty()))
+        };
+        Proxies {
+            http: either("HTTP_PROXY"),
+            https: either("HTTPS_PROXY"),
+            except: either("NO_PROXY").unwrap_or_default(),
+        }
+    }
+
     /// Says whether the user wants no colours, or the terminal cannot show any.
     pub(crate) fn no_color(&self) -> bool {
         self.filled("NO_COLOR").is_some() || self.is_dumb()
@@ -98,9 +116,19 @@ mod tests {
         for (variables, typed, is_root, expected) in [
             (&[("COOPER_ROOT", "/c")][..], Some("/t"), true, Some("/t")),
             (&[("COOPER_ROOT", "/c")], None, true, Some("/c")),
-            (&[("COOPER_ROOT", ""), ("HOME", "/h")], None, true, Some("/var/lib/cooper")),
+            (
+                &[("COOPER_ROOT", ""), ("HOME", "/h")],
+                None,
+                true,
+                Some("/var/lib/cooper"),
+            ),
             (&[("XDG_DATA_HOME", "/d")], None, false, Some("/d/cooper")),
-            (&[("XDG_DATA_HOME", "d"), ("HOME", "/h")], None, false, Some("/h/.local/share/cooper")),
+            (
+                &[("XDG_DATA_HOME", "d"), ("HOME", "/h")],
+                None,
+                false,
+                Some("/h/.local/share/cooper"),
+            ),
             (&[], None, false, None),
         ] {
             let environment = Environment::of(variables);

@@ -45,7 +45,15 @@ mod tests {
 
     #[test]
     fn the_help_lists_every_code() {
-        for code in [SUCCESS, BUILD, USAGE, CONFIG, REGISTRY, INTERNAL, INTERRUPTED] {
+        for code in [
+            SUCCESS,
+            BUILD,
+            USAGE,
+            CONFIG,
+            REGISTRY,
+            INTERNAL,
+            INTERRUPTED,
+        ] {
             let row = format!("\n  {code:<4} ");
             assert!(HELP.contains(&row), "{code}");
         }

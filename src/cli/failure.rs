@@ -188,10 +188,7 @@ fn excerpt(text: &mut String, place: &SourcePlace) {
 
 /// Carets under the text of a line, as far as it stands there.
 fn carets(line: &str) -> String {
-    let indent: String = line
-        .chars()
-        .take_while(|c| c.is_whitespace())
-        .collect();
+    let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
     let width = line.trim().chars().count().max(1);
     format!("{indent}{}", "^".repeat(width))
 }

@@ -153,9 +153,19 @@ mod tests {
         check(&["type=image"], true, false, pushed);
         check(&["out"], false, false, local);
         check(&["out"], false, true, &format!("{local}; {image}"));
-        check(&["type=local,dest=out"], true, false, &format!("{local}; {pushed}"));
+        check(
+            &["type=local,dest=out"],
+            true,
+            false,
+            &format!("{local}; {pushed}"),
+        );
         check(&["-"], false, false, "Tar { destination: Stream(Stream) }");
-        check(&["type=tar"], false, false, "Tar { destination: Stream(Stream) }");
+        check(
+            &["type=tar"],
+            false,
+            false,
+            "Tar { destination: Stream(Stream) }",
+        );
         check(
             &["type=oci,dest=a.tar"],
             false,
@@ -176,7 +186,10 @@ mod tests {
         for (text, error) in [
             ("dest=x", "type is required for output"),
             ("type=local", "dest is required for local exporter"),
-            ("type=local,dest=-", "dest cannot be stdout for local exporter"),
+            (
+                "type=local,dest=-",
+                "dest cannot be stdout for local exporter",
+            ),
             ("type=oci,tar=false", "dest is required for oci exporter"),
             (
                 "type=nope",
@@ -198,11 +211,19 @@ mod tests {
                 "type=image,oops=1",
                 "unknown attribute \"oops\" for output type image",
             ),
-            ("type=image,oops", "invalid field \"oops\": must be a key=value pair"),
+            (
+                "type=image,oops",
+                "invalid field \"oops\": must be a key=value pair",
+            ),
         ] {
             check(&[text], false, false, &format!("error: {error}"));
         }
-        check(&["-", "type=oci"], false, false, "error: only one output can be written to stdout");
+        check(
+            &["-", "type=oci"],
+            false,
+            false,
+            "error: only one output can be written to stdout",
+        );
         let outputs = ["-".to_owned()];
         let typed = TypedOutputs {
             outputs: &outputs,
@@ -210,6 +231,10 @@ mod tests {
             load: false,
             stdout_is_terminal: true,
         };
-        assert!(meant(typed).unwrap_err().contains("refusing to write to console"));
+        assert!(
+            meant(typed)
+                .unwrap_err()
+                .contains("refusing to write to console")
+        );
     }
 }

@@ -33,13 +33,17 @@ impl Program {
             .environment
             .store_root(self.global.root.as_deref(), is_root)
             .ok_or_else(|| {
-                EngineError::new(ErrorKind::Config, "no place for the local store: HOME is not set")
-                    .with_hint("give one with --root or COOPER_ROOT")
+                EngineError::new(
+                    ErrorKind::Config,
+                    "no place for the local store: HOME is not set",
+                )
+                .with_hint("give one with --root or COOPER_ROOT")
             })?;
         let options = EngineOptions {
             root,
             runtime: self.global.runtime.clone(),
             insecure_registries: self.global.insecure_registries.clone(),
+            proxies: self.environment.proxies(),
             parallelism_max: None,
         };
         Ok(Engine::open(options)?)

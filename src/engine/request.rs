@@ -32,10 +32,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::exporter::{
-    ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
-    OutputSpec, PushOptions, Stream, Target,
+    ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination, ImageOptions,
+    InvalidOutput, OutputSpec, PushOptions, Stream, Target,
 };
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Manifest, Platform, Reference};
+pub use crate::registry::Proxies;
 
 /// How a process uses the engine; fixed for its life.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
     /// certificates; loopback hosts need no entry.
     pub insecure_registries: Vec<String>,
+    /// Proxies of the user's environment, for registries and other servers.
+    pub proxies: Proxies,
     /// Most steps that run at the same time; the number of processors where `None`.
     pub parallelism_max: Option<usize>,
 }
@@ -268,18 +271,9 @@ pub struct SaveRequest {
     /// Names or ids.
     pub images: Vec<String>,
     /// Form of the archive.
-    pub format: ArchiveFormat,
+    pub format: ArchiveForm,
     /// Where it goes.
     pub destination: Destination,
-}
-
-/// The form of an image archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveFormat {
-    /// A tar of an OCI image layout.
-    Oci,
-    /// The same with Docker's `manifest.json`, so that `docker load` takes it.
-    Docker,
 }
 
 /// Reads images from an archive into the local store.

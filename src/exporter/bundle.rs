@@ -109,7 +109,11 @@ impl Bundle {
                 docker.push(DockerEntry {
                     config: blob_path(&manifest.config.digest),
                     repo_tags: (!tags.is_empty()).then_some(tags),
-                    layers: manifest.layers.iter().map(|l| blob_path(&l.digest)).collect(),
+                    layers: manifest
+                        .layers
+                        .iter()
+                        .map(|l| blob_path(&l.digest))
+                        .collect(),
                 });
             }
         }

@@ -17,7 +17,8 @@ pub(super) fn fill<T>(
 ) -> Result<T, Error> {
     match destination {
         Destination::Stream(stream) => {
-            let mut writer = BufWriter::with_capacity(BUFFER_BYTES, stream.take().map_err(Error::Stream)?);
+            let mut writer =
+                BufWriter::with_capacity(BUFFER_BYTES, stream.take().map_err(Error::Stream)?);
             let written = write(&mut writer)?;
             writer.flush().map_err(Error::Stream)?;
             Ok(written)
@@ -104,7 +105,10 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
     }
 
     #[test]

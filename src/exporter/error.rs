@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::archive::ArchiveError;
 use crate::oci::{Digest, Reference};
-use crate::{content, registry, snapshot};
+use crate::{content, registry};
 
 use super::validate::Invalid;
 
@@ -14,9 +15,9 @@ pub enum Error {
     /// A blob could not be read or written.
     #[error(transparent)]
     Content(#[from] content::Error),
-    /// A layer could not be made or mounted.
+    /// A layer could not be packed.
     #[error(transparent)]
-    Snapshot(#[from] snapshot::Error),
+    Archive(#[from] ArchiveError),
     /// A registry refused.
     #[error("cannot push {reference}")]
     Push {
@@ -50,7 +51,9 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// An index was given where the format holds one image only.
-    #[error("{digest} is an image index and none of its images is in the local store for {platform}")]
+    #[error(
+        "{digest} is an image index and none of its images is in the local store for {platform}"
+    )]
     NoImageForPlatform {
         /// The index.
         digest: Digest,

@@ -3,6 +3,7 @@
 //! The tar is written as it is read: nothing is held in memory, every blob is verified on the
 //! way, and the headers say nothing about this machine (owner 0, mode 0644, time 0).
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -12,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::bundle::{Bundle, blob_path};
 use super::transfer::{Counted, Meter};
 use super::{Error, destination};
+use crate::archive::{Entry, EntryKind, TarWriter};
 use crate::content::ContentStore;
 use crate::oci::Descriptor;
 use crate::progress::VertexProgress;
 use crate::sys::atomic;
+use crate::sys::metadata::Timestamp;
 
-/// Bytes of a tar block.
-const BLOCK_BYTES: usize = 512;
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
 /// Annotation by which entries of an existing index are replaced.
@@ -31,22 +32,23 @@ pub(super) fn write_tar(
     writer: &mut dyn Write,
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
+    let mut tar = TarWriter::new(writer);
     for (path, bytes) in &bundle.files {
-        write_header(writer, path, tar::EntryType::Regular, bytes.len() as u64)?;
-        writer.write_all(bytes).map_err(Error::Stream)?;
-        pad(writer, bytes.len() as u64)?;
+        let size = bytes.len() as u64;
+        tar.entry(&entry(path, EntryKind::Regular, size))?;
+        tar.data(bytes)?;
     }
-    for directory in ["blobs/", "blobs/sha256/"] {
-        write_header(writer, directory, tar::EntryType::Directory, 0)?;
+    for directory in ["blobs", "blobs/sha256"] {
+        tar.entry(&entry(directory, EntryKind::Directory, 0))?;
     }
     for blob in &bundle.blobs {
+        let size = blob.size;
         let path = blob_path(&blob.digest);
-        write_header(writer, &path, tar::EntryType::Regular, blob.size)?;
-        copy_blob(content, blob, writer, meter)?;
-        pad(writer, blob.size)?;
+        tar.entry(&entry(&path, EntryKind::Regular, size))?;
+        copy_blob(content, blob, meter, |bytes| Ok(tar.data(bytes)?))?;
     }
-    // Two empty blocks end an archive.
-    writer.write_all(&[0; 2 * BLOCK_BYTES]).map_err(Error::Stream)
+    tar.finish()?;
+    Ok(())
 }
 
 /// Writes the layout into a folder. Blobs first, the index last, each by a rename, so that a
@@ -92,15 +94,18 @@ fn write_blob(
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
     let file = super::Destination::File(path.to_owned());
-    destination::fill(&file, |writer| copy_blob(content, blob, writer, meter))
+    destination::fill(&file, |writer| {
+        let write = |bytes: &[u8]| writer.write_all(bytes).map_err(Error::Stream);
+        copy_blob(content, blob, meter, write)
+    })
 }
 
 /// Copies a blob to its end, where the reader checks size and digest.
 fn copy_blob(
     content: &ContentStore,
     blob: &Descriptor,
-    writer: &mut dyn Write,
     meter: &Meter<'_>,
+    mut write: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut reader = Counted::new(content.open_blob(blob)?, meter);
     let mut buffer = vec![0; COPY_BYTES];
@@ -111,7 +116,7 @@ fn copy_blob(
         if count == 0 {
             return Ok(());
         }
-        writer.write_all(&buffer[..count]).map_err(Error::Stream)?;
+        write(&buffer[..count])?;
     }
 }
 
@@ -139,29 +144,19 @@ fn merged_index(path: &Path, bundle: &Bundle) -> Result<Vec<u8>, Error> {
     Ok(serde_json::to_vec(&index)?)
 }
 
-fn write_header(
-    writer: &mut dyn Write,
-    path: &str,
-    kind: tar::EntryType,
-    size: u64,
-) -> Result<(), Error> {
-    let mut header = tar::Header::new_gnu();
-    header.set_path(path).map_err(Error::Stream)?;
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_cksum();
-    writer.write_all(header.as_bytes()).map_err(Error::Stream)
-}
-
-/// Fills the last block of an entry.
-fn pad(writer: &mut dyn Write, size: u64) -> Result<(), Error> {
-    let past = (size % BLOCK_BYTES as u64) as usize;
-    let missing = (BLOCK_BYTES - past) % BLOCK_BYTES;
-    writer
-        .write_all(&[0; BLOCK_BYTES][..missing])
-        .map_err(Error::Stream)
+fn entry(path: &str, kind: EntryKind, size: u64) -> Entry {
+    let mode = match kind {
+        EntryKind::Directory => 0o755,
+        _ => 0o644,
+    };
+    Entry {
+        path: path.into(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        size,
+        mtime: Timestamp::default(),
+        xattrs: BTreeMap::new(),
+    }
 }

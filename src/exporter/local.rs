@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::transfer::Meter;
 use crate::sys::copy;
-use crate::sys::metadata::{FileKind, Metadata, Timestamp};
+use crate::sys::metadata::{FileKind, Metadata};
 use crate::sys::root::{Root, is_missing};
 
 /// Permission bits of a folder while it is filled.
@@ -107,7 +107,8 @@ impl Copier<'_> {
                 self.target.mknod(path, kind, metadata.mode, rdev)?;
             }
             FileKind::Fifo | FileKind::Socket => {
-                self.target.mknod(path, metadata.kind, metadata.mode, (0, 0))?;
+                self.target
+                    .mknod(path, metadata.kind, metadata.mode, (0, 0))?;
             }
         }
         self.attributes(path, metadata)
@@ -167,11 +168,16 @@ mod tests {
 
     use super::*;
     use crate::progress::VertexProgress;
+    use crate::sys::metadata::Timestamp;
     use tokio_util::sync::CancellationToken;
 
     fn copy(source: &Path, target: &Path) -> Result<(), Error> {
         let (vertex, cancel) = (VertexProgress::silent(), CancellationToken::new());
-        copy_tree(source, target, &Meter::new(&vertex, "copying files", 0, &cancel))
+        copy_tree(
+            source,
+            target,
+            &Meter::new(&vertex, "copying files", 0, &cancel),
+        )
     }
 
     #[test]

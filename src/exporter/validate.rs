@@ -9,9 +9,7 @@
 //! | every blob is there, whole and unchanged | [`image`] |
 //! | every layer unpacks to its diff id | [`image`] |
 
-use std::io::Read;
-
-use crate::archive;
+use crate::archive::{Format, LayerReader};
 use crate::content::{self, ContentStore};
 use crate::oci::media_type;
 use crate::oci::{Descriptor, Digest, Hasher, ImageConfig, Manifest};
@@ -231,28 +229,23 @@ fn check_media_types(descriptor: &Descriptor, manifest: &Manifest) -> Result<(),
 }
 
 fn unpacked_digest(content: &ContentStore, layer: &Descriptor) -> Result<Digest, Invalid> {
-    let failed = |error: std::io::Error| Invalid::Unpack {
+    let failed = |error: &dyn std::error::Error| Invalid::Unpack {
         layer: layer.digest.clone(),
         reason: error.to_string(),
     };
-    // Known to be whole first: a decompressor may stop before the last bytes.
-    content
-        .open_blob(layer)?
-        .finish()
-        .map_err(|error| match error.downcast::<content::Error>() {
+    // Known to be whole first: an error of the decompressor would only hide the cause.
+    content.open_blob(layer)?.finish().map_err(|error| {
+        match error.downcast::<content::Error>() {
             Ok(error) => Invalid::Content(error),
-            Err(error) => failed(error),
-        })?;
-    let mut unpacked = archive::decompress(content.open_blob(layer)?).map_err(failed)?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        let count = unpacked.read(&mut buffer).map_err(failed)?;
-        if count == 0 {
-            return Ok(hasher.finish());
+            Err(error) => failed(&error),
         }
-        hasher.update(&buffer[..count]);
-    }
+    })?;
+    let format = Format::of_layer(&layer.media_type).unwrap_or(Format::Plain);
+    let blob = content.open_blob(layer)?;
+    let mut unpacked = LayerReader::new(blob, format).map_err(|e| failed(&e))?;
+    std::io::copy(&mut unpacked, &mut std::io::sink()).map_err(|e| failed(&e))?;
+    let hash = unpacked.finish().map_err(|e| failed(&e))?;
+    Ok(Digest::from_sha256(hash))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Invalid> {

@@ -19,7 +19,10 @@ pub struct Source {
 impl Source {
     /// Names a text.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into() }
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
     }
 }
 
@@ -36,7 +39,11 @@ pub struct Position {
 
 impl Position {
     /// The start of a text.
-    pub const START: Self = Self { offset: 0, line: 1, column: 1 };
+    pub const START: Self = Self {
+        offset: 0,
+        line: 1,
+        column: 1,
+    };
 }
 
 /// A range of a [`Source`]; `end` is the first position behind it.
@@ -50,12 +57,18 @@ pub struct Span {
 
 impl Span {
     /// The empty span at the start of a text, for things that have no place of their own.
-    pub const START: Self = Self { start: Position::START, end: Position::START };
+    pub const START: Self = Self {
+        start: Position::START,
+        end: Position::START,
+    };
 
     /// The smallest span that holds both.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
-        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
+        Self {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
     }
 }
 

@@ -186,7 +186,9 @@ impl CompatibilityArgs {
         let off = |text: &String| text == "false" || text.contains("disabled=true");
         let attestations = [&self.provenance, &self.sbom].into_iter().flatten();
         if attestations.chain(&self.attest).any(|text| !off(text)) {
-            return Some("attestations are not supported: use --provenance=false --sbom=false".into());
+            return Some(
+                "attestations are not supported: use --provenance=false --sbom=false".into(),
+            );
         }
         if self.squash == Some(true) {
             return Some("--squash is not supported: use a multi-stage build instead".into());

@@ -8,8 +8,22 @@ use crate::oci::{Platform, Reference};
 
 /// Names of resource limits that Docker takes.
 const ULIMITS: &[&str] = &[
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
-    "rss", "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Reads a boolean in Go's spelling.
@@ -191,7 +205,14 @@ mod tests {
         assert_eq!(limit("nofile=1024"), nofile(1024, 1024));
         assert_eq!(limit("nofile=5:-1"), nofile(5, -1));
         assert_eq!(limit("nofile=unlimited"), nofile(-1, -1));
-        for bad in ["nofile", "nofile=", "x=1", "nofile=2:1", "nofile=1:2:3", "nofile=-1:5"] {
+        for bad in [
+            "nofile",
+            "nofile=",
+            "x=1",
+            "nofile=2:1",
+            "nofile=1:2:3",
+            "nofile=-1:5",
+        ] {
             assert!(limit(bad).is_err(), "{bad}");
         }
     }

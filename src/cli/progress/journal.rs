@@ -46,7 +46,11 @@ impl Journal {
         let now = timed.since_start;
         match &timed.event {
             Event::Vertex { vertex, name, .. } => {
-                self.tails.entry(vertex.clone()).or_default().name.clone_from(name);
+                self.tails
+                    .entry(vertex.clone())
+                    .or_default()
+                    .name
+                    .clone_from(name);
             }
             Event::Started { vertex } => {
                 self.tails.entry(vertex.clone()).or_default().started = now;

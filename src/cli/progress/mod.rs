@@ -70,7 +70,11 @@ struct Channel(Arc<Mutex<Option<SyncSender<Timed>>>>);
 
 impl Sink for Channel {
     fn event(&self, event: Timed) {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(sender) = sender {
             // The receiver is gone when the display has ended: nobody looks any more.
             let _ = sender.send(event);

@@ -70,7 +70,8 @@ impl<W: Write + Send> Plain<W> {
             return;
         };
         for line in lines.split_inclusive(|b| *b == b'\n') {
-            step.waiting.extend_from_slice(format!("#{number} ").as_bytes());
+            step.waiting
+                .extend_from_slice(format!("#{number} ").as_bytes());
             step.waiting.extend_from_slice(line);
         }
         if step.wants_since.is_none() {
@@ -136,7 +137,10 @@ impl<W: Write + Send> Plain<W> {
     /// Returns the step that gets the floor: those that have ended first, then who waits longest.
     fn next_in_line(&self) -> Option<Digest> {
         let running = |vertex: &Digest| self.steps.get(vertex).is_some_and(|step| !step.ended);
-        self.queue.iter().min_by_key(|vertex| running(vertex)).cloned()
+        self.queue
+            .iter()
+            .min_by_key(|vertex| running(vertex))
+            .cloned()
     }
 
     /// Takes the floor from a step that has it while another one has waited too long.
@@ -278,7 +282,10 @@ impl<W: Write + Send> Renderer for Plain<W> {
     }
 
     fn finish(&mut self, now: Duration) {
-        let running = self.steps.iter().filter(|(_, s)| s.number.is_some() && !s.ended);
+        let running = self
+            .steps
+            .iter()
+            .filter(|(_, s)| s.number.is_some() && !s.ended);
         let running: Vec<Digest> = running.map(|(vertex, _)| vertex.clone()).collect();
         for vertex in running {
             self.end(&vertex, now, Some("cancelled"));

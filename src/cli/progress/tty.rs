@@ -146,7 +146,11 @@ impl Live {
         let now = timed.since_start;
         match &timed.event {
             Event::Vertex { vertex, name, .. } => {
-                self.steps.entry(vertex.clone()).or_default().name.clone_from(name);
+                self.steps
+                    .entry(vertex.clone())
+                    .or_default()
+                    .name
+                    .clone_from(name);
             }
             Event::Started { vertex } => {
                 self.steps.entry(vertex.clone()).or_default().started = now;
@@ -179,7 +183,9 @@ impl Live {
     /// Returns the lines about steps that have ended since the last call.
     pub(crate) fn take_finished(&mut self, columns: usize) -> Vec<String> {
         let finished = std::mem::take(&mut self.finished);
-        let lines = finished.iter().map(|(left, right)| row(left, right, columns));
+        let lines = finished
+            .iter()
+            .map(|(left, right)| row(left, right, columns));
         lines.collect()
     }
 
@@ -238,7 +244,8 @@ impl Live {
         let step = self.steps.entry(vertex.clone()).or_default();
         match outcome {
             CacheOutcome::Hit => {
-                self.finished.push((format!(" => {hit} {}", step.name), String::new()));
+                self.finished
+                    .push((format!(" => {hit} {}", step.name), String::new()));
                 self.running.retain(|running| running != vertex);
                 self.done += 1;
             }
@@ -370,13 +377,39 @@ mod tests {
         live.event(&at(0, vertex(&one, "[1/2] FROM base")));
         live.event(&at(0, vertex(&two, "[2/2] RUN make")));
         let outcome = CacheOutcome::Hit;
-        live.event(&at(1, Event::Cache { vertex: one, outcome }));
+        live.event(&at(
+            1,
+            Event::Cache {
+                vertex: one,
+                outcome,
+            },
+        ));
         let outcome = CacheOutcome::Miss("argument A changed".to_owned());
-        live.event(&at(1, Event::Cache { vertex: two.clone(), outcome }));
-        live.event(&at(1000, Event::Started { vertex: two.clone() }));
-        let data: Vec<u8> = (0..9).flat_map(|i| format!("line {i}\n").into_bytes()).collect();
+        live.event(&at(
+            1,
+            Event::Cache {
+                vertex: two.clone(),
+                outcome,
+            },
+        ));
+        live.event(&at(
+            1000,
+            Event::Started {
+                vertex: two.clone(),
+            },
+        ));
+        let data: Vec<u8> = (0..9)
+            .flat_map(|i| format!("line {i}\n").into_bytes())
+            .collect();
         let stream = LogStream::Stdout;
-        live.event(&at(1500, Event::Log { vertex: two.clone(), stream, data }));
+        live.event(&at(
+            1500,
+            Event::Log {
+                vertex: two.clone(),
+                stream,
+                data,
+            },
+        ));
         assert_eq!(live.take_finished(40), [" => HIT  [1/2] FROM base"]);
         let lines = live.lines(Duration::from_secs(3), 24, 30);
         assert_eq!(lines[0], "[+] Building 3.0s (1 done, 1 r");
@@ -385,10 +418,19 @@ mod tests {
         assert_eq!(lines[3], "    line 3");
         assert_eq!(lines.len(), 9);
         assert_eq!(live.lines(Duration::from_secs(3), 4, 30).len(), 4);
-        live.event(&at(4000, Event::Completed { vertex: two, error: None }));
+        live.event(&at(
+            4000,
+            Event::Completed {
+                vertex: two,
+                error: None,
+            },
+        ));
         assert_eq!(
             live.take_finished(30),
-            [" => [2/2] RUN make       3.0s", "    MISS: argument A changed"]
+            [
+                " => [2/2] RUN make       3.0s",
+                "    MISS: argument A changed"
+            ]
         );
         assert_eq!(live.lines(Duration::from_secs(4), 24, 30).len(), 1);
     }

@@ -20,7 +20,10 @@ pub struct Word {
 impl Word {
     /// Puts a text and its place together.
     pub fn new(raw: impl Into<String>, span: Span) -> Self {
-        Self { raw: raw.into(), span }
+        Self {
+            raw: raw.into(),
+            span,
+        }
     }
 }
 
@@ -43,10 +46,12 @@ impl Dockerfile {
 
     /// The global `ARG` instructions with their instruction nodes.
     pub fn global_args(&self) -> impl Iterator<Item = (&Instruction, &ArgInstruction)> {
-        self.global_args.iter().filter_map(|instruction| match &instruction.kind {
-            super::InstructionKind::Arg(arg) => Some((instruction, arg)),
-            _ => None,
-        })
+        self.global_args
+            .iter()
+            .filter_map(|instruction| match &instruction.kind {
+                super::InstructionKind::Arg(arg) => Some((instruction, arg)),
+                _ => None,
+            })
     }
 }
 
