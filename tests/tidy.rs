@@ -30,7 +30,13 @@ fn files_under(dir: &Path, ending: &str) -> Vec<PathBuf> {
 
 fn sources() -> Vec<(String, String)> {
     let src = root().join("src");
-    let name = |path: &Path| path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+    let name = |path: &Path| {
+        path.strip_prefix(&src)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
     files_under(&src, ".rs")
         .into_iter()
         .map(|path| (name(&path), fs::read_to_string(&path).unwrap()))
@@ -60,9 +66,16 @@ fn code_of(text: &str) -> String {
 /// Reads the table *Who may import whom* of docs/architecture.md.
 fn import_table() -> Vec<(String, BTreeSet<String>)> {
     let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
-    let table = text.split("| Module | may import |").nth(1).expect("the import table");
+    let table = text
+        .split("| Module | may import |")
+        .nth(1)
+        .expect("the import table");
     let mut rows: Vec<(String, BTreeSet<String>)> = Vec::new();
-    for line in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+    for line in table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+    {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let allowed = match cells[1].strip_prefix("everything above") {
             Some(rest) => {
@@ -72,9 +85,15 @@ fn import_table() -> Vec<(String, BTreeSet<String>)> {
                     .split(", ")
                     .collect();
                 let above = rows.iter().map(|(name, _)| name.clone());
-                above.filter(|name| !except.contains(name.as_str())).collect()
+                above
+                    .filter(|name| !except.contains(name.as_str()))
+                    .collect()
             }
-            None => cells[1].split(' ').filter(|word| *word != "–").map(str::to_owned).collect(),
+            None => cells[1]
+                .split(' ')
+                .filter(|word| *word != "–")
+                .map(str::to_owned)
+                .collect(),
         };
         rows.push((cells[0].to_owned(), allowed));
     }
@@ -84,12 +103,17 @@ fn import_table() -> Vec<(String, BTreeSet<String>)> {
 #[test]
 fn modules_import_only_what_their_row_allows() {
     let table = import_table();
-    let rows: BTreeMap<&str, &BTreeSet<String>> =
-        table.iter().map(|(name, allowed)| (name.as_str(), allowed)).collect();
+    let rows: BTreeMap<&str, &BTreeSet<String>> = table
+        .iter()
+        .map(|(name, allowed)| (name.as_str(), allowed))
+        .collect();
     for (index, (name, allowed)) in table.iter().enumerate() {
         let above: BTreeSet<&String> = table[..index].iter().map(|(above, _)| above).collect();
         let below = allowed.iter().find(|module| !above.contains(module));
-        assert_eq!(below, None, "the row of {name} names a module that does not stand above it");
+        assert_eq!(
+            below, None,
+            "the row of {name} names a module that does not stand above it"
+        );
     }
     let mut broken = Vec::new();
     for (file, text) in sources() {
@@ -97,7 +121,9 @@ fn modules_import_only_what_their_row_allows() {
         if module == "lib" || module == "main" {
             continue;
         }
-        let allowed = rows.get(module).unwrap_or_else(|| panic!("{module} has no row in the table"));
+        let allowed = rows
+            .get(module)
+            .unwrap_or_else(|| panic!("{module} has no row in the table"));
         let code = code_of(&text);
         for reached in code.split("crate::").skip(1) {
             let groups: Vec<&str> = match reached.strip_prefix('{') {
@@ -169,6 +195,9 @@ fn every_fixture_folder_is_used() {
     }
     for entry in fs::read_dir(fixtures).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(text.contains(&format!("fixtures/{name}")), "nothing reads tests/fixtures/{name}");
+        assert!(
+            text.contains(&format!("fixtures/{name}")),
+            "nothing reads tests/fixtures/{name}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), [`resolver`] (base images for the frontend), [`inputs`] (contexts and
 //! Dockerfiles), [`images`], [`transfer`] (pull, push, save, load), [`prune`], [`error`],
-//! [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
+//! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
@@ -12,7 +12,7 @@ pub mod clock;
 pub mod error;
 pub mod images;
 mod inputs;
-mod outcome;
+pub mod process;
 pub mod prune;
 pub mod request;
 mod resolver;
