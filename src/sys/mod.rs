@@ -8,6 +8,7 @@
 pub mod atomic;
 pub mod copy;
 pub mod dir;
+pub mod disk;
 pub mod handle;
 pub mod lock;
 pub mod metadata;
