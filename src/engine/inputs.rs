@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::error::{EngineError, ErrorKind};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
 use super::{Engine, ResultExt};
-use crate::frontend::{ContextSource, ignore};
+use crate::frontend::diagnostic::Source;
+use crate::frontend::ignore::IgnoreFile;
+use crate::frontend::options::ContextSource;
 use crate::oci::Digest;
 use crate::progress::Progress;
 use crate::source::local::{self, LocalError, UnpackedContext};
@@ -122,14 +124,23 @@ fn read_dockerfile(
 /// Reads the ignore file beside the Dockerfile, or else that of the folder.
 fn read_ignore(folder: &Path, beside: Option<&Path>) -> Result<Vec<String>, EngineError> {
     let own = match beside {
-        Some(path) => local::read_text(path)?,
+        Some(path) => local::read_text(path)?.map(|text| (path, text)),
         None => None,
     };
-    let text = match own {
-        Some(text) => Some(text),
-        None => local::read_text_in(folder, Path::new(IGNORE_FILE))?,
+    let found = match own {
+        Some(found) => Some(found),
+        None => {
+            let path = Path::new(IGNORE_FILE);
+            local::read_text_in(folder, path)?.map(|text| (path, text))
+        }
     };
-    Ok(text.map(|text| ignore::patterns(&text)).unwrap_or_default())
+    let Some((path, text)) = found else { return Ok(Vec::new()) };
+    let file = IgnoreFile::parse(&text).map_err(|findings| {
+        let source = Source::new(path.to_string_lossy(), text.as_str());
+        let text = format!("{} cannot be used", path.display());
+        EngineError::new(ErrorKind::User, text).with_diagnostic(findings.render(&source))
+    })?;
+    Ok(file.patterns())
 }
 
 fn named(

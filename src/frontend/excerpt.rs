@@ -234,7 +234,7 @@ mod tests {
         check(
             "FROM a\nRUN\t한글 bad \u{1b}[31m\nRUN c\n",
             "bad",
-            "Dockerfile:2:8\n--------------------\n   1 |     FROM a\n   2 | >>> RUN    한글 bad \u{fffd}[31m\n     |                    ^^^ here\n   3 |     RUN c\n--------------------\nerror: it is wrong\nhelp: write it anew\n",
+            "Dockerfile:2:8\n--------------------\n   1 |     FROM a\n   2 | >>> RUN    한글 bad \u{fffd}[31m\n     |                 ^^^ here\n   3 |     RUN c\n--------------------\nerror: it is wrong\nhelp: write it anew\n",
         );
     }
 

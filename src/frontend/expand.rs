@@ -287,7 +287,7 @@ pub enum ExpandError {
         offset: usize,
     },
     /// A `${v…}` with an unknown operator.
-    #[error("unknown operator `{operator}` behind the name of a variable")]
+    #[error("unknown operator `{operator}` in a variable")]
     UnknownOperator {
         /// The operator.
         operator: String,
@@ -792,3 +792,6 @@ fn bad_pattern(pattern: &str, reason: String, offset: usize) -> ExpandError {
         offset,
     }
 }
+
+#[cfg(test)]
+mod tests;

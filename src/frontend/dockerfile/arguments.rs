@@ -158,10 +158,7 @@ impl<'a> Arguments<'a> {
             }
         };
         if let Some(blank) = paths.iter().find(|path| path.raw.trim().is_empty()) {
-            return Err(Diagnostic::error(
-                blank.span,
-                "the path of a volume is empty",
-            ));
+            return Err(Diagnostic::error(blank.span, "empty path of a volume"));
         }
         if paths.is_empty() {
             return Err(self.nothing("a path"));
@@ -197,7 +194,7 @@ impl<'a> Arguments<'a> {
         for word in words {
             let (name, value) = split_assignment(word);
             if name.text.is_empty() {
-                return Err(Diagnostic::error(word.span(), "an ARG has no name")
+                return Err(Diagnostic::error(word.span(), "ARG without a name")
                     .with_help("write `NAME=default` without a space before the `=`"));
             }
             args.push(ArgDeclaration {
@@ -224,17 +221,16 @@ impl<'a> Arguments<'a> {
         for word in words {
             let (key, Some(value)) = split_assignment(word) else {
                 return Err(
-                    Diagnostic::error(word.span(), format!("no `=` in a pair of {name}"))
-                        .with_label("neither name nor value")
+                    Diagnostic::error(word.span(), format!("{name} pair without `=`"))
+                        .with_label("not a pair")
                         .with_help("put a value with spaces in double quotes: `KEY=\"two words\"`"),
                 );
             };
             if key.text.is_empty() {
-                return Err(Diagnostic::error(
-                    word.span(),
-                    format!("a pair of {name} has no name"),
-                )
-                .with_help("write `KEY=value` without a space before the `=`"));
+                return Err(
+                    Diagnostic::error(word.span(), format!("{name} pair without a name"))
+                        .with_help("write `KEY=value` without a space before the `=`"),
+                );
             }
             pairs.push(KeyValue {
                 key: key.word(),
@@ -260,7 +256,7 @@ impl<'a> Arguments<'a> {
             Diagnostic::warning(
                 LEGACY_KEY_VALUE_FORMAT,
                 self.slice.span(),
-                format!("{name} without `=` is the old form"),
+                format!("`{name} key value` is a legacy form"),
             )
             .with_help(help),
         );
@@ -302,13 +298,13 @@ impl<'a> Arguments<'a> {
 fn from_rest(image: &str, rest: &[Slice<'_>]) -> Diagnostic {
     let is_as = |word: &Slice<'_>| word.text.eq_ignore_ascii_case("as");
     match rest {
-        [word] if is_as(word) => Diagnostic::error(word.span(), "no name of the stage behind AS"),
+        [word] if is_as(word) => Diagnostic::error(word.span(), "AS needs the name of the stage"),
         [word, _, extra, ..] if is_as(word) => {
-            Diagnostic::error(extra.span(), "more than a name behind AS")
-                .with_help("the name of a stage is one word")
+            Diagnostic::error(extra.span(), "unexpected word after the name of the stage")
+                .with_help("the name of a stage is a single word")
         }
         [word, ..] if word.text.starts_with("--") => {
-            Diagnostic::error(word.span(), "a flag behind the image")
+            Diagnostic::error(word.span(), "flags stand before the image")
                 .with_help(format!("write `FROM {} {image}`", word.text))
         }
         [word, ..] => {
@@ -316,8 +312,7 @@ fn from_rest(image: &str, rest: &[Slice<'_>]) -> Diagnostic {
                 Some(_) => "did you mean `AS`?".to_owned(),
                 None => format!("to name the stage, write `FROM {image} AS {}`", word.text),
             };
-            Diagnostic::error(word.span(), "FROM takes an image and perhaps `AS name`")
-                .with_help(help)
+            Diagnostic::error(word.span(), "unexpected word after the image").with_help(help)
         }
         [] => Diagnostic::error(
             crate::frontend::diagnostic::Span::START,

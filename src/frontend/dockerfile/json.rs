@@ -25,10 +25,11 @@ pub(super) fn parse_list(slice: Slice<'_>) -> Result<Option<Vec<Word>>, Diagnost
     let mut rest = slice.from(1);
     for value in values {
         let serde_json::Value::String(text) = value else {
-            return Err(
-                Diagnostic::error(slice.span(), "the list holds more than strings")
-                    .with_help("write every element in double quotes"),
-            );
+            return Err(Diagnostic::error(
+                slice.span(),
+                "a JSON list of arguments holds strings only",
+            )
+            .with_help("write every element in double quotes"));
         };
         let (literal, behind) = next_string(rest);
         words.push(Word::new(text, literal.span()));

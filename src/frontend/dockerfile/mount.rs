@@ -694,7 +694,7 @@ fn cut_quoted(text: &str) -> Result<(Cow<'_, str>, Option<&str>), FlagError> {
         return match behind.strip_prefix(',') {
             Some(rest) => Ok((field, Some(rest))),
             None if behind.is_empty() => Ok((field, None)),
-            None => Err(FlagError::new("", "text behind a quoted field").help("put a comma there")),
+            None => Err(FlagError::new("", "text after a quoted field").help("put a comma there")),
         };
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn healthcheck(
     if is_empty {
         return Err(Diagnostic::error(
             kind.span(),
-            "no command behind HEALTHCHECK CMD",
+            "HEALTHCHECK CMD needs a command",
         ));
     }
     let duration = |name: &str| duration_flag(arguments, name);

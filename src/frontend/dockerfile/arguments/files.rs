@@ -55,7 +55,7 @@ fn file_arguments(
     let Some(destination) = sources.pop() else {
         return Err(match arguments.heredocs.first() {
             Some(heredoc) => Diagnostic::error(heredoc.span, needs())
-                .with_help("write the path of the file behind the heredoc"),
+                .with_help("write the path of the file after the heredoc"),
             None => arguments.error(needs()).with_label("nothing follows"),
         });
     };

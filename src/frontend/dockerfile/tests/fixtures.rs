@@ -1,0 +1,90 @@
+//! Walks tests/fixtures/dockerfile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::dump::dump;
+use crate::frontend::diagnostic::Source;
+use crate::frontend::dockerfile::instruction::InstructionKind;
+use crate::frontend::dockerfile::{parse, parse_trigger};
+use crate::frontend::testing::{compare, fixture_folders};
+
+fn read(folder: &Path) -> (PathBuf, String) {
+    let path = folder.join("Dockerfile");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    (path, text)
+}
+
+#[test]
+fn accepted_files_give_the_expected_trees() {
+    let folders = fixture_folders("dockerfile/ok");
+    assert!(folders.len() >= 40, "only {} fixtures", folders.len());
+    for folder in folders {
+        let (path, text) = read(&folder);
+        let source = Source::new("Dockerfile", text);
+        let (dockerfile, findings) = parse(&source.text)
+            .unwrap_or_else(|found| panic!("{path:?}\n{}", found.render(&source)));
+        let mut actual = dump(&dockerfile);
+        for finding in &findings {
+            actual.push_str("\n---\n");
+            actual.push_str(&finding.render(&source));
+        }
+        compare(&folder.join("ast.txt"), &actual);
+    }
+}
+
+#[test]
+fn refused_files_give_the_expected_messages() {
+    let folders = fixture_folders("dockerfile/err");
+    assert!(folders.len() >= 40, "only {} fixtures", folders.len());
+    for folder in folders {
+        let (path, text) = read(&folder);
+        let source = Source::new("Dockerfile", text);
+        let Err(findings) = parse(&source.text) else {
+            panic!("{path:?} is accepted");
+        };
+        compare(&folder.join("error.txt"), &findings.render(&source));
+    }
+}
+
+/// The trigger that an image's configuration stores must read back as the trigger itself.
+#[test]
+fn stored_triggers_read_back() {
+    let mut count = 0;
+    for folder in fixture_folders("dockerfile/ok") {
+        let (dockerfile, _) = parse(&read(&folder).1).unwrap();
+        for instruction in dockerfile
+            .stages
+            .iter()
+            .flat_map(|stage| &stage.instructions)
+        {
+            if let InstructionKind::Onbuild(onbuild) = &instruction.kind {
+                let (trigger, _) = parse_trigger(&onbuild.expression).unwrap();
+                assert_eq!(trigger.original, onbuild.trigger.original);
+                let bodies = |kind: &InstructionKind| -> Vec<String> {
+                    kind.heredocs()
+                        .iter()
+                        .map(|heredoc| heredoc.body())
+                        .collect()
+                };
+                assert_eq!(bodies(&trigger.kind), bodies(&onbuild.trigger.kind));
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 3, "only {count} triggers in the fixtures");
+}
+
+#[test]
+fn triggers_that_are_not_one_instruction_are_refused() {
+    for text in [
+        "",
+        "# only a comment",
+        "RUN a\nRUN b",
+        "FROM a",
+        "ONBUILD RUN a",
+        "MAINTAINER m",
+    ] {
+        assert!(parse_trigger(text).is_err(), "{text:?}");
+    }
+}
