@@ -20,6 +20,7 @@ use super::endpoint::Endpoint;
 use super::http::{Failure, Request, protocol, same_origin};
 use super::pull::Report;
 use super::retry::{self, Tries};
+use super::transport::{CHALLENGES_MAX, RENEWALS_MAX};
 use super::{Client, Error, lock};
 use crate::content::{self, ContentStore};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
@@ -32,9 +33,6 @@ const QUEUE_LENGTH: usize = 16;
 /// How much longer than for a byte we wait for the answer to a complete upload, which the
 /// registry may still have to copy.
 const FINISH_FACTOR: u32 = 10;
-
-/// How often the body of one upload may be answered with 401.
-const CHALLENGES_MAX: u32 = 2;
 
 /// How a blob came to be in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +78,8 @@ impl Client {
             descriptor,
             store,
             report: Report::new(progress, descriptor, "pushing"),
-            challenged: 0,
+            challenges: 0,
+            renewals: 0,
         };
         let pushed = upload.run(mount_from).await?;
         self.remember(&reference.name(), &descriptor.digest);
@@ -213,8 +212,9 @@ struct Upload<'a> {
     descriptor: &'a Descriptor,
     store: &'a ContentStore,
     report: Report<'a>,
-    /// How often a body was answered with 401.
-    challenged: u32,
+    /// How often a body was answered with 401 that never was welcome, or was no longer.
+    challenges: u32,
+    renewals: u32,
 }
 
 /// What the registry said when an upload was to begin.
@@ -229,8 +229,8 @@ enum Broken {
     Transient(Error, Option<Duration>),
     /// The registry has forgotten the upload: begin again.
     Forgotten(Error),
-    /// The token came to its end.
-    Challenged(Response),
+    /// What was presented, if anything, is not taken (any more).
+    Challenged(Response, Option<HeaderValue>),
     Final(Error),
 }
 
@@ -297,9 +297,9 @@ impl Upload<'_> {
                 Err(Broken::Final(error)) => return Err(error),
                 Err(Broken::Forgotten(error)) => return Ok(Some((error, None))),
                 Err(Broken::Transient(error, asked)) => (error, asked),
-                Err(Broken::Challenged(response)) => {
-                    let error = self.relearn(response).await?;
-                    return Ok(Some((error, Some(Duration::ZERO))));
+                Err(Broken::Challenged(response, presented)) => {
+                    self.relearn(&response, presented.as_ref()).await?;
+                    continue;
                 }
             };
             let Some((next, kept)) = self.kept(&at).await.filter(|(_, kept)| *kept > begin) else {
@@ -336,7 +336,9 @@ impl Upload<'_> {
             Failure::Transient(error) => Broken::Transient(error, None),
             Failure::Final(error) => Broken::Final(error),
         })?;
-        self.check(response, &[200, 201, 204]).await.map(|_| ())
+        self.check((response, close.authorization), &[200, 201, 204])
+            .await
+            .map(|_| ())
     }
 
     /// Asks how much of an upload the registry kept, and where it goes on.
@@ -356,7 +358,7 @@ impl Upload<'_> {
     }
 
     /// Sends the blob from byte `begin` on as the body of a request.
-    async fn send_body(&mut self, mut request: Request, begin: u64) -> Result<Response, Broken> {
+    async fn send_body(&mut self, mut request: Request, begin: u64) -> Result<Answered, Broken> {
         let length = self.descriptor.size - begin;
         request
             .headers
@@ -373,7 +375,7 @@ impl Upload<'_> {
             return Err(Broken::Final(error.into()));
         }
         match answer {
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok((response, request.authorization)),
             Some(Err(error)) => Err(match http.failure(&url, &error) {
                 Failure::Transient(error) => Broken::Transient(error, None),
                 Failure::Final(error) => Broken::Final(error),
@@ -442,13 +444,17 @@ impl Upload<'_> {
         Ok((Body::wrap_stream(pieces), trouble))
     }
 
-    async fn check(&self, response: Response, good: &[u16]) -> Result<Response, Broken> {
+    async fn check(
+        &self,
+        (response, presented): Answered,
+        good: &[u16],
+    ) -> Result<Response, Broken> {
         let status = response.status();
         if good.contains(&status.as_u16()) {
             return Ok(response);
         }
         if status.as_u16() == 401 {
-            return Err(Broken::Challenged(response));
+            return Err(Broken::Challenged(response, presented));
         }
         let asked = retry::retry_after(response.headers());
         let error = self.client.refusal(&self.what, response).await;
@@ -460,28 +466,26 @@ impl Upload<'_> {
     }
 
     /// Learns from a 401 in the middle of an upload.
-    async fn relearn(&mut self, response: Response) -> Result<Error, Error> {
-        let error = self
-            .client
-            .unauthorized(&self.endpoint, &self.what, String::new())
-            .await;
-        let ours = same_origin(response.url(), &self.endpoint.base);
-        self.challenged += 1;
-        if self.challenged > CHALLENGES_MAX || !ours {
-            return Err(error);
+    async fn relearn(
+        &mut self,
+        response: &Response,
+        presented: Option<&HeaderValue>,
+    ) -> Result<(), Error> {
+        let (client, endpoint) = (self.client, &self.endpoint);
+        match client.was_accepted(endpoint, presented) {
+            true => self.renewals += 1,
+            false => self.challenges += 1,
+        }
+        let often = self.challenges > CHALLENGES_MAX || self.renewals > RENEWALS_MAX;
+        if often || !same_origin(response.url(), &endpoint.base) {
+            let error = client.unauthorized(endpoint, &self.what, String::new());
+            return Err(error.await);
         }
         let mut scopes = self.scopes.clone();
-        let presented = self.authorization().await?;
-        self.client
-            .learn(
-                &self.endpoint,
-                response.headers(),
-                presented.as_ref(),
-                &mut scopes,
-                &self.what,
-            )
-            .await?;
-        Ok(error)
+        let headers = response.headers();
+        client
+            .learn(endpoint, headers, presented, &mut scopes, &self.what)
+            .await
     }
 
     fn request(&self, method: Method, url: Url) -> Request {
@@ -522,6 +526,9 @@ impl Upload<'_> {
             .ok_or_else(|| protocol(&self.what, "the registry names no place for the upload"))
     }
 }
+
+/// An answer, with what was presented to get it.
+type Answered = (Response, Option<HeaderValue>);
 
 /// What went wrong while a blob was read.
 type Trouble = Arc<Mutex<Option<content::Error>>>;
