@@ -114,8 +114,7 @@ pub(super) fn check_destination(target: &Target, plan: &CopyPlan<'_>) -> Result<
     let landing = target.resolve(plan.destination)?;
     match landing.parent() {
         Some(parent) if target.lstat(parent)?.is_none() => {
-            let missing = std::io::ErrorKind::NotFound.into();
-            Err(FileOpError::io("copy to", plan.destination)(missing))
+            Err(FileOpError::missing("copy to", plan.destination))
         }
         _ => Ok(()),
     }
