@@ -88,7 +88,12 @@ pub(super) fn copy_part(
             .is_some_and(|parent| fresh(&parent.to_owned())),
         path: landing,
         plan,
-    })
+    })?;
+    match plan.attributes.mtime {
+        // Filling them changed their times.
+        Some(mtime) => target.set_times(&made, mtime),
+        None => Ok(()),
+    }
 }
 
 /// Returns the directory that must be there before anything else: all of a destination that
