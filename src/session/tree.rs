@@ -23,10 +23,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use crate::llb::pattern::PatternError;
 use crate::sys::metadata::{FileKind, Metadata};
 use crate::sys::root::Root;
 
-pub use filter::{Filter, InvalidPattern};
+pub use filter::Filter;
 pub use select::{CopySource, Item, Origin, Part, Role, Selection};
 
 /// Most entries a tree may hold.
@@ -114,7 +115,7 @@ pub enum TreeError {
     },
     /// A pattern makes no sense.
     #[error(transparent)]
-    Pattern(#[from] InvalidPattern),
+    Pattern(#[from] PatternError),
     /// There is more in it than a tree may hold.
     #[error("{} holds too many files", path.display())]
     TooLarge {

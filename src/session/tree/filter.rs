@@ -1,31 +1,32 @@
 //! Which paths of a tree patterns let through, decided while walking down.
 
-use crate::llb::pattern::{ParentMatches, PatternMatcher};
+use crate::llb::pattern::{MatchInfo, PatternError, PatternMatcher};
 
-/// Include and exclude patterns (moby's dialect: `*`, `?`, `[…]`, `**`, `!`).
+/// Include and exclude patterns, of the dialect in [`crate::llb::pattern`].
 ///
 /// A path is let through when it matches an include pattern (or there is none) and no exclude
 /// pattern. A directory passes its answers on, since a pattern that matches it covers
 /// everything below.
 #[derive(Debug)]
 pub struct Filter {
-    include: Option<Side>,
-    exclude: Option<Side>,
+    include: Option<Include>,
+    exclude: Option<PatternMatcher>,
+    /// The exclude patterns as they were written.
+    exclude_text: Vec<String>,
 }
 
 #[derive(Debug)]
-struct Side {
+struct Include {
     matcher: PatternMatcher,
-    patterns: Vec<String>,
-    /// Leading components without wildcards of the patterns that can let something in again.
-    openings: Vec<Vec<String>>,
+    /// Leading components without wildcards of each pattern that lets something in.
+    starts: Vec<Vec<String>>,
 }
 
-/// What is known of a directory when its children are asked about.
+/// What is known of a directory when its children are asked about; the default is the top.
 #[derive(Debug, Clone, Default)]
 pub struct FilterState {
-    include: Option<ParentMatches>,
-    exclude: Option<ParentMatches>,
+    include: MatchInfo,
+    exclude: MatchInfo,
 }
 
 /// The answer for one path.
@@ -37,69 +38,44 @@ pub struct Verdict {
     pub descend: bool,
 }
 
-/// Says that a pattern makes no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid pattern {pattern:?}")]
-pub struct InvalidPattern {
-    /// The pattern, or all of them where the culprit is not known.
-    pub pattern: String,
-}
-
 impl Filter {
     /// Compiles patterns; no include pattern means everything.
-    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, InvalidPattern> {
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, PatternError> {
+        let matcher = PatternMatcher::new(include)?;
+        let letting_in = include.iter().map(|text| text.trim());
+        let letting_in = letting_in.filter(|text| !text.is_empty() && !text.starts_with('!'));
+        let starts = letting_in.map(literal_start).collect();
+        let exclude_matcher = PatternMatcher::new(exclude)?;
         Ok(Self {
-            include: Side::new(include, |negated| !negated)?,
-            exclude: Side::new(exclude, |negated| negated)?,
+            include: (!matcher.is_empty()).then_some(Include { matcher, starts }),
+            exclude: (!exclude_matcher.is_empty()).then_some(exclude_matcher),
+            exclude_text: exclude.to_vec(),
         })
     }
 
     /// Decides on `path` whose directory has the given state.
     pub fn check(&self, path: &[u8], parent: &FilterState) -> (Verdict, FilterState) {
-        let (mut verdict, include) = match &self.include {
-            None => (Verdict::ALL, None),
-            Some(side) => {
-                let (matched, state) = side.check(path, parent.include.as_ref());
-                let verdict = Verdict {
-                    taken: matched,
-                    descend: matched || side.may_open_below(path),
-                };
-                (verdict, Some(state))
-            }
-        };
-        let mut exclude = None;
-        if let Some(side) = &self.exclude {
-            let (matched, state) = side.check(path, parent.exclude.as_ref());
-            if matched {
-                verdict.taken = false;
-                verdict.descend = verdict.descend && side.may_open_below(path);
-            }
-            exclude = Some(state);
+        let mut verdict = Verdict::ALL;
+        let mut state = FilterState::default();
+        if let Some(include) = &self.include {
+            state.include = include.matcher.enter(path, &parent.include);
+            verdict.taken = state.include.is_match();
+            verdict.descend = verdict.taken || include.may_match_below(path);
         }
-        (verdict, FilterState { include, exclude })
+        if let Some(exclude) = &self.exclude {
+            state.exclude = exclude.enter(path, &parent.exclude);
+            verdict.taken &= !state.exclude.is_match();
+            verdict.descend &= !state.exclude.prunes();
+        }
+        (verdict, state)
     }
 
-    /// Returns the last exclude pattern that covers `path`, with its position in the list.
+    /// Returns the exclude pattern that leaves out `path`, with its position in the list.
     pub fn excluded_by(&self, path: &[u8]) -> Option<(usize, &str)> {
-        let side = self.exclude.as_ref()?;
-        let mut state = FilterState::default();
-        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            state.exclude = Some(side.check(&path[..at], state.exclude.as_ref()).1);
+        match self.exclude.as_ref()?.decide(path)? {
+            (index, true) => Some((index, self.exclude_text.get(index)?)),
+            (_, false) => None,
         }
-        if !side.check(path, state.exclude.as_ref()).0 {
-            return None;
-        }
-        let covers = |text: &String| match PatternMatcher::new(std::slice::from_ref(text)) {
-            Ok(single) => single.matches_or_parent_matches(path),
-            Err(_) => false,
-        };
-        let found = side
-            .patterns
-            .iter()
-            .enumerate()
-            .rev()
-            .find(|(_, p)| covers(p));
-        found.map(|(index, text)| (index, text.as_str()))
     }
 }
 
@@ -110,39 +86,10 @@ impl Verdict {
     };
 }
 
-impl Side {
-    fn new(
-        patterns: &[String],
-        opens: impl Fn(bool) -> bool,
-    ) -> Result<Option<Self>, InvalidPattern> {
-        if patterns.iter().all(|text| text.trim().is_empty()) {
-            return Ok(None);
-        }
-        let matcher = PatternMatcher::new(patterns).map_err(|_| InvalidPattern {
-            pattern: culprit(patterns),
-        })?;
-        let opening = |text: &String| {
-            let text = text.trim();
-            let (negated, text) = match text.strip_prefix('!') {
-                Some(rest) => (true, rest),
-                None => (false, text),
-            };
-            (!text.is_empty() && opens(negated)).then(|| literal_start(text))
-        };
-        Ok(Some(Self {
-            matcher,
-            patterns: patterns.to_vec(),
-            openings: patterns.iter().filter_map(opening).collect(),
-        }))
-    }
-
-    fn check(&self, path: &[u8], parent: Option<&ParentMatches>) -> (bool, ParentMatches) {
-        self.matcher.matches_using_parent(path, parent)
-    }
-
+impl Include {
     /// Says whether a pattern could match something below the directory `dir`.
-    fn may_open_below(&self, dir: &[u8]) -> bool {
-        self.openings.iter().any(|start| {
+    fn may_match_below(&self, dir: &[u8]) -> bool {
+        self.starts.iter().any(|start| {
             let mut components = dir.split(|byte| *byte == b'/');
             // Where the two part, nothing below can match; a wildcard could match anything.
             start.iter().all(|literal| match components.next() {
@@ -158,19 +105,6 @@ fn literal_start(text: &str) -> Vec<String> {
     let plain = |component: &&str| {
         !matches!(*component, "." | "..") && !component.contains(['*', '?', '[', '\\'])
     };
-    let text = text.trim_start_matches('/');
-    text.split('/')
-        .filter(|component| !component.is_empty())
-        .take_while(plain)
-        .map(str::to_owned)
-        .collect()
-}
-
-fn culprit(patterns: &[String]) -> String {
-    let bad = |text: &&String| PatternMatcher::new(std::slice::from_ref(*text)).is_err();
-    patterns
-        .iter()
-        .find(bad)
-        .cloned()
-        .unwrap_or_else(|| patterns.join(" "))
+    let components = text.split('/').filter(|component| !component.is_empty());
+    components.take_while(plain).map(str::to_owned).collect()
 }

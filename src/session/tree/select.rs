@@ -16,10 +16,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::filter::{Filter, FilterState, InvalidPattern};
+use super::filter::{Filter, FilterState};
 use super::names::{self, Names};
 use super::{Tree, TreeError, is_below, shown};
-use crate::llb::pattern;
+use crate::llb::pattern::{self, PatternError};
 use crate::sys::metadata::FileKind;
 use crate::sys::root::Root;
 
@@ -114,7 +114,7 @@ pub enum SelectError {
     Wildcard(String),
     /// An include or exclude pattern makes no sense.
     #[error(transparent)]
-    Pattern(#[from] InvalidPattern),
+    Pattern(#[from] PatternError),
     /// The source could not be looked at.
     #[error("cannot look at {path:?}: {source}")]
     Io {

@@ -88,7 +88,12 @@ pub(super) fn copy_part(
             .is_some_and(|parent| fresh(&parent.to_owned())),
         path: landing,
         plan,
-    })
+    })?;
+    match plan.attributes.mtime {
+        // Filling them changed their times.
+        Some(mtime) => target.set_times(&made, mtime),
+        None => Ok(()),
+    }
 }
 
 /// Returns the directory that must be there before anything else: all of a destination that
@@ -114,8 +119,7 @@ pub(super) fn check_destination(target: &Target, plan: &CopyPlan<'_>) -> Result<
     let landing = target.resolve(plan.destination)?;
     match landing.parent() {
         Some(parent) if target.lstat(parent)?.is_none() => {
-            let missing = std::io::ErrorKind::NotFound.into();
-            Err(FileOpError::io("copy to", plan.destination)(missing))
+            Err(FileOpError::missing("copy to", plan.destination))
         }
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! What can go wrong in a file op.
 
 use std::io;
+use std::path::Path;
 
 use super::mode::InvalidMode;
 use crate::archive::ArchiveError;
@@ -63,7 +64,7 @@ impl FileOpError {
     /// Wraps an error of the system about a path inside the image.
     pub(super) fn io(
         action: &'static str,
-        path: impl AsRef<std::path::Path>,
+        path: impl AsRef<Path>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = format!(
             "/{}",
@@ -74,5 +75,10 @@ impl FileOpError {
             path,
             source,
         }
+    }
+
+    /// Makes the error for a path inside the image that is not there.
+    pub(super) fn missing(action: &'static str, path: impl AsRef<Path>) -> Self {
+        Self::io(action, path)(rustix::io::Errno::NOENT.into())
     }
 }

@@ -95,3 +95,6 @@ fn copy_action(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

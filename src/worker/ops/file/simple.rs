@@ -42,8 +42,7 @@ pub(super) fn make_directory(
         }
         let parent = path.parent().unwrap_or(Path::new(""));
         if target.lstat(parent)?.is_none() {
-            let missing = io::ErrorKind::NotFound.into();
-            return Err(FileOpError::io("make directory", &path)(missing));
+            return Err(FileOpError::missing("make directory", &path));
         }
     }
     target.make_directories(&path, new).map(drop)
@@ -140,10 +139,9 @@ fn remove_one(target: &Target, path: &Path, allow_missing: bool) -> Result<(), F
         .map_err(FileOpError::io("resolve", parent))?;
     let path = parent.join(name);
     if target.lstat(&path)?.is_none() {
-        let missing = io::ErrorKind::NotFound.into();
         return match allow_missing {
             true => Ok(()),
-            false => Err(FileOpError::io("remove", &path)(missing)),
+            false => Err(FileOpError::missing("remove", &path)),
         };
     }
     target.remove(&path)

@@ -90,6 +90,14 @@ impl Target {
         self.unhide(path)
     }
 
+    /// Gives directories the same time, the innermost, which stands last, first.
+    pub(super) fn set_times(&self, paths: &[PathBuf], mtime: Timestamp) -> Result<(), FileOpError> {
+        paths.iter().rev().try_for_each(|path| {
+            let set = self.view.set_times(path, mtime);
+            set.map_err(FileOpError::io("make directory", path))
+        })
+    }
+
     /// Removes a path with everything below it.
     pub(super) fn remove(&self, path: &Path) -> Result<(), FileOpError> {
         self.removed.store(true, Relaxed);

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
-use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +10,7 @@ use super::copy::CopyPlan;
 use super::target::Target;
 use crate::archive::{self, ArchiveError, ExtractOptions, Format, Observer, Whiteouts};
 use crate::session::tree::{Entry, Part, Tree, read};
-use crate::sys::metadata::{FileKind, Metadata};
+use crate::sys::metadata::FileKind;
 use crate::sys::root::NewDirectory;
 
 /// Bytes of a tar header.
