@@ -11,13 +11,14 @@ use super::args::{
 use super::build::credentials;
 use super::failure::Failure;
 use super::program::Program;
+use super::program::now;
 use super::progress::text;
 use super::table::{Table, age};
+use crate::engine::ErrorKind;
 use crate::engine::request::{
     ArchiveForm, Destination, HistoryEntry, ImageDetails, ImageSummary, LoadRequest, LoadSource,
     PullRequest, Removed, SaveRequest, Stream,
 };
-use crate::engine::{ErrorKind, clock};
 use crate::oci::Reference;
 use crate::session::Session;
 
@@ -244,7 +245,7 @@ fn images_table(images: &[ImageSummary], whole: bool) -> Vec<String> {
             repository,
             tag,
             id(image, whole),
-            age(image.created.as_deref(), clock::now()),
+            age(image.created.as_deref(), now()),
             text::bytes(image.size_bytes),
         ]);
     }
@@ -316,7 +317,7 @@ fn history_table(entries: &[HistoryEntry], whole: bool) -> Vec<String> {
         };
         let size = entry.layer.as_ref().map_or(0, |layer| layer.size);
         table.row([
-            age(entry.created.as_deref(), clock::now()),
+            age(entry.created.as_deref(), now()),
             text::clip(&command, usize::MAX),
             text::bytes(size),
             entry.comment.clone(),

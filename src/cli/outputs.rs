@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn wrong_outputs_are_refused_in_dockers_words() {
         for (text, error) in [
-            ("dest=x", "type is required for output"),
+            ("dest=x,name=y", "type is required for output"),
             ("type=local", "dest is required for local exporter"),
             (
                 "type=local,dest=-",

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{GlobalArgs, ProgressArgs};
@@ -60,7 +61,7 @@ impl Program {
     {
         let display = self
             .console
-            .display(args, &self.environment, clock::now())
+            .display(args, &self.environment, now())
             .map_err(Failure::Usage)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -113,4 +114,9 @@ impl Program {
             self.console.note(&format!("hint: {hint}"));
         }
     }
+}
+
+/// Returns the time now.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
