@@ -112,9 +112,9 @@ pub struct Diagnostic {
     /// Where it is wrong.
     pub span: Span,
     /// Short words that stand behind the caret.
-    pub label: Option<String>,
+    pub label: Option<Box<str>>,
     /// How to mend it.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
     /// Name of the lint rule (BuildKit's names), for findings that rules can switch off.
     pub rule: Option<&'static str>,
 }
@@ -144,21 +144,21 @@ impl Diagnostic {
     /// Adds the words behind the caret.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
+        self.label = Some(label.into().into_boxed_str());
         self
     }
 
     /// Adds how to mend it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into_boxed_str());
         self
     }
 
     /// Adds how to mend it, if there is something to say.
     #[must_use]
     pub fn with_help_if(mut self, help: Option<String>) -> Self {
-        self.help = help.or(self.help);
+        self.help = help.map(String::into_boxed_str).or(self.help);
         self
     }
 

@@ -258,7 +258,7 @@ pub fn parse_check(text: &str) -> Result<CheckOptions, CheckError> {
             "skip" => options.skip = RuleSet::parse(value),
             "experimental" => options.experimental = RuleSet::parse(value),
             "error" => {
-                options.error = super::mount::parse_bool(value.trim())
+                options.error = super::run_value::parse_bool(value.trim())
                     .ok_or_else(|| CheckError::NotBoolean(value.trim().to_owned()))?;
             }
             name => {

@@ -6,7 +6,7 @@
 //!
 //! Read in order: [`ast`] (the whole file), [`instruction`] (each instruction, typed),
 //! [`directive`], `lexer` (lines that remember their place), `words`, `json`, [`heredoc`],
-//! `flags`, [`mount`] (the values of RUN's flags), [`duration`], `keyword`, `arguments` (one
+//! `flags`, [`mount`] and [`run_value`] (the values of RUN's flags), [`duration`], `keyword`, `arguments` (one
 //! function per instruction), [`parser`] (the loop over the file).
 //!
 //! Invariants: no text makes the parser panic or loop; every span lies inside the text; nothing
@@ -24,6 +24,7 @@ mod keyword;
 mod lexer;
 pub mod mount;
 pub mod parser;
+pub mod run_value;
 mod words;
 
 #[cfg(test)]
@@ -34,3 +35,4 @@ pub use directive::{CheckOptions, Syntax, detect_syntax, parse_check};
 pub use instruction::{Instruction, InstructionKind};
 pub use mount::{MountKind, MountSpec, parse_mount, parse_mount_with};
 pub use parser::{parse, parse_trigger};
+pub use run_value::{parse_device, parse_network, parse_security};

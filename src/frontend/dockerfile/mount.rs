@@ -1,4 +1,4 @@
-//! The values of RUN's flags: `--mount`, `--device`, `--network`, `--security`.
+//! The value of RUN's `--mount`.
 //!
 //! A mount is a comma-separated list of `key=value`. Values may hold variables, so a mount is read
 //! twice: the parser checks its keys (and everything, when there is no variable in it), the
@@ -9,16 +9,8 @@
 //! does (`env` outside secrets, `size` outside tmpfs, `sharing` outside caches), and are let pass
 //! where they are harmless, as in the language.
 
-use std::borrow::Cow;
-
-use super::ast::Word;
-use crate::frontend::diagnostic::Diagnostic;
+use super::run_value::{FlagError, boolean, cut_fields, cut_key, named, parse_size};
 use crate::frontend::suggest::did_you_mean;
-
-/// Fields a mount may have.
-const MAX_FIELDS: usize = 64;
-/// Digits behind the point of a size that count.
-const MAX_FRACTION_DIGITS: usize = 18;
 
 /// One `--mount` of a RUN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,78 +106,6 @@ pub enum Sharing {
     Private,
     /// One after the other.
     Locked,
-}
-
-/// `--network` of a RUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RunNetwork {
-    /// The build's network.
-    #[default]
-    Default,
-    /// No network but loopback.
-    None,
-    /// The host's network; needs an entitlement.
-    Host,
-}
-
-/// `--security` of a RUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RunSecurity {
-    /// The usual sandbox.
-    #[default]
-    Sandbox,
-    /// No sandbox; needs an entitlement.
-    Insecure,
-}
-
-/// One `--device` of a RUN.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceSpec {
-    /// The CDI name.
-    pub name: String,
-    /// Whether a missing device is an error.
-    pub required: bool,
-}
-
-/// What is wrong with the value of a flag of RUN.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct FlagError {
-    /// What is wrong.
-    pub message: String,
-    /// The field of the value that is wrong, as written; empty for the whole value.
-    pub field: String,
-    /// How to mend it.
-    pub help: Option<String>,
-}
-
-impl FlagError {
-    fn new(field: &str, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            field: field.to_owned(),
-            help: None,
-        }
-    }
-
-    fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    /// The finding to show for the flag's value, pointing at the field that is wrong.
-    pub fn diagnostic(&self, value: &Word) -> Diagnostic {
-        let offset = if self.field.is_empty() {
-            None
-        } else {
-            value.raw.find(&self.field)
-        };
-        let span = match offset {
-            Some(offset) => value.part_span(offset, offset + self.field.len()),
-            None => value.span,
-        };
-        Diagnostic::error(span, &self.message).with_help_if(self.help.clone())
-    }
 }
 
 /// Replaces the variables in a text, or says why it cannot.
@@ -291,23 +211,15 @@ fn check_key(key: &str, field: &str) -> Result<(), FlagError> {
     }
     let error = FlagError::new(field, format!("unknown key `{key}` in a mount"));
     if let Some((_, help)) = FOREIGN_KEYS.iter().find(|(foreign, _)| *foreign == key) {
-        return Err(error.help(*help));
+        return Err(error.with_help(*help));
     }
     Err(match did_you_mean(key, KEYS) {
-        Some(help) => error.help(help),
-        None => error.help(
+        Some(help) => error.with_help(help),
+        None => error.with_help(
             "the keys are type, from, source, target, readonly, readwrite, id, sharing, required, \
              size, mode, uid, gid, env",
         ),
     })
-}
-
-/// A field's key in lower case and its value.
-fn cut_key(field: &str) -> (String, Option<&str>) {
-    match field.split_once('=') {
-        Some((key, value)) => (key.to_lowercase(), Some(value)),
-        None => (field.to_lowercase(), None),
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -362,7 +274,7 @@ impl MountFields {
             ("required", value) => self.required = Some((boolean(value, field)?, field.to_owned())),
             (_, None) => {
                 return Err(FlagError::new(field, format!("`{key}` needs a value"))
-                    .help(format!("write `{key}=…`")));
+                    .with_help(format!("write `{key}=…`")));
             }
             (key, Some(value)) => self.set_value(key, value, field)?,
         }
@@ -384,21 +296,21 @@ impl MountFields {
             "size" => {
                 let size = parse_size(value).ok_or_else(|| {
                     FlagError::new(field, format!("`{value}` is not a size"))
-                        .help("write a number with a unit, for example `size=64m`")
+                        .with_help("write a number with a unit, for example `size=64m`")
                 })?;
                 self.size_bytes = Some((size, field.to_owned()));
             }
             "mode" => {
                 let mode = u32::from_str_radix(value, 8).map_err(|_| {
                     FlagError::new(field, format!("`{value}` is not an octal mode"))
-                        .help("write for example `mode=0755`")
+                        .with_help("write for example `mode=0755`")
                 })?;
                 self.owner.mode = Some(mode);
                 self.owner_field = Some(field.to_owned());
             }
             "uid" | "gid" => {
                 let number = value.parse().map_err(|_| {
-                    FlagError::new(field, format!("`{value}` is not a number")).help(format!(
+                    FlagError::new(field, format!("`{value}` is not a number")).with_help(format!(
                         "`{key}` takes a number; names are not looked up here"
                     ))
                 })?;
@@ -461,7 +373,7 @@ impl MountFields {
         let kind = self.kind;
         let misplaced = |key: &str, field: &str, right: &str| {
             let message = format!("`{key}` has no meaning on a {} mount", kind.name());
-            Err(FlagError::new(field, message).help(format!("it belongs to type={right}")))
+            Err(FlagError::new(field, message).with_help(format!("it belongs to type={right}")))
         };
         let private_file = matches!(kind, Type::Secret | Type::Ssh);
         match (
@@ -494,18 +406,18 @@ impl MountFields {
         }
         if self.from.is_some() {
             return Err(FlagError::new("", "a secret mount has no `from`")
-                .help("secrets come from the command line: name one with `id=…`"));
+                .with_help("secrets come from the command line: name one with `id=…`"));
         }
         if self.source.is_some() && self.id.is_some() {
             return Err(
                 FlagError::new("", "a secret mount has both `id` and `source`")
-                    .help("they mean the same: keep `id`"),
+                    .with_help("they mean the same: keep `id`"),
             );
         }
         if self.source.is_none() && self.id.is_none() && self.target.is_none() {
             return Err(
                 FlagError::new("", "a secret mount does not say which secret")
-                    .help("name it with `id=…`"),
+                    .with_help("name it with `id=…`"),
             );
         }
         Ok(())
@@ -518,372 +430,5 @@ const SHARING: [(&str, Sharing); 3] = [
     ("locked", Sharing::Locked),
 ];
 
-/// Looks a value up among named ones, without regard to case.
-fn named<T: Copy>(
-    value: &str,
-    names: &[(&'static str, T)],
-    what: &str,
-    field: &str,
-) -> Result<T, FlagError> {
-    let folded = value.to_lowercase();
-    if let Some((_, found)) = names.iter().find(|(name, _)| *name == folded) {
-        return Ok(*found);
-    }
-    let all = names.iter().map(|(name, _)| *name);
-    let help = did_you_mean(value, all.clone())
-        .unwrap_or_else(|| format!("it can be {}", all.collect::<Vec<_>>().join(", ")));
-    Err(FlagError::new(field, format!("unknown {what} `{value}`")).help(help))
-}
-
-fn boolean(value: Option<&str>, field: &str) -> Result<bool, FlagError> {
-    let Some(value) = value else {
-        return Ok(true);
-    };
-    parse_bool(value).ok_or_else(|| {
-        FlagError::new(field, format!("`{value}` is neither true nor false"))
-            .help("write `true` or `false`, or the key alone for true")
-    })
-}
-
-/// Reads a boolean in the spellings the language knows.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
-/// Reads a size in bytes: a number with an optional unit (`k`, `m`, `g`, `t`, `p`, each 1024
-/// times the one before), `i` and `b` behind the unit meaning nothing.
-pub fn parse_size(text: &str) -> Option<u64> {
-    let folded = text.to_ascii_lowercase();
-    let end = folded
-        .find(|ch: char| !ch.is_ascii_digit() && ch != '.')
-        .unwrap_or(folded.len());
-    let (number, unit) = folded.split_at(end);
-    let unit = unit.strip_prefix(' ').unwrap_or(unit);
-    let factor: u64 = match unit {
-        "" | "b" => 1,
-        "k" | "kb" | "ki" | "kib" => 1 << 10,
-        "m" | "mb" | "mi" | "mib" => 1 << 20,
-        "g" | "gb" | "gi" | "gib" => 1 << 30,
-        "t" | "tb" | "ti" | "tib" => 1 << 40,
-        "p" | "pb" | "pi" | "pib" => 1 << 50,
-        _ => return None,
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor);
-    }
-    let (whole, fraction) = number.split_once('.')?;
-    if fraction.is_empty() || fraction.contains('.') {
-        return None;
-    }
-    let whole: u64 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
-    let digits = &fraction[..fraction.len().min(MAX_FRACTION_DIGITS)];
-    let scale = 10_u128.pow(u32::try_from(digits.len()).ok()?);
-    let part = u128::from(factor) * u128::from(digits.parse::<u64>().ok()?) / scale;
-    whole
-        .checked_mul(factor)?
-        .checked_add(u64::try_from(part).ok()?)
-}
-
-/// Reads the value of `--network`.
-///
-/// # Errors
-///
-/// Fails for unknown modes.
-pub fn parse_network(text: &str) -> Result<RunNetwork, FlagError> {
-    let modes = [
-        ("default", RunNetwork::Default),
-        ("none", RunNetwork::None),
-        ("host", RunNetwork::Host),
-    ];
-    named(text, &modes, "network mode", "")
-}
-
-/// Reads the value of `--security`.
-///
-/// # Errors
-///
-/// Fails for unknown modes.
-pub fn parse_security(text: &str) -> Result<RunSecurity, FlagError> {
-    let modes = [
-        ("sandbox", RunSecurity::Sandbox),
-        ("insecure", RunSecurity::Insecure),
-    ];
-    named(text, &modes, "security mode", "")
-}
-
-/// Reads the value of `--device`: `name[,required[=bool]]`.
-///
-/// # Errors
-///
-/// Fails for unknown keys, two names or none.
-pub fn parse_device(text: &str) -> Result<DeviceSpec, FlagError> {
-    let mut name: Option<String> = None;
-    let mut required = false;
-    for field in cut_fields(text)? {
-        let (key, value) = cut_key(&field);
-        match (key.as_str(), value) {
-            ("required", value) => required = boolean(value, &field)?,
-            ("name", Some(value)) if name.is_none() => name = Some(value.to_owned()),
-            ("name", _) => {
-                return Err(FlagError::new(&field, "the device is named twice"));
-            }
-            // A CDI name has an equals sign itself: vendor.com/class=device.
-            _ if name.is_none() => name = Some(field.into_owned()),
-            (key, _) => {
-                let error = FlagError::new(&field, format!("unknown key `{key}` in a device"));
-                let help = did_you_mean(key, ["name", "required"]);
-                return Err(error.help(help.unwrap_or("the keys are name and required".into())));
-            }
-        }
-    }
-    let name = name.filter(|name| !name.is_empty());
-    match name {
-        Some(name) => Ok(DeviceSpec { name, required }),
-        None => {
-            Err(FlagError::new("", "a device has no name").help("write `vendor.com/class=name`"))
-        }
-    }
-}
-
-/// Cuts a list at its commas; a field in double quotes may hold commas and doubled quotes.
-fn cut_fields(text: &str) -> Result<Vec<Cow<'_, str>>, FlagError> {
-    let mut fields = Vec::new();
-    let mut rest = Some(text);
-    while let Some(text) = rest {
-        if fields.len() == MAX_FIELDS {
-            return Err(FlagError::new("", format!("more than {MAX_FIELDS} fields")));
-        }
-        let (field, behind) = match text.strip_prefix('"') {
-            Some(quoted) => cut_quoted(quoted)?,
-            None => match text.split_once(',') {
-                Some((field, behind)) => (Cow::Borrowed(field), Some(behind)),
-                None => (Cow::Borrowed(text), None),
-            },
-        };
-        if field.is_empty() {
-            return Err(
-                FlagError::new("", "an empty field in a list").help("take the extra comma out")
-            );
-        }
-        fields.push(field);
-        rest = behind;
-    }
-    Ok(fields)
-}
-
-/// Reads a field behind its opening quote, and what follows the comma behind it.
-fn cut_quoted(text: &str) -> Result<(Cow<'_, str>, Option<&str>), FlagError> {
-    let open = || FlagError::new("", "a quote in a list is never closed");
-    let mut end = 0;
-    loop {
-        end += text[end..].find('"').ok_or_else(open)?;
-        if text[end + 1..].starts_with('"') {
-            end += 2;
-            continue;
-        }
-        let field = Cow::Owned(text[..end].replace("\"\"", "\""));
-        let behind = &text[end + 1..];
-        return match behind.strip_prefix(',') {
-            Some(rest) => Ok((field, Some(rest))),
-            None if behind.is_empty() => Ok((field, None)),
-            None => Err(FlagError::new("", "text after a quoted field").help("put a comma there")),
-        };
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// One line for what a mount says, or why it is refused.
-    fn outcome(text: &str) -> String {
-        match parse_mount(text) {
-            Ok(spec) => format!("{} {:?}", spec.target.as_deref().unwrap_or("-"), spec.kind),
-            Err(error) => match error.help {
-                Some(help) => format!("error [{}]: {}; {help}", error.field, error.message),
-                None => format!("error [{}]: {}", error.field, error.message),
-            },
-        }
-    }
-
-    #[test]
-    fn reads_mounts() {
-        let rows = [
-            (
-                "type=bind,source=a,target=/b",
-                "/b Bind { from: None, source: Some(\"a\"), read_only: true }",
-            ),
-            (
-                "target=/b,from=base,rw,ro=false",
-                "/b Bind { from: Some(\"base\"), source: None, read_only: false }",
-            ),
-            (
-                "type=tmpfs,dst=/t,size=1.5k",
-                "/t Tmpfs { size_bytes: Some(1536), read_only: false }",
-            ),
-            (
-                "size=2MiB,type=tmpfs",
-                "- Tmpfs { size_bytes: Some(2097152), read_only: false }",
-            ),
-            (
-                "type=CACHE,Target=/c,sharing=Locked,id=x,mode=0700,uid=1,gid=2",
-                "/c Cache(CacheMount { id: Some(\"x\"), from: None, source: None, \
-                 read_only: false, sharing: Locked, \
-                 owner: FileOwner { mode: Some(448), uid: Some(1), gid: Some(2) } })",
-            ),
-            (
-                "type=secret,src=s,env=S,required",
-                "- Secret(SecretMount { id: Some(\"s\"), env: Some(\"S\"), required: true, \
-                 owner: FileOwner { mode: None, uid: None, gid: None } })",
-            ),
-            (
-                "required=true,type=ssh",
-                "- Ssh { id: None, required: true, \
-                 owner: FileOwner { mode: None, uid: None, gid: None } }",
-            ),
-            (
-                "\"source=a,b\",\"target=/\"\"x\"",
-                "/\"x Bind { from: None, source: Some(\"a,b\"), read_only: true }",
-            ),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(outcome(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_mounts_that_mean_nothing() {
-        let rows = [
-            (
-                "type=bnd",
-                "error [type=bnd]: unknown mount type `bnd`; did you mean `bind`?",
-            ),
-            (
-                "type=volume",
-                "error [type=volume]: unknown mount type `volume`; \
-                 it can be bind, cache, tmpfs, secret, ssh",
-            ),
-            (
-                "traget=/x",
-                "error [traget=/x]: unknown key `traget` in a mount; did you mean `target`?",
-            ),
-            (
-                "type=bind,bind-propagation=rshared",
-                "error [bind-propagation=rshared]: unknown key `bind-propagation` in a mount; \
-                 mounts of a step are always private; leave it out",
-            ),
-            (
-                "target",
-                "error [target]: `target` needs a value; write `target=…`",
-            ),
-            (
-                "ro=maybe",
-                "error [ro=maybe]: `maybe` is neither true nor false; \
-                 write `true` or `false`, or the key alone for true",
-            ),
-            (
-                "type=cache,env=A",
-                "error [env=A]: `env` has no meaning on a cache mount; it belongs to type=secret",
-            ),
-            (
-                "mode=0755",
-                "error [mode=0755]: `mode` has no meaning on a bind mount; \
-                 it belongs to type=cache, type=secret and type=ssh",
-            ),
-            (
-                "type=cache,mode=rwx",
-                "error [mode=rwx]: `rwx` is not an octal mode; write for example `mode=0755`",
-            ),
-            (
-                "type=cache,uid=bob",
-                "error [uid=bob]: `bob` is not a number; \
-                 `uid` takes a number; names are not looked up here",
-            ),
-            (
-                "type=tmpfs,size=big",
-                "error [size=big]: `big` is not a size; \
-                 write a number with a unit, for example `size=64m`",
-            ),
-            (
-                "type=secret",
-                "error []: a secret mount does not say which secret; name it with `id=…`",
-            ),
-            (
-                "target=/x,",
-                "error []: an empty field in a list; take the extra comma out",
-            ),
-            ("\"target=/x", "error []: a quote in a list is never closed"),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(outcome(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_comma_in_a_variable_makes_no_field() {
-        let spec = parse_mount_with("target=/x,source=$A", &mut |value| {
-            Ok(value.replace("$A", "a,ro=false"))
-        });
-        let expected = MountKind::Bind {
-            from: None,
-            source: Some("a,ro=false".to_owned()),
-            read_only: true,
-        };
-        assert_eq!(spec.unwrap().kind, expected);
-        assert!(check_mount("target=$A,source=$B").is_ok());
-        assert!(check_mount("target=$A,soruce=$B").is_err());
-    }
-
-    #[test]
-    fn reads_devices_and_modes() {
-        let device = |text| parse_device(text).map(|device| (device.name, device.required));
-        assert_eq!(
-            device("vendor.com/gpu=all").unwrap(),
-            ("vendor.com/gpu=all".to_owned(), false)
-        );
-        assert_eq!(
-            device("name=a.b/c,required").unwrap(),
-            ("a.b/c".to_owned(), true)
-        );
-        assert_eq!(
-            device("a/b,reqired=true").unwrap_err().help.unwrap(),
-            "did you mean `required`?"
-        );
-        assert!(device("required").is_err() && device("name=a,name=b").is_err());
-        assert_eq!(parse_network("none"), Ok(RunNetwork::None));
-        assert_eq!(parse_security("insecure"), Ok(RunSecurity::Insecure));
-        assert_eq!(
-            parse_network("hots").unwrap_err().help.as_deref(),
-            Some("did you mean `host`?")
-        );
-    }
-
-    #[test]
-    fn reads_sizes() {
-        let rows = [
-            ("0", Some(0)),
-            ("10", Some(10)),
-            ("10b", Some(10)),
-            ("1k", Some(1024)),
-            ("1 KB", Some(1024)),
-            ("0.5GiB", Some(536_870_912)),
-            ("17179869184g", None),
-            ("1.2.3m", None),
-            ("m", None),
-            ("-1", None),
-            ("1x", None),
-            ("1.", None),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(parse_size(text), expected, "{text}");
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 
 use super::*;
-use crate::frontend::diagnostic::{Position, Source};
+use crate::frontend::diagnostic::{Position, Source, Span};
+use crate::frontend::dockerfile::Word;
 use crate::frontend::testing::{compare, fixture};
 
 /// What the lines of the fixture say so far.

@@ -11,8 +11,9 @@ use crate::frontend::dockerfile::instruction::{
 };
 use crate::frontend::dockerfile::json;
 use crate::frontend::dockerfile::lexer::Slice;
-use crate::frontend::dockerfile::mount::{
-    FlagError, check_mount, parse_device, parse_network, parse_security,
+use crate::frontend::dockerfile::mount::check_mount;
+use crate::frontend::dockerfile::run_value::{
+    FlagError, parse_device, parse_network, parse_security,
 };
 use crate::frontend::dockerfile::words::split_first;
 

@@ -18,11 +18,7 @@ pub(super) fn dump(dockerfile: &Dockerfile) -> String {
         out.instruction(instruction);
     }
     for stage in &dockerfile.stages {
-        out.line(
-            &format!("stage {}", stage.name().unwrap_or_default())
-                .trim_end()
-                .to_owned(),
-        );
+        out.line(format!("stage {}", stage.name().unwrap_or_default()).trim_end());
         out.depth += 1;
         out.instruction(&stage.header);
         for instruction in &stage.instructions {
