@@ -16,6 +16,8 @@ use crate::llb::pb::file_action::Action;
 use crate::llb::{OutputRef, Vertex, pb};
 use crate::solver::{CacheMap, InputKey};
 
+use super::ops::file::key as file_key;
+
 /// Version of the table above; enters every key.
 pub const KEY_VERSION: u32 = 1;
 
@@ -62,12 +64,7 @@ fn input_key(vertex: &Vertex, index: usize) -> InputKey {
             uses.peek().is_some() && uses.all(is_read_only_bind)
         }
         pb::op::Op::File(file) => {
-            let is = |reference: i64| reference == index as i64;
-            let source = |action: &pb::FileAction| {
-                is(action.secondary_input) && matches!(action.action, Some(Action::Copy(_)))
-            };
-            let base = file.actions.iter().any(|action| is(action.input));
-            !base && file.actions.iter().any(source)
+            u32::try_from(index).is_ok_and(|index| file_key::is_used_by_content(file, index))
         }
         _ => false,
     };

@@ -7,14 +7,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::archive::Observer;
 use crate::content::ContentStore;
+use crate::oci::Descriptor;
 use crate::progress::VertexProgress;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{OpContext, OpError};
-use crate::source::Sources;
-use crate::source::image::PinnedImage;
+use crate::source::{Images, PinnedImage};
 
-use super::ops::{blocking, failed, invalid};
+use super::ops::{blocking, failed, invalid, source};
 
 /// A layer that an image of this build has.
 #[derive(Debug, Clone)]
@@ -28,16 +29,16 @@ struct Known {
 pub struct ImageLayers {
     content: ContentStore,
     snapshots: Snapshotter,
-    sources: Sources,
+    images: Images,
     known: Mutex<HashMap<LayerId, Known>>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl ImageLayers {
     /// Starts with no layers.
-    pub fn new(content: ContentStore, snapshots: Snapshotter, sources: Sources) -> Self {
+    pub fn new(content: ContentStore, snapshots: Snapshotter, images: Images) -> Self {
         let (known, busy) = (Mutex::default(), Mutex::default());
-        Self { content, snapshots, sources, known, busy }
+        Self { content, snapshots, images, known, busy }
     }
 
     /// Remembers the layers of an image and returns their ids, lowest first.
@@ -63,15 +64,12 @@ impl ImageLayers {
         context: &OpContext,
     ) -> Result<(), OpError> {
         let mut tasks = Vec::new();
-        for (index, layer) in stack.iter().enumerate() {
+        for layer in stack {
             if self.snapshots.has(layer) {
                 continue;
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
-            let parents = stack[..index].to_vec();
-            tasks.push(tokio::spawn(async move {
-                this.unpack_one(&layer, &parents, &context).await
-            }));
+            tasks.push(tokio::spawn(async move { this.unpack_one(&layer, &context).await }));
         }
         let mut result = Ok(());
         for task in tasks {
@@ -94,13 +92,13 @@ impl ImageLayers {
             }
             let (this, progress) = (Arc::clone(self), progress.clone());
             tasks.push(tokio::spawn(async move {
-                this.sources.fetch_layer(&known.image, known.index, &progress).await
+                this.images.fetch_layer(&known.image, known.index, &progress).await
             }));
         }
         let mut result = Ok(());
         for task in tasks {
             let ended = task.await.map_err(|error| OpError::internal(error.to_string()));
-            result = result.and(ended.and_then(|ended| ended.map_err(super::ops::source::error)));
+            result = result.and(ended.and_then(|ended| ended.map_err(source::error)));
         }
         result
     }
@@ -108,7 +106,6 @@ impl ImageLayers {
     async fn unpack_one(
         &self,
         layer: &LayerId,
-        parents: &[LayerId],
         context: &OpContext,
     ) -> Result<(), OpError> {
         let busy = {
@@ -123,27 +120,56 @@ impl ImageLayers {
             return Err(invalid(format!("layer {layer} is no longer in the store"))
                 .hint("build again: the step that made it will run"));
         };
-        let mut retried = false;
-        loop {
-            let fetched = self.sources.fetch_layer(&known.image, known.index, &context.progress);
-            fetched.await.map_err(super::ops::source::error)?;
-            let (blob, diff_id) = known.image.layers[known.index].clone();
-            let (snapshots, id, below) = (self.snapshots.clone(), layer.clone(), parents.to_vec());
-            let (progress, digest) = (context.progress.clone(), blob.digest.clone());
-            let unpacked = blocking(move || {
-                snapshots.apply(&id, &blob, &diff_id, &below, &progress).map_err(failed)
-            });
-            match unpacked.await {
-                Err(_) if !retried && !self.sources.is_local(&known.image) => {
-                    retried = true;
-                    self.content.delete(&digest).map_err(failed)?;
-                }
-                ended => return ended,
-            }
+        let fetched = self.images.fetch_layer(&known.image, known.index, &context.progress);
+        fetched.await.map_err(source::error)?;
+        if self.apply(layer, &known, context).await.is_ok() {
+            return Ok(());
         }
+        // A blob that was damaged in the store can be had again, if it came from a registry.
+        if context.cancel.is_cancelled() {
+            return Err(OpError::cancelled());
+        }
+        let fetched = self.images.refetch_layer(&known.image, known.index, &context.progress);
+        fetched.await.map_err(source::error)?;
+        self.apply(layer, &known, context).await
+    }
+
+    async fn apply(
+        &self,
+        layer: &LayerId,
+        known: &Known,
+        context: &OpContext,
+    ) -> Result<(), OpError> {
+        let (blob, diff_id) = known.image.layers[known.index].clone();
+        let (snapshots, id, context) = (self.snapshots.clone(), layer.clone(), context.clone());
+        blocking(move || {
+            let unpacking = Unpacking { context: &context, blob: &blob };
+            snapshots.apply(&id, &blob, &diff_id, &unpacking).map_err(failed)?;
+            let name = format!("extracting {}", blob.digest);
+            context.progress.status(&name, "extracting", blob.size, blob.size, true);
+            Ok(())
+        })
+        .await
     }
 
     fn known(&self, layer: &LayerId) -> Option<Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned()
+    }
+}
+
+/// Shows how far the unpacking of a layer is, and ends it when the build is cancelled.
+struct Unpacking<'a> {
+    context: &'a OpContext,
+    blob: &'a Descriptor,
+}
+
+impl Observer for Unpacking<'_> {
+    fn unpacked(&self, bytes: u64) {
+        let name = format!("extracting {}", self.blob.digest);
+        self.context.progress.status(&name, "extracting", bytes, 0, false);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.context.cancel.is_cancelled()
     }
 }

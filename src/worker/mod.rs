@@ -11,19 +11,20 @@ pub mod layers;
 pub mod ops;
 pub mod output;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
-use crate::executor::{Executor, ProcessSpec};
+use crate::executor::{Executor, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
 use crate::session::Session;
-use crate::snapshot::{Active, LayerId, LayerInfo, Snapshotter};
+use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
-use crate::source::Sources;
+use crate::registry;
+use crate::source::Images;
 
 pub use layers::ImageLayers;
 pub use output::OpOutput;
@@ -36,21 +37,25 @@ pub struct WorkerOptions {
     /// Layers.
     pub snapshots: Snapshotter,
     /// Runs processes.
-    pub executor: Executor,
+    pub executor: Arc<Executor>,
     /// What the client lends.
     pub session: Arc<Session>,
-    /// Where inputs come from.
-    pub sources: Sources,
+    /// Finds and fetches images.
+    pub images: Images,
+    /// Talks to web servers.
+    pub client: registry::Client,
     /// Layers of images, fetched when needed.
     pub layers: Arc<ImageLayers>,
-    /// Folders that local sources name.
-    pub local_contexts: BTreeMap<String, PathBuf>,
     /// Folder of RUN cache mounts.
     pub cache_mounts: PathBuf,
     /// Folder of stat caches.
     pub stat_caches: PathBuf,
-    /// What every process of the build gets unless its op says otherwise.
-    pub process_defaults: ProcessSpec,
+    /// Folder for sockets and the like, on any file system.
+    pub scratch: PathBuf,
+    /// Size of `/dev/shm` of processes; 0 for the executor's default.
+    pub shm_size_bytes: u64,
+    /// Limits of processes.
+    pub resources: Resources,
     /// Steps whose layers become layers of the image: they are compressed while later steps run.
     pub image_steps: HashSet<VertexDigest>,
     /// How those layers are compressed; `None` where no output needs blobs.
@@ -62,28 +67,28 @@ pub struct WorkerOptions {
 /// Performs the ops of one build.
 #[derive(Debug)]
 pub struct LocalWorker {
-    options: WorkerOptions,
+    options: Arc<WorkerOptions>,
 }
 
 impl LocalWorker {
     /// Makes the worker of one build.
     pub fn new(options: WorkerOptions) -> Self {
-        Self { options }
+        Self { options: Arc::new(options) }
     }
 
-    /// Commits what a step wrote and starts compressing it if it belongs to the image.
-    fn commit(&self, active: Active, vertex: &Vertex) -> Result<LayerId, OpError> {
-        let info = LayerInfo { created_ns: (self.options.now_ns)() };
-        let id = active.commit(info).map_err(ops::failed)?;
-        if let Some(compression) = &self.options.compression
-            && self.options.image_steps.contains(&vertex.digest)
-        {
-            let (snapshots, compression) = (self.options.snapshots.clone(), compression.clone());
-            let layer = id.clone();
-            // The exporter asks for the same blob, waits for this one and reports what went wrong.
-            tokio::task::spawn_blocking(move || snapshots.layer_blob(&layer, &compression));
+    /// Starts compressing the layers of a step that belongs to the image.
+    fn compress(&self, vertex: &Vertex, outputs: &[OpOutput]) {
+        let Some(compression) = self.options.compression else { return };
+        if !self.options.image_steps.contains(&vertex.digest) {
+            return;
         }
-        Ok(id)
+        for layer in outputs.iter().filter_map(|output| output.layers().last()) {
+            let (snapshots, layer) = (self.options.snapshots.clone(), layer.clone());
+            // The exporter asks for the same blob, waits for this one and reports what went wrong.
+            tokio::task::spawn_blocking(move || {
+                let _ = snapshots.layer_blob(&layer, &compression);
+            });
+        }
     }
 }
 
@@ -117,7 +122,9 @@ impl Worker for LocalWorker {
         inputs: Vec<OpOutput>,
         context: &OpContext,
     ) -> Result<Vec<OpOutput>, OpError> {
-        ops::perform(self, vertex, &inputs, context).await
+        let outputs = ops::perform(self, vertex, &inputs, context).await?;
+        self.compress(vertex, &outputs);
+        Ok(outputs)
     }
 
     fn result_id(&self, _vertex: &Vertex, outputs: &[OpOutput]) -> Option<StoredResult> {

@@ -7,11 +7,15 @@ pub mod file;
 pub mod source;
 
 use std::io;
+use std::sync::Arc;
 
 use super::{LocalWorker, OpOutput};
 use crate::llb::{Vertex, pb};
+use crate::progress::{Event, Warning};
 use crate::snapshot::LayerId;
 use crate::solver::{FailureKind, OpContext, OpError};
+use file::FileOpError;
+use file::graph::{FileInput, FileOpContext};
 
 /// Performs the op of a vertex on the outputs of its inputs.
 pub(super) async fn perform(
@@ -25,11 +29,75 @@ pub(super) async fn perform(
         pb::op::Op::Exec(op) => {
             exec::ExecRun { worker, vertex, exec: op, inputs, context }.run().await
         }
-        pb::op::Op::File(op) => file::run(worker, vertex, op, inputs, context).await,
+        pb::op::Op::File(op) => file(worker, op, inputs, context).await,
         pb::op::Op::Merge(op) => merge(op, inputs).map(|output| vec![output]),
         pb::op::Op::Diff(op) => diff(op, inputs).map(|output| vec![output]),
         pb::op::Op::Build(_) => Err(invalid("nested builds (LLB BuildOp) are not supported")),
     }
+}
+
+/// Performs the actions of a file op.
+async fn file(
+    worker: &LocalWorker,
+    op: &pb::FileOp,
+    inputs: &[OpOutput],
+    context: &OpContext,
+) -> Result<Vec<OpOutput>, OpError> {
+    for input in inputs {
+        worker.options.layers.unpack(input.layers(), context).await?;
+    }
+    let inputs: Vec<FileInput> = inputs
+        .iter()
+        .map(|input| match input {
+            OpOutput::Tree(tree) => FileInput::Tree(Arc::clone(tree)),
+            OpOutput::Stack(layers) => FileInput::Stack(layers.clone()),
+        })
+        .collect();
+    let (options, op, context) = (Arc::clone(&worker.options), op.clone(), context.clone());
+    blocking(move || {
+        let performed = file::graph::perform(
+            &op,
+            &inputs,
+            &FileOpContext {
+                snapshotter: &options.snapshots,
+                created_ns: (options.now_ns)(),
+                cancel: &context.cancel,
+            },
+        );
+        let performed = performed.map_err(file_error)?;
+        for short in performed.warnings {
+            let vertex = Some(context.progress.vertex().clone());
+            let warning = Warning { vertex, short, ..Warning::default() };
+            context.progress.build().send(Event::Warning(warning));
+        }
+        Ok(performed.outputs.into_iter().map(OpOutput::Stack).collect())
+    })
+    .await
+}
+
+/// Sorts a file op's error by who can do something about it.
+fn file_error(error: FileOpError) -> OpError {
+    match &error {
+        FileOpError::Cancelled => OpError::cancelled(),
+        FileOpError::Io { .. } => {
+            OpError::new(FailureKind::Config, chain(&error)).caused_by(error)
+        }
+        _ => OpError::new(FailureKind::User, chain(&error)).caused_by(error),
+    }
+}
+
+/// Writes an error with its causes on one line, leaving out what a text already says.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// Lays file systems on top of each other: their layers, one list after the other.
@@ -71,7 +139,7 @@ pub(super) fn invalid(message: impl Into<String>) -> OpError {
 
 /// Passes on an error of the machine.
 pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> OpError {
-    OpError::new(FailureKind::Config, error.to_string()).caused_by(error)
+    OpError::new(FailureKind::Config, chain(&error)).caused_by(error)
 }
 
 /// Passes on an I/O error with what was tried.

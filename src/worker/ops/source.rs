@@ -53,7 +53,7 @@ pub(in crate::worker) async fn pin(
         }
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
-            let pinned = worker.options.sources.pin_http(&file, &context.progress).await;
+            let pinned = pin_http(worker, &file, context).await;
             let pinned = pinned.map_err(error)?;
             let identity = format!(
                 "{} {:?} {} {attributes:?}",
@@ -94,7 +94,7 @@ async fn image(
 ) -> Result<Arc<source::PinnedImage>, OpError> {
     let reference: Reference =
         name.parse().map_err(|error: crate::oci::InvalidReference| invalid(error.to_string()))?;
-    let images = &worker.options.sources.images;
+    let images = &worker.options.images;
     let mode = ResolveMode::Default;
     let image = images.resolve(&reference, &vertex.platform, mode).await.map_err(error)?;
     worker.options.layers.register(&image);
@@ -163,13 +163,22 @@ fn http_file(
     Ok((file, attributes))
 }
 
+async fn pin_http(
+    worker: &LocalWorker,
+    file: &HttpFile,
+    context: &OpContext,
+) -> Result<source::PinnedHttp, source::Error> {
+    let options = &worker.options;
+    source::http::pin(&options.client, &options.content, file, &context.progress).await
+}
+
 async fn http(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = worker.options.sources.pin_http(&file, &context.progress).await.map_err(error)?;
+    let pinned = pin_http(worker, &file, context).await.map_err(error)?;
     let options = Arc::clone(&worker.options);
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
