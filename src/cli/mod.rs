@@ -3,6 +3,9 @@
 use std::ffi::OsString;
 
 /// placeholder
-pub fn run(_args: Vec<OsString>) -> std::process::ExitCode {
+pub fn run(args: Vec<OsString>) -> std::process::ExitCode {
+    if crate::executor::is_step_invocation(&args) {
+        return crate::executor::step_main();
+    }
     std::process::ExitCode::SUCCESS
 }

@@ -47,6 +47,20 @@ pub fn overlay(lower: &[PathBuf], upper: Option<Upper<'_>>, target: &Path) -> io
     }
 }
 
+/// Makes an overlay that hangs nowhere yet; see [`overlay`] and [`super::detached`].
+pub fn overlay_detached(lower: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result<OwnedFd> {
+    match overlay_by_descriptor(lower, upper) {
+        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
+            let place = tempfile::tempdir()?;
+            overlay_classic(lower, upper, place.path())?;
+            let mount = clone_tree(place.path());
+            unmount(place.path())?;
+            mount
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Mounts the tree at `source` on `target`, with mounts below it.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::mount_bind_recursive(source, target)?)
