@@ -200,6 +200,10 @@ impl Http {
         self.settings.read_timeout
     }
 
+    pub(super) fn retry(&self) -> &RetryPolicy {
+        &self.settings.retry
+    }
+
     fn client(&self, url: &Url, unchecked: bool) -> Result<&reqwest::Client, Error> {
         let (cell, kind) = match (url.scheme(), unchecked) {
             ("http", _) => (&self.plain, Kind::Plain),

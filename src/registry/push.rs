@@ -45,9 +45,6 @@ pub enum Pushed {
     Uploaded,
 }
 
-/// Names a repository on the same registry that may have a blob: `library/debian`.
-pub type MountHint<'a> = &'a (dyn Fn(&Digest) -> Option<String> + Sync);
-
 impl Client {
     /// Puts a blob into the repository of `reference`, unless it is there. `mount_from` is a
     /// repository on the same registry that may have it.
@@ -60,6 +57,7 @@ impl Client {
         progress: &VertexProgress,
     ) -> Result<Pushed, Error> {
         if self.blob_exists(reference, descriptor).await? {
+            store.note_origin(&descriptor.digest, &reference.name())?;
             Report::new(progress, descriptor, "exists").done();
             return Ok(Pushed::Present);
         }
@@ -83,6 +81,7 @@ impl Client {
         };
         let pushed = upload.run(mount_from).await?;
         self.remember(&reference.name(), &descriptor.digest);
+        store.note_origin(&descriptor.digest, &reference.name())?;
         upload.report.done();
         Ok(pushed)
     }
@@ -94,7 +93,6 @@ impl Client {
         reference: &Reference,
         root: &Descriptor,
         store: &ContentStore,
-        hint: MountHint<'_>,
         progress: &VertexProgress,
     ) -> Result<Descriptor, Error> {
         let parts = self.parts(reference, root, store).await?;
@@ -104,7 +102,7 @@ impl Client {
         let pushes: FuturesUnordered<_> = blobs
             .into_iter()
             .map(|blob| async move {
-                let from = hint(&blob.digest);
+                let from = mount_hint(reference, &blob.digest, store);
                 self.push_blob(reference, blob, store, from.as_deref(), progress)
                     .await
             })
@@ -141,6 +139,16 @@ impl Client {
             Err(error) => Err(protocol(&reference.familiar(), &error.to_string())),
         }
     }
+}
+
+/// Finds a repository on the same registry that was seen to have a blob.
+fn mount_hint(reference: &Reference, digest: &Digest, store: &ContentStore) -> Option<String> {
+    let prefix = format!("{}/", reference.domain());
+    let origins = store.origins(digest);
+    let mut paths = origins.iter().filter_map(|name| name.strip_prefix(&prefix));
+    paths
+        .find(|path| *path != reference.path())
+        .map(str::to_owned)
 }
 
 /// What a push consists of.

@@ -258,7 +258,7 @@ async fn tokens_are_fetched_kept_and_renewed() {
         let target = reference(&registry, "pushed:1");
         let silent = VertexProgress::silent();
         client
-            .push_image(&target, &image, &store, &|_| None, &silent)
+            .push_image(&target, &image, &store, &silent)
             .await
             .unwrap();
     }
@@ -474,17 +474,17 @@ async fn a_second_push_uploads_nothing() {
     let name = reference(&registry, "app:1");
     let silent = VertexProgress::silent();
     let first = client();
-    let pushed = first.push_image(&name, &image, &store, &|_| None, &silent);
+    let pushed = first.push_image(&name, &image, &store, &silent);
     assert_eq!(pushed.await.unwrap().digest, image.digest);
     assert_eq!(registry.count("PUT", "/blobs/uploads/"), 2);
     registry.clear_log();
     let again = client();
-    let pushed = again.push_image(&name, &image, &store, &|_| None, &silent);
+    let pushed = again.push_image(&name, &image, &store, &silent);
     pushed.await.unwrap();
     assert_eq!(registry.count("PUT", "/blobs/uploads/"), 0);
     assert_eq!(registry.count("HEAD", "/blobs/"), 2);
     registry.clear_log();
-    let pushed = again.push_image(&name, &image, &store, &|_| None, &silent);
+    let pushed = again.push_image(&name, &image, &store, &silent);
     pushed.await.unwrap();
     assert_eq!(
         registry.requests(),
@@ -582,7 +582,7 @@ async fn a_failed_push_leaves_no_tag() {
     let name = reference(&registry, "app:1");
     let silent = VertexProgress::silent();
     let error = client()
-        .push_image(&name, &image, &store, &|_| None, &silent)
+        .push_image(&name, &image, &store, &silent)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("quota exceeded"), "{error}");
@@ -631,7 +631,7 @@ async fn an_index_is_pushed_with_the_platforms_that_are_there() {
     let name = reference(&registry, "app:1");
     let silent = VertexProgress::silent();
     client()
-        .push_image(&name, &root, &store, &|_| None, &silent)
+        .push_image(&name, &root, &store, &silent)
         .await
         .unwrap();
     assert_eq!(registry.manifest("app", "1").unwrap(), index.as_bytes());
