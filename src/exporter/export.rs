@@ -95,7 +95,8 @@ impl Exporter {
             let Some(title) = output.title() else {
                 continue;
             };
-            let vertex = progress.of_vertex(Digest::of(format!("export {index} {title}").as_bytes()));
+            let vertex =
+                progress.of_vertex(Digest::of(format!("export {index} {title}").as_bytes()));
             vertex.start(title);
             let job = Job {
                 exporter: self,
@@ -203,8 +204,7 @@ impl Job<'_> {
             let (snapshots, id) = (self.exporter.snapshots.clone(), id.clone());
             let (compression, cancel) = (*compression, self.cancel.clone());
             self.blocking(move || {
-                let blob =
-                    snapshots.layer_blob_observed(&id, &compression, &Cancelled(&cancel))?;
+                let blob = snapshots.layer_blob_observed(&id, &compression, &Cancelled(&cancel))?;
                 // A layer that was unpacked from a blob came with an image.
                 let made_here = snapshots.meta(&id).filter(|meta| meta.blob.is_none());
                 Ok(ImageLayer {

@@ -36,9 +36,9 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     let meter = Meter::new(vertex, "sending tarball", bundle.blob_bytes(), cancel);
     match target {
-        ArchiveDestination::Tar(target) => destination::fill(target, |writer| {
-            write_tar(bundle, content, writer, &meter)
-        })?,
+        ArchiveDestination::Tar(target) => {
+            destination::fill(target, |writer| write_tar(bundle, content, writer, &meter))?
+        }
         ArchiveDestination::Directory(directory) => {
             write_directory(bundle, content, directory, &meter)?;
         }

@@ -43,15 +43,29 @@ use crate::content::ContentStore;
 use crate::oci::Platform;
 use crate::progress::VertexProgress;
 
-/// Writes images of the store to an archive; `platform` chooses from indexes where the form
-/// takes one image only.
+/// Images that go into an archive.
+#[derive(Debug, Clone, Copy)]
+pub struct Save<'a> {
+    /// The images with the names they get there.
+    pub images: &'a [ArchivedImage],
+    /// Form of the archive.
+    pub form: ArchiveForm,
+    /// Chooses from indexes where the form takes one image only.
+    pub platform: &'a Platform,
+    /// Where the archive goes.
+    pub destination: &'a ArchiveDestination,
+}
+
+/// Writes images of the store to an archive; blocks.
 pub fn save(
     content: &ContentStore,
-    images: &[ArchivedImage],
-    (form, platform): (ArchiveForm, &Platform),
-    destination: &ArchiveDestination,
-    (vertex, cancel): (&VertexProgress, &CancellationToken),
+    save: Save<'_>,
+    vertex: &VertexProgress,
+    cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    let bundle = Bundle::collect(content, images, form, platform)?;
-    layout::write(&bundle, content, destination, vertex, cancel)
+    let bundle = Bundle::collect(content, save.images, save.form, save.platform)?;
+    layout::write(&bundle, content, save.destination, vertex, cancel)
 }
+
+#[cfg(test)]
+mod tests;

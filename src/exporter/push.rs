@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
-use super::bundle::{choose_all, read_manifest};
 use super::Error;
+use super::bundle::{choose_all, read_manifest};
 use crate::content::ContentStore;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::VertexProgress;
@@ -75,9 +75,9 @@ fn repositories(
 ) -> Result<BTreeMap<Digest, String>, Error> {
     let mut found = BTreeMap::new();
     let images = content.images().list()?;
-    let elsewhere = images.iter().filter(|(name, _)| {
-        name.domain() == reference.domain() && name.path() != reference.path()
-    });
+    let elsewhere = images
+        .iter()
+        .filter(|(name, _)| name.domain() == reference.domain() && name.path() != reference.path());
     for (name, root) in elsewhere.take(HINT_IMAGES_MAX) {
         for manifest in choose_all(content, root)? {
             for layer in read_manifest(content, &manifest)?.layers {
