@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::ArchiveError;
 use crate::oci::{Digest, Reference};
-use crate::{content, registry};
+use crate::{content, registry, snapshot};
 
 use super::validate::Invalid;
 
@@ -15,7 +15,10 @@ pub enum Error {
     /// A blob could not be read or written.
     #[error(transparent)]
     Content(#[from] content::Error),
-    /// A layer could not be packed.
+    /// A layer could not be made or mounted.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// A tree could not be packed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// A registry refused.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::bundle::{Bundle, blob_path};
+use super::output::{ArchiveDestination, Destination};
 use super::transfer::{Counted, Meter};
 use super::{Error, destination};
 use crate::archive::{Entry, EntryKind, TarWriter};
@@ -25,8 +26,29 @@ const COPY_BYTES: usize = 256 * 1024;
 /// Annotation by which entries of an existing index are replaced.
 const FULL_NAME: &str = "io.containerd.image.name";
 
+/// Writes the layout to where it is wanted.
+pub(super) fn write(
+    bundle: &Bundle,
+    content: &ContentStore,
+    target: &ArchiveDestination,
+    vertex: &VertexProgress,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let meter = Meter::new(vertex, "sending tarball", bundle.blob_bytes(), cancel);
+    match target {
+        ArchiveDestination::Tar(target) => {
+            destination::fill(target, |writer| write_tar(bundle, content, writer, &meter))?
+        }
+        ArchiveDestination::Directory(directory) => {
+            write_directory(bundle, content, directory, &meter)?;
+        }
+    }
+    meter.finish();
+    Ok(())
+}
+
 /// Writes the layout as a tar.
-pub(super) fn write_tar(
+fn write_tar(
     bundle: &Bundle,
     content: &ContentStore,
     writer: &mut dyn Write,
@@ -53,12 +75,13 @@ pub(super) fn write_tar(
 
 /// Writes the layout into a folder. Blobs first, the index last, each by a rename, so that a
 /// failure leaves a layout that is still right. An existing layout keeps its other images.
-pub(super) fn write_directory(
+fn write_directory(
     bundle: &Bundle,
     content: &ContentStore,
     directory: &Path,
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
+    std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
     for blob in &bundle.blobs {
         let path = directory.join(blob_path(&blob.digest));
         if path.metadata().is_ok_and(|found| found.len() == blob.size) {
@@ -78,22 +101,13 @@ pub(super) fn write_directory(
     Ok(())
 }
 
-/// Meters a whole archive under one status line.
-pub(super) fn meter<'a>(
-    bundle: &Bundle,
-    vertex: &'a VertexProgress,
-    cancel: &'a CancellationToken,
-) -> Meter<'a> {
-    Meter::new(vertex, "sending tarball", bundle.blob_bytes(), cancel)
-}
-
 fn write_blob(
     content: &ContentStore,
     blob: &Descriptor,
     path: &Path,
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
-    let file = super::Destination::File(path.to_owned());
+    let file = Destination::File(path.to_owned());
     destination::fill(&file, |writer| {
         let write = |bytes: &[u8]| writer.write_all(bytes).map_err(Error::Stream);
         copy_blob(content, blob, meter, write)

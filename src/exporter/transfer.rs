@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use crate::archive::Observer;
 use crate::progress::VertexProgress;
 
 /// Bytes between two reports.
@@ -79,6 +80,20 @@ impl<'a> Meter<'a> {
             return Err(io::Error::other("cancelled"));
         }
         Ok(())
+    }
+}
+
+impl Observer for Meter<'_> {
+    fn unpacked(&self, bytes: u64) {
+        let before = self.current_bytes.swap(bytes, Ordering::Relaxed);
+        if before / REPORT_BYTES != bytes / REPORT_BYTES {
+            self.vertex
+                .status(self.id, "", bytes, self.total_bytes, false);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
     }
 }
 

@@ -43,7 +43,10 @@ enum Step {
 fn parse(text: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut inputs = Vec::new();
-    for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+    for line in text
+        .lines()
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+    {
         let mut words = line.splitn(4, ' ');
         let seconds: f64 = words.next().unwrap().parse().unwrap();
         let since_start = Duration::from_secs_f64(seconds);
@@ -137,14 +140,17 @@ fn play(steps: &[Step], renderer: &mut dyn Renderer) {
 
 fn compare(path: &Path, written: &Shared) {
     let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-    #[allow(clippy::disallowed_methods, reason = "a test is told to bless its fixtures")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test is told to bless its fixtures"
+    )]
     let bless = std::env::var_os("UPDATE_EXPECT").is_some();
     if bless {
         std::fs::write(path, written).unwrap();
         return;
     }
-    let expected = std::fs::read_to_string(path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let expected =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_eq!(written, expected, "{}", path.display());
 }
 
