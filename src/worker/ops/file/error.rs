@@ -55,6 +55,9 @@ pub enum FileOpError {
         /// What is wrong with it.
         source: Box<ArchiveError>,
     },
+    /// The layers could not be opened or committed.
+    #[error(transparent)]
+    Snapshot(#[from] crate::snapshot::Error),
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,

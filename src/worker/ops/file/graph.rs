@@ -173,7 +173,10 @@ impl Plan {
         let mut indices = vec![action.input, action.secondary_input];
         if let Some(owner) = key::owner(action) {
             for user in [&owner.user, &owner.group].into_iter().flatten() {
-                if let Some(User::ByName(name)) = &user.user {
+                // Accounts of the tree that is changed are read in it.
+                if let Some(User::ByName(name)) = &user.user
+                    && name.input != action.input
+                {
                     indices.push(name.input);
                 }
             }
@@ -219,6 +222,12 @@ struct Readable {
     _view: Option<View>,
 }
 
+/// A file system whose accounts are asked; closed before its view goes.
+struct Accounts {
+    root: Root,
+    _readable: Option<Readable>,
+}
+
 struct Run<'a> {
     op: &'a pb::FileOp,
     inputs: &'a [FileInput],
@@ -237,13 +246,12 @@ impl Run<'_> {
         let Some(action) = &description.action else {
             return Err(invalid(format!("action {index} says nothing")));
         };
-        // Read before the tree to change is opened: it may be one of those that are read.
-        let owner = self.owner(description)?;
         let source = match action {
             Action::Copy(_) => Some(self.readable(description.secondary_input)?),
             _ => None,
         };
         let open = self.changeable(description.input)?;
+        let owner = self.owner(description, &open)?;
         let step = Step {
             action,
             source: source.as_ref().map(|readable| &readable.origin),
@@ -342,7 +350,19 @@ impl Run<'_> {
 
     /// Finds the owner that an action names. One that the image does not know is root, as with
     /// BuildKit, but not without a word.
-    fn owner(&mut self, action: &pb::FileAction) -> Result<Option<(u32, u32)>, FileOpError> {
+    fn owner(
+        &mut self,
+        action: &pb::FileAction,
+        open: &Open,
+    ) -> Result<Option<(u32, u32)>, FileOpError> {
+        let accounts = |index| match index == action.input {
+            true => Ok(Accounts {
+                root: open.target.view().clone(),
+                _readable: None,
+            }),
+            false => self.accounts(index),
+        };
+        let mut unknown = Vec::new();
         let Some(wanted) = key::owner(action) else {
             return Ok(None);
         };
@@ -350,9 +370,9 @@ impl Run<'_> {
         match wanted.user.as_ref().and_then(|user| user.user.as_ref()) {
             Some(User::ById(id)) => found = (*id, *id),
             Some(User::ByName(name)) => {
-                match owner::user(&self.accounts(name.input)?, &name.name)? {
+                match owner::user(&accounts(name.input)?.root, &name.name)? {
                     Some(user) => found = user,
-                    None => self.warn_unknown("user", &name.name),
+                    None => unknown.push(("user", &name.name)),
                 }
             }
             None => {}
@@ -360,12 +380,15 @@ impl Run<'_> {
         match wanted.group.as_ref().and_then(|group| group.user.as_ref()) {
             Some(User::ById(id)) => found.1 = *id,
             Some(User::ByName(name)) => {
-                match owner::group(&self.accounts(name.input)?, &name.name)? {
+                match owner::group(&accounts(name.input)?.root, &name.name)? {
                     Some(group) => found.1 = group,
-                    None => self.warn_unknown("group", &name.name),
+                    None => unknown.push(("group", &name.name)),
                 }
             }
             None => {}
+        }
+        for (kind, name) in unknown {
+            self.warn_unknown(kind, name);
         }
         Ok(Some(found))
     }
@@ -377,21 +400,20 @@ impl Run<'_> {
         }
     }
 
-    /// Opens the file system whose accounts are asked.
-    fn accounts(&self, index: i64) -> Result<Root, FileOpError> {
-        let opened = match self.plan.place(index, self.op)? {
-            Place::Nothing => return Err(invalid("an owner's name without accounts")),
-            Place::Action(action) => match &self.results[action] {
-                Some(Made::Open(open)) => return Ok(open.target.view().clone()),
-                _ => self.readable(index)?,
-            },
-            Place::Input(_) => self.readable(index)?,
-        };
-        let dir = match &opened.origin {
+    /// Opens another file system whose accounts are asked.
+    fn accounts(&self, index: i64) -> Result<Accounts, FileOpError> {
+        if self.plan.place(index, self.op)? == Place::Nothing {
+            return Err(invalid("an owner's name without accounts"));
+        }
+        let readable = self.readable(index)?;
+        let dir = match &readable.origin {
             Origin::Tree(tree) => tree.dir(),
             Origin::Directory(dir) => dir,
         };
-        Root::open(dir).map_err(FileOpError::io("open", "/"))
+        Ok(Accounts {
+            root: Root::open(dir).map_err(FileOpError::io("open", "/"))?,
+            _readable: Some(readable),
+        })
     }
 
     fn commit(&self, open: Open) -> Result<Vec<LayerId>, FileOpError> {

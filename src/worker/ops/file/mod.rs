@@ -21,6 +21,7 @@
 pub mod copy;
 mod error;
 mod folder;
+pub mod graph;
 pub mod key;
 pub mod mode;
 mod owner;
@@ -34,6 +35,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 pub use error::FileOpError;
+pub use graph::{FileInput, FileOpContext, Performed, perform};
 pub use target::{Attributes, Target};
 
 use crate::llb::pb;

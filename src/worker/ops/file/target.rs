@@ -2,14 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::FileOpError;
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::{self, NewDirectory, Root};
-
-/// Attributes that overlayfs sets on directories it makes inside merged ones.
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
 /// A file system to change.
 ///
@@ -21,8 +17,6 @@ const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 pub struct Target {
     view: Root,
     layer: Option<Root>,
-    /// Something was removed, so a new directory may stand where lower layers have another.
-    removed: AtomicBool,
 }
 
 impl Target {
@@ -31,7 +25,6 @@ impl Target {
         Ok(Self {
             view: Root::open(path)?,
             layer: None,
-            removed: AtomicBool::new(false),
         })
     }
 
@@ -40,7 +33,6 @@ impl Target {
         Ok(Self {
             view: Root::open(view)?,
             layer: Some(Root::open(layer)?),
-            removed: AtomicBool::new(false),
         })
     }
 
@@ -78,16 +70,13 @@ impl Target {
         new: NewDirectory,
     ) -> Result<Vec<PathBuf>, FileOpError> {
         let made = self.view.mkdir_all(path, new);
-        let made = made.map_err(FileOpError::io("make directory", path))?;
-        made.iter().try_for_each(|path| self.unhide(path))?;
-        Ok(made)
+        made.map_err(FileOpError::io("make directory", path))
     }
 
     /// Makes one directory with bits that let us fill it.
     pub(super) fn make_directory(&self, path: &Path) -> Result<(), FileOpError> {
-        let failed = FileOpError::io("make directory", path);
-        self.view.mkdir(path, 0o700).map_err(failed)?;
-        self.unhide(path)
+        let made = self.view.mkdir(path, 0o700);
+        made.map_err(FileOpError::io("make directory", path))
     }
 
     /// Gives directories the same time, the innermost, which stands last, first.
@@ -100,7 +89,6 @@ impl Target {
 
     /// Removes a path with everything below it.
     pub(super) fn remove(&self, path: &Path) -> Result<(), FileOpError> {
-        self.removed.store(true, Relaxed);
         self.view
             .remove_all(path)
             .map_err(FileOpError::io("remove", path))
@@ -116,28 +104,6 @@ impl Target {
             }
             Some(_) => self.remove(path),
         }
-    }
-
-    /// Takes back the mark that a new directory hides one of the lower layers.
-    ///
-    /// The kernel sets it on every directory made in a merged one, to save itself lookups. The
-    /// layer would carry a needless whiteout into the image. It stays where something was
-    /// removed before, since then it may be needed.
-    fn unhide(&self, path: &Path) -> Result<(), FileOpError> {
-        let Some(layer) = self.layer.as_ref().filter(|_| !self.removed.load(Relaxed)) else {
-            return Ok(());
-        };
-        let clear = || {
-            let handle = layer.handle(path)?;
-            OPAQUE
-                .iter()
-                .try_for_each(|name| match handle.remove_xattr(name.as_ref()) {
-                    // Only one of the two name spaces is ours to change, and in use.
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-                    other => other,
-                })
-        };
-        clear().map_err(FileOpError::io("make directory", path))
     }
 }
 
