@@ -47,9 +47,11 @@ pub(super) fn render(diagnostic: &Diagnostic, source: &Source) -> String {
         start.line,
         start.column
     );
-    let _ = writeln!(out, "{RULE}");
-    draw_lines(&mut out, diagnostic, &source.text);
-    let _ = writeln!(out, "{RULE}");
+    if !source.text.is_empty() {
+        let _ = writeln!(out, "{RULE}");
+        draw_lines(&mut out, diagnostic, &source.text);
+        let _ = writeln!(out, "{RULE}");
+    }
     let severity = match diagnostic.severity {
         Severity::Warning => "warning",
         Severity::Error => "error",

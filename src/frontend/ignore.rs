@@ -12,6 +12,9 @@ use crate::llb::pattern::{PatternError, PatternMatcher, clean};
 /// The largest ignore file that is read.
 pub const MAX_IGNORE_FILE_BYTES: usize = 16 << 20;
 
+/// The most patterns an ignore file may hold.
+pub const MAX_IGNORE_RULES: usize = 20_000;
+
 /// A line of an ignore file that holds a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IgnoreRule {
@@ -44,7 +47,7 @@ impl IgnoreFile {
     ///
     /// # Errors
     ///
-    /// Fails for patterns that cannot be read.
+    /// Fails for patterns that cannot be read, and for files beyond the limits.
     pub fn parse(text: &str) -> Result<Self, Diagnostics> {
         if text.len() > MAX_IGNORE_FILE_BYTES {
             let message = format!(
@@ -54,6 +57,10 @@ impl IgnoreFile {
             return Err(Diagnostic::error(Span::START, message).into());
         }
         let rules = read_rules(text);
+        if let Some(extra) = rules.get(MAX_IGNORE_RULES) {
+            let message = format!("more than {MAX_IGNORE_RULES} patterns");
+            return Err(Diagnostic::error(extra.span, message).into());
+        }
         let patterns: Vec<&str> = rules.iter().map(|rule| rule.pattern.as_str()).collect();
         match PatternMatcher::new(&patterns) {
             Ok(matcher) => Ok(Self { rules, matcher }),

@@ -82,7 +82,8 @@ pub struct Directives {
     pub syntax: Option<Word>,
     /// `escape`: the escape character, a backslash or a backtick.
     pub escape: Option<Word>,
-    /// `check`: options of the build checks, see [`CheckOptions`].
+    /// `check`: options of the build checks, see
+    /// [`CheckOptions`](super::CheckOptions).
     pub check: Option<Word>,
 }
 

@@ -8,6 +8,9 @@ use super::lexer::Slice;
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::suggest::nearest;
 
+/// Flags an instruction may have.
+const MAX_FLAGS: usize = 4096;
+
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Takes {
@@ -34,7 +37,7 @@ pub(super) struct Flag<'a> {
 ///
 /// # Errors
 ///
-/// Fails for a flag with an open quote.
+/// Fails for a flag with an open quote and for more than [`MAX_FLAGS`].
 pub(super) fn split<'a>(
     arguments: Slice<'a>,
     escape: char,
@@ -47,6 +50,10 @@ pub(super) fn split<'a>(
         rest = rest.from(length).trim();
         if text == "--" {
             break;
+        }
+        if flags.len() == MAX_FLAGS {
+            let message = format!("more than {MAX_FLAGS} flags in one instruction");
+            return Err(Diagnostic::error(slice.span(), message));
         }
         flags.push(Flag::new(&text, slice));
     }

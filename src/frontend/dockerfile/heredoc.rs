@@ -2,7 +2,7 @@
 //!
 //! A marker is a shell word of the form `[number]<<[-][space]NAME`. The line is cut into words as
 //! a shell would, but only as far as needed: quotes, escapes, `${…}` and `$((…))` are stepped
-//! over. A line with an open quote has no heredocs.
+//! over. A line with an open quote or an open `${` has no heredocs.
 
 use std::ops::Range;
 
@@ -151,11 +151,12 @@ fn read_body(
     .with_help(help))
 }
 
-/// Cuts a command into words; nothing for one with an open quote.
+/// Cuts a command into words; nothing for one with an open quote or an open `${`.
 fn shell_words(text: &str) -> Option<Vec<Range<usize>>> {
     let mut words = Vec::new();
     let mut start: Option<usize> = None;
     let mut at = 0;
+    let mut has_arithmetic = true;
     while let Some(ch) = text[at..].chars().next() {
         if ch.is_whitespace() {
             if let Some(from) = start.take() {
@@ -168,7 +169,7 @@ fn shell_words(text: &str) -> Option<Vec<Range<usize>>> {
         at += match ch {
             '\'' => single_quoted(&text[at..])?,
             '"' => double_quoted(&text[at..])?,
-            '$' => dollar(&text[at..]),
+            '$' => dollar(&text[at..], &mut has_arithmetic)?,
             '<' => heredoc_operator(&text[at..]),
             SHELL_ESCAPE => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
             ch => ch.len_utf8(),
@@ -200,12 +201,16 @@ fn double_quoted(text: &str) -> Option<usize> {
 }
 
 /// The length of a variable or an arithmetic expansion; 1 for a dollar that starts neither.
-fn dollar(text: &str) -> usize {
-    if text.starts_with("$((") {
-        return text.find("))").map_or(1, |end| end + 2);
+///
+/// `has_arithmetic` remembers that no `))` follows, so that nobody looks for one again.
+fn dollar(text: &str, has_arithmetic: &mut bool) -> Option<usize> {
+    if text.starts_with("$((") && *has_arithmetic {
+        let end = text.find("))");
+        *has_arithmetic = end.is_some();
+        return Some(end.map_or(1, |end| end + 2));
     }
     if !text.starts_with("${") {
-        return 1;
+        return Some(1);
     }
     let mut depth = 0_usize;
     let mut escaped = false;
@@ -214,12 +219,12 @@ fn dollar(text: &str) -> usize {
             _ if escaped => escaped = false,
             SHELL_ESCAPE => escaped = true,
             '{' => depth += 1,
-            '}' if depth == 1 => return at + 1,
+            '}' if depth == 1 => return Some(at + 1),
             '}' => depth -= 1,
             _ => {}
         }
     }
-    1
+    None
 }
 
 /// The length of `<`, or of `<<` with the white space that may stand before a heredoc's name.
@@ -236,13 +241,17 @@ mod tests {
 
     #[test]
     fn cuts_commands_as_a_shell_does() {
-        let rows: [(&str, Option<&[&str]>); 9] = [
+        let rows: [(&str, Option<&[&str]>); 10] = [
             ("cat <<EOF > a", Some(&["cat", "<<EOF", ">", "a"])),
             ("<< EOF  3<<- 'X Y'", Some(&["<< EOF", "3<<-", "'X Y'"])),
             ("a'b c'd \"e \\\" f\"", Some(&["a'b c'd", "\"e \\\" f\""])),
             ("a\\ b c\\", Some(&["a\\ b", "c\\"])),
             ("echo $((1 << 3)) x", Some(&["echo", "$((1 << 3))", "x"])),
-            ("echo ${a:-b c} ${", Some(&["echo", "${a:-b c}", "${"])),
+            (
+                "echo ${a:-b {c}} $((",
+                Some(&["echo", "${a:-b {c}}", "$(("]),
+            ),
+            ("a ${b <<EOF", None),
             ("it's <<EOF", None),
             ("a \"b", None),
             ("", Some(&[])),

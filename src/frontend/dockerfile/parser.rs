@@ -20,6 +20,9 @@ pub const MAX_DOCKERFILE_BYTES: usize = 16 << 20;
 /// How many mistakes are shown before the parser gives up.
 pub const MAX_ERRORS: usize = 20;
 
+/// How many warnings are kept.
+pub const MAX_WARNINGS: usize = 1000;
+
 /// Rule for blank lines between continued lines.
 const NO_EMPTY_CONTINUATION: &str = "NoEmptyContinuation";
 
@@ -34,7 +37,10 @@ pub fn parse(text: &str) -> Result<(Dockerfile, Vec<Diagnostic>), Diagnostics> {
     let found = directive::read(&lines);
     let escape = found.directives.escape_char();
     let mut parser = Parser::new(&lines, found.end, escape);
-    parser.findings = found.errors;
+    found
+        .errors
+        .into_iter()
+        .for_each(|error| parser.fail(error));
     let instructions = parser.instructions();
     let mut dockerfile = Dockerfile {
         directives: found.directives,
@@ -62,12 +68,12 @@ pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagn
     let mut instructions = parser.instructions();
     if instructions.len() > 1 {
         let span = instructions[1].span;
-        parser.findings.push(Diagnostic::error(
+        parser.fail(Diagnostic::error(
             span,
             "a trigger is one instruction, not several",
         ));
     }
-    if instructions.is_empty() && parser.error_count() == 0 {
+    if instructions.is_empty() && parser.error_count == 0 {
         parser
             .findings
             .push(Diagnostic::error(Span::START, "the trigger is empty"));
@@ -98,6 +104,7 @@ struct Parser<'s> {
     /// Whether what is read is the trigger of an ONBUILD.
     in_trigger: bool,
     findings: Vec<Diagnostic>,
+    error_count: usize,
 }
 
 impl<'s> Parser<'s> {
@@ -109,20 +116,30 @@ impl<'s> Parser<'s> {
             escape,
             in_trigger: false,
             findings: Vec::new(),
+            error_count: 0,
         }
     }
 
-    fn error_count(&self) -> usize {
-        self.findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error)
-            .count()
+    /// Keeps an error.
+    fn fail(&mut self, finding: Diagnostic) {
+        self.error_count += 1;
+        self.findings.push(finding);
+    }
+
+    /// Drops warnings beyond the limit; an error is never dropped.
+    fn limit_warnings(&mut self) {
+        let is_warning = |finding: &Diagnostic| finding.severity == Severity::Warning;
+        while self.findings.len() > MAX_WARNINGS + MAX_ERRORS
+            && self.findings.last().is_some_and(is_warning)
+        {
+            self.findings.pop();
+        }
     }
 
     /// The findings, if none of them is an error.
     fn finish(mut self) -> Result<Vec<Diagnostic>, Diagnostics> {
         self.findings.sort_by_key(|finding| finding.span.start);
-        if self.error_count() == 0 {
+        if self.error_count == 0 {
             Ok(self.findings)
         } else {
             Err(Diagnostics(self.findings))
@@ -154,17 +171,18 @@ impl<'s> Parser<'s> {
             if Keyword::parse(split_first(slice).0.text).is_none() {
                 if unknown_line != Some(span.start.line.saturating_sub(1)) {
                     let finding = unknown_instruction(slice, instructions.last());
-                    self.findings.push(finding);
+                    self.fail(finding);
                 }
                 unknown_line = Some(span.end.line);
                 comments.clear();
             } else {
                 match self.instruction(slice, std::mem::take(&mut comments)) {
                     Ok(instruction) => instructions.push(instruction),
-                    Err(finding) => self.findings.push(finding),
+                    Err(finding) => self.fail(finding),
                 }
             }
-            if self.error_count() >= MAX_ERRORS {
+            self.limit_warnings();
+            if self.error_count >= MAX_ERRORS {
                 break;
             }
         }
@@ -283,10 +301,10 @@ impl<'s> Parser<'s> {
             stage.instructions.push(instruction);
         } else if matches!(instruction.kind, InstructionKind::Arg(_)) {
             dockerfile.global_args.push(instruction);
-        } else if self.error_count() == 0 {
+        } else if self.error_count == 0 {
             let keyword = instruction.kind.keyword();
             let message = format!("{keyword} stands before the first FROM");
-            self.findings.push(
+            self.fail(
                 Diagnostic::error(instruction.keyword.span, message)
                     .with_help("begin a stage with `FROM image`; only ARG may stand before it"),
             );
@@ -295,15 +313,14 @@ impl<'s> Parser<'s> {
 
     /// Checks that there is something to build.
     fn check_complete(&mut self, dockerfile: &Dockerfile) {
-        if !dockerfile.stages.is_empty() || self.error_count() > 0 {
+        if !dockerfile.stages.is_empty() || self.error_count > 0 {
             return;
         }
         let (span, message) = match dockerfile.global_args.last() {
             Some(last) => (last.span, "the file has no stage to build"),
             None => (Span::START, "the file has no instructions"),
         };
-        self.findings
-            .push(Diagnostic::error(span, message).with_help("begin a stage with `FROM image`"));
+        self.fail(Diagnostic::error(span, message).with_help("begin a stage with `FROM image`"));
     }
 }
 

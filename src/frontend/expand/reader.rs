@@ -84,6 +84,7 @@ pub(super) struct Reader<'a, V: ?Sized> {
     produced_bytes: usize,
     pub(super) used: BTreeSet<String>,
     pub(super) missing: Vec<Missing>,
+    missing_names: BTreeSet<String>,
 }
 
 impl<'a, V: Variables + ?Sized> Reader<'a, V> {
@@ -99,6 +100,7 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
             produced_bytes: 0,
             used: BTreeSet::new(),
             missing: Vec::new(),
+            missing_names: BTreeSet::new(),
         }
     }
 
@@ -295,8 +297,9 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
     /// Looks a variable up and remembers that.
     fn look_up(&mut self, name: &str, offset: usize, has_fallback: bool) -> Option<String> {
         let Some(value) = self.variables.value(name) else {
-            if !self.missing.iter().any(|missing| missing.name == name) {
+            if !self.missing_names.contains(name) {
                 let name = name.to_owned();
+                self.missing_names.insert(name.clone());
                 self.missing.push(Missing {
                     name,
                     offset,

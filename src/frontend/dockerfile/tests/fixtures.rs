@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::dump::dump;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::dockerfile::instruction::InstructionKind;
-use crate::frontend::dockerfile::{parse, parse_trigger};
+use crate::frontend::dockerfile::{Dockerfile, parse, parse_trigger};
 use crate::frontend::testing::{compare, fixture_folders};
 
 fn read(folder: &Path) -> (PathBuf, String) {
@@ -86,5 +86,48 @@ fn triggers_that_are_not_one_instruction_are_refused() {
         "MAINTAINER m",
     ] {
         assert!(parse_trigger(text).is_err(), "{text:?}");
+    }
+}
+
+/// Writes a tree as a Dockerfile: one line for each instruction, heredoc bodies below it.
+fn print(dockerfile: &Dockerfile) -> String {
+    let mut text = String::new();
+    for (name, word) in [
+        ("syntax", &dockerfile.directives.syntax),
+        ("escape", &dockerfile.directives.escape),
+        ("check", &dockerfile.directives.check),
+    ] {
+        if let Some(word) = word {
+            text.push_str(&format!("# {name}={}\n", word.raw));
+        }
+    }
+    let stages = dockerfile.stages.iter();
+    let in_stages = stages.flat_map(|stage| [&stage.header].into_iter().chain(&stage.instructions));
+    for instruction in dockerfile.global_args.iter().chain(in_stages) {
+        // An empty comment keeps the comments of the instruction before from being taken over.
+        text.push_str("#\n");
+        for comment in &instruction.comments {
+            text.push_str(&format!("# {}\n", comment.raw));
+        }
+        text.push_str(&instruction.original);
+        text.push('\n');
+        for heredoc in instruction.kind.heredocs() {
+            text.push_str(&format!("{}{}\n", heredoc.content, heredoc.name));
+        }
+    }
+    text
+}
+
+/// Printing a tree and reading it again gives the same tree, places apart.
+#[test]
+fn printed_trees_read_back() {
+    let places = regex::Regex::new(r" @\d+:\d+(-\d+:\d+)?").unwrap();
+    let tree = |dockerfile: &Dockerfile| places.replace_all(&dump(dockerfile), "").into_owned();
+    for folder in fixture_folders("dockerfile/ok") {
+        let (path, text) = read(&folder);
+        let (dockerfile, _) = parse(&text).unwrap();
+        let printed = print(&dockerfile);
+        let (again, _) = parse(&printed).unwrap_or_else(|found| panic!("{path:?}: {found}"));
+        assert_eq!(tree(&again), tree(&dockerfile), "{path:?}\n{printed}");
     }
 }

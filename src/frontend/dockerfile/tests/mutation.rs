@@ -115,10 +115,34 @@ fn damaged_files_never_make_the_parser_panic() {
     }
 }
 
-/// A long line of words that are not ASCII must not cost time in the square of its length.
+/// Texts that repeat one thing must not cost time in the square of their length.
 #[test]
-fn long_lines_are_read_in_linear_time() {
-    let text = format!("FROM a\nENV {}\n", "é=ü ".repeat(100_000));
-    let (dockerfile, _) = parse(&text).unwrap();
-    assert_eq!(dockerfile.stages[0].instructions.len(), 1);
+fn long_texts_are_read_in_linear_time() {
+    let many = |piece: &str| piece.repeat(200_000 / piece.len());
+    let texts = [
+        format!("FROM a\nENV {}\n", many("é=ü ")),
+        format!("FROM a\nCOPY {}x y\n", many("--exclude=a ")),
+        format!("FROM a\nRUN <<EOF {}\n", many("$((")),
+        format!("FROM a\nRUN <<EOF {}\n", many("${")),
+        format!("FROM a\nRUN {}\n", many("<<a ")),
+        format!("FROM a\nCMD {}\n", many("[")),
+        format!("FROM a\nRUN {}\n", many("\\\n\n")),
+        format!("FROM a\n{}", many("ENV a b\n")),
+        format!("FROM a\n{}", many("é\n\n")),
+        format!("FROM a\n{}", many("#\n")),
+        many("# check=\n"),
+        many("RUN <<a\n"),
+    ];
+    let words: String = (0..40_000).map(|number| format!("$v{number} ")).collect();
+    assert_eq!(
+        expand_word(&words, '\\', &NoVariables)
+            .unwrap()
+            .missing
+            .len(),
+        40_000
+    );
+    for text in texts {
+        let _ = parse(&text);
+        let _ = expand_word(&text, '\\', &NoVariables);
+    }
 }
