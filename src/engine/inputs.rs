@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{EngineError, ErrorKind};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
-use super::{Engine, ResultExt};
+use super::Engine;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
@@ -166,6 +166,6 @@ fn named(
 
 impl From<LocalError> for EngineError {
     fn from(error: LocalError) -> Self {
-        Self::new(ErrorKind::User, error.chain_text()).with_source(error)
+        Self::new(ErrorKind::User, super::error::chain(&error)).with_source(error)
     }
 }

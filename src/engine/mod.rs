@@ -40,8 +40,8 @@ pub struct Engine {
     options: EngineOptions,
     content: ContentStore,
     snapshots: Snapshotter,
-    cache: Arc<Cache>,
-    executor: Executor,
+    cache: Cache,
+    executor: Arc<Executor>,
     lease: Arc<Lease>,
 }
 
@@ -58,11 +58,12 @@ impl Engine {
         let lease = Arc::new(Lease::take(root)?);
         let content = ContentStore::open(root)?.with_lease(Arc::clone(&lease));
         let snapshots = Snapshotter::open(root, content.clone(), None)?;
-        let cache = Arc::new(Cache::open(root)?);
-        let executor = Executor::new(ExecutorOptions {
+        let cache = Cache::open(root);
+        let executor = Executor::new(&ExecutorOptions {
             runtime: options.runtime.clone(),
             ..ExecutorOptions::new(root.join("executor"))
         })?;
+        let executor = Arc::new(executor);
         Ok(Self { content, snapshots, cache, executor, lease, options })
     }
 

@@ -41,5 +41,6 @@ pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, Exit, MountKind,
     NetworkMode, OomReport, ProcessMount, ProcessSpec, Resources, Ulimit,
 };
+pub use crate::sys::isolate_mounts;
 pub use step::{is_step_invocation, step_main};
 pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};
