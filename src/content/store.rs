@@ -113,7 +113,7 @@ impl ContentStore {
     /// Returns the size of a blob in bytes, if it is there.
     pub fn size(&self, digest: &Digest) -> Option<u64> {
         let metadata = std::fs::symlink_metadata(self.path(digest)).ok()?;
-        metadata.is_file().then(|| metadata.len())
+        metadata.is_file().then_some(metadata.len())
     }
 
     /// Says whether a blob of that name and size is there, and keeps it from collection for as

@@ -250,7 +250,7 @@ impl Http {
                 detail,
             },
             403 => Error::Denied { what, detail },
-            404 => Error::NotFound { what, detail },
+            404 => Error::NotFound { what, host, detail },
             _ => Error::Status {
                 what,
                 host,

@@ -255,9 +255,8 @@ impl Upload<'_> {
                 Begun::Mounted => return Ok(Pushed::Mounted),
                 Begun::At(location) => location,
             };
-            let (error, asked) = match self.send_whole(location).await? {
-                None => return Ok(Pushed::Uploaded),
-                Some(failure) => failure,
+            let Some((error, asked)) = self.send_whole(location).await? else {
+                return Ok(Pushed::Uploaded);
             };
             if !tries.again(asked).await {
                 return Err(error);

@@ -25,7 +25,7 @@ pub enum Error {
         /// The image.
         reference: String,
         /// The platform that was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// The platforms there are.
         offered: Vec<Platform>,
     },

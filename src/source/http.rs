@@ -154,7 +154,8 @@ fn pinned(file: &HttpFile, shown: String, record: &Record) -> Result<PinnedHttp,
 
 /// Hides user name and password of a URL, for messages.
 pub fn redacted(url: &str) -> String {
-    let Ok(mut parsed) = Url::parse(url) else {
+    let parsed = Url::parse(url).ok().filter(Url::has_host);
+    let Some(mut parsed) = parsed else {
         // What is no URL may hold a password all the same.
         let end = url.rfind('@').map_or(0, |at| at + 1);
         return url[end..].to_owned();

@@ -290,7 +290,7 @@ impl Walk<'_> {
         for _ in 0..=INDEX_DEPTH_MAX {
             match self.document(&current).await? {
                 Document::Manifest(manifest) => {
-                    return self.image(root, current, manifest).await;
+                    return self.image(root, current, *manifest).await;
                 }
                 Document::Index(index) => {
                     current = self.choose(&index, &mut offered).await?;
@@ -350,7 +350,7 @@ impl Walk<'_> {
         offered.dedup();
         Err(Error::NoPlatform {
             reference: self.reference.familiar(),
-            wanted: self.platform.clone(),
+            wanted: Box::new(self.platform.clone()),
             offered: std::mem::take(offered),
         })
     }

@@ -105,7 +105,7 @@ async fn a_manifest_is_found_by_tag_and_by_digest() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{}/app:none is not in the registry (manifest unknown)",
+            "{0}/app:none was not found at {0} (manifest unknown)",
             registry.host()
         )
     );
@@ -640,4 +640,35 @@ async fn an_index_is_pushed_with_the_platforms_that_are_there() {
             .manifest("app", &image.digest.to_string())
             .is_some()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_do_not_follow_an_upload_to_another_origin() {
+    let registry = Registry::start_with(Access::bearer(Some(("u", "p"))));
+    let elsewhere = Registry::start();
+    let data = bytes(1000);
+    let place = format!("{}/v2/app/blobs/uploads/", elsewhere.url());
+    // Opens a real upload over there.
+    let opened = reqwest::Client::new().post(&place).send().await.unwrap();
+    let location = opened.headers()["location"].to_str().unwrap();
+    let location = format!("{}{location}", elsewhere.url());
+    elsewhere.clear_log();
+    let client = client_of(&registry, login("u", "p"));
+    registry.put_image("app", "1", b"layer");
+    client
+        .push_manifest(&reference(&registry, "app:2"), media_type::OCI_INDEX, b"{}")
+        .await
+        .unwrap();
+    registry.fail(
+        "POST",
+        "/uploads/",
+        1,
+        Action::Status(202, vec![("Location", location)], String::new()),
+    );
+    push(&client, &registry, &data).await.unwrap();
+    let log = elsewhere.log();
+    assert_eq!(log.len(), 1);
+    assert_eq!(log[0].method, "PUT");
+    assert_eq!(log[0].header("authorization"), None);
+    assert_eq!(elsewhere.blob("app", &Digest::of(&data)).unwrap(), data);
 }

@@ -97,9 +97,13 @@ impl Access {
     }
 }
 
+/// Repository and name (a tag or a digest).
+type Key = (String, String);
+
 struct State {
-    blobs: BTreeMap<(String, String), Arc<Vec<u8>>>,
-    manifests: BTreeMap<(String, String), (String, Arc<Vec<u8>>)>,
+    blobs: BTreeMap<Key, Arc<Vec<u8>>>,
+    /// Media type and bytes.
+    manifests: BTreeMap<Key, (String, Arc<Vec<u8>>)>,
     uploads: BTreeMap<String, Vec<u8>>,
     tokens: BTreeMap<String, (String, usize)>,
     log: Vec<(Instant, Logged)>,

@@ -74,9 +74,7 @@ pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagn
         ));
     }
     if instructions.is_empty() && parser.error_count == 0 {
-        parser
-            .findings
-            .push(Diagnostic::error(Span::START, "the trigger is empty"));
+        parser.fail(Diagnostic::error(Span::START, "the trigger is empty"));
     }
     let findings = parser.finish()?;
     match instructions.pop() {
