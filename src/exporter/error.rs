@@ -38,7 +38,7 @@ pub enum Error {
         /// The image's manifest.
         manifest: Digest,
         /// The broken rule.
-        source: Invalid,
+        source: Box<Invalid>,
     },
     /// A document could not be encoded.
     #[error("cannot encode an image document")]

@@ -332,7 +332,7 @@ fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),
-        source,
+        source: Box::new(source),
     };
     validate::documents(&manifest.descriptor, &manifest.bytes, &config.bytes).map_err(invalid)?;
     content.put(&config.bytes)?;

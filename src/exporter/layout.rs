@@ -37,7 +37,7 @@ pub(super) fn write(
     let meter = Meter::new(vertex, "sending tarball", bundle.blob_bytes(), cancel);
     match target {
         ArchiveDestination::Tar(target) => {
-            destination::fill(target, |writer| write_tar(bundle, content, writer, &meter))?
+            destination::fill(target, |writer| write_tar(bundle, content, writer, &meter))?;
         }
         ArchiveDestination::Directory(directory) => {
             write_directory(bundle, content, directory, &meter)?;

@@ -13,6 +13,8 @@ use crate::oci::{Descriptor, History, ImageConfig, Reference};
 use crate::progress::Progress;
 use crate::registry;
 use crate::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
+use crate::sys::metadata::Timestamp;
+use crate::sys::root::Root;
 
 /// A store with two layers in it.
 struct Fixture {
@@ -37,6 +39,14 @@ impl Fixture {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, format!("text {number}")).unwrap();
             std::os::unix::fs::symlink("/etc/first", tree.join(format!("link{number}"))).unwrap();
+            // The second layer must not depend on when the first one was unpacked.
+            let root = Root::open(&tree).unwrap();
+            for path in ["etc/first", "etc", "second", "link1", "link2", ""] {
+                match root.set_times(Path::new(path), Timestamp::from_seconds(number)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                    _ => {}
+                }
+            }
             let created_ns = number * 1_000_000_000;
             layers.push(active.commit(LayerInfo { created_ns }).unwrap());
         }

@@ -1,7 +1,7 @@
 //! The live display: finished steps scroll away above, running ones are redrawn below.
 //!
 //! ```text
-//!  => HIT  [1/4] FROM docker.io/library/debian:12
+//!  => HIT [1/4] FROM docker.io/library/debian:12
 //!  => [2/4] RUN apt-get update                                             4.1s
 //!     MISS: argument VERSION changed
 //! [+] Building 7.3s (3 done, 2 running)
@@ -78,12 +78,14 @@ impl Renderer for Tty {
         let (rows, columns) = size();
         let lines = self.live.lines(now, rows.saturating_sub(1), columns);
         self.bar.set_message(lines.join("\n"));
-        self.bar.tick();
     }
 
     fn finish(&mut self, now: Duration) {
         self.live.end_all(now);
         self.print_finished();
+        let done = self.live.done;
+        let headline = format!("[+] Building {} ({done} done)", text::seconds(now));
+        self.bar.println(self.live.paint(BLUE, &headline));
         self.bar.finish_and_clear();
     }
 }
@@ -104,9 +106,19 @@ pub(crate) struct Live {
     color: bool,
     steps: BTreeMap<Digest, Step>,
     running: Vec<Digest>,
-    /// Lines about steps that have ended: left part and right part.
-    finished: Vec<(String, String)>,
+    finished: Vec<Finished>,
     done: usize,
+}
+
+/// A line about a step that has ended.
+#[derive(Debug)]
+struct Finished {
+    /// A coloured word before the name; may be empty.
+    mark: (&'static str, &'static str),
+    name: String,
+    /// How long it took; may be empty.
+    elapsed: String,
+    miss: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -182,11 +194,22 @@ impl Live {
 
     /// Returns the lines about steps that have ended since the last call.
     pub(crate) fn take_finished(&mut self, columns: usize) -> Vec<String> {
-        let finished = std::mem::take(&mut self.finished);
-        let lines = finished
-            .iter()
-            .map(|(left, right)| row(left, right, columns));
-        lines.collect()
+        let mut lines = Vec::new();
+        for step in std::mem::take(&mut self.finished) {
+            let (color, word) = step.mark;
+            let mark = match word {
+                "" => String::new(),
+                word => format!("{} ", self.paint(color, word)),
+            };
+            let used = " => ".len() + if word.is_empty() { 0 } else { word.len() + 1 };
+            let rest = row(&step.name, &step.elapsed, columns.saturating_sub(used));
+            lines.push(format!(" => {mark}{rest}"));
+            if let Some(miss) = step.miss {
+                let line = text::clip(&format!("    MISS: {miss}"), columns);
+                lines.push(self.paint(YELLOW, &line));
+            }
+        }
+        lines
     }
 
     /// Returns what is redrawn: a headline, and each running step with its last lines.
@@ -240,12 +263,15 @@ impl Live {
     }
 
     fn cache(&mut self, vertex: &Digest, outcome: &CacheOutcome) {
-        let hit = self.paint(CYAN, "HIT ");
         let step = self.steps.entry(vertex.clone()).or_default();
         match outcome {
             CacheOutcome::Hit => {
-                self.finished
-                    .push((format!(" => {hit} {}", step.name), String::new()));
+                self.finished.push(Finished {
+                    mark: (CYAN, "HIT"),
+                    name: step.name.clone(),
+                    elapsed: String::new(),
+                    miss: None,
+                });
                 self.running.retain(|running| running != vertex);
                 self.done += 1;
             }
@@ -261,24 +287,21 @@ impl Live {
         } else if error.is_none() {
             return;
         }
-        self.done += 1;
-        let mark = match error {
-            None => String::new(),
-            Some(error) if is_cancelled(error) => self.paint(YELLOW, "CANCELED "),
-            Some(_) => self.paint(RED, "ERROR "),
-        };
         let Some(step) = self.steps.get_mut(vertex) else {
             return;
         };
-        let elapsed = text::seconds(now.saturating_sub(step.started));
-        let line = format!(" => {mark}{}", step.name);
-        let miss = step.miss.take();
         (step.log, step.statuses) = (VecDeque::new(), Vec::new());
-        self.finished.push((line, elapsed));
-        if let Some(miss) = miss {
-            let line = self.paint(YELLOW, &format!("    MISS: {}", text::clip(&miss, 400)));
-            self.finished.push((line, String::new()));
-        }
+        self.done += 1;
+        self.finished.push(Finished {
+            mark: match error {
+                None => ("", ""),
+                Some(error) if is_cancelled(error) => (YELLOW, "CANCELED"),
+                Some(_) => (RED, "ERROR"),
+            },
+            name: step.name.clone(),
+            elapsed: text::seconds(now.saturating_sub(step.started)),
+            miss: step.miss.take(),
+        });
     }
 
     fn status(&mut self, timed: &Timed) {
@@ -335,20 +358,12 @@ impl Status {
     }
 }
 
-/// Puts a text to the left and one to the right end of a line. Colours take no columns.
+/// Puts a text to the left and one to the right end of a line.
 fn row(left: &str, right: &str, columns: usize) -> String {
     if right.is_empty() {
-        return if left.contains('\u{1b}') {
-            left.to_owned()
-        } else {
-            text::clip(left, columns)
-        };
+        return text::clip(left, columns);
     }
-    let room = columns.saturating_sub(right.len() + 2);
-    if left.contains('\u{1b}') {
-        return format!("{left}  {right}");
-    }
-    let left = text::clip(left, room);
+    let left = text::clip(left, columns.saturating_sub(right.len() + 2));
     let width = left.chars().count();
     let gap = columns.saturating_sub(width + right.len() + 1).max(1);
     format!("{left}{:gap$}{right}", "")
@@ -410,7 +425,7 @@ mod tests {
                 data,
             },
         ));
-        assert_eq!(live.take_finished(40), [" => HIT  [1/2] FROM base"]);
+        assert_eq!(live.take_finished(40), [" => HIT [1/2] FROM base"]);
         let lines = live.lines(Duration::from_secs(3), 24, 30);
         assert_eq!(lines[0], "[+] Building 3.0s (1 done, 1 r");
         assert_eq!(lines[1], " => [2/2] RUN make       2.0s");
