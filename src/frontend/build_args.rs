@@ -132,7 +132,11 @@ impl BuildArgs {
             .collect();
         let declared: Vec<&str> = declarations
             .iter()
-            .flat_map(|arg| arg.args.iter().map(|declaration| declaration.name.raw.as_str()))
+            .flat_map(|arg| {
+                arg.args
+                    .iter()
+                    .map(|declaration| declaration.name.raw.as_str())
+            })
             .collect();
         let unused: Vec<&str> = self
             .given

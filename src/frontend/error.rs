@@ -47,7 +47,9 @@ fn known(stages: &[String]) -> String {
 }
 
 fn hint(suggestion: &Option<String>) -> String {
-    let hint = suggestion.as_ref().map(|name| format!(" (did you mean {name:?}?)"));
+    let hint = suggestion
+        .as_ref()
+        .map(|name| format!(" (did you mean {name:?}?)"));
     hint.unwrap_or_default()
 }
 

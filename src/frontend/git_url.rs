@@ -111,7 +111,11 @@ impl GitUrl {
         for (prefix, name) in named {
             if let Some(name) = name {
                 let has_prefix = name.starts_with(prefix);
-                self.set_reference(&if has_prefix { name } else { format!("{prefix}{name}") })?;
+                self.set_reference(&if has_prefix {
+                    name
+                } else {
+                    format!("{prefix}{name}")
+                })?;
             }
         }
         Ok(())
@@ -143,7 +147,11 @@ impl GitUrl {
         }
         if self.is_ssh {
             source.caps.insert(caps::SOURCE_GIT_KNOWN_SSH_HOSTS);
-            source = source.with_cap("git.mountsshsock", "default", caps::SOURCE_GIT_MOUNT_SSH_SOCK);
+            source = source.with_cap(
+                "git.mountsshsock",
+                "default",
+                caps::SOURCE_GIT_MOUNT_SSH_SOCK,
+            );
         }
         if let Some(checksum) = &self.checksum {
             source = source.with_cap("git.checksum", checksum, caps::SOURCE_GIT_CHECKSUM);
@@ -171,7 +179,9 @@ fn flag(key: &str, value: &str) -> Result<bool, GitUrlError> {
     match value.to_ascii_lowercase().as_str() {
         "" | "1" | "t" | "true" => Ok(true),
         "0" | "f" | "false" => Ok(false),
-        _ => Err(GitUrlError(format!("{key} is {value:?}, neither true nor false"))),
+        _ => Err(GitUrlError(format!(
+            "{key} is {value:?}, neither true nor false"
+        ))),
     }
 }
 
@@ -188,7 +198,10 @@ fn scp_address(text: &str) -> Option<String> {
     let (user, rest) = text.split_once('@')?;
     let (host, path) = rest.split_once(':')?;
     let is_word = |text: &str, more: &[u8]| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
     };
     let is_address = is_word(user, b"-_") && is_word(host, b"-.");
     is_address.then(|| format!("{host}/{}", path.trim_start_matches('/')))
@@ -203,7 +216,9 @@ pub(super) fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|code| std::str::from_utf8(code).ok());
+        let code = behind
+            .get(..2)
+            .and_then(|code| std::str::from_utf8(code).ok());
         let code = code.filter(|code| code.bytes().all(|b| b.is_ascii_hexdigit()));
         match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
             Some(byte) if first == b'%' => {
@@ -227,10 +242,26 @@ mod tests {
     fn repositories_become_sources() {
         for (text, identifier, remote) in [
             ("https://h/o/r.git", "git://h/o/r.git", "https://h/o/r.git"),
-            ("https://u:p@h/r.git#v1", "git://h/r.git#v1", "https://u:p@h/r.git"),
-            ("https://h/r.git#v1:a/../b", "git://h/r.git#v1:b", "https://h/r.git"),
-            ("https://h/r.git?branch=b&subdir=d", "git://h/r.git#refs/heads/b:d", "https://h/r.git"),
-            ("https://h/r.git?tag=v%31", "git://h/r.git#refs/tags/v1", "https://h/r.git"),
+            (
+                "https://u:p@h/r.git#v1",
+                "git://h/r.git#v1",
+                "https://u:p@h/r.git",
+            ),
+            (
+                "https://h/r.git#v1:a/../b",
+                "git://h/r.git#v1:b",
+                "https://h/r.git",
+            ),
+            (
+                "https://h/r.git?branch=b&subdir=d",
+                "git://h/r.git#refs/heads/b:d",
+                "https://h/r.git",
+            ),
+            (
+                "https://h/r.git?tag=v%31",
+                "git://h/r.git#refs/tags/v1",
+                "https://h/r.git",
+            ),
             ("git@h:o/r.git#x", "git://h/o/r.git#x", "git@h:o/r.git"),
             ("ssh://git@h:22/r#x", "git://h:22/r#x", "ssh://git@h:22/r"),
             ("git://h/r#:d", "git://h/r#:d", "git://h/r"),
@@ -243,7 +274,14 @@ mod tests {
 
     #[test]
     fn other_urls_are_left_alone() {
-        for text in ["https://h/file.tar", "a.git", "./a@b:c", "ftp://h/r.git", "me@b", "/r.git"] {
+        for text in [
+            "https://h/file.tar",
+            "a.git",
+            "./a@b:c",
+            "ftp://h/r.git",
+            "me@b",
+            "/r.git",
+        ] {
             assert!(GitUrl::parse(text).is_none(), "{text}");
         }
     }
@@ -253,13 +291,24 @@ mod tests {
         for (query, message) in [
             ("ref=a&ref=b", "\"ref\" stands twice in the URL"),
             ("ref", "\"ref\" has no value in the URL"),
-            ("tag=a&branch=b", "the URL names two references: \"a\" and \"b\""),
-            ("mtime=x", "mtime is \"x\", neither \"checkout\" nor \"commit\""),
-            ("submodules=x", "submodules is \"x\", neither true nor false"),
+            (
+                "tag=a&branch=b",
+                "the URL names two references: \"a\" and \"b\"",
+            ),
+            (
+                "mtime=x",
+                "mtime is \"x\", neither \"checkout\" nor \"commit\"",
+            ),
+            (
+                "submodules=x",
+                "submodules is \"x\", neither true nor false",
+            ),
             ("colour=x", "\"colour\" means nothing in the URL"),
             ("ref=b#a", "the URL names two references: \"a\" and \"b\""),
         ] {
-            let error = GitUrl::parse(&format!("https://h/r.git?{query}")).unwrap().unwrap_err();
+            let error = GitUrl::parse(&format!("https://h/r.git?{query}"))
+                .unwrap()
+                .unwrap_err();
             assert_eq!(error.to_string(), message, "{query}");
         }
     }

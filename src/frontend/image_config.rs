@@ -19,16 +19,25 @@ pub(super) fn empty(platform: &Platform) -> ImageConfig {
 }
 
 /// Makes the config that a stage starts with from the one of its base.
+///
+/// Members that nobody here knows are left behind: they are about the base (an inline cache,
+/// the container it was committed from), not about what is built on it.
 pub(super) fn inherit(base: &ImageConfig) -> ImageConfig {
     let mut image = base.clone();
     image.created = None;
     image.config.on_build.clear();
+    image.other.clear();
+    image.config.other.clear();
     image
 }
 
 /// Sets `PATH` where the base image has none.
 pub(super) fn set_default_path(image: &mut ImageConfig) {
-    let has_path = image.config.env.iter().any(|pair| pair.starts_with("PATH="));
+    let has_path = image
+        .config
+        .env
+        .iter()
+        .any(|pair| pair.starts_with("PATH="));
     if !has_path && image.os != "windows" {
         image.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
@@ -75,7 +84,12 @@ pub(super) fn go_list<T: AsRef<str>>(values: &[T]) -> String {
 
 /// Writes a list as Go's `%q` does: `["a" "b"]`.
 pub(super) fn go_quoted_list(values: &[String]) -> String {
-    go_list(&values.iter().map(|value| go_quoted(value)).collect::<Vec<_>>())
+    go_list(
+        &values
+            .iter()
+            .map(|value| go_quoted(value))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// Writes a text as a Go string literal.
@@ -115,7 +129,11 @@ pub(super) fn go_duration(nanoseconds: i64) -> String {
         return "0s".to_owned();
     }
     if total < 1_000_000_000 {
-        let (unit, size) = small.iter().rev().find(|(_, size)| total >= *size).unwrap_or(&small[0]);
+        let (unit, size) = small
+            .iter()
+            .rev()
+            .find(|(_, size)| total >= *size)
+            .unwrap_or(&small[0]);
         return format!("{sign}{}{unit}", decimal(total, *size));
     }
     let minutes = total / 60_000_000_000;
@@ -217,6 +235,9 @@ mod tests {
     fn a_given_time_is_the_time_of_new_entries() {
         let mut image = ImageConfig::default();
         commit(&mut image, "RUN x".to_owned(), true, Some(1));
-        assert_eq!(image.history[0].created.as_deref(), Some("1970-01-01T00:00:01Z"));
+        assert_eq!(
+            image.history[0].created.as_deref(),
+            Some("1970-01-01T00:00:01Z")
+        );
     }
 }

@@ -97,7 +97,9 @@ pub struct TargetInfo {
 pub fn targets(file: &Dockerfile) -> Vec<TargetInfo> {
     let stages = file.stages.iter().enumerate().map(|(index, stage)| {
         let name = stage.name();
-        let description = name.as_deref().and_then(|name| stage.header.description(name));
+        let description = name
+            .as_deref()
+            .and_then(|name| stage.header.description(name));
         TargetInfo {
             description: description.map(str::to_owned),
             name,

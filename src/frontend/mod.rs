@@ -30,6 +30,9 @@ pub mod suggest;
 #[cfg(test)]
 mod testing;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::FrontendError;
 pub use lowered::{Lowered, lower, targets};
 pub use options::{ContextSource, FrontendOptions, Network, NoCache, ResolveMode};

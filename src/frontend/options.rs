@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
+use super::git_url::GitUrl;
 use crate::llb::pb;
-use crate::oci::{Platform, Reference};
+use crate::oci::{Digest, Platform, Reference};
 
 /// What a build asks of the frontend.
 #[derive(Debug, Clone, PartialEq)]
@@ -231,8 +233,8 @@ pub enum ContextSource {
     OciLayout {
         /// Name under which the session knows the layout.
         store: String,
-        /// The image in it: `name@digest`.
-        reference: Reference,
+        /// The image in it.
+        digest: Digest,
     },
     /// A git repository, with `#ref:folder` or `?ref=…`.
     Git(String),
@@ -243,4 +245,56 @@ pub enum ContextSource {
         /// Whether it is an archive that makes the context, rather than the only file of it.
         unpack: bool,
     },
+}
+
+/// Says why a text is not the source of a build context.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a build context: {reason}")]
+pub struct InvalidContext {
+    /// The refused text.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl FromStr for ContextSource {
+    type Err = InvalidContext;
+
+    /// Reads the form in which contexts travel in requests: `docker-image://image`,
+    /// `oci-layout://name@digest`, `local:name`, the URL of a git repository or of a file.
+    fn from_str(text: &str) -> Result<Self, InvalidContext> {
+        let refused = |reason: String| InvalidContext {
+            text: text.to_owned(),
+            reason,
+        };
+        if let Some(image) = text.strip_prefix("docker-image://") {
+            return Ok(Self::Image(image.to_owned()));
+        }
+        if let Some(rest) = text.strip_prefix("oci-layout://") {
+            let (store, digest) = rest
+                .split_once('@')
+                .ok_or_else(|| refused("it has no digest".to_owned()))?;
+            let store = store.rsplit_once(':').map_or(store, |(store, _)| store);
+            let digest = digest.parse::<Digest>();
+            return Ok(Self::OciLayout {
+                store: store.to_owned(),
+                digest: digest.map_err(|error| refused(error.to_string()))?,
+            });
+        }
+        if let Some(name) = text.strip_prefix("local:") {
+            return Ok(Self::Local {
+                name: name.to_owned(),
+                excludes: Vec::new(),
+            });
+        }
+        match GitUrl::parse(text) {
+            Some(Ok(_)) => Ok(Self::Git(text.to_owned())),
+            Some(Err(error)) => Err(refused(error.to_string())),
+            None if text.starts_with("http://") || text.starts_with("https://") => Ok(Self::Http {
+                url: text.to_owned(),
+                unpack: false,
+            }),
+            None => Err(refused("its kind is unknown".to_owned())),
+        }
+    }
 }

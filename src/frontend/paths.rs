@@ -38,7 +38,11 @@ pub(super) fn absolute(directory: &str, path: &str) -> String {
 /// Makes the destination of a copy absolute; a `/` or `/.` at its end stays, since it says that
 /// the destination is a directory. The empty path and `.` are the directory itself.
 pub(super) fn destination(directory: &str, path: &str) -> String {
-    let path = if path.is_empty() || path == "." { "./" } else { path };
+    let path = if path.is_empty() || path == "." {
+        "./"
+    } else {
+        path
+    };
     let mut cleaned = absolute(directory, path);
     if path.ends_with('/') && !cleaned.ends_with('/') {
         cleaned.push('/');

@@ -26,10 +26,14 @@ impl Checks {
     pub(super) fn new(file: &Dockerfile, options: &FrontendOptions) -> Result<Self, Diagnostic> {
         let fail = |span: Span, error: &CheckError| Diagnostic::error(span, error.to_string());
         if let Some(text) = options.build_args.get(CHECK_ARG) {
-            return parse_check(text).map(Self).map_err(|e| fail(Span::START, &e));
+            return parse_check(text)
+                .map(Self)
+                .map_err(|e| fail(Span::START, &e));
         }
         match &file.directives.check {
-            Some(word) => parse_check(&word.raw).map(Self).map_err(|e| fail(word.span, &e)),
+            Some(word) => parse_check(&word.raw)
+                .map(Self)
+                .map_err(|e| fail(word.span, &e)),
             None => Ok(Self(CheckOptions::default())),
         }
     }
@@ -96,7 +100,11 @@ pub(super) fn base_image_platform(
         return None;
     }
     let message = format!("base image {name} is for {found}, but this build is for {wanted}");
-    Some(Diagnostic::warning("InvalidBaseImagePlatform", span, message))
+    Some(Diagnostic::warning(
+        "InvalidBaseImagePlatform",
+        span,
+        message,
+    ))
 }
 
 /// A relative `WORKDIR` before any absolute one.
@@ -133,16 +141,29 @@ pub(super) fn expose_format(port: &str, span: Span) -> Diagnostic {
 /// A name of `ARG` or `ENV` that looks like a secret's.
 pub(super) fn secret_name(keyword: &str, name: &str, span: Span) -> Option<Diagnostic> {
     const SECRET: [&str; 10] = [
-        "apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd",
-        "secret", "token",
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
     ];
     const HARMLESS: [&str; 3] = ["public", "file", "version"];
     let name_in_lower_case = name.to_lowercase();
-    let has = |words: &[&str]| name_in_lower_case.split('_').any(|part| words.contains(&part));
+    let has = |words: &[&str]| {
+        name_in_lower_case
+            .split('_')
+            .any(|part| words.contains(&part))
+    };
     if !has(&SECRET) || has(&HARMLESS) {
         return None;
     }
-    let message = format!("{keyword} {name:?} looks like a secret, and its value stays in the image");
+    let message =
+        format!("{keyword} {name:?} looks like a secret, and its value stays in the image");
     let help = "use RUN --mount=type=secret";
     Some(Diagnostic::warning("SecretsUsedInArgOrEnv", span, message).with_help(help))
 }

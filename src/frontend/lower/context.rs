@@ -68,14 +68,22 @@ impl Lowerer<'_> {
         };
         match source {
             ContextSource::Local { name, excludes } => {
-                let hint = if key == MAIN { name.clone() } else { format!("context:{key}-") };
+                let hint = if key == MAIN {
+                    name.clone()
+                } else {
+                    format!("context:{key}-")
+                };
                 let source = Source::new(format!("local://{name}"), caps::SOURCE_LOCAL)
                     .with_list(
                         "local.excludepatterns",
                         excludes,
                         caps::SOURCE_LOCAL_EXCLUDE_PATTERNS,
                     )
-                    .with_cap("local.sharedkeyhint", hint, caps::SOURCE_LOCAL_SHARED_KEY_HINT);
+                    .with_cap(
+                        "local.sharedkeyhint",
+                        hint,
+                        caps::SOURCE_LOCAL_SHARED_KEY_HINT,
+                    );
                 let about = About::named(named("load from client", "load build context"));
                 Ok(self.builder.source(source, about))
             }
@@ -130,7 +138,11 @@ impl Lowerer<'_> {
 
     /// Notes that a path below `root` is used, if that is a local folder.
     pub(super) fn use_path(&mut self, root: Option<Output>, path: &str) {
-        let used = self.files.0.values_mut().find(|used| Some(used.root) == root);
+        let used = self
+            .files
+            .0
+            .values_mut()
+            .find(|used| Some(used.root) == root);
         if let Some(used) = used {
             used.paths.insert(paths::absolute("/", path));
         }

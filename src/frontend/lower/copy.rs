@@ -4,10 +4,8 @@
 use super::copy_source::CopyFlags;
 use super::{Lowerer, Lowering, StageState, location, text_of};
 use crate::frontend::diagnostic::Diagnostic;
-use crate::frontend::dockerfile::instruction::{
-    AddInstruction, CopyInstruction, FileArguments,
-};
 use crate::frontend::dockerfile::Word;
+use crate::frontend::dockerfile::instruction::{AddInstruction, CopyInstruction, FileArguments};
 use crate::frontend::expand::Expander;
 use crate::frontend::paths;
 use crate::frontend::plan::Step;
@@ -123,10 +121,13 @@ impl Lowerer<'_> {
             history += &format!(" <<{}", heredoc.name);
             let root = self.inline_file(&heredoc.name, body, INLINE_FILE_MODE);
             let path = paths::absolute("/", &heredoc.name);
-            job.add(Some(root), pb::FileActionCopy {
-                src: path,
-                ..pb::FileActionCopy::default()
-            });
+            job.add(
+                Some(root),
+                pb::FileActionCopy {
+                    src: path,
+                    ..pb::FileActionCopy::default()
+                },
+            );
         }
         history += &format!(" {written_dest} # buildkit");
         let is_linked = files.link == Some(true) && job.flags.chmod.is_none();
@@ -186,7 +187,13 @@ impl Lowerer<'_> {
             progress_group: group(false),
             ..about
         };
-        let layer: Option<Output> = Some(self.builder.file(FileOp { base: None, actions }, alone));
+        let layer: Option<Output> = Some(self.builder.file(
+            FileOp {
+                base: None,
+                actions,
+            },
+            alone,
+        ));
         state.root = self.builder.merge(&[Some(base), layer], merged);
     }
 }
@@ -232,7 +239,9 @@ pub(super) enum CopyMode {
 fn parse_mode(text: &str, word: &Word) -> Lowering<CopyMode> {
     let is_number = text.bytes().all(|b| b.is_ascii_digit());
     if is_number {
-        let mode = i32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+        let mode = i32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o7777);
         let error = || {
             let message = format!("{text:?} is not a mode: expected octal digits up to 7777");
             Box::new(Diagnostic::error(word.span, message))
@@ -244,7 +253,9 @@ fn parse_mode(text: &str, word: &Word) -> Lowering<CopyMode> {
     }
     let message = format!("{text:?} is not a mode");
     let help = "write octal digits (755) or changes (u=rwX,go=rX)";
-    Err(Box::new(Diagnostic::error(word.span, message).with_help(help)))
+    Err(Box::new(
+        Diagnostic::error(word.span, message).with_help(help),
+    ))
 }
 
 /// Checks `[ugoa]*([-+=]([rwxXst]*|[ugo]))+`.
@@ -280,7 +291,16 @@ mod tests {
         ] {
             assert_eq!(parse_mode(text, &word).unwrap(), expected, "{text}");
         }
-        for bad in ["8", "10000", "x", "u", "u=q", "u=r,,g=r", "rwx", "99999999999"] {
+        for bad in [
+            "8",
+            "10000",
+            "x",
+            "u",
+            "u=q",
+            "u=r,,g=r",
+            "rwx",
+            "99999999999",
+        ] {
             assert!(parse_mode(bad, &word).is_err(), "{bad}");
         }
     }

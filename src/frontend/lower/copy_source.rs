@@ -101,7 +101,8 @@ impl Lowerer<'_> {
         let mut source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", &file);
         if let Some(checksum) = &job.flags.checksum {
             let digest = checksum.parse::<Digest>();
-            let digest = digest.map_err(|e| Box::new(Diagnostic::error(word.span, e.to_string())))?;
+            let digest =
+                digest.map_err(|e| Box::new(Diagnostic::error(word.span, e.to_string())))?;
             let cap = caps::SOURCE_HTTP_CHECKSUM;
             source = source.with_cap("http.checksum", digest.to_string(), cap);
         }

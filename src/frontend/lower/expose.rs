@@ -41,8 +41,15 @@ impl Lowerer<'_> {
         if spec.names_host {
             self.warnings.push(lint::expose_format(text, span));
         }
-        let PortSpec { first, last, protocol, .. } = spec;
-        Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+        let PortSpec {
+            first,
+            last,
+            protocol,
+            ..
+        } = spec;
+        Ok((first..=last)
+            .map(|port| format!("{port}/{protocol}"))
+            .collect())
     }
 }
 
@@ -75,7 +82,11 @@ impl PortSpec {
             first,
             last,
             has_odd_case: protocol != lower,
-            protocol: if lower.is_empty() { "tcp".to_owned() } else { lower },
+            protocol: if lower.is_empty() {
+                "tcp".to_owned()
+            } else {
+                lower
+            },
             names_host: host.is_some(),
         })
     }
@@ -87,7 +98,9 @@ fn check_host(text: &str, first: u16, last: u16) -> Result<(), String> {
         Some((address, port)) => (address, port),
         None => ("", text),
     };
-    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let bare = bare.unwrap_or(address);
     if !bare.is_empty() && bare.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("{bare:?} is not an address"));
@@ -134,7 +147,9 @@ mod tests {
             let found = format!("{}-{}/{}", spec.first, spec.last, spec.protocol);
             assert_eq!(found, expected, "{text}");
         }
-        for bad in ["", "x", "80/x", "81-80", "65536", "-1", "+80", "x:80:80", "1-2:1-3", "/tcp"] {
+        for bad in [
+            "", "x", "80/x", "81-80", "65536", "-1", "+80", "x:80:80", "1-2:1-3", "/tcp",
+        ] {
             assert!(PortSpec::parse(bad).is_err(), "{bad:?}");
         }
     }

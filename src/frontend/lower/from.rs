@@ -20,7 +20,10 @@ impl Lowerer<'_> {
             Base::Stage(earlier) => self.child(index, *earlier),
             base => {
                 // `--platform` says which image to take; without an image it says nothing.
-                let asked = stage.platform.clone().filter(|_| !matches!(base, Base::Scratch));
+                let asked = stage
+                    .platform
+                    .clone()
+                    .filter(|_| !matches!(base, Base::Scratch));
                 let platform = asked.unwrap_or_else(|| self.options.target_platform());
                 let mut state = fresh(index, platform);
                 match base {
@@ -66,6 +69,9 @@ impl Lowerer<'_> {
         state.image = image_config::inherit(&resolved.config);
         state.base_image = Some(resolved.config.clone());
         let name = match &image.context {
+            Some(context) if image.oci_layout.is_some() => {
+                format!("[context {context}] OCI load from client")
+            }
             Some(context) => format!("[context {context}] {}", resolved.reference),
             None => {
                 let text = format!("FROM {}", resolved.reference);

@@ -84,8 +84,9 @@ pub(super) fn lower_plan(
         links: 0,
     };
     let needed = plan.needed();
-    let (explicit, implicit): (Vec<usize>, Vec<usize>) =
-        needed.into_iter().partition(|index| *index < plan.explicit_count());
+    let (explicit, implicit): (Vec<usize>, Vec<usize>) = needed
+        .into_iter()
+        .partition(|index| *index < plan.explicit_count());
     for index in implicit.into_iter().chain(explicit) {
         let state = lowerer.stage(index)?;
         lowerer.states.insert(index, state);
@@ -241,7 +242,8 @@ impl Lowerer<'_> {
         let is_declared = state.declared.iter().any(|(name, _)| *name == missing.name);
         if !missing.has_fallback && !is_declared && BuildArgs::is_variable(&missing.name) {
             let known = state.environment.names();
-            self.warnings.push(lint::undefined_var(missing, word, known));
+            self.warnings
+                .push(lint::undefined_var(missing, word, known));
         }
     }
 
@@ -309,7 +311,11 @@ fn location(span: Span) -> Location {
             start_line: span.start.line,
             start_column: column(span.start.column),
             end_line: span.end.line - u32::from(ends_before),
-            end_column: if ends_before { 0 } else { column(span.end.column) },
+            end_column: if ends_before {
+                0
+            } else {
+                column(span.end.column)
+            },
         }],
     }
 }

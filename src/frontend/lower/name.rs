@@ -47,7 +47,10 @@ impl Lowerer<'_> {
         };
         let trigger = if is_trigger { "ONBUILD " } else { "" };
         let width = total.to_string().len();
-        format!("[{platform}{label}{:>width$}/{total}] {trigger}{text}", state.shown)
+        format!(
+            "[{platform}{label}{:>width$}/{total}] {trigger}{text}",
+            state.shown
+        )
     }
 
     /// Returns the text of an instruction with its variables expanded.

@@ -84,7 +84,10 @@ impl Lowerer<'_> {
     ) -> String {
         let environment = &state.environment;
         let variables = Lookup(|name: &str| {
-            let is_secret = mounts.secrets.iter().any(|s| s.env.as_deref() == Some(name));
+            let is_secret = mounts
+                .secrets
+                .iter()
+                .any(|s| s.env.as_deref() == Some(name));
             if is_secret {
                 return Some("****".to_owned());
             }
@@ -261,7 +264,11 @@ fn command(state: &StageState, run: &RunInstruction) -> Command {
 fn history_text(state: &StageState, args: &[String]) -> String {
     let mut declared: Vec<(&str, &str)> = Vec::new();
     for (name, value) in &state.declared {
-        let value = state.environment.get(name).or(value.as_deref()).unwrap_or_default();
+        let value = state
+            .environment
+            .get(name)
+            .or(value.as_deref())
+            .unwrap_or_default();
         match declared.iter_mut().find(|(known, _)| known == name) {
             Some(known) => known.1 = value,
             None => declared.push((name, value)),

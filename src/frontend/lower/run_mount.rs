@@ -59,7 +59,9 @@ impl Lowerer<'_> {
                     source, read_only, ..
                 } => {
                     let source = source.unwrap_or_default();
-                    mounts.mounts.push(self.bind(state, &request, &source, read_only)?);
+                    mounts
+                        .mounts
+                        .push(self.bind(state, &request, &source, read_only)?);
                 }
                 mount::MountKind::Cache(cache) => {
                     mounts.mounts.push(self.cache(state, &request, &cache)?);
@@ -208,7 +210,11 @@ impl Lowerer<'_> {
 
 /// Returns where a mount goes; relative targets count from the working directory.
 fn target_of(state: &StageState, request: &Request<'_>) -> Lowering<String> {
-    let Some(target) = request.target.as_deref().filter(|target| !target.is_empty()) else {
+    let Some(target) = request
+        .target
+        .as_deref()
+        .filter(|target| !target.is_empty())
+    else {
         let error = Diagnostic::error(request.word.span, "the mount has no target");
         return Err(Box::new(error.with_help("write `target=/path`")));
     };
@@ -218,13 +224,21 @@ fn target_of(state: &StageState, request: &Request<'_>) -> Lowering<String> {
         return Err(Box::new(Diagnostic::error(request.word.span, message)));
     }
     // An absolute target is kept as it was written, since it is part of the cache key.
-    Ok(if target.starts_with('/') { target.to_owned() } else { absolute })
+    Ok(if target.starts_with('/') {
+        target.to_owned()
+    } else {
+        absolute
+    })
 }
 
 fn secret_mount(request: Request<'_>, secret: mount::SecretMount) -> Lowering<SecretMount> {
     let given = secret.id.filter(|id| !id.is_empty());
     let target = request.target.filter(|target| !target.is_empty());
-    let id = given.or_else(|| target.as_deref().map(|target| paths::base(target).to_owned()));
+    let id = given.or_else(|| {
+        target
+            .as_deref()
+            .map(|target| paths::base(target).to_owned())
+    });
     let Some(id) = id else {
         let error = Diagnostic::error(request.word.span, "the secret has neither id nor target");
         return Err(Box::new(error.with_help("write `id=name`")));
@@ -233,7 +247,9 @@ fn secret_mount(request: Request<'_>, secret: mount::SecretMount) -> Lowering<Se
         (None, None) => Some(format!("{SECRET_DIRECTORY}/{}", paths::base(&id))),
         (_, target) => target,
     };
-    let env = secret.env.map(|env| if env.is_empty() { id.clone() } else { env });
+    let env = secret
+        .env
+        .map(|env| if env.is_empty() { id.clone() } else { env });
     Ok(SecretMount {
         target,
         env,

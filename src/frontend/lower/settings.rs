@@ -118,7 +118,8 @@ impl Lowerer<'_> {
         instruction: &Instruction,
     ) {
         if let Some(earlier) = state.mark(keyword, instruction.span) {
-            self.warnings.push(lint::multiple_instructions(keyword, earlier));
+            self.warnings
+                .push(lint::multiple_instructions(keyword, earlier));
         }
     }
 
@@ -135,7 +136,8 @@ impl Lowerer<'_> {
             CommandLine::Shell(word) => {
                 let shell = state.image.config.shell.as_ref();
                 if shell.is_none_or(Vec::is_empty) {
-                    self.warnings.push(lint::json_arguments(keyword, instruction.span));
+                    self.warnings
+                        .push(lint::json_arguments(keyword, instruction.span));
                 }
                 with_shell(&state.image, &word.raw)
             }

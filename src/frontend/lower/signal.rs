@@ -23,7 +23,9 @@ pub(super) fn is_signal(text: &str) -> bool {
     if NAMES.contains(&name) || name == "RTMAX" {
         return true;
     }
-    let step = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-"));
+    let step = name
+        .strip_prefix("RTMIN+")
+        .or_else(|| name.strip_prefix("RTMAX-"));
     let step = step.and_then(|step| step.parse::<u32>().ok());
     step.is_some_and(|step| REAL_TIME_STEPS.contains(&step))
 }
@@ -34,10 +36,21 @@ mod tests {
 
     #[test]
     fn signals_have_names_and_numbers() {
-        for good in ["9", "64", "KILL", "SIGKILL", "sigterm", "SIGRTMIN+15", "RTMAX-1", "SIGRTMAX"] {
+        for good in [
+            "9",
+            "64",
+            "KILL",
+            "SIGKILL",
+            "sigterm",
+            "SIGRTMIN+15",
+            "RTMAX-1",
+            "SIGRTMAX",
+        ] {
             assert!(is_signal(good), "{good}");
         }
-        for bad in ["", "0", "65", "-1", "SIG", "SIGX", "RTMIN+0", "RTMIN+16", "RTMAX+1"] {
+        for bad in [
+            "", "0", "65", "-1", "SIG", "SIGX", "RTMIN+0", "RTMIN+16", "RTMAX+1",
+        ] {
             assert!(!is_signal(bad), "{bad}");
         }
     }

@@ -21,7 +21,8 @@ impl Lowerer<'_> {
         let mut shown = Vec::new();
         for declaration in &arg.args {
             let name = &declaration.name.raw;
-            self.warnings.extend(lint::secret_name("ARG", name, instruction.span));
+            self.warnings
+                .extend(lint::secret_name("ARG", name, instruction.span));
             let value = match (args.given.get(name), &declaration.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(word)) => Some(self.expand(state, word)?),
@@ -52,7 +53,8 @@ impl Lowerer<'_> {
         let pairs = self.pairs(state, pairs)?;
         let mut text = String::from("ENV");
         for (name, value) in &pairs {
-            self.warnings.extend(lint::secret_name("ENV", name, instruction.span));
+            self.warnings
+                .extend(lint::secret_name("ENV", name, instruction.span));
             text += &format!(" {name}={value}");
             state.environment.set(name, value);
             image_config::set_env(&mut state.image, name, value);
@@ -75,14 +77,13 @@ impl Lowerer<'_> {
     }
 
     /// Expands both sides of all pairs before any of them counts.
-    fn pairs(
-        &mut self,
-        state: &StageState,
-        pairs: &[KeyValue],
-    ) -> Lowering<Vec<(String, String)>> {
+    fn pairs(&mut self, state: &StageState, pairs: &[KeyValue]) -> Lowering<Vec<(String, String)>> {
         let mut expanded = Vec::new();
         for pair in pairs {
-            expanded.push((self.expand(state, &pair.key)?, self.expand(state, &pair.value)?));
+            expanded.push((
+                self.expand(state, &pair.key)?,
+                self.expand(state, &pair.value)?,
+            ));
         }
         Ok(expanded)
     }

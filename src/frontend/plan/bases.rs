@@ -149,7 +149,10 @@ impl Plan<'_> {
             self.stages[index].scope = scope;
             has_new |= !steps.is_empty();
             let stage = &mut self.stages[index];
-            stage.counted += steps.iter().filter(|step| is_counted(&step.instruction)).count();
+            stage.counted += steps
+                .iter()
+                .filter(|step| is_counted(&step.instruction))
+                .count();
             stage.steps.splice(..0, steps);
         }
         Ok(has_new)
@@ -182,7 +185,9 @@ impl Plan<'_> {
     ) -> Result<Step<'static>, FrontendError> {
         let span = self.stages[index].span;
         let explain = |findings: &[Diagnostic]| {
-            let why = findings.first().map_or("", |finding| finding.message.as_str());
+            let why = findings
+                .first()
+                .map_or("", |finding| finding.message.as_str());
             let message = format!("the trigger {expression:?} of the base image fails: {why}");
             Diagnostic::error(span, message)
         };
@@ -220,5 +225,9 @@ fn implied_platform(config: &ImageConfig, wanted: Platform, can_run: &[Platform]
     if is_of(&wanted) {
         return wanted;
     }
-    can_run.iter().find(|platform| is_of(platform)).cloned().unwrap_or(wanted)
+    can_run
+        .iter()
+        .find(|platform| is_of(platform))
+        .cloned()
+        .unwrap_or(wanted)
 }

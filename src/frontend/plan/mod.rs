@@ -190,11 +190,16 @@ impl<'a> Plan<'a> {
                 return Err(self.empty_from(message, word, args).into());
             }
             let parsed = text.parse::<Platform>();
-            platform = Some(parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?);
+            platform =
+                Some(parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?);
         }
-        let wanted = platform.clone().unwrap_or_else(|| options.target_platform());
+        let wanted = platform
+            .clone()
+            .unwrap_or_else(|| options.target_platform());
         let name = stage.name();
-        let replaced = name.as_deref().and_then(|name| options.named_context(name, &wanted));
+        let replaced = name
+            .as_deref()
+            .and_then(|name| options.named_context(name, &wanted));
         let (base, is_replaced) = match replaced {
             Some((key, source)) => (names::context_base(key, source, from.image.span)?, true),
             None => (self.base(&image, from.image.span, &wanted, options)?, false),
@@ -204,7 +209,11 @@ impl<'a> Plan<'a> {
             _ => super::environment::Environment::default(),
         };
         let starts_from_image = matches!(base, Base::Image(_) | Base::Context { .. });
-        let counted = stage.instructions.iter().filter(|step| is_counted(step)).count();
+        let counted = stage
+            .instructions
+            .iter()
+            .filter(|step| is_counted(step))
+            .count();
         Ok(PlannedStage {
             label: name.clone().unwrap_or_else(|| format!("stage-{index}")),
             span: stage.header.span,
@@ -212,7 +221,11 @@ impl<'a> Plan<'a> {
             base,
             platform,
             steps: Vec::new(),
-            counted: if is_replaced { 0 } else { counted + usize::from(starts_from_image) },
+            counted: if is_replaced {
+                0
+            } else {
+                counted + usize::from(starts_from_image)
+            },
             ignore_cache: options.no_cache.applies_to(name.as_deref()),
             has_triggers: is_replaced,
             scope,
@@ -229,7 +242,8 @@ impl<'a> Plan<'a> {
         let (text, missing) = build_args::expand_with_missing(word, self.escape, &args.global)?;
         for missing in missing {
             let known = args.global.names();
-            self.warnings.push(lint::undefined_arg_in_from(&missing, word, known));
+            self.warnings
+                .push(lint::undefined_arg_in_from(&missing, word, known));
         }
         Ok(text)
     }
@@ -289,7 +303,12 @@ impl<'a> Plan<'a> {
                 self.stages[index].scope = self.stages[earlier].scope.clone();
             }
             for instruction in &stage.instructions {
-                names::follow(&mut self.stages[index].scope, instruction, self.escape, args);
+                names::follow(
+                    &mut self.stages[index].scope,
+                    instruction,
+                    self.escape,
+                    args,
+                );
                 let sources = self.sources(index, instruction, options)?;
                 self.stages[index].steps.push(Step {
                     instruction: Cow::Borrowed(instruction),
@@ -342,7 +361,9 @@ impl<'a> Plan<'a> {
         while let Some(index) = open.pop() {
             if index == to {
                 let mut path = vec![to];
-                while let Some(&last) = path.last() && last != from {
+                while let Some(&last) = path.last()
+                    && last != from
+                {
                     path.push(came_from[&last]);
                 }
                 path.reverse();
@@ -364,7 +385,9 @@ impl<'a> Plan<'a> {
             let message = format!("stage {name:?} takes files from itself");
             return Diagnostic::error(span, message);
         }
-        let names = std::iter::once(&stage).chain(path).map(|i| self.stages[*i].label.as_str());
+        let names = std::iter::once(&stage)
+            .chain(path)
+            .map(|i| self.stages[*i].label.as_str());
         let chain = names.collect::<Vec<_>>().join(" → ");
         Diagnostic::error(span, format!("stages need each other: {chain}"))
     }

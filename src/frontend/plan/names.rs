@@ -21,7 +21,9 @@ impl Plan<'_> {
     pub(super) fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
         let name = name.to_lowercase();
         let stages = &self.stages[..before.min(self.explicit).min(self.stages.len())];
-        stages.iter().rposition(|stage| stage.name.as_deref() == Some(name.as_str()))
+        stages
+            .iter()
+            .rposition(|stage| stage.name.as_deref() == Some(name.as_str()))
     }
 
     /// Finds out what the text after `FROM` means.
@@ -90,7 +92,9 @@ impl Plan<'_> {
             Some(missing) => {
                 let message = format!("the variable {} has no value here", missing.name);
                 let help = "a name in --from may use ARG and ENV of the same stage";
-                Err(Box::new(Diagnostic::error(missing.span(word), message).with_help(help)))
+                Err(Box::new(
+                    Diagnostic::error(missing.span(word), message).with_help(help),
+                ))
             }
             None if name.is_empty() => {
                 let message = format!("the name {:?} is empty", word.raw);
@@ -107,7 +111,9 @@ impl Plan<'_> {
         let scope = &self.stages[stage].scope;
         let expander = Expander::new(self.escape);
         let mount = parse_mount_with(&word.raw, &mut |value| {
-            let expanded = expander.word(value, scope).map_err(|error| error.to_string())?;
+            let expanded = expander
+                .word(value, scope)
+                .map_err(|error| error.to_string())?;
             Ok(expanded.value)
         });
         let from = match mount.map(|mount| mount.kind) {
@@ -138,7 +144,10 @@ impl Plan<'_> {
             return Ok(later);
         }
         if name.bytes().all(|b| b.is_ascii_digit()) {
-            let index = name.parse::<usize>().ok().filter(|index| *index < self.explicit);
+            let index = name
+                .parse::<usize>()
+                .ok()
+                .filter(|index| *index < self.explicit);
             return index.ok_or_else(|| {
                 let last = self.explicit - 1;
                 let message = format!("there is no stage number {name}; the last one is {last}");
@@ -199,16 +208,23 @@ fn image_base(text: &str, span: Span) -> Result<Base, Diagnostic> {
 
 /// Turns a named context into the base of a stage.
 pub(super) fn context_base(key: &str, source: &ContextSource, span: Span) -> Found<Base> {
+    let parse = |text: &str| {
+        text.parse::<Reference>().map_err(|error| {
+            let message = format!("the build context {key:?} is not usable: {error}");
+            Box::new(Diagnostic::error(span, message))
+        })
+    };
     let (reference, oci_layout) = match source {
         ContextSource::Image(image) if image == SCRATCH => return Ok(Base::Scratch),
-        ContextSource::Image(image) => {
-            let reference = image.parse::<Reference>().map_err(|error| {
-                let message = format!("the build context {key:?} is not usable: {error}");
-                Box::new(Diagnostic::error(span, message))
-            })?;
-            (reference.with_default_tag(), None)
+        ContextSource::Image(image) => (parse(image)?.with_default_tag(), None),
+        ContextSource::OciLayout { store, digest } => {
+            // The layout has no name for the image, so the context's name stands for it.
+            let name = key.split_once("::").map_or(key, |(name, _)| name);
+            (
+                parse(name)?.with_digest(digest.clone()),
+                Some(store.clone()),
+            )
         }
-        ContextSource::OciLayout { store, reference } => (reference.clone(), Some(store.clone())),
         source => {
             return Ok(Base::Context {
                 key: key.to_owned(),
