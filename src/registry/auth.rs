@@ -20,6 +20,7 @@ use super::challenge::{self, Challenge};
 use super::endpoint::Endpoint;
 use super::http::{Failure, Request, protocol};
 use super::{Client, Error, lock};
+use crate::oci::Digest;
 use crate::session::Credential;
 
 /// Largest answer of a token server.
@@ -77,6 +78,9 @@ struct RegistryAuth {
     scheme: Mutex<Scheme>,
     credential: tokio::sync::OnceCell<Found>,
     tokens: Mutex<BTreeMap<Scopes, Arc<tokio::sync::Mutex<Option<Token>>>>>,
+    /// Hashes of headers that the registry has accepted: such a one is refused only because it
+    /// has come to its end.
+    accepted: Mutex<BTreeSet<Digest>>,
 }
 
 /// The credential of a registry, or why it could not be had.
@@ -188,6 +192,25 @@ impl Client {
         };
         *lock(&auth.scheme) = scheme;
         Ok(())
+    }
+
+    /// Notes that the registry took what was presented.
+    pub(super) fn note_accepted(&self, endpoint: &Endpoint, presented: Option<&HeaderValue>) {
+        if let Some(header) = presented {
+            let auth = self.shared.auth.of(&endpoint.registry);
+            lock(&auth.accepted).insert(Digest::of(header.as_bytes()));
+        }
+    }
+
+    /// Says whether the registry once took what it refuses now.
+    pub(super) fn was_accepted(
+        &self,
+        endpoint: &Endpoint,
+        presented: Option<&HeaderValue>,
+    ) -> bool {
+        let auth = self.shared.auth.of(&endpoint.registry);
+        let accepted = lock(&auth.accepted);
+        presented.is_some_and(|header| accepted.contains(&Digest::of(header.as_bytes())))
     }
 
     /// Makes the error for a registry that does not take what we have.

@@ -18,7 +18,7 @@ pub const LAYERS_MAX: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Images of several platforms.
     Index(Index),
 }
@@ -81,6 +81,10 @@ pub fn parse(announced: &str, bytes: &[u8]) -> Result<(String, Document), Invali
     if is_index && is_manifest {
         return Err(InvalidDocument::Ambiguous);
     }
+    if media_type::is_index(&media_type) != is_index {
+        let problem = format!("it does not have the members of {media_type}");
+        return Err(InvalidDocument::Malformed(problem));
+    }
     if shape.schema_version != Some(2) {
         return Err(InvalidDocument::Malformed(
             "its schema version is not 2".to_owned(),
@@ -92,7 +96,7 @@ pub fn parse(announced: &str, bytes: &[u8]) -> Result<(String, Document), Invali
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(malformed)?;
         check_limit("layers", manifest.layers.len(), LAYERS_MAX)?;
         check_limit("bytes", bytes.len(), MANIFEST_BYTES_MAX as usize)?;
-        Document::Manifest(manifest)
+        Document::Manifest(Box::new(manifest))
     };
     Ok((media_type, document))
 }

@@ -35,10 +35,12 @@ pub enum Error {
         detail: String,
     },
     /// The registry does not have it (404).
-    #[error("{what} is not in the registry{}", tail(detail))]
+    #[error("{what} was not found at {host}{}", tail(detail))]
     NotFound {
         /// What was asked for.
         what: String,
+        /// Who answered.
+        host: String,
         /// What the server said.
         detail: String,
     },

@@ -200,6 +200,10 @@ impl Http {
         self.settings.read_timeout
     }
 
+    pub(super) fn retry(&self) -> &RetryPolicy {
+        &self.settings.retry
+    }
+
     fn client(&self, url: &Url, unchecked: bool) -> Result<&reqwest::Client, Error> {
         let (cell, kind) = match (url.scheme(), unchecked) {
             ("http", _) => (&self.plain, Kind::Plain),
@@ -246,7 +250,7 @@ impl Http {
                 detail,
             },
             403 => Error::Denied { what, detail },
-            404 => Error::NotFound { what, detail },
+            404 => Error::NotFound { what, host, detail },
             _ => Error::Status {
                 what,
                 host,

@@ -3,7 +3,8 @@
 //!
 //! Read in order: [`options`], [`endpoint`] (which URL a registry has), [`http`] (one exchange),
 //! [`retry`], [`challenge`] and [`auth`] (who we are), `transport` (all of these together), then
-//! what is done with it: [`document`], [`manifest`], [`pull`], [`push`].
+//! what is done with it: [`document`], [`manifest`], [`pull`], [`push`], [`download`] (files that
+//! are not in a registry).
 //!
 //! Invariants: every byte is checked by size and digest before anyone sees it; nothing is
 //! allocated because a header claims a size; credentials and tokens go to the origin they are
@@ -13,6 +14,7 @@
 mod auth;
 mod challenge;
 pub mod document;
+mod download;
 mod endpoint;
 mod error;
 mod http;
@@ -29,10 +31,12 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 pub use document::{Document, InvalidDocument};
+pub use download::Downloaded;
 pub use error::Error;
 pub use http::{Http, Request};
 pub use options::{Options, Proxies, RetryPolicy};
-pub use push::{MountHint, Pushed};
+pub use push::Pushed;
+pub use retry::http_date;
 
 use crate::oci::Digest;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Response};
 use tokio::sync::mpsc;
 
 use super::auth::Scopes;
+use super::download::write_all;
 use super::endpoint::Endpoint;
 use super::http::{Failure, Request, protocol};
 use super::retry::Tries;
@@ -17,12 +17,12 @@ use crate::content::{self, ContentStore, Ingest};
 use crate::oci::{Descriptor, Reference};
 use crate::progress::VertexProgress;
 
-/// Pieces that may wait between the network and the disk.
-const QUEUE_LENGTH: usize = 64;
+/// Pieces (of up to 400 KiB) that may wait between the network and the disk.
+const QUEUE_LENGTH: usize = 16;
 /// Progress after which earlier failures are forgotten.
 const FORGIVEN_AFTER_BYTES: u64 = 256 * 1024;
 /// Shortest time between two reports of progress.
-const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Client {
     /// Downloads a blob into the store, unless it is there. `reference` names the repository.
@@ -58,6 +58,7 @@ impl Client {
             let expected = descriptor.clone();
             match blocking(move || ingest.commit(Some(&expected))).await {
                 Ok(_) => {
+                    store.note_origin(&descriptor.digest, &reference.name())?;
                     download.report.done();
                     return Ok(());
                 }
@@ -226,16 +227,6 @@ fn continues(response: &Response, begin: u64) -> bool {
     let range = range.and_then(|value| value.to_str().ok());
     let start = range.and_then(|text| text.trim().strip_prefix("bytes ")?.split('-').next());
     response.status().as_u16() == 206 && start.and_then(|s| s.trim().parse().ok()) == Some(begin)
-}
-
-fn write_all(
-    mut receiver: mpsc::Receiver<Bytes>,
-    mut ingest: Ingest,
-) -> Result<Ingest, content::Error> {
-    while let Some(chunk) = receiver.blocking_recv() {
-        ingest.write_chunk(&chunk)?;
-    }
-    Ok(ingest)
 }
 
 /// Runs file work where it does not hold up the network.

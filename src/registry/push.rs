@@ -20,6 +20,7 @@ use super::endpoint::Endpoint;
 use super::http::{Failure, Request, protocol, same_origin};
 use super::pull::Report;
 use super::retry::{self, Tries};
+use super::transport::{CHALLENGES_MAX, RENEWALS_MAX};
 use super::{Client, Error, lock};
 use crate::content::{self, ContentStore};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
@@ -33,9 +34,6 @@ const QUEUE_LENGTH: usize = 16;
 /// registry may still have to copy.
 const FINISH_FACTOR: u32 = 10;
 
-/// How often the body of one upload may be answered with 401.
-const CHALLENGES_MAX: u32 = 2;
-
 /// How a blob came to be in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -46,9 +44,6 @@ pub enum Pushed {
     /// It was uploaded.
     Uploaded,
 }
-
-/// Names a repository on the same registry that may have a blob: `library/debian`.
-pub type MountHint<'a> = &'a (dyn Fn(&Digest) -> Option<String> + Sync);
 
 impl Client {
     /// Puts a blob into the repository of `reference`, unless it is there. `mount_from` is a
@@ -62,6 +57,7 @@ impl Client {
         progress: &VertexProgress,
     ) -> Result<Pushed, Error> {
         if self.blob_exists(reference, descriptor).await? {
+            store.note_origin(&descriptor.digest, &reference.name())?;
             Report::new(progress, descriptor, "exists").done();
             return Ok(Pushed::Present);
         }
@@ -80,10 +76,12 @@ impl Client {
             descriptor,
             store,
             report: Report::new(progress, descriptor, "pushing"),
-            challenged: 0,
+            challenges: 0,
+            renewals: 0,
         };
         let pushed = upload.run(mount_from).await?;
         self.remember(&reference.name(), &descriptor.digest);
+        store.note_origin(&descriptor.digest, &reference.name())?;
         upload.report.done();
         Ok(pushed)
     }
@@ -95,7 +93,6 @@ impl Client {
         reference: &Reference,
         root: &Descriptor,
         store: &ContentStore,
-        hint: MountHint<'_>,
         progress: &VertexProgress,
     ) -> Result<Descriptor, Error> {
         let parts = self.parts(reference, root, store).await?;
@@ -105,7 +102,7 @@ impl Client {
         let pushes: FuturesUnordered<_> = blobs
             .into_iter()
             .map(|blob| async move {
-                let from = hint(&blob.digest);
+                let from = mount_hint(reference, &blob.digest, store);
                 self.push_blob(reference, blob, store, from.as_deref(), progress)
                     .await
             })
@@ -142,6 +139,16 @@ impl Client {
             Err(error) => Err(protocol(&reference.familiar(), &error.to_string())),
         }
     }
+}
+
+/// Finds a repository on the same registry that was seen to have a blob.
+fn mount_hint(reference: &Reference, digest: &Digest, store: &ContentStore) -> Option<String> {
+    let prefix = format!("{}/", reference.domain());
+    let origins = store.origins(digest);
+    let mut paths = origins.iter().filter_map(|name| name.strip_prefix(&prefix));
+    paths
+        .find(|path| *path != reference.path())
+        .map(str::to_owned)
 }
 
 /// What a push consists of.
@@ -213,8 +220,9 @@ struct Upload<'a> {
     descriptor: &'a Descriptor,
     store: &'a ContentStore,
     report: Report<'a>,
-    /// How often a body was answered with 401.
-    challenged: u32,
+    /// How often a body was answered with 401 that never was welcome, or was no longer.
+    challenges: u32,
+    renewals: u32,
 }
 
 /// What the registry said when an upload was to begin.
@@ -229,8 +237,8 @@ enum Broken {
     Transient(Error, Option<Duration>),
     /// The registry has forgotten the upload: begin again.
     Forgotten(Error),
-    /// The token came to its end.
-    Challenged(Response),
+    /// What was presented, if anything, is not taken (any more).
+    Challenged(Response, Option<HeaderValue>),
     Final(Error),
 }
 
@@ -247,9 +255,8 @@ impl Upload<'_> {
                 Begun::Mounted => return Ok(Pushed::Mounted),
                 Begun::At(location) => location,
             };
-            let (error, asked) = match self.send_whole(location).await? {
-                None => return Ok(Pushed::Uploaded),
-                Some(failure) => failure,
+            let Some((error, asked)) = self.send_whole(location).await? else {
+                return Ok(Pushed::Uploaded);
             };
             if !tries.again(asked).await {
                 return Err(error);
@@ -297,9 +304,9 @@ impl Upload<'_> {
                 Err(Broken::Final(error)) => return Err(error),
                 Err(Broken::Forgotten(error)) => return Ok(Some((error, None))),
                 Err(Broken::Transient(error, asked)) => (error, asked),
-                Err(Broken::Challenged(response)) => {
-                    let error = self.relearn(response).await?;
-                    return Ok(Some((error, Some(Duration::ZERO))));
+                Err(Broken::Challenged(response, presented)) => {
+                    self.relearn(&response, presented.as_ref()).await?;
+                    continue;
                 }
             };
             let Some((next, kept)) = self.kept(&at).await.filter(|(_, kept)| *kept > begin) else {
@@ -336,7 +343,9 @@ impl Upload<'_> {
             Failure::Transient(error) => Broken::Transient(error, None),
             Failure::Final(error) => Broken::Final(error),
         })?;
-        self.check(response, &[200, 201, 204]).await.map(|_| ())
+        self.check((response, close.authorization), &[200, 201, 204])
+            .await
+            .map(|_| ())
     }
 
     /// Asks how much of an upload the registry kept, and where it goes on.
@@ -356,7 +365,7 @@ impl Upload<'_> {
     }
 
     /// Sends the blob from byte `begin` on as the body of a request.
-    async fn send_body(&mut self, mut request: Request, begin: u64) -> Result<Response, Broken> {
+    async fn send_body(&mut self, mut request: Request, begin: u64) -> Result<Answered, Broken> {
         let length = self.descriptor.size - begin;
         request
             .headers
@@ -373,7 +382,7 @@ impl Upload<'_> {
             return Err(Broken::Final(error.into()));
         }
         match answer {
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok((response, request.authorization)),
             Some(Err(error)) => Err(match http.failure(&url, &error) {
                 Failure::Transient(error) => Broken::Transient(error, None),
                 Failure::Final(error) => Broken::Final(error),
@@ -442,13 +451,17 @@ impl Upload<'_> {
         Ok((Body::wrap_stream(pieces), trouble))
     }
 
-    async fn check(&self, response: Response, good: &[u16]) -> Result<Response, Broken> {
+    async fn check(
+        &self,
+        (response, presented): Answered,
+        good: &[u16],
+    ) -> Result<Response, Broken> {
         let status = response.status();
         if good.contains(&status.as_u16()) {
             return Ok(response);
         }
         if status.as_u16() == 401 {
-            return Err(Broken::Challenged(response));
+            return Err(Broken::Challenged(response, presented));
         }
         let asked = retry::retry_after(response.headers());
         let error = self.client.refusal(&self.what, response).await;
@@ -460,28 +473,26 @@ impl Upload<'_> {
     }
 
     /// Learns from a 401 in the middle of an upload.
-    async fn relearn(&mut self, response: Response) -> Result<Error, Error> {
-        let error = self
-            .client
-            .unauthorized(&self.endpoint, &self.what, String::new())
-            .await;
-        let ours = same_origin(response.url(), &self.endpoint.base);
-        self.challenged += 1;
-        if self.challenged > CHALLENGES_MAX || !ours {
-            return Err(error);
+    async fn relearn(
+        &mut self,
+        response: &Response,
+        presented: Option<&HeaderValue>,
+    ) -> Result<(), Error> {
+        let (client, endpoint) = (self.client, &self.endpoint);
+        match client.was_accepted(endpoint, presented) {
+            true => self.renewals += 1,
+            false => self.challenges += 1,
+        }
+        let often = self.challenges > CHALLENGES_MAX || self.renewals > RENEWALS_MAX;
+        if often || !same_origin(response.url(), &endpoint.base) {
+            let error = client.unauthorized(endpoint, &self.what, String::new());
+            return Err(error.await);
         }
         let mut scopes = self.scopes.clone();
-        let presented = self.authorization().await?;
-        self.client
-            .learn(
-                &self.endpoint,
-                response.headers(),
-                presented.as_ref(),
-                &mut scopes,
-                &self.what,
-            )
-            .await?;
-        Ok(error)
+        let headers = response.headers();
+        client
+            .learn(endpoint, headers, presented, &mut scopes, &self.what)
+            .await
     }
 
     fn request(&self, method: Method, url: Url) -> Request {
@@ -523,29 +534,34 @@ impl Upload<'_> {
     }
 }
 
+/// An answer, with what was presented to get it.
+type Answered = (Response, Option<HeaderValue>);
+
 /// What went wrong while a blob was read.
 type Trouble = Arc<Mutex<Option<content::Error>>>;
 
-/// Reads a blob piece by piece and hands over what lies from byte `begin` on.
+/// Reads a blob piece by piece and hands over what lies from byte `begin` on. The last piece
+/// leaves only when the whole blob is known to be right, so a corrupt one never arrives.
 fn read_into(
     mut reader: content::VerifiedReader,
     begin: u64,
     sender: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {
     let mut skip = begin;
+    let mut held = Bytes::new();
     loop {
         let mut piece = vec![0; PIECE_BYTES];
         let count = reader.read(&mut piece)?;
+        // A request that has ended takes nothing more; whoever sent it knows why.
+        if !held.is_empty() && sender.blocking_send(Ok(held)).is_err() {
+            return Ok(());
+        }
         if count == 0 {
             return Ok(());
         }
         piece.truncate(count);
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(count);
         skip -= skipped as u64;
-        let rest = Bytes::from(piece).slice(skipped..);
-        if !rest.is_empty() && sender.blocking_send(Ok(rest)).is_err() {
-            // The request has ended; whoever sent it knows why.
-            return Ok(());
-        }
+        held = Bytes::from(piece).slice(skipped..);
     }
 }

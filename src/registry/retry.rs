@@ -31,20 +31,25 @@ impl<'a> Tries<'a> {
 
     /// Waits for the next try; `false` when there is none. `asked` is what the server asked for.
     pub(super) async fn again(&mut self, asked: Option<Duration>) -> bool {
+        let Some(pause) = self.next_pause(asked) else {
+            return false;
+        };
+        tokio::time::sleep(pause).await;
+        true
+    }
+
+    fn next_pause(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.failed += 1;
         if self.failed >= self.policy.tries_max {
-            return false;
+            return None;
         }
         let pause = match asked {
-            Some(asked) if asked > self.policy.retry_after_max => return false,
+            Some(asked) if asked > self.policy.retry_after_max => return None,
             Some(asked) => asked.max(self.backoff()),
             None => self.backoff(),
         };
-        if self.begun.elapsed() + pause > self.policy.total_max {
-            return false;
-        }
-        tokio::time::sleep(pause).await;
-        true
+        let in_time = self.begun.elapsed() + pause <= self.policy.total_max;
+        in_time.then_some(pause)
     }
 
     /// Doubles with every failure; between three quarters and five quarters of that, so that
@@ -75,7 +80,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Reads an HTTP date (RFC 9110 §5.6.7) as seconds since 1970.
-pub(crate) fn http_date(text: &str) -> Option<i64> {
+pub fn http_date(text: &str) -> Option<i64> {
     let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
     Some(zoned.timestamp().as_second())
 }
@@ -113,23 +118,22 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn pauses_double_and_end() {
+    #[test]
+    fn pauses_double_and_end() {
         let policy = RetryPolicy::default();
-        let start = tokio::time::Instant::now();
         let mut tries = Tries::new(&policy);
-        let mut count = 1;
-        while tries.again(None).await {
-            count += 1;
+        for expected in [0.5, 1.0, 2.0, 4.0] {
+            let pause = tries.next_pause(None).unwrap().as_secs_f64();
+            let range = expected * 0.75..=expected * 1.25;
+            assert!(range.contains(&pause), "{pause} {expected}");
         }
-        assert_eq!(count, 5);
-        let all = start.elapsed().as_secs_f64();
-        assert!(
-            (5.6..9.4).contains(&all),
-            "0.5 + 1 + 2 + 4 s, ± 25 %: {all}"
-        );
+        assert_eq!(tries.next_pause(None), None);
+        let minute = Duration::from_secs(60);
         let mut patient = Tries::new(&policy);
-        assert!(patient.again(Some(Duration::from_secs(60))).await);
-        assert!(!patient.again(Some(Duration::from_secs(61))).await);
+        assert_eq!(patient.next_pause(Some(minute)), Some(minute));
+        assert_eq!(patient.next_pause(Some(minute * 2)), None);
+        let mut late = Tries::new(&policy);
+        late.begun -= Duration::from_secs(90);
+        assert_eq!(late.next_pause(Some(minute)), None);
     }
 }

@@ -8,9 +8,11 @@ use super::http::{Failure, Request, same_origin};
 use super::retry::{self, Tries};
 use super::{Client, Error};
 
-/// How often one request may be answered with 401: once before we know what is wanted, once
-/// because a token came to its end.
-const CHALLENGES_MAX: u32 = 2;
+/// How often one request may be answered with 401 without ever having been welcome: once before
+/// we know what is wanted, once because more is wanted than we knew.
+pub(super) const CHALLENGES_MAX: u32 = 2;
+/// How often the token of one request may come to its end; other requests use it up, too.
+pub(super) const RENEWALS_MAX: u32 = 10;
 
 impl Failure {
     /// Gives up.
@@ -32,7 +34,7 @@ impl Client {
     ) -> Result<Response, Error> {
         let mut scopes = scopes.clone();
         let mut tries = Tries::new(&self.shared.options.retry);
-        let mut challenges = 0;
+        let (mut challenges, mut renewals) = (0, 0);
         request.unchecked = endpoint.unchecked;
         let own = same_origin(&request.url, &endpoint.base);
         loop {
@@ -42,14 +44,17 @@ impl Client {
             };
             let (error, asked) = match self.shared.http.try_once(&request).await {
                 Ok(response) if response.status().as_u16() == 401 => {
-                    challenges += 1;
+                    let presented = request.authorization.as_ref();
+                    match self.was_accepted(endpoint, presented) {
+                        true => renewals += 1,
+                        false => challenges += 1,
+                    }
                     let ours = own && same_origin(response.url(), &endpoint.base);
-                    if !ours || challenges > CHALLENGES_MAX {
+                    if !ours || challenges > CHALLENGES_MAX || renewals > RENEWALS_MAX {
                         let error = self.shared.http.status_error(&request.what, response);
                         let detail = error.await.detail();
                         return Err(self.unauthorized(endpoint, &request.what, detail).await);
                     }
-                    let presented = request.authorization.as_ref();
                     let headers = response.headers();
                     self.learn(endpoint, headers, presented, &mut scopes, &request.what)
                         .await?;
@@ -60,7 +65,10 @@ impl Client {
                     let error = self.shared.http.status_error(&request.what, response);
                     (error.await, asked)
                 }
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.note_accepted(endpoint, request.authorization.as_ref());
+                    return Ok(response);
+                }
                 Err(Failure::Transient(error)) => (error, None),
                 Err(Failure::Final(error)) => return Err(error),
             };

@@ -156,10 +156,10 @@ impl Credentials {
         {
             return Ok(Some(credential));
         }
-        Ok(self.from_auths(&names))
+        Ok(self.written_down(&names))
     }
 
-    fn from_auths(&self, names: &[&str]) -> Option<Credential> {
+    fn written_down(&self, names: &[&str]) -> Option<Credential> {
         let auths = self.config.auths.as_ref()?;
         let exact = names.iter().find_map(|name| auths.get(*name));
         let by_host = || {
