@@ -15,4 +15,5 @@ mod support;
 
 mod registry;
 mod registry_real;
+mod session;
 mod source;
