@@ -245,6 +245,7 @@ mod tests {
         kept
     }
 
+    /// Walks tests/fixtures/ignore.
     #[test]
     fn ignore_files_keep_the_expected_paths() {
         let folders = fixture_folders("ignore");

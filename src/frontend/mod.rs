@@ -29,6 +29,7 @@ pub mod resolve;
 pub mod suggest;
 #[cfg(test)]
 mod testing;
+
 #[cfg(test)]
 mod tests;
 

@@ -1,1 +1,53 @@
-//! placeholder
+//! Layers on disk and the file systems they add up to.
+//!
+//! A **layer** is a directory in the format of an overlayfs upper directory: a deleted name
+//! is a character device 0:0, a directory that hides everything below it carries the opaque
+//! attribute. A layer knows nothing of its parents; a **stack** is a list of layers, lowest
+//! first, and the empty stack is an empty file system.
+//!
+//! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`temp`] (work in
+//! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
+//! (using a tree), [`normalize`], [`native`] and [`compare`] (a tree to a layer); [`apply`]
+//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
+//!
+//! On disk, below the root of the store:
+//!
+//! ```text
+//! layers/<id>/fs/              the upper directory
+//! layers/<id>/meta.json        LayerMeta; a layer without a readable one does not exist
+//! layers/<id>/blobs/*.json     LayerBlob: compressed forms that are known
+//! layers/<id>/variants/<h>/fs  the layer as it is on the stack with hash h, see repair
+//! layers/.empty/               an empty layer
+//! tmp/snap-*/                  work in progress, flock'ed by its process
+//! locks/{layer,blob,variant}-* flock'ed while that thing is being made
+//! ```
+//!
+//! Invariants: a layer appears under its name complete (one rename) and never changes; layers
+//! are not synced when they are made, so one of an earlier boot counts only when it was marked
+//! durable ([`Snapshotter::settle`]). Deliberately absent: processes, and what a layer is for.
+
+mod active;
+mod apply;
+mod blob;
+mod compare;
+mod error;
+mod id;
+mod merged;
+mod meta;
+mod native;
+mod normalize;
+mod probe;
+mod repair;
+mod stack;
+mod store;
+mod temp;
+mod view;
+
+pub use active::{Active, RootMount};
+pub use error::Error;
+pub use id::{InvalidLayerId, LayerId};
+pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
+pub use store::{Kind, LayerEntry, Snapshotter};
+pub use view::View;
+
+pub use crate::archive::{Compression, CompressionKind, Observer, Unobserved};

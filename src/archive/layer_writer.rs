@@ -1,0 +1,260 @@
+//! One pass from tar bytes to a compressed blob: hashing, compressing and writing at once.
+//!
+//! ```text
+//! tar bytes ─ 1 MiB blocks ─┬─► sha256 (diff id)
+//!                           └─► compressors on all cores ─ in order ─► output
+//! ```
+//!
+//! Every queue is bounded, so memory is a few blocks for each core whatever the layer's size.
+//! The bytes written depend on the input, the algorithm and the level alone.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use sha2::{Digest as _, Sha256};
+
+use super::compression::{Compression, CompressionKind};
+use super::error::ArchiveError;
+use super::gzip::BLOCK;
+use super::pool::{self, Pending};
+
+type Block = Arc<Vec<u8>>;
+
+/// Takes the bytes of a tar and writes the blob to `W`.
+#[derive(Debug)]
+pub struct LayerWriter<W> {
+    block: Vec<u8>,
+    tar_bytes: u64,
+    to_hash: SyncSender<Block>,
+    to_output: SyncSender<Work>,
+    hasher: JoinHandle<[u8; 32]>,
+    output: JoinHandle<io::Result<W>>,
+    compression: Compression,
+}
+
+/// What a finished [`LayerWriter`] knows.
+#[derive(Debug)]
+pub struct WrittenLayer<W> {
+    /// The output, which holds the whole blob.
+    pub output: W,
+    /// SHA-256 of the tar.
+    pub diff_sha256: [u8; 32],
+    /// Size of the tar.
+    pub tar_bytes: u64,
+}
+
+/// What the output thread gets, in order.
+#[derive(Debug)]
+enum Work {
+    /// A block that somebody else compresses.
+    Member(Pending),
+    /// A block as it is.
+    Block(Block),
+}
+
+impl<W: Write + Send + 'static> LayerWriter<W> {
+    /// Starts the threads; the blob goes to `output`.
+    pub fn new(output: W, compression: Compression) -> Result<Self, ArchiveError> {
+        let (to_hash, blocks) = sync_channel(4);
+        let (to_output, work) = sync_channel(2 * pool::threads() + 2);
+        let hasher = spawn("layer-hash", move || hash(&blocks))?;
+        let level = compression.effective_level();
+        let output = spawn("layer-write", move || match compression.kind {
+            CompressionKind::Zstd => write_zstd(output, level, &work),
+            _ => write_blocks(output, &work),
+        })?;
+        Ok(Self {
+            block: Vec::with_capacity(BLOCK),
+            tar_bytes: 0,
+            to_hash,
+            to_output,
+            hasher,
+            output,
+            compression,
+        })
+    }
+
+    /// Ends the blob and waits for everybody.
+    pub fn finish(mut self) -> Result<WrittenLayer<W>, ArchiveError> {
+        // gzip and zstd of nothing are something: there is always at least one block.
+        let sent = if self.block.is_empty() && self.tar_bytes > 0 {
+            Ok(())
+        } else {
+            self.send_block()
+        };
+        let (hasher, output) = (self.hasher, self.output);
+        drop((self.to_hash, self.to_output));
+        // The thread's own error says more than "it ended early".
+        let output = join(output).and_then(|result| result);
+        let diff_sha256 = join(hasher);
+        let output = output.map_err(ArchiveError::Write)?;
+        sent.map_err(ArchiveError::Write)?;
+        Ok(WrittenLayer {
+            output,
+            diff_sha256: diff_sha256.map_err(ArchiveError::Write)?,
+            tar_bytes: self.tar_bytes,
+        })
+    }
+
+    fn send_block(&mut self) -> io::Result<()> {
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
+        let block = Arc::new(block);
+        let ended = |_| io::Error::other("writing the layer ended early");
+        self.to_hash
+            .send(block.clone())
+            .map_err(|_| io::Error::other("hashing the layer ended early"))?;
+        let work = match self.compression.kind {
+            CompressionKind::Gzip => {
+                let level = self.compression.effective_level();
+                Work::Member(pool::spawn(move || pool::gzip_member(level, &block)))
+            }
+            _ => Work::Block(block),
+        };
+        self.to_output.send(work).map_err(ended)
+    }
+}
+
+impl<W: Write + Send + 'static> Write for LayerWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = BLOCK - self.block.len();
+        let taken = room.min(bytes.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        self.tar_bytes += taken as u64;
+        if self.block.len() == BLOCK {
+            self.send_block()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Flushing in the middle would change the bytes.
+        Ok(())
+    }
+}
+
+fn hash(blocks: &Receiver<Block>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for block in blocks {
+        hasher.update(&*block);
+    }
+    hasher.finalize().into()
+}
+
+fn write_blocks<W: Write>(mut output: W, work: &Receiver<Work>) -> io::Result<W> {
+    for work in work {
+        match work {
+            Work::Member(pending) => output.write_all(&pool::receive(&pending)?)?,
+            Work::Block(block) => output.write_all(&block)?,
+        }
+    }
+    output.flush()?;
+    Ok(output)
+}
+
+fn write_zstd<W: Write>(output: W, level: i32, work: &Receiver<Work>) -> io::Result<W> {
+    let mut encoder = zstd::Encoder::new(output, level)?;
+    // At least one worker: the single-threaded mode gives other bytes.
+    encoder.multithread(u32::try_from(pool::threads()).unwrap_or(1))?;
+    encoder.include_checksum(true)?;
+    for work in work {
+        if let Work::Block(block) = work {
+            encoder.write_all(&block)?;
+        }
+    }
+    let mut output = encoder.finish()?;
+    output.flush()?;
+    Ok(output)
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, ArchiveError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(ArchiveError::Write)
+}
+
+fn join<T>(handle: JoinHandle<T>) -> io::Result<T> {
+    handle
+        .join()
+        .map_err(|_| io::Error::other("a layer thread died"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Format, LayerReader};
+    use std::io::Read;
+
+    fn sample(length: usize) -> Vec<u8> {
+        (0..length as u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 29) as u8)
+            .collect()
+    }
+
+    fn write(bytes: &[u8], step: usize, compression: Compression) -> WrittenLayer<Vec<u8>> {
+        let mut writer = LayerWriter::new(Vec::new(), compression).unwrap();
+        for chunk in bytes.chunks(step) {
+            writer.write_all(chunk).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn bytes_depend_on_the_input_alone_and_come_back() {
+        for (kind, format) in [
+            (CompressionKind::Gzip, Format::Gzip),
+            (CompressionKind::Zstd, Format::Zstd),
+            (CompressionKind::Uncompressed, Format::Plain),
+        ] {
+            let compression = Compression {
+                kind,
+                ..Default::default()
+            };
+            for length in [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 17] {
+                let input = sample(length);
+                let one = write(&input, 1 << 20, compression);
+                let two = write(&input, 7919, compression);
+                assert!(one.output == two.output, "{kind:?} {length}");
+                assert_eq!(one.tar_bytes, length as u64);
+                let sha: [u8; 32] = Sha256::digest(&input).into();
+                assert_eq!(one.diff_sha256, sha);
+                let mut reader = LayerReader::new(io::Cursor::new(one.output), format).unwrap();
+                let mut back = Vec::new();
+                reader.read_to_end(&mut back).unwrap();
+                assert!(back == input);
+                assert_eq!(reader.finish().unwrap(), sha);
+            }
+        }
+    }
+
+    #[test]
+    fn a_failing_output_is_reported_as_itself() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut writer = LayerWriter::new(Full, Compression::default()).unwrap();
+        let block = sample(BLOCK);
+        for _ in 0..50 {
+            if writer.write_all(&block).is_err() {
+                break;
+            }
+        }
+        match writer.finish() {
+            Err(ArchiveError::Write(error)) => {
+                assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            }
+            other => panic!("{:?}", other.map(|_| ())),
+        }
+    }
+}
