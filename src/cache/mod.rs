@@ -39,3 +39,6 @@ pub use index::{Cache, CacheError, Unsynced};
 pub use key::{CacheKey, ContentHash, InputPart, KEY_VERSION};
 pub use prune::{PruneFilter, Pruned};
 pub use record::{Found, InputUse, KeyPart, NewRecord, RecordInfo, ResultId, Step, StepInput};
+
+#[cfg(test)]
+mod tests;
