@@ -173,95 +173,86 @@ fn prune_removes_records_lists_and_tells_what_remains() {
     assert_eq!(cache.prune(&PruneFilter::default()).unwrap().removed, []);
 }
 
-#[test]
-fn reasons_name_what_a_person_would_mend() {
-    let content = |digest: ContentDigest| StepInput {
-        name: "[internal] load build context".to_owned(),
-        used: InputUse::Content(digest),
-    };
-    let base = |n: u64| StepInput {
+const COPY: &str = "[2/3] COPY --chown=1 src/ lib/ /app/";
+const COPIED: [(&str, u64, u32); 3] = [
+    ("lib/z", 1, 0o100_644),
+    ("src", 0, 0o040_755),
+    ("src/a.rs", 1, 0o100_644),
+];
+
+/// A COPY of these files onto base `n`.
+fn copy(n: u64, list: &[(&str, u64, u32)]) -> Step {
+    let base = StepInput {
         name: "[1/3] FROM debian".to_owned(),
         used: InputUse::Key(key(n)),
     };
-    let name = "[2/3] COPY --chown=1 src/ lib/ /app/";
-    let old_files = [
-        ("lib/z", 1, 0o100_644),
-        ("src", 0, 0o040_755),
-        ("src/a.rs", 1, 0o100_644),
-    ];
-    let copy = |n: u64, list: &[(&str, u64, u32)]| step(name, vec![base(n), content(files(list))]);
+    let context = StepInput {
+        name: "[internal] load build context".to_owned(),
+        used: InputUse::Content(files(list)),
+    };
+    step(COPY, vec![base, context])
+}
+
+/// Checks what is said of a step after [`COPIED`] was copied onto base 1.
+fn check_reason(step: Step, expected: &str) {
+    let root = tempfile::tempdir().unwrap();
+    let cache = Cache::open(root.path());
+    assert_eq!(cache.explain(&[], &step), MissReason::NeverBuilt);
+    let mut record = record(1);
+    record.step = copy(1, &COPIED);
+    cache.insert(&record, 1).unwrap();
+    let text = cache.explain(&[key(5)], &step).text(COPY);
+    assert_eq!(text, format!("COPY --chown=1 src/ lib/: {expected}"));
+    let elsewhere = Step {
+        scope: "other".to_owned(),
+        ..step
+    };
+    assert_eq!(
+        cache.explain(&[key(5)], &elsewhere),
+        MissReason::NeverBuilt,
+        "{expected}"
+    );
+}
+
+#[test]
+fn reasons_name_what_a_person_would_mend() {
+    let [z, src, a] = COPIED;
     let many: Vec<(String, u64, u32)> = (0..412)
         .map(|n| (format!("src/{n:03}"), 7, 0o100_644))
         .collect();
     let many: Vec<(&str, u64, u32)> = many.iter().map(|(p, c, m)| (p.as_str(), *c, *m)).collect();
-    let cases: [(&str, Step, &str); 9] = [
+    let other_a = ("src/a.rs", 2, 0o100_644);
+    let cases: [(Step, &str); 9] = [
         (
-            "content",
-            copy(1, &[old_files[0], old_files[1], ("src/a.rs", 2, 0o100_644)]),
+            copy(1, &[z, src, other_a]),
             "1 of 2 files changed: src/a.rs",
         ),
         (
-            "mode",
-            copy(1, &[old_files[0], old_files[1], ("src/a.rs", 1, 0o100_755)]),
+            copy(1, &[z, src, ("src/a.rs", 1, 0o100_755)]),
             "1 of 2 files changed: src/a.rs (mode 0644 -> 0755)",
         ),
-        ("removed", copy(1, &old_files[1..]), "1 file removed: lib/z"),
+        (copy(1, &[src, a]), "1 file removed: lib/z"),
         (
-            "added",
-            copy(
-                1,
-                &[&old_files[..], &[("src/b\n.rs", 1, 0o100_644)]].concat(),
-            ),
+            copy(1, &[z, src, a, ("src/b\n.rs", 1, 0o100_644)]),
             "1 file added: src/b?.rs",
         ),
         (
-            "all of it",
-            copy(1, &[("src/a.rs", 2, 0o100_644), ("src/c", 1, 0o100_644)]),
+            copy(1, &[other_a, ("src/c", 1, 0o100_644)]),
             "1 of 2 files changed, 1 added, 1 removed: lib/z, src/a.rs, src/c",
         ),
         (
-            "a directory",
-            copy(1, &[old_files[0], ("src", 0, 0o040_700), old_files[2]]),
+            copy(1, &[z, ("src", 0, 0o040_700), a]),
             "1 of 1 file changed: src/ (mode 0755 -> 0700)",
         ),
         (
-            "many",
             copy(1, &many),
             "412 files added, 2 removed: lib/z, src/000, src/001, …",
         ),
-        (
-            "base",
-            copy(2, &old_files),
-            "its input changed: [1/3] FROM debian",
-        ),
-        (
-            "files before base",
-            copy(2, &old_files[1..]),
-            "1 file removed: lib/z",
-        ),
+        (copy(2, &COPIED), "its input changed: [1/3] FROM debian"),
+        (copy(2, &[src, a]), "1 file removed: lib/z"),
     ];
-    for (what, step, expected) in cases {
-        let root = tempfile::tempdir().unwrap();
-        let cache = Cache::open(root.path());
-        assert_eq!(cache.explain(&[], &step), MissReason::NeverBuilt);
-        let mut record = record(1);
-        record.step = copy(1, &old_files);
-        cache.insert(&record, 1).unwrap();
-        let text = cache.explain(&[key(5)], &step).text(name);
-        assert_eq!(
-            text,
-            format!("COPY --chown=1 src/ lib/: {expected}"),
-            "{what}"
-        );
-        let elsewhere = Step {
-            scope: "other".to_owned(),
-            ..step
-        };
-        assert_eq!(
-            cache.explain(&[key(5)], &elsewhere),
-            MissReason::NeverBuilt,
-            "{what}"
-        );
+    for (step, expected) in cases {
+        check_reason(step, expected);
     }
 }
 
@@ -325,6 +316,76 @@ fn many_at_once() {
         }
     });
     assert_eq!(Cache::open(root.path()).records().unwrap().len(), 320);
+}
+
+/// The work of one process of the next test: it runs as that test's child, in a store.
+#[test]
+fn one_process_of_many() {
+    let root = std::env::current_dir().unwrap();
+    let Ok(first) = std::fs::read_to_string(root.join("first")) else {
+        return; // run by itself: the next test is the one that counts
+    };
+    let first: u64 = first.parse().unwrap();
+    let cache = Cache::open(&root.join("../store"));
+    assert_eq!(cache.notes(), [] as [String; 0]);
+    for n in first..first + 200 {
+        let flight = loop {
+            // All processes want the same few keys.
+            match cache.try_flight(&key(n % 7)).unwrap() {
+                Some(flight) => break flight,
+                None => std::thread::sleep(Duration::from_micros(200)),
+            }
+        };
+        cache.insert(&record(n), 100).unwrap();
+        std::fs::write(root.join("acknowledged"), n.to_string()).unwrap();
+        drop(flight);
+    }
+}
+
+/// Sixteen processes on one store, of which every fourth is killed: nothing that was
+/// acknowledged is lost, nobody waits for the dead, and nobody fails.
+#[test]
+fn sixteen_processes() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = |n: u64| root.path().join(n.to_string());
+    let start = |n: u64| {
+        std::fs::create_dir(folder(n)).unwrap();
+        std::fs::write(folder(n).join("first"), (n * 1000).to_string()).unwrap();
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "cache::tests::one_process_of_many"])
+            .current_dir(folder(n))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut children: Vec<_> = (0..16).map(start).collect();
+    for child in children.iter_mut().step_by(4) {
+        std::thread::sleep(Duration::from_millis(20));
+        child.kill().unwrap();
+    }
+    for (n, child) in children.iter_mut().enumerate() {
+        let status = child.wait().unwrap();
+        assert!(status.success() || n % 4 == 0, "process {n}: {status}");
+    }
+    let cache = Cache::open(&root.path().join("store"));
+    assert_eq!(cache.notes(), [] as [String; 0]);
+    for n in 0..16 {
+        let Ok(last) = std::fs::read_to_string(folder(n).join("acknowledged")) else {
+            continue;
+        };
+        // Killed while it wrote the number: the records before cannot be told.
+        let last = last.parse().unwrap_or(n * 1000);
+        for record in n * 1000..last {
+            assert!(finds(&cache, record), "record {record} of process {n}");
+        }
+    }
+    cache.prune(&PruneFilter::default()).unwrap();
+    assert_eq!(
+        std::fs::read_dir(root.path().join("store/locks"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]

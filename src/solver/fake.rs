@@ -160,7 +160,7 @@ impl FakeWorker {
         self.running.lock().unwrap().1
     }
 
-    fn enter(self: &FakeWorker, name: &str) -> impl Drop + use<'_> {
+    fn enter(&self, name: &str) -> impl Drop + use<'_> {
         struct Leave<'a>(&'a FakeWorker);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {

@@ -481,6 +481,31 @@ async fn cancel_ends_everything() {
 }
 
 #[tokio::test]
+async fn a_dropped_solve_ends_what_runs() {
+    let mut bench = Bench::new();
+    let mut worker = bench.worker();
+    worker.blocked.insert("run make".to_owned());
+    let worker = Arc::new(worker);
+    let watched = Arc::clone(&worker);
+    let definition = two_stages();
+    let solve = bench.try_solve(&definition, &worker, CancellationToken::new());
+    let dropped = async {
+        while !watched.take_runs().contains(&"run make".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        solved = solve => panic!("{solved:?}"),
+        () = dropped => {}
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while worker.running() > 0 {
+        assert!(Instant::now() < deadline, "it still runs");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn scratch_needs_nothing() {
     let mut bench = Bench::new();
     let worker = Arc::new(bench.worker());
