@@ -499,3 +499,27 @@ fn a_database_of_a_newer_cooper_is_left_alone() {
         .unwrap();
     assert_eq!(records, 1);
 }
+
+/// Every format that a released cooper wrote stays readable; the sample is a dump of a database.
+#[test]
+fn format_1_is_read() {
+    let sample = include_str!("../../tests/fixtures/formats/cache_index/v1/cache.sql");
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("cache")).unwrap();
+    let db = rusqlite::Connection::open(root.path().join("cache/cache.db")).unwrap();
+    db.execute_batch(sample).unwrap();
+    drop(db);
+    let cache = Cache::open(root.path());
+    assert_eq!(cache.notes(), [] as [String; 0]);
+    let found = cache.lookup(&[key(1001)], 1).unwrap().remove(0).unwrap();
+    assert_eq!(found.result.0, "layer-1");
+    assert_eq!(found.made_from, [Some(key(2)), None]);
+    let [z, src, _] = COPIED;
+    let reason = cache.explain(&[], &copy(1, &[z, src, ("src/a.rs", 9, 0o100_644)]));
+    assert!(
+        reason
+            .text(COPY)
+            .ends_with("1 of 2 files changed: src/a.rs"),
+        "{reason:?}"
+    );
+}
