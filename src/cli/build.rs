@@ -177,7 +177,7 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
 
 /// Prints warnings and how the cache did.
 fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
-    let warnings = failure::warnings(&journal.warnings);
+    let warnings = failure::warnings(&journal.warnings, program.global.debug);
     if !warnings.is_empty() {
         program.console.note(warnings.trim_end());
     }
