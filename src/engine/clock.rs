@@ -13,8 +13,11 @@ pub fn now() -> SystemTime {
 
 /// Returns the nanoseconds since 1970.
 pub fn now_ns() -> i64 {
-    let since = now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    ns_of(now())
+}
+
+/// Returns the nanoseconds between 1970 and a time.
+pub fn ns_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

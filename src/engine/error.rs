@@ -6,7 +6,13 @@
 
 use std::error::Error;
 
+use crate::frontend::FrontendError;
+use crate::frontend::diagnostic::Source;
+use crate::llb::{Definition, VertexDigest, pb};
 use crate::oci::Digest;
+use crate::solver::{FailureKind, OpError, SolveError};
+use crate::source::bundle::BundleError;
+use crate::{cache, content, executor, exporter, snapshot, source};
 
 /// Whose turn it is to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +89,134 @@ impl EngineError {
     pub fn with_diagnostic(mut self, rendered: impl Into<String>) -> Self {
         self.diagnostic = Some(rendered.into());
         self
+    }
+}
+
+impl EngineError {
+    /// Says that the build was cancelled.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "the build was cancelled")
+    }
+
+    /// Draws what the frontend found wrong.
+    pub(super) fn from_frontend(error: FrontendError, source: &Source) -> Self {
+        let kind = match &error {
+            FrontendError::Image { .. } => ErrorKind::Registry,
+            _ => ErrorKind::User,
+        };
+        let rendered = error.render(source);
+        Self::new(kind, error.to_string()).with_diagnostic(rendered).with_source(error)
+    }
+
+    /// Passes on why an op failed.
+    pub(super) fn from_op(error: OpError) -> Self {
+        let kind = match error.kind {
+            FailureKind::Cancelled => ErrorKind::Cancelled,
+            FailureKind::Step { .. } => ErrorKind::BuildStep,
+            FailureKind::User => ErrorKind::User,
+            FailureKind::Config => ErrorKind::Config,
+            FailureKind::Remote => ErrorKind::Registry,
+            FailureKind::Internal => ErrorKind::Internal,
+        };
+        let mut made = Self::new(kind, error.message.clone());
+        made.hints.clone_from(&error.hints);
+        made.with_source(error)
+    }
+
+    /// Passes on why a solve failed, with the step and its place.
+    pub(super) fn from_solve(error: SolveError, definition: &Definition) -> Self {
+        match error {
+            SolveError::Cancelled => Self::cancelled(),
+            SolveError::Vertex { vertex, name, locations, error } => {
+                let place = locations.into_iter().next().map(|place| SourcePlace {
+                    filename: place.filename,
+                    text: place.text,
+                    first_line: place.first_line,
+                    last_line: place.last_line,
+                });
+                let step = FailedStep {
+                    command: command_of(definition, &vertex),
+                    vertex: vertex.0,
+                    name,
+                    ended: error.message.clone(),
+                    place,
+                };
+                Self::from_op(*error).with_step(step)
+            }
+            other => Self::new(ErrorKind::Internal, chain(&other)).with_source(other),
+        }
+    }
+}
+
+/// Returns the command of an exec op as it ran; empty for other ops.
+fn command_of(definition: &Definition, wanted: &VertexDigest) -> String {
+    let loaded = definition.load().map(|loaded| loaded.vertices).unwrap_or_default();
+    let vertex = loaded.into_iter().find(|vertex| vertex.digest == *wanted);
+    match vertex.map(|vertex| vertex.op) {
+        Some(pb::op::Op::Exec(exec)) => exec.meta.unwrap_or_default().args.join(" "),
+        _ => String::new(),
+    }
+}
+
+/// Writes an error with its causes on one line, leaving out what a text already says.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+macro_rules! config_errors {
+    ($($error:ty),*) => {$(
+        impl From<$error> for EngineError {
+            fn from(error: $error) -> Self {
+                Self::new(ErrorKind::Config, chain(&error)).with_source(error)
+            }
+        }
+    )*};
+}
+
+config_errors!(content::Error, snapshot::Error, executor::ExecutorError, cache::CacheError);
+
+impl From<source::Error> for EngineError {
+    fn from(error: source::Error) -> Self {
+        let kind = match &error {
+            source::Error::NotLocal { .. } | source::Error::InvalidUrl { .. } => ErrorKind::User,
+            source::Error::Content(_) | source::Error::Io { .. } => ErrorKind::Config,
+            _ => ErrorKind::Registry,
+        };
+        Self::new(kind, chain(&error)).with_source(error)
+    }
+}
+
+impl From<exporter::Error> for EngineError {
+    fn from(error: exporter::Error) -> Self {
+        let kind = match &error {
+            exporter::Error::Cancelled => return Self::cancelled(),
+            exporter::Error::Push { .. } => ErrorKind::Registry,
+            exporter::Error::PushWithoutName | exporter::Error::Destination { .. } => {
+                ErrorKind::User
+            }
+            exporter::Error::Invalid { .. } | exporter::Error::Encode(_) => ErrorKind::Internal,
+            _ => ErrorKind::Config,
+        };
+        Self::new(kind, chain(&error)).with_source(error)
+    }
+}
+
+impl From<BundleError> for EngineError {
+    fn from(error: BundleError) -> Self {
+        let kind = match &error {
+            BundleError::Content(content::Error::Io { .. }) => ErrorKind::Config,
+            _ => ErrorKind::User,
+        };
+        Self::new(kind, chain(&error)).with_source(error)
     }
 }
 

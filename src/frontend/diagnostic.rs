@@ -5,7 +5,7 @@
 //! byte order mark included. A span never reaches outside its text and never splits a character.
 //! Deliberately absent: where the text came from, and any terminal: `render` returns a string.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// A named text that spans point into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,17 @@ impl Position {
         line: 1,
         column: 1,
     };
+
+    /// The position behind a text without line feeds that starts here.
+    #[must_use]
+    pub(crate) fn advance(self, text: &str) -> Self {
+        let columns = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+        Self {
+            offset: self.offset + text.len(),
+            line: self.line,
+            column: self.column.saturating_add(columns),
+        }
+    }
 }
 
 /// A range of a [`Source`]; `end` is the first position behind it.
@@ -101,9 +112,9 @@ pub struct Diagnostic {
     /// Where it is wrong.
     pub span: Span,
     /// Short words that stand behind the caret.
-    pub label: Option<String>,
+    pub label: Option<Box<str>>,
     /// How to mend it.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
     /// Name of the lint rule (BuildKit's names), for findings that rules can switch off.
     pub rule: Option<&'static str>,
 }
@@ -133,28 +144,81 @@ impl Diagnostic {
     /// Adds the words behind the caret.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
+        self.label = Some(label.into().into_boxed_str());
         self
     }
 
     /// Adds how to mend it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into_boxed_str());
         self
     }
 
     /// Adds how to mend it, if there is something to say.
     #[must_use]
     pub fn with_help_if(mut self, help: Option<String>) -> Self {
-        self.help = help.or(self.help);
+        self.help = help.map(String::into_boxed_str).or(self.help);
         self
     }
 
     /// Draws the finding with the lines it is about.
+    ///
+    /// The drawing ends with a line feed. Control characters of the source are replaced, so that
+    /// a Dockerfile cannot talk to the terminal.
     pub fn render(&self, source: &Source) -> String {
-        let mut out = String::new();
-        let _ = writeln!(out, "{}: {}", source.name, self.message);
-        out
+        super::excerpt::render(self, source)
+    }
+
+    /// The finding on one line: `name:line:column: message`.
+    pub fn headline(&self, source_name: &str) -> String {
+        let Position { line, column, .. } = self.span.start;
+        format!("{source_name}:{line}:{column}: {}", self.message)
+    }
+}
+
+/// Findings that stopped the work on a text; at least one of them is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// Draws all findings, one after the other.
+    pub fn render(&self, source: &Source) -> String {
+        let drawn: Vec<String> = self
+            .0
+            .iter()
+            .map(|finding| finding.render(source))
+            .collect();
+        drawn.join("\n")
+    }
+
+    /// The findings that are errors.
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.0
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut errors = self.errors();
+        let Some(first) = errors.next() else {
+            return f.write_str("no error");
+        };
+        write!(f, "line {}: {}", first.span.start.line, first.message)?;
+        match errors.count() {
+            0 => Ok(()),
+            1 => f.write_str(" (and 1 more error)"),
+            more => write!(f, " (and {more} more errors)"),
+        }
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(finding: Diagnostic) -> Self {
+        Self(vec![finding])
     }
 }

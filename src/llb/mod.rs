@@ -1,7 +1,8 @@
 //! LLB: the graph of low-level build operations, wire-compatible with BuildKit's.
 //!
 //! Read in order: [`op`], [`definition`], [`digest`]; then how graphs are made ([`state`],
-//! [`mount`], [`encode`], [`source_map`]) and shown ([`dump`]). The messages are BuildKit's protobuf
+//! [`mount`], [`encode`], [`source_map`]) and shown ([`dump`]); [`pattern`] (path patterns)
+//! stands alone. The messages are BuildKit's protobuf
 //! messages (`pb`). Invariants: an op's bytes are never written again once they exist, since
 //! their hash is its name; nothing here depends on time, locale or the order of a hash map.
 //! Deliberately absent: I/O and execution.
@@ -13,6 +14,7 @@ pub mod dump;
 pub mod encode;
 pub mod mount;
 pub mod op;
+pub mod pattern;
 pub mod platform;
 pub mod source_map;
 pub mod state;

@@ -1,7 +1,8 @@
 //! What the client lends to a build: folders, secrets, SSH agents, registry credentials.
 //!
 //! Read in order: [`credentials`] (with [`helper`], the programs that keep passwords),
-//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees). Invariants: secret values
+//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked).
+//! Invariants: secret values
 //! never appear in debug output or errors; whatever waits for another program has a limit.
 //! Deliberately absent: transport to a daemon, and the environment, which the caller reads.
 
@@ -15,6 +16,7 @@ mod error;
 pub mod helper;
 pub mod secrets;
 pub mod ssh;
+pub mod tree;
 
 pub use credentials::{Credential, Credentials};
 pub use error::Error;

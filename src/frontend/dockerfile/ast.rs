@@ -25,6 +25,26 @@ impl Word {
             span,
         }
     }
+
+    /// The place of a part of the word, by byte offsets, as far as the word still tells it.
+    ///
+    /// A word that lost quotes, escapes or line continuations on the way answers with its own
+    /// place.
+    pub fn part_span(&self, start: usize, end: usize) -> Span {
+        let is_as_written = self.span.end.offset - self.span.start.offset == self.raw.len();
+        let parts = (self.raw.get(..start), self.raw.get(start..end));
+        let (Some(before), Some(part)) = parts else {
+            return self.span;
+        };
+        if !is_as_written || self.span.start.line != self.span.end.line {
+            return self.span;
+        }
+        let start = self.span.start.advance(before);
+        Span {
+            start,
+            end: start.advance(part),
+        }
+    }
 }
 
 /// A parsed Dockerfile.
@@ -62,7 +82,8 @@ pub struct Directives {
     pub syntax: Option<Word>,
     /// `escape`: the escape character, a backslash or a backtick.
     pub escape: Option<Word>,
-    /// `check`: options of the build checks, see [`CheckOptions`].
+    /// `check`: options of the build checks, see
+    /// [`CheckOptions`](super::CheckOptions).
     pub check: Option<Word>,
 }
 

@@ -20,7 +20,8 @@ pub struct Instruction {
     /// The instruction as one line: keyword, flags and arguments, continuations joined,
     /// comments taken out, heredoc bodies not included.
     pub original: String,
-    /// Comment lines directly above, without `#` and surrounding space.
+    /// Comment lines above, back to the last instruction or empty comment, without `#` and
+    /// surrounding space.
     pub comments: Vec<Word>,
     /// What it says.
     pub kind: InstructionKind,
@@ -103,6 +104,19 @@ impl InstructionKind {
     }
 }
 
+impl InstructionKind {
+    /// The heredocs that belong to it, those of a trigger included.
+    pub fn heredocs(&self) -> &[Heredoc] {
+        match self {
+            Self::Run(run) => &run.heredocs,
+            Self::Copy(copy) => &copy.files.heredocs,
+            Self::Add(add) => &add.files.heredocs,
+            Self::Onbuild(onbuild) => onbuild.trigger.kind.heredocs(),
+            _ => &[],
+        }
+    }
+}
+
 /// `FROM [--platform=P] image [AS name]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FromInstruction {
@@ -167,6 +181,34 @@ pub struct RunInstruction {
     pub security: Option<Word>,
     /// Values of `--device`, in order; expand, then read with `parse_device`.
     pub devices: Vec<Word>,
+}
+
+impl RunInstruction {
+    /// The heredoc that is the whole command, if there is one: `RUN <<EOF`.
+    ///
+    /// Its body then is the script (run by the program its `#!` line names, if it has one).
+    pub fn sole_heredoc(&self) -> Option<&Heredoc> {
+        match (&self.command, self.heredocs.as_slice()) {
+            (CommandLine::Shell(text), [heredoc]) if text.span == heredoc.span => Some(heredoc),
+            _ => None,
+        }
+    }
+
+    /// The text for the shell with the heredoc bodies behind it, for a shell that reads them.
+    ///
+    /// Returns nothing for the JSON form.
+    pub fn shell_text(&self) -> Option<String> {
+        let CommandLine::Shell(command) = &self.command else {
+            return None;
+        };
+        let mut text = command.raw.clone();
+        for heredoc in &self.heredocs {
+            text.push('\n');
+            text.push_str(&heredoc.content);
+            text.push_str(&heredoc.name);
+        }
+        Some(text)
+    }
 }
 
 /// What `COPY` and `ADD` have in common.
