@@ -177,9 +177,9 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
 
 /// Prints warnings and how the cache did.
 fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
-    let warnings = failure::warnings(&journal.warnings);
+    let warnings = failure::warnings(&journal.warnings, program.global.debug);
     if !warnings.is_empty() {
-        program.console.note(warnings.trim_end());
+        program.console.note(warnings.trim_matches('\n'));
     }
     if mode != ProgressMode::Quiet
         && let Some(summary) = journal.cache_summary()

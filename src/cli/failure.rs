@@ -81,15 +81,18 @@ pub(crate) struct Rendered {
     pub(crate) hints: Vec<String>,
 }
 
-/// Lists warnings with their places.
-pub(crate) fn warnings(warnings: &[Warning]) -> String {
-    let mut text = String::new();
+/// Lists warnings with their places; with explanations and lines of the Dockerfile on demand.
+pub(crate) fn warnings(warnings: &[Warning], in_detail: bool) -> String {
+    let mut shown = String::new();
+    let hint = if in_detail {
+        ""
+    } else {
+        " (use --debug to expand)"
+    };
     match warnings.len() {
-        0 => return text,
-        1 => text.push_str("\n 1 warning found:\n"),
-        count => {
-            let _ = writeln!(text, "\n {count} warnings found:");
-        }
+        0 => return shown,
+        1 => _ = writeln!(shown, "\n 1 warning found{hint}:"),
+        count => _ = writeln!(shown, "\n {count} warnings found{hint}:"),
     }
     for warning in warnings {
         let rule = match warning.rule.as_str() {
@@ -100,9 +103,31 @@ pub(crate) fn warnings(warnings: &[Warning]) -> String {
             Some(source) => format!(" ({}:{})", source.filename, source.first_line),
             None => String::new(),
         };
-        let _ = writeln!(text, " - {rule}{}{place}", warning.short);
+        let _ = writeln!(shown, " - {rule}{}{place}", warning.short);
+        if in_detail {
+            detail(&mut shown, warning);
+        }
     }
-    text
+    shown
+}
+
+fn detail(shown: &mut String, warning: &Warning) {
+    for line in &warning.detail {
+        let _ = writeln!(shown, "{line}");
+    }
+    if !warning.url.is_empty() {
+        let _ = writeln!(shown, "More info: {}", warning.url);
+    }
+    if let Some(source) = &warning.source {
+        let place = SourcePlace {
+            filename: source.filename.clone(),
+            text: source.text.clone(),
+            first_line: source.first_line,
+            last_line: source.last_line,
+        };
+        excerpt(shown, &place);
+    }
+    shown.push('\n');
 }
 
 fn engine_error(error: &EngineError, journal: Option<&Journal>) -> Rendered {
@@ -282,8 +307,8 @@ Dockerfile:3
             ..Warning::default()
         };
         assert_eq!(
-            warnings(&[warning]),
-            "\n 1 warning found:\n - JSONArgsRecommended: use JSON\n"
+            warnings(&[warning], false),
+            "\n 1 warning found (use --debug to expand):\n - JSONArgsRecommended: use JSON\n"
         );
     }
 }

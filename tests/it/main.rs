@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod export_push;
 mod registry;
 mod registry_real;
 mod session;
