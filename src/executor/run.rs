@@ -183,6 +183,7 @@ impl Shared {
             if is_enough || self.is_closing.load(Ordering::Acquire) {
                 break;
             }
+            // One network at a time: most steps run one after another and use the same one.
             // Failures are met again, and reported, by the step that needs the thing.
             if self.networks.fill(1).is_err() {
                 break;

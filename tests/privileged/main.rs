@@ -1,5 +1,6 @@
 //! Tests that need root: real containers, mounts, control groups, networks.
 
 mod executor;
+mod executor_network;
 mod executor_security;
 mod sandbox;

@@ -24,6 +24,10 @@ const DIRECTORY: &str = "cooper";
 /// Controllers that every container is put under, where they exist.
 const WANTED: [&str; 3] = ["memory", "pids", "devices"];
 
+/// Version 1 trees that programs look into to find out how much they may use. Each costs a
+/// mount, so the others are not shown.
+const SHOWN: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
+
 /// Device nodes that a container may use besides making any: version 1's notation.
 const DEVICES: [&str; 11] = [
     "c *:* m",
@@ -309,10 +313,10 @@ fn view(hierarchies: &[Hierarchy], trees: &[Tree]) -> CgroupView {
     }
     let sets: Vec<String> = hierarchies
         .iter()
-        .filter(|hierarchy| hierarchy.version == 1)
+        .filter(|hierarchy| SHOWN.iter().any(|shown| hierarchy.has(shown)))
         .map(|hierarchy| hierarchy.set.clone())
         .collect();
-    if sets.is_empty() {
+    if trees.iter().all(|tree| tree.version == 2) {
         CgroupView::Unified
     } else {
         CgroupView::Controllers(sets)
