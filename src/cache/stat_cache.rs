@@ -262,3 +262,6 @@ fn number(bytes: &[u8]) -> u64 {
     number.copy_from_slice(bytes);
     u64::from_le_bytes(number)
 }
+
+#[cfg(test)]
+mod tests;
