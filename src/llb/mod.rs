@@ -1,6 +1,6 @@
 //! LLB: the graph of low-level build operations, wire-compatible with BuildKit's.
 //!
-//! Read in order: [`op`], [`definition`], [`digest`]. The messages are BuildKit's protobuf
+//! Read in order: [`op`], [`definition`], [`digest`]; [`pattern`] (path patterns) stands alone. The messages are BuildKit's protobuf
 //! messages (`pb`). Invariants: an op's bytes are never written again once they exist, since
 //! their hash is its name; nothing here depends on time, locale or the order of a hash map.
 //! Deliberately absent: I/O and execution.
@@ -8,6 +8,7 @@
 pub mod definition;
 pub mod digest;
 pub mod op;
+pub mod pattern;
 
 pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, InvalidDefinition, Loaded, OutputRef, Vertex};
