@@ -1,0 +1,5 @@
+//! Tests that need root: real containers, mounts, control groups, networks.
+
+mod executor;
+mod executor_security;
+mod sandbox;
