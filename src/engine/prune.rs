@@ -23,7 +23,7 @@ use super::request::{DiskUsage, PruneRequest, Pruned, UsageRow};
 use crate::cache::ResultId;
 use crate::cache::prune::PruneFilter;
 use crate::content::Lease;
-use crate::oci::{Digest, Platform};
+use crate::oci::Platform;
 use crate::snapshot::{LayerEntry, LayerId};
 use crate::worker::output;
 
@@ -69,7 +69,7 @@ impl Engine {
                 };
                 self.cache.prune(&filter)?.remaining
             }
-            false => self.cache.results()?,
+            false => self.cache.records()?.into_iter().map(|record| record.result).collect(),
         };
         let mut live = layers_of(&kept_results);
         if !request.all {
@@ -135,7 +135,7 @@ fn layers_of(results: &[ResultId]) -> BTreeSet<LayerId> {
 }
 
 fn is_in_use(layer: &LayerEntry, since: Option<SystemTime>) -> bool {
-    since.is_some_and(|since| layer.last_used.nanoseconds_since_epoch() >= clock::ns_of(since))
+    since.is_some_and(|since| layer.last_used.as_nanoseconds() >= clock::ns_of(since))
 }
 
 fn children(folder: &Path) -> usize {

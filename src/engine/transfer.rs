@@ -5,9 +5,9 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
 use super::request::{
-    ArchiveFormat, ImageSummary, LoadRequest, LoadSource, PullRequest, SaveRequest,
+    ImageSummary, LoadRequest, LoadSource, PullRequest, SaveRequest,
 };
-use crate::exporter::{self, ArchiveForm, ArchivedImage, PushTarget, Save};
+use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushTarget, Save};
 use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::progress::Progress;
 use crate::session::Session;
@@ -81,19 +81,15 @@ impl Engine {
                 None => images.push(ArchivedImage { root, names: name.into_iter().collect() }),
             }
         }
-        let form = match request.format {
-            ArchiveFormat::Oci => ArchiveForm::Oci,
-            ArchiveFormat::Docker => ArchiveForm::Docker,
-        };
         let step = progress.of_vertex(Digest::of(b"save"));
         step.start("saving images");
         let (content, cancel, inner) = (self.content.clone(), cancel.clone(), step.clone());
         let saved = tokio::task::spawn_blocking(move || {
             let save = Save {
                 images: &images,
-                form,
+                form: request.format,
                 platform: &Platform::host(),
-                destination: &request.destination,
+                destination: &ArchiveDestination::Tar(request.destination),
             };
             exporter::save(&content, save, &inner, &cancel).map_err(EngineError::from)
         });

@@ -50,7 +50,7 @@ pub async fn push(
     let hints = hints.ok().and_then(Result::ok).unwrap_or_default();
     let hint = |digest: &Digest| hints.get(digest).cloned();
     vertex.status("pushing layers", "", 0, 0, false);
-    let pushing = registry.push_image(&reference, target.root, content, &hint, vertex);
+    let pushing = registry.push_image(&reference, target.root, content, vertex);
     let pushed = tokio::select! {
         pushed = pushing => pushed.map_err(failed)?,
         () = cancel.cancelled() => return Err(Error::Cancelled),

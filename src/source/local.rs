@@ -116,7 +116,8 @@ impl UnpackedContext {
         let whole = io::Cursor::new(head).chain(reader);
         let mut tar = archive::decoder(io::BufReader::new(whole), format).map_err(io_error)?;
         let root = Root::open(context.path()).map_err(io_error)?;
-        let options = archive::ExtractOptions::default();
+        let options =
+            archive::ExtractOptions { whiteouts: archive::Whiteouts::Literal, owner: None };
         archive::extract(&mut tar, &root, Path::new(""), options, &archive::Unobserved)
             .map_err(|error| LocalError::Archive(error.into()))?;
         Ok(context)

@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::archive::Observer;
 use crate::content::ContentStore;
-use crate::oci::Descriptor;
-use crate::progress::VertexProgress;
+use crate::oci::{Descriptor, Digest};
+use crate::progress::Progress;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{OpContext, OpError};
 use crate::source::{Images, PinnedImage};
@@ -79,27 +81,21 @@ impl ImageLayers {
         result
     }
 
-    /// Has the compressed blobs of a stack's image layers in the content store.
-    pub async fn fetch_blobs(
+    /// Has every layer of a result unpacked, under a step of its own where that is work.
+    pub async fn unpack_all(
         self: &Arc<Self>,
         stack: &[LayerId],
-        progress: &VertexProgress,
+        progress: &Progress,
+        cancel: &CancellationToken,
     ) -> Result<(), OpError> {
-        let mut tasks = Vec::new();
-        for known in stack.iter().filter_map(|layer| self.known(layer)) {
-            if self.content.contains(&known.image.layers[known.index].0.digest) {
-                continue;
-            }
-            let (this, progress) = (Arc::clone(self), progress.clone());
-            tasks.push(tokio::spawn(async move {
-                this.images.fetch_layer(&known.image, known.index, &progress).await
-            }));
+        if stack.iter().all(|layer| self.snapshots.has(layer)) {
+            return Ok(());
         }
-        let mut result = Ok(());
-        for task in tasks {
-            let ended = task.await.map_err(|error| OpError::internal(error.to_string()));
-            result = result.and(ended.and_then(|ended| ended.map_err(source::error)));
-        }
+        let progress = progress.of_vertex(Digest::of(b"fetch the layers of the base image"));
+        progress.start("[internal] fetch the layers of the base image");
+        let context = OpContext { progress: progress.clone(), cancel: cancel.clone() };
+        let result = self.unpack(stack, &context).await;
+        progress.complete(result.as_ref().err().map(ToString::to_string));
         result
     }
 

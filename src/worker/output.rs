@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::session::tree::Tree;
 use crate::snapshot::LayerId;
-use crate::solver::worker::ResultId;
+use crate::cache::ResultId;
 
 /// One output of an op.
 #[derive(Debug, Clone)]

@@ -158,7 +158,7 @@ impl Lowerer<'_> {
                     let Diagnostic { message, help, .. } = *error;
                     let text = &step.instruction.original;
                     let message = format!("in the trigger {text:?} of the base: {message}");
-                    Box::new(Diagnostic::error(span, message).with_help_if(help))
+                    Box::new(Diagnostic::error(span, message).with_help_if(help.map(String::from)))
                 }
                 None => error,
             })?;

@@ -8,7 +8,7 @@ use super::{Lowerer, Lowering, StageState, location, text_of, with_shell};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::dockerfile::Word;
 use crate::frontend::dockerfile::instruction::{CommandLine, RunInstruction};
-use crate::frontend::dockerfile::mount::{
+use crate::frontend::dockerfile::run_value::{
     FlagError, RunNetwork, RunSecurity, parse_device, parse_network, parse_security,
 };
 use crate::frontend::expand::Lookup;

@@ -242,7 +242,8 @@ impl ExecRun<'_> {
             return Ok(());
         }
         let view = self.options().snapshots.view(layers).map_err(io::Error::other)?;
-        super::file::copy_tree(view.path(), selector, path).map_err(io::Error::other)
+        super::copy_tree(view.path(), selector, path, &self.context.cancel)
+            .map_err(io::Error::other)
     }
 
     fn secret(&self, mount: &pb::Mount) -> Result<Option<MountKind>, OpError> {

@@ -7,13 +7,18 @@ pub mod file;
 pub mod source;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use super::{LocalWorker, OpOutput};
 use crate::llb::{Vertex, pb};
 use crate::progress::{Event, Warning};
+use crate::session::tree::Origin;
 use crate::snapshot::LayerId;
 use crate::solver::{FailureKind, OpContext, OpError};
+use crate::sys::root::Root;
 use file::FileOpError;
 use file::graph::{FileInput, FileOpContext};
 
@@ -73,6 +78,38 @@ async fn file(
         Ok(performed.outputs.into_iter().map(OpOutput::Stack).collect())
     })
     .await
+}
+
+/// Copies what `selector` names inside `source` to the existing folder `target`, with owner
+/// and mode of the folder itself.
+pub(super) fn copy_tree(
+    source: &Path,
+    selector: &str,
+    target: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), FileOpError> {
+    let path = if selector.is_empty() { "/" } else { selector };
+    let action = pb::file_action::Action::Copy(pb::FileActionCopy {
+        src: path.to_owned(),
+        dest: "/".to_owned(),
+        mode: -1,
+        timestamp: -1,
+        follow_symlink: true,
+        dir_copy_contents: true,
+        create_dest_path: true,
+        ..pb::FileActionCopy::default()
+    });
+    let origin = Origin::Directory(source.to_owned());
+    let step = file::Step { action: &action, source: Some(&origin), owner: None, cancel };
+    let open = |error| FileOpError::io("open", "/")(error);
+    file::apply(&step, &file::Target::directory(target).map_err(open)?, target)?;
+    let set = || {
+        let metadata = Root::open(source)?.stat(Path::new(path))?;
+        let root = Root::open(target)?;
+        root.set_owner(Path::new("/"), metadata.uid, metadata.gid)?;
+        root.set_mode(Path::new("/"), metadata.mode)
+    };
+    set().map_err(|error| FileOpError::io("set owner of", "/")(error))
 }
 
 /// Sorts a file op's error by who can do something about it.

@@ -9,7 +9,7 @@ use crate::oci::Reference;
 use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, GitOptions, HttpFile, ResolveMode};
+use crate::source::{self, GitOptions, GitUrl, HttpFile, ResolveMode};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, keys};
@@ -62,8 +62,15 @@ pub(in crate::worker) async fn pin(
             Ok(keys::source_map(vertex, &identity))
         }
         Kind::Git => {
-            let pinned = worker.options.sources.pin_git(&git(worker, op)).await.map_err(error)?;
-            Ok(keys::source_map(vertex, &pinned.identity()))
+            let (url, options) = git(worker, op)?;
+            let (scratch, progress) = (&worker.options.scratch, &context.progress);
+            let pinned = source::git::pin(&url, &options, scratch, progress).await;
+            let pinned = pinned.map_err(error)?;
+            let identity = format!(
+                "{} {:?} keep .git: {} no submodules: {}",
+                pinned.commit, url.subdir, url.keep_git_dir, url.skip_submodules
+            );
+            Ok(keys::source_map(vertex, &identity))
         }
     }
 }
@@ -198,8 +205,31 @@ async fn http(
     .await
 }
 
-fn git(worker: &LocalWorker, op: &pb::SourceOp) -> GitOptions {
-    GitOptions::from_source(&op.identifier, &op.attrs, &worker.options.session)
+/// Reads a git source: what it is, and with what it may be fetched.
+fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitUrl, GitOptions), OpError> {
+    let attr = |key: &str| op.attrs.get(key).map(String::as_str).filter(|v| !v.is_empty());
+    let (_, fragment) = op.identifier.split_once('#').unwrap_or((&op.identifier, ""));
+    let full = attr("git.fullurl").unwrap_or(&op.identifier);
+    let text = match fragment {
+        "" => full.to_owned(),
+        fragment => format!("{full}#{fragment}"),
+    };
+    let mut url = GitUrl::parse(&text, &source::git_url::PROTOCOLS).map_err(error)?;
+    url.keep_git_dir |= attr("git.keepgitdir") == Some("true");
+    url.skip_submodules |= attr("git.skipsubmodules") == Some("true");
+    url.checksum = attr("git.checksum").map(str::to_owned).or(url.checksum);
+    let session = &worker.options.session;
+    let secret = |key: &str| {
+        let ids = attr(key)?.split(',');
+        let value = ids.filter_map(|id| session.secrets.get(id)).next()?;
+        Some(source::http::Secret(String::from_utf8(value.bytes().to_vec()).ok()?))
+    };
+    let options = GitOptions {
+        auth_token: secret("git.authtokensecret"),
+        auth_header: secret("git.authheadersecret"),
+        ..GitOptions::default()
+    };
+    Ok((url, options))
 }
 
 async fn git_checkout(
@@ -207,15 +237,30 @@ async fn git_checkout(
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
-    let sources = worker.options.sources.clone();
-    let options = git(worker, op);
-    let pinned = sources.pin_git(&options).await.map_err(error)?;
-    let active = worker.options.snapshots.prepare(&[]).map_err(failed)?;
-    let folder = active.mounted().map_err(failed)?.to_owned();
-    sources.checkout_git(&pinned, &folder, &context.progress).await.map_err(error)?;
-    let created_ns = (worker.options.now_ns)();
-    let layer = blocking(move || active.commit(LayerInfo { created_ns }).map_err(failed)).await?;
-    Ok(OpOutput::Stack(vec![layer]))
+    let (url, mut git_options) = git(worker, op)?;
+    let options = Arc::clone(&worker.options);
+    let agent = match options.session.ssh.contains("default") {
+        true => Some(options.session.ssh.forward("default", &options.scratch).map_err(failed)?),
+        false => None,
+    };
+    git_options.ssh_auth_sock = agent.as_ref().map(|agent| agent.socket().to_owned());
+    let progress = &context.progress;
+    let pinned = source::git::pin(&url, &git_options, &options.scratch, progress).await;
+    let pinned = pinned.map_err(error)?;
+    let work = tempfile::tempdir_in(&options.scratch)
+        .map_err(|error| io_failed("cannot make a folder for git", error))?;
+    let folder = work.path().join("checkout");
+    source::git::fetch(&pinned, &git_options, &folder, progress).await.map_err(error)?;
+    let (cancel, now_ns) = (context.cancel.clone(), (options.now_ns)());
+    blocking(move || {
+        let active = options.snapshots.prepare(&[]).map_err(failed)?;
+        let target = active.mounted().map_err(failed)?;
+        super::copy_tree(&folder, "/", target, &cancel).map_err(super::file_error)?;
+        drop(work);
+        let layer = active.commit(LayerInfo { created_ns: now_ns }).map_err(failed)?;
+        Ok(OpOutput::Stack(vec![layer]))
+    })
+    .await
 }
 
 /// Sorts a source's error by who can do something about it.

@@ -65,7 +65,7 @@ pub enum FileOpError {
 
 impl FileOpError {
     /// Wraps an error of the system about a path inside the image.
-    pub(super) fn io(
+    pub(in crate::worker::ops) fn io(
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(io::Error) -> Self {
