@@ -176,18 +176,33 @@ fn a_damaged_cache_is_an_empty_one() {
 #[test]
 fn records_that_are_of_no_use_go_away() {
     let context = Context::new();
-    let cache = context.open(LATER_NS);
-    context.digest(Some(&cache));
-    cache.save().unwrap();
-    fs::remove_file(context.path("two")).unwrap();
-    for round in 0..=UNUSED_MAX {
-        fs::write(context.path("d/three"), format!("{round}")).unwrap();
-        let cache = context.open(LATER_NS);
+    let now_ns = context.tree().entries()[0].ctime_ns + DAY_NS;
+    for (name, after_ns, expected) in [
+        ("all", 0, 5),
+        ("one is gone, the rest is used", 2 * DAY_NS, 5),
+        ("used since", KEPT_NS + DAY_NS, 4),
+        ("nothing to write", KEPT_NS + DAY_NS + 1, 4),
+    ] {
+        let cache = context.open(now_ns + after_ns);
         context.digest(Some(&cache));
         cache.save().unwrap();
+        let records = context.open(now_ns).used.len();
+        // The top directory changes with the file that is removed below.
+        assert_eq!(records, expected, "{name}");
+        let _ = fs::remove_file(context.path("two"));
     }
-    let records = context.open(LATER_NS).used.len();
-    assert_eq!(records, 4, "the two directories, `one` and `d/three`");
+}
+
+#[test]
+fn a_save_keeps_what_others_saved_meanwhile() {
+    let context = Context::new();
+    let tree = context.tree();
+    let (first, second) = (context.open(LATER_NS), context.open(LATER_NS));
+    for (cache, entries) in [(&first, 0..3), (&second, 3..5)] {
+        cache.put(tree.entries()[entries].iter().map(|entry| (entry, [7; 32])));
+        cache.save().unwrap();
+    }
+    assert_eq!(context.known(&context.open(LATER_NS)), 5);
 }
 
 #[test]

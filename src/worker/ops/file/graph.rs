@@ -294,10 +294,9 @@ impl Run<'_> {
         let active = self.context.snapshotter.prepare(&below)?;
         let (view, layer) = (active.mounted()?.to_owned(), active.upper().to_owned());
         let target = match view == layer {
-            true => Target::directory(view),
-            false => Target::merged(view, layer),
+            true => Target::directory(&view),
+            false => Target::merged(&view, &layer),
         };
-        let view = view.to_owned();
         Ok(Open {
             target: target.map_err(FileOpError::io("open", "/"))?,
             active,
