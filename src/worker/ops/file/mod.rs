@@ -131,6 +131,3 @@ fn copy_action(
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;
