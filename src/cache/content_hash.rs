@@ -313,3 +313,6 @@ fn first(hash: &[u8; 32]) -> [u8; 8] {
     first.copy_from_slice(&hash[..8]);
     first
 }
+
+#[cfg(test)]
+mod tests;

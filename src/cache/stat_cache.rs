@@ -9,7 +9,7 @@
 //! count    u64 LE
 //! records  count times, sorted by (device, inode):
 //!     device, inode, size, mtime_ns, ctime_ns   u64 or i64 LE each
-//!     unused   u64 LE     saves since the record was last of use
+//!     used_ns  i64 LE     when the record was last of use, as far as was written
 //!     hash     32 bytes
 //! check    32 bytes  BLAKE3 of everything before
 //! ```
@@ -20,9 +20,11 @@
 //! more than the clock of the file system can be off (*racy-clean* files are hashed again):
 //! an edit in the same tick would leave all times as they are.
 //!
-//! Invariants: a cache that is damaged, of another version or unreadable is empty; writers
-//! replace the whole file, so of several processes the last one wins; a wrong record can only
-//! come from a wrong clock in the kernel. Time comes in through [`StatCache::open`].
+//! Invariants: a cache that is damaged, of another version or unreadable is empty; a writer
+//! adds to what others wrote meanwhile and replaces the whole file, so of two processes that
+//! write in the same moment one wins, and the other's files are hashed once more; a wrong
+//! record can only come from a wrong clock in the kernel. Time comes in through
+//! [`StatCache::open`].
 
 use std::cmp::Ordering;
 use std::io;
@@ -41,8 +43,10 @@ const RECORD_BYTES: usize = 80;
 const CHECK_BYTES: usize = 32;
 /// Largest cache file that is read.
 const FILE_BYTES_MAX: u64 = 2 << 30;
-/// Saves after which a record that was of no use is dropped.
-const UNUSED_MAX: u64 = 8;
+/// Time after which a record that was of no use is dropped.
+const KEPT_NS: i64 = 30 * DAY_NS;
+/// Age at which the time of last use is written anew.
+const DAY_NS: i64 = 86_400_000_000_000;
 /// How far a clock with nanoseconds may be behind: a few timer ticks.
 const FINE_CLOCK_NS: i64 = 50_000_000;
 /// How far a clock that counts whole seconds (or two) may be behind.
@@ -65,7 +69,7 @@ struct Record {
     size: u64,
     mtime_ns: i64,
     ctime_ns: i64,
-    unused: u64,
+    used_ns: i64,
     hash: [u8; 32],
 }
 
@@ -111,30 +115,45 @@ impl StatCache {
 
     /// Writes what was learnt; does nothing when that is nothing.
     pub fn save(&self) -> io::Result<()> {
-        let new = {
+        /// Lets one save of this process see what the one before wrote.
+        static SAVING: Mutex<()> = Mutex::new(());
+        let mut records: Vec<Record> = {
             let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *new)
         };
-        if new.is_empty() {
+        if records.is_empty() && !self.has_old_use() {
             return Ok(());
         }
-        let old = (0..self.used.len()).map(|index| {
-            let mut record = self.record(index);
-            record.unused = match self.used[index].load(Relaxed) {
-                true => 0,
-                false => record.unused + 1,
-            };
-            record
-        });
-        let old = old.filter(|record| record.unused <= UNUSED_MAX);
+        let _saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in &mut records {
+            record.used_ns = self.now_ns;
+        }
+        let there = read(&self.path).unwrap_or_default();
+        for bytes in there.chunks_exact(RECORD_BYTES) {
+            let mut record = Record::decode(bytes);
+            let index = self.find(record.device, record.inode);
+            if index.is_some_and(|index| self.used[index].load(Relaxed)) {
+                record.used_ns = self.now_ns;
+            }
+            if self.now_ns.saturating_sub(record.used_ns) <= KEPT_NS {
+                records.push(record);
+            }
+        }
         // Sorting keeps the order of equals: a new record stands before an old one.
-        let mut records: Vec<Record> = new.into_iter().chain(old).collect();
         records.sort_by_key(|record| (record.device, record.inode));
         records.dedup_by_key(|record| (record.device, record.inode));
         if let Some(parent) = self.path.parent() {
             std::fs::create_dir_all(parent)?;
         }
         atomic::write_unsynced(&self.path, &encode(&records))
+    }
+
+    /// Says whether a record was of use whose time of use is worth writing.
+    fn has_old_use(&self) -> bool {
+        let used = self.used.iter().enumerate();
+        let used = used.filter(|(_, used)| used.load(Relaxed));
+        used.map(|(index, _)| self.record(index).used_ns)
+            .any(|used_ns| self.now_ns.saturating_sub(used_ns) > DAY_NS)
     }
 
     /// Says whether an edit after now would show in the times of a file.
@@ -177,7 +196,7 @@ impl Record {
             size: entry.size,
             mtime_ns: entry.mtime_ns,
             ctime_ns: entry.ctime_ns,
-            unused: 0,
+            used_ns: 0,
             hash,
         }
     }
@@ -185,7 +204,7 @@ impl Record {
     fn describes(&self, entry: &Entry) -> bool {
         *self
             == Self {
-                unused: self.unused,
+                used_ns: self.used_ns,
                 ..Self::new(entry, self.hash)
             }
     }
@@ -194,10 +213,9 @@ impl Record {
         for number in [self.device, self.inode, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for time in [self.mtime_ns, self.ctime_ns] {
+        for time in [self.mtime_ns, self.ctime_ns, self.used_ns] {
             bytes.extend_from_slice(&time.to_le_bytes());
         }
-        bytes.extend_from_slice(&self.unused.to_le_bytes());
         bytes.extend_from_slice(&self.hash);
     }
 
@@ -212,7 +230,7 @@ impl Record {
             size: field(2),
             mtime_ns: field(3).cast_signed(),
             ctime_ns: field(4).cast_signed(),
-            unused: field(5),
+            used_ns: field(5).cast_signed(),
             hash,
         }
     }
@@ -262,3 +280,6 @@ fn number(bytes: &[u8]) -> u64 {
     number.copy_from_slice(bytes);
     u64::from_le_bytes(number)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copy;
+#[path = "../support/copy_case.rs"]
+mod copy_case;
 mod export_push;
 mod registry;
 mod registry_real;

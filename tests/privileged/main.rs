@@ -11,10 +11,13 @@ mod tarball;
 #[path = "../support/tree.rs"]
 mod tree;
 
+#[path = "../support/copy_case.rs"]
+mod copy_case;
 mod executor;
 mod executor_network;
 mod executor_security;
 mod hostile;
+mod file_op;
 mod sandbox;
 mod snapshot;
 

@@ -181,7 +181,10 @@ impl Plan {
                 }
             }
         }
-        indices.into_iter().map(|index| self.place(index, op)).collect()
+        indices
+            .into_iter()
+            .map(|index| self.place(index, op))
+            .collect()
     }
 
     fn place(&self, index: i64, op: &pb::FileOp) -> Result<Place, FileOpError> {
@@ -289,12 +292,11 @@ impl Run<'_> {
 
     fn open(&self, below: Vec<LayerId>) -> Result<Open, FileOpError> {
         let active = self.context.snapshotter.prepare(&below)?;
-        let (view, layer) = (active.mounted()?, active.upper());
+        let (view, layer) = (active.mounted()?.to_owned(), active.upper().to_owned());
         let target = match view == layer {
-            true => Target::directory(view),
-            false => Target::merged(view, layer),
+            true => Target::directory(&view),
+            false => Target::merged(&view, &layer),
         };
-        let view = view.to_owned();
         Ok(Open {
             target: target.map_err(FileOpError::io("open", "/"))?,
             active,
@@ -356,12 +358,17 @@ impl Run<'_> {
         action: &pb::FileAction,
         open: &Open,
     ) -> Result<Option<(u32, u32)>, FileOpError> {
-        let accounts = |index| match index == action.input {
-            true => Ok(Accounts {
+        let accounts = |named: &pb::NamedUserOpt| match named.input {
+            // As with BuildKit; whoever copies onto nothing has to give numbers.
+            -1 => Err(invalid(format!(
+                "the owner {:?} cannot be looked up without an image: use a number",
+                named.name
+            ))),
+            index if index == action.input => Ok(Accounts {
                 root: open.target.view().clone(),
                 _readable: None,
             }),
-            false => self.accounts(index),
+            index => self.accounts(index),
         };
         let mut unknown = Vec::new();
         let Some(wanted) = key::owner(action) else {
@@ -370,22 +377,18 @@ impl Run<'_> {
         let mut found = (0, 0);
         match wanted.user.as_ref().and_then(|user| user.user.as_ref()) {
             Some(User::ById(id)) => found = (*id, *id),
-            Some(User::ByName(name)) => {
-                match owner::user(&accounts(name.input)?.root, &name.name)? {
-                    Some(user) => found = user,
-                    None => unknown.push(("user", &name.name)),
-                }
-            }
+            Some(User::ByName(name)) => match owner::user(&accounts(name)?.root, &name.name)? {
+                Some(user) => found = user,
+                None => unknown.push(("user", &name.name)),
+            },
             None => {}
         }
         match wanted.group.as_ref().and_then(|group| group.user.as_ref()) {
             Some(User::ById(id)) => found.1 = *id,
-            Some(User::ByName(name)) => {
-                match owner::group(&accounts(name.input)?.root, &name.name)? {
-                    Some(group) => found.1 = group,
-                    None => unknown.push(("group", &name.name)),
-                }
-            }
+            Some(User::ByName(name)) => match owner::group(&accounts(name)?.root, &name.name)? {
+                Some(group) => found.1 = group,
+                None => unknown.push(("group", &name.name)),
+            },
             None => {}
         }
         for (kind, name) in unknown {
@@ -403,9 +406,6 @@ impl Run<'_> {
 
     /// Opens another file system whose accounts are asked.
     fn accounts(&self, index: i64) -> Result<Accounts, FileOpError> {
-        if self.plan.place(index, self.op)? == Place::Nothing {
-            return Err(invalid("an owner's name without accounts"));
-        }
         let readable = self.readable(index)?;
         let dir = match &readable.origin {
             Origin::Tree(tree) => tree.dir(),
@@ -441,7 +441,8 @@ fn outputs(op: &pb::FileOp) -> Result<Vec<usize>, FileOpError> {
     outputs.sort_unstable();
     for (expected, (output, _)) in (0_i64..).zip(&outputs) {
         if *output != expected {
-            return Err(invalid(format!("output {expected} is missing or output {output} is there twice")));
+            let reason = format!("outputs are not numbered from 0, each once: {output}");
+            return Err(invalid(reason));
         }
     }
     if outputs.is_empty() {
@@ -453,3 +454,6 @@ fn outputs(op: &pb::FileOp) -> Result<Vec<usize>, FileOpError> {
 fn invalid(reason: impl Into<String>) -> FileOpError {
     FileOpError::Invalid(reason.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,8 @@ pub use target::{Attributes, Target};
 
 use crate::llb::pb;
 use crate::llb::pb::file_action::Action;
-use crate::session::tree::Origin;
+use crate::session::tree::{CopySource, Origin};
+use crate::sys::metadata::FileKind;
 use copy::CopyPlan;
 
 /// One action with everything it needs to run on a file system.
@@ -65,6 +66,39 @@ pub fn apply(step: &Step<'_>, target: &Target, view: &Path) -> Result<(), FileOp
         Action::Symlink(action) => simple::make_link(target, action, step.owner),
         Action::Rm(action) => simple::remove(target, view, action),
     }
+}
+
+/// Copies what stands at `path` in the tree at `view` into the directory at `folder`, which
+/// takes its owner and bits.
+pub fn copy_tree(view: &Path, path: &str, folder: &Path) -> Result<(), FileOpError> {
+    let source = CopySource {
+        path,
+        follow_links: true,
+        contents_only: true,
+        ..CopySource::default()
+    };
+    let selection = Origin::Directory(view.to_owned()).select(&source)?;
+    let target = Target::directory(folder).map_err(FileOpError::io("open", folder))?;
+    let plan = CopyPlan {
+        destination: "/",
+        attributes: Attributes::default(),
+        make_parents: true,
+        replace: false,
+        cancel: &CancellationToken::new(),
+    };
+    copy::copy(&selection, &target, &plan)?;
+    for part in selection
+        .parts
+        .iter()
+        .filter(|part| part.kind() == FileKind::Directory)
+    {
+        let entry = &part.tree.entries()[part.top];
+        let root = Path::new("");
+        let set = target.view().set_owner(root, entry.uid, entry.gid);
+        let set = set.and_then(|()| target.view().set_mode(root, entry.mode));
+        set.map_err(FileOpError::io("change", folder))?;
+    }
+    Ok(())
 }
 
 fn copy_action(
@@ -97,6 +131,3 @@ fn copy_action(
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,7 +7,7 @@ use super::FileOpError;
 use crate::sys::root::{self, Root};
 
 /// Most bytes an account file may have.
-pub const ACCOUNTS_BYTES_MAX: u64 = 10 << 20;
+const ACCOUNTS_BYTES_MAX: u64 = 10 << 20;
 
 /// An entry of `/etc/passwd` or `/etc/group`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Runs the cases in `tests/fixtures/copy`, each from a walked folder and from a directory.
+//! The cases in `tests/fixtures/copy`: trees and actions as text.
 //!
 //! `tree.txt` holds two trees, `[source]` and `[target]`; `actions.json` what is done;
 //! `result.txt` the target afterwards, or the error. A line of a tree is
@@ -19,15 +19,12 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use cooper::llb::pb;
+use cooper::llb::pb::file_action::Action;
+use cooper::sys::metadata::Timestamp;
+use cooper::sys::root::Root;
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
-
-use super::*;
-use crate::session::tree::Tree;
-use crate::sys::metadata::Timestamp;
-use crate::sys::root::Root;
 
 const SOURCE_TIME: i64 = 1_000_000_000;
 const TARGET_TIME: i64 = 1_100_000_000;
@@ -158,60 +155,72 @@ impl Written {
     }
 }
 
-#[test]
-fn copies_as_the_fixtures_say() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/copy");
-    let mut count = 0;
-    for entry in fs::read_dir(&fixtures).unwrap() {
-        let case = entry.unwrap().path();
-        if option_env!("UPDATE_EXPECT").is_some() {
-            fs::write(case.join("result.txt"), run(&case, true)).unwrap();
-        }
-        let name = case.file_name().unwrap().to_string_lossy();
-        let expected = fs::read_to_string(case.join("result.txt"));
-        let expected = expected.expect("every case has a result.txt");
-        for walked in [true, false] {
-            assert_eq!(
-                run(&case, walked),
-                expected,
-                "{name}, from a walked folder: {walked}"
-            );
-        }
-        count += 1;
-    }
-    assert!(count >= 40, "{count} cases");
+/// One case, read.
+pub struct Case {
+    /// Its folder.
+    pub path: PathBuf,
+    before: String,
+    after: String,
+    /// What is done.
+    pub actions: Vec<Action>,
 }
 
-fn run(case: &Path, walked: bool) -> String {
-    let temp = tempfile::tempdir().unwrap();
-    let (source, target) = (temp.path().join("source"), temp.path().join("target"));
-    let tree = fs::read_to_string(case.join("tree.txt")).unwrap();
-    let (before, after) = tree.split_once("[target]\n").unwrap();
-    make_tree(
-        &source,
-        before.trim_start_matches("[source]\n"),
-        SOURCE_TIME,
-    );
-    make_tree(&target, after, TARGET_TIME);
-    let origin = match walked {
-        true => Origin::Tree(Arc::new(Tree::walk_below(&source, b"", None).unwrap())),
-        false => Origin::Directory(source),
-    };
-    let actions = fs::read_to_string(case.join("actions.json")).unwrap();
-    let actions: Vec<Written> = serde_json::from_str(&actions).unwrap();
-    for action in actions {
-        let step = Step {
-            action: &action.into_action(),
-            source: Some(&origin),
-            owner: None,
-            cancel: &CancellationToken::new(),
-        };
-        if let Err(error) = apply(&step, &Target::directory(&target).unwrap(), &target) {
-            return format!("error: {error}\n");
+impl Case {
+    /// Reads all cases.
+    pub fn all() -> Vec<Self> {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/copy");
+        let entries = fs::read_dir(&fixtures).unwrap();
+        let mut cases: Vec<Self> = entries
+            .map(|entry| Self::read(entry.unwrap().path()))
+            .collect();
+        cases.sort_by(|a, b| a.path.cmp(&b.path));
+        cases
+    }
+
+    fn read(path: PathBuf) -> Self {
+        let tree = fs::read_to_string(path.join("tree.txt")).unwrap();
+        let (before, after) = tree.split_once("[target]\n").unwrap();
+        let actions = fs::read_to_string(path.join("actions.json")).unwrap();
+        let actions: Vec<Written> = serde_json::from_str(&actions).unwrap();
+        Self {
+            before: before.trim_start_matches("[source]\n").to_owned(),
+            after: after.to_owned(),
+            actions: actions.into_iter().map(Written::into_action).collect(),
+            path,
         }
     }
+
+    /// Makes both trees below `folder`: `source` and `target`.
+    pub fn make_trees(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let (source, target) = (folder.join("source"), folder.join("target"));
+        make_tree(&source, &self.before, SOURCE_TIME);
+        make_tree(&target, &self.after, TARGET_TIME);
+        (source, target)
+    }
+
+    /// Compares a result with what the case expects; `UPDATE_EXPECT=1` writes it instead.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests are steered by the environment"
+    )]
+    pub fn check(&self, how: &str, result: &str) {
+        let path = self.path.join("result.txt");
+        if std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
+            return fs::write(path, result).unwrap();
+        }
+        let expected = fs::read_to_string(&path).expect("every case has a result.txt");
+        let name = self.path.file_name().unwrap().to_string_lossy();
+        assert_eq!(result, expected, "{name}, {how}");
+    }
+}
+
+/// Writes what a tree holds, or the error there was, as a case has it.
+pub fn shown(tree: Result<&Path, String>) -> String {
     let mut lines = Vec::new();
-    list(&target, &target, &mut lines);
+    match tree {
+        Ok(tree) => list(tree, tree, &mut lines),
+        Err(error) => lines.push(format!("error: {error}")),
+    }
     lines.join("\n") + "\n"
 }
 
