@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
@@ -12,7 +13,6 @@ use super::request::{
     BuildOutcome, BuildRequest, BuiltImage, CacheSummary, HostAddress, NetworkMode, NoCache,
 };
 use super::resolver::Resolver;
-use super::Engine;
 use crate::executor::Resources;
 use crate::exporter::{ExportRequest, Exporter, OutputSpec};
 use crate::frontend::{self, FrontendOptions, Lowered, Network};
@@ -44,7 +44,10 @@ impl Engine {
         let inputs = Inputs::open(self, &mut request, &progress)?;
         let client = self.registry(&session, push_is_insecure(&request));
         let images = Images::new(client.clone(), self.content.clone());
-        let resolver = Resolver { images: images.clone(), progress: progress.clone() };
+        let resolver = Resolver {
+            images: images.clone(),
+            progress: progress.clone(),
+        };
         let lowered = tokio::select! {
             lowered = self.lower(&request, &inputs, &resolver) => lowered?,
             () = cancel.cancelled() => return Err(EngineError::cancelled()),
@@ -73,18 +76,29 @@ impl Engine {
             shm_size_bytes: request.limits.shm_size_bytes.unwrap_or(0),
             resources: resources(&request),
             image_steps: image_steps(&lowered.definition)?,
-            compression: outputs.iter().find_map(OutputSpec::image_options).map(|o| o.compression),
+            compression: outputs
+                .iter()
+                .find_map(OutputSpec::image_options)
+                .map(|o| o.compression),
             now_ns: clock::now_ns,
         }));
-        let solved = self.solve(&request, &inputs, &lowered, worker, &progress, &cancel).await?;
+        let solved = self
+            .solve(&request, &inputs, &lowered, worker, &progress, &cancel)
+            .await?;
         let stack = match &solved.output {
             Some(OpOutput::Stack(stack)) => stack.clone(),
             None => Vec::new(),
             Some(OpOutput::Tree(_)) => {
-                return Err(EngineError::new(ErrorKind::Internal, "the result is a local folder"));
+                return Err(EngineError::new(
+                    ErrorKind::Internal,
+                    "the result is a local folder",
+                ));
             }
         };
-        layers.unpack_all(&stack, &progress, &cancel).await.map_err(EngineError::from_op)?;
+        layers
+            .unpack_all(&stack, &progress, &cancel)
+            .await
+            .map_err(EngineError::from_op)?;
         let platform = platform_of(&request, &lowered);
         let exporter = Exporter::new(self.content.clone(), self.snapshots.clone(), client);
         let export = ExportRequest {
@@ -121,7 +135,10 @@ impl Engine {
     ) -> Result<Definition, EngineError> {
         let inputs = Inputs::open(self, &mut request, progress)?;
         let images = Images::new(self.registry(session, false), self.content.clone());
-        let resolver = Resolver { images, progress: progress.clone() };
+        let resolver = Resolver {
+            images,
+            progress: progress.clone(),
+        };
         tokio::select! {
             lowered = self.lower(&request, &inputs, &resolver) => Ok(lowered?.definition),
             () = cancel.cancelled() => Err(EngineError::cancelled()),
@@ -149,10 +166,12 @@ impl Engine {
         resolver: &Resolver,
     ) -> Result<Lowered, EngineError> {
         let options = frontend_options(request, inputs)?;
-        frontend::lower(&inputs.text, &options, resolver).await.map_err(|error| {
-            let source = frontend::diagnostic::Source::new(&inputs.filename, &inputs.text);
-            EngineError::from_frontend(error, &source)
-        })
+        frontend::lower(&inputs.text, &options, resolver)
+            .await
+            .map_err(|error| {
+                let source = frontend::diagnostic::Source::new(&inputs.filename, &inputs.text);
+                EngineError::from_frontend(error, &source)
+            })
     }
 
     async fn solve(
@@ -169,9 +188,16 @@ impl Engine {
         if let Some(most) = self.options.parallelism_max {
             options.max_parallelism = most;
         }
-        let folder = inputs.folders.get("context").map(|path| path.display().to_string());
+        let folder = inputs
+            .folders
+            .get("context")
+            .map(|path| path.display().to_string());
         let target = request.target.as_deref().unwrap_or_default();
-        options.scope = format!("{}\0{}\0{target}", folder.unwrap_or_default(), inputs.filename);
+        options.scope = format!(
+            "{}\0{}\0{target}",
+            folder.unwrap_or_default(),
+            inputs.filename
+        );
         let (progress, cancel) = (progress.clone(), cancel.clone());
         let definition = &lowered.definition;
         let solved =
@@ -255,9 +281,7 @@ fn resources(request: &BuildRequest) -> Resources {
 }
 
 fn push_is_insecure(request: &BuildRequest) -> bool {
-    let insecure = |output: &OutputSpec| {
-        matches!(output, OutputSpec::Image { push: Some(push), .. } if push.insecure)
-    };
+    let insecure = |output: &OutputSpec| matches!(output, OutputSpec::Image { push: Some(push), .. } if push.insecure);
     request.outputs.iter().any(insecure)
 }
 
@@ -273,9 +297,14 @@ fn image_steps(definition: &Definition) -> Result<HashSet<VertexDigest>, EngineE
     let loaded = definition.load().map_err(|error| {
         EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
     })?;
-    let Some(result) = &loaded.result else { return Ok(HashSet::new()) };
+    let Some(result) = &loaded.result else {
+        return Ok(HashSet::new());
+    };
     let chain = keys::base_chain(&loaded.vertices, result);
-    Ok(chain.into_iter().map(|vertex| vertex.digest.clone()).collect())
+    Ok(chain
+        .into_iter()
+        .map(|vertex| vertex.digest.clone())
+        .collect())
 }
 
 /// Refuses a definition that needs rights which were not granted.
@@ -285,7 +314,9 @@ fn check_rights(definition: &Definition, request: &BuildRequest) -> Result<(), E
         EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
     })?;
     for vertex in &loaded.vertices {
-        let pb::op::Op::Exec(exec) = &vertex.op else { continue };
+        let pb::op::Op::Exec(exec) = &vertex.op else {
+            continue;
+        };
         let host = exec.network == pb::NetMode::Host as i32;
         let insecure = exec.security != pb::SecurityMode::Sandbox as i32;
         let missing = if host && request.network != NetworkMode::Host && !granted(NETWORK_HOST) {

@@ -64,7 +64,14 @@ impl Engine {
             ..ExecutorOptions::new(root.join("executor"))
         })?;
         let executor = Arc::new(executor);
-        Ok(Self { content, snapshots, cache, executor, lease, options })
+        Ok(Self {
+            content,
+            snapshots,
+            cache,
+            executor,
+            lease,
+            options,
+        })
     }
 
     /// Returns the folder of the store.

@@ -19,19 +19,38 @@ impl Bundle {
         let layout = env.path("layout");
         let output = format!("type=oci,tar=false,dest={}", layout.display());
         let _ = fs::remove_dir_all(&layout);
-        env.ok(&["save", "--format", "oci-dir", "-o", layout.to_str().unwrap(), image]);
+        env.ok(&[
+            "save",
+            "--format",
+            "oci-dir",
+            "-o",
+            layout.to_str().unwrap(),
+            image,
+        ]);
         assert!(layout.join("oci-layout").exists(), "{output}");
         let dir = env.path("bundle");
         let _ = fs::remove_dir_all(&dir);
         let tag = image.rsplit_once(':').map_or("latest", |(_, tag)| tag);
         tool(
             "umoci",
-            &["unpack", "--image", &format!("{}:{tag}", layout.display()), dir.to_str().unwrap()],
+            &[
+                "unpack",
+                "--image",
+                &format!("{}:{tag}", layout.display()),
+                dir.to_str().unwrap(),
+            ],
         );
         let config = dir.join("config.json");
         let text = fs::read_to_string(&config).unwrap();
-        fs::write(&config, text.replace("\"terminal\": true", "\"terminal\": false")).unwrap();
-        Self { dir, id: format!("cooper-test-{}-{image}", std::process::id()).replace([':', '/'], "-") }
+        fs::write(
+            &config,
+            text.replace("\"terminal\": true", "\"terminal\": false"),
+        )
+        .unwrap();
+        Self {
+            dir,
+            id: format!("cooper-test-{}-{image}", std::process::id()).replace([':', '/'], "-"),
+        }
     }
 
     /// Returns the unpacked root file system.
@@ -54,7 +73,9 @@ impl Bundle {
         let bundle = self.dir.to_str().unwrap();
         let runc = which("runc").unwrap();
         let mut command = Command::new(runc);
-        command.args(["run", "--bundle", bundle, &self.id]).stdin(Stdio::null());
+        command
+            .args(["run", "--bundle", bundle, &self.id])
+            .stdin(Stdio::null());
         String::from_utf8_lossy(&run(&mut command).stdout).into_owned()
     }
 
@@ -67,7 +88,10 @@ impl Bundle {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Running { bundle: self, child }
+        Running {
+            bundle: self,
+            child,
+        }
     }
 }
 
@@ -83,8 +107,12 @@ impl Running<'_> {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let mut command = Command::new(which("runc").unwrap());
-            let output =
-                command.arg("exec").arg(&self.bundle.id).args(args).stdin(Stdio::null()).output();
+            let output = command
+                .arg("exec")
+                .arg(&self.bundle.id)
+                .args(args)
+                .stdin(Stdio::null())
+                .output();
             let output = output.unwrap();
             if output.status.success() {
                 return String::from_utf8_lossy(&output.stdout).into_owned();
@@ -110,7 +138,14 @@ impl Drop for Running<'_> {
 pub fn accepted_by_all(env: &TestEnv, image: &str) {
     let archive = env.path("image.oci.tar");
     let _ = fs::remove_file(&archive);
-    env.ok(&["save", "--format", "oci", "-o", archive.to_str().unwrap(), image]);
+    env.ok(&[
+        "save",
+        "--format",
+        "oci",
+        "-o",
+        archive.to_str().unwrap(),
+        image,
+    ]);
     let archive = format!("oci-archive:{}", archive.display());
     let inspected = tool("skopeo", &["inspect", &archive]);
     assert!(inspected.contains("\"Digest\": \"sha256:"), "{inspected}");
@@ -118,13 +153,26 @@ pub fn accepted_by_all(env: &TestEnv, image: &str) {
     tool("skopeo", &["--insecure-policy", "copy", &archive, &copy]);
     let storage = env.path("containers");
     let storage = storage.to_str().unwrap();
-    let vfs = ["--root", storage, "--runroot", storage, "--storage-driver", "vfs"];
-    tool("buildah", &[&vfs[..], &["pull", "--policy", "always", &archive]].concat());
+    let vfs = [
+        "--root",
+        storage,
+        "--runroot",
+        storage,
+        "--storage-driver",
+        "vfs",
+    ];
+    tool(
+        "buildah",
+        &[&vfs[..], &["pull", "--policy", "always", &archive]].concat(),
+    );
     let docker_archive = env.path("image.docker.tar");
     let _ = fs::remove_file(&docker_archive);
     env.ok(&["save", "-o", docker_archive.to_str().unwrap(), image]);
     let docker_archive = docker_archive.to_str().unwrap();
-    let loaded = tool("podman", &[&vfs[..], &["load", "-i", docker_archive]].concat());
+    let loaded = tool(
+        "podman",
+        &[&vfs[..], &["load", "-i", docker_archive]].concat(),
+    );
     assert!(loaded.contains("Loaded image"), "{loaded}");
 }
 
@@ -149,9 +197,18 @@ impl Dockerd {
             .stderr(log)
             .spawn()
             .unwrap();
-        let daemon = Self { child, dir: dir.to_owned() };
+        let daemon = Self {
+            child,
+            dir: dir.to_owned(),
+        };
         let end = Instant::now() + Duration::from_secs(40);
-        while !daemon.command(&["version"]).output().unwrap().status.success() {
+        while !daemon
+            .command(&["version"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
             let log = fs::read_to_string(dir.join("log")).unwrap();
             assert!(Instant::now() < end, "dockerd does not answer\n{log}");
             std::thread::sleep(Duration::from_millis(200));
@@ -161,7 +218,10 @@ impl Dockerd {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/docker");
-        command.arg("--host").arg(format!("unix://{}/sock", self.dir.display())).args(args);
+        command
+            .arg("--host")
+            .arg(format!("unix://{}/sock", self.dir.display()))
+            .args(args);
         command
     }
 
@@ -198,7 +258,10 @@ impl Registry {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("htpasswd");
         fs::write(&file, line.stdout).unwrap();
-        let auth = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", file.display());
+        let auth = format!(
+            "auth:\n  htpasswd: {{realm: test, path: {}}}\n",
+            file.display()
+        );
         let registry = Self::start_with(&auth);
         // The registry reads the file once, at its start.
         drop(dir);
@@ -207,7 +270,11 @@ impl Registry {
 
     fn start_with(auth: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let config = dir.path().join("config.yml");
         let storage = dir.path().join("data");
         let text = format!(

@@ -22,7 +22,10 @@ pub fn ready() -> bool {
             .map(|tool| (*tool).to_owned())
     };
     let Some(missing) = missing else { return true };
-    assert!(std::env::var_os("REQUIRE_ROOT").is_none(), "whole builds need {missing}");
+    assert!(
+        std::env::var_os("REQUIRE_ROOT").is_none(),
+        "whole builds need {missing}"
+    );
     eprintln!("skipped: whole builds need {missing}");
     false
 }
@@ -31,7 +34,9 @@ pub fn ready() -> bool {
 pub fn which(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let with_sbin = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    with_sbin.map(|dir: PathBuf| dir.join(tool)).find(|file| file.is_file())
+    with_sbin
+        .map(|dir: PathBuf| dir.join(tool))
+        .find(|file| file.is_file())
 }
 
 /// Returns the folder that outlives one run: base images are made once.
@@ -63,7 +68,10 @@ pub fn shared_store() -> &'static Path {
             dir = dir.display(),
             cooper = env!("CARGO_BIN_EXE_cooper"),
         );
-        run(Command::new("bash").arg("-c").arg(script).current_dir(env!("CARGO_MANIFEST_DIR")));
+        run(Command::new("bash")
+            .arg("-c")
+            .arg(script)
+            .current_dir(env!("CARGO_MANIFEST_DIR")));
         store
     })
 }
@@ -71,16 +79,25 @@ pub fn shared_store() -> &'static Path {
 impl TestEnv {
     /// Uses the shared store, in which base images and earlier results are cached.
     pub fn shared() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), store: shared_store().to_owned() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            store: shared_store().to_owned(),
+        }
     }
 
     /// Uses a store of its own that holds `busybox` and nothing else.
     pub fn fresh() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("busybox.tar");
-        let shared = Self { dir: tempfile::tempdir().unwrap(), store: shared_store().to_owned() };
+        let shared = Self {
+            dir: tempfile::tempdir().unwrap(),
+            store: shared_store().to_owned(),
+        };
         shared.ok(&["save", "-o", archive.to_str().unwrap(), "busybox"]);
-        let env = Self { store: dir.path().join("store"), dir };
+        let env = Self {
+            store: dir.path().join("store"),
+            dir,
+        };
         env.ok(&["load", "-i", archive.to_str().unwrap()]);
         env
     }
@@ -105,7 +122,9 @@ impl TestEnv {
 
     /// Copies an example to the test's folder and returns where it is.
     pub fn example(&self, name: &str) -> PathBuf {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("examples")
+            .join(name);
         let to = self.path(name);
         run(Command::new("cp").arg("-r").arg(from).arg(&to));
         to
@@ -114,8 +133,14 @@ impl TestEnv {
     /// Prepares a call of the binary on this store.
     pub fn cooper(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
-        command.arg("--root").arg(&self.store).args(args).current_dir(self.dir.path());
-        command.env_remove("BUILDKIT_PROGRESS").stdin(std::process::Stdio::null());
+        command
+            .arg("--root")
+            .arg(&self.store)
+            .args(args)
+            .current_dir(self.dir.path());
+        command
+            .env_remove("BUILDKIT_PROGRESS")
+            .stdin(std::process::Stdio::null());
         command
     }
 
@@ -130,14 +155,20 @@ impl TestEnv {
     pub fn fails(&self, code: i32, args: &[&str]) -> String {
         let output = self.cooper(args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "cooper {args:?}\n{stderr}");
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "cooper {args:?}\n{stderr}"
+        );
         stderr
     }
 }
 
 /// Runs a command and expects success.
 pub fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?} ended with {}\n{}\n{}",

@@ -16,8 +16,8 @@ mod copy_case;
 mod executor;
 mod executor_network;
 mod executor_security;
-mod hostile;
 mod file_op;
+mod hostile;
 mod sandbox;
 mod snapshot;
 

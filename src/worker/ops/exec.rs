@@ -47,7 +47,10 @@ impl ExecRun<'_> {
     /// Runs the process and commits what it wrote.
     pub(super) async fn run(self) -> Result<Vec<OpOutput>, OpError> {
         for input in self.inputs {
-            self.options().layers.unpack(input.layers(), self.context).await?;
+            self.options()
+                .layers
+                .unpack(input.layers(), self.context)
+                .await?;
         }
         let mut held = Held::default();
         // Waiting for a locked cache folder may take long: other tasks must go on.
@@ -82,7 +85,11 @@ impl ExecRun<'_> {
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpError> {
-        let meta = self.exec.meta.as_ref().ok_or_else(|| invalid("an exec op has no meta"))?;
+        let meta = self
+            .exec
+            .meta
+            .as_ref()
+            .ok_or_else(|| invalid("an exec op has no meta"))?;
         if meta.args.is_empty() {
             return Err(invalid("an exec op has no arguments"));
         }
@@ -171,45 +178,77 @@ impl ExecRun<'_> {
             Ok(pb::MountType::Bind) => Some(self.bind(mount, held)?),
             Ok(pb::MountType::Tmpfs) => {
                 let size = mount.tmpfs_opt.as_ref().map_or(0, |options| options.size);
-                Some(MountKind::Tmpfs { size_bytes: u64::try_from(size).unwrap_or(0) })
+                Some(MountKind::Tmpfs {
+                    size_bytes: u64::try_from(size).unwrap_or(0),
+                })
             }
             Ok(pb::MountType::Cache) => Some(self.cache(mount, held)?),
             Ok(pb::MountType::Secret) => self.secret(mount)?,
             Ok(pb::MountType::Ssh) => self.ssh(mount, held)?,
             Err(_) => return Err(invalid("unknown mount type")),
         };
-        Ok(kind.map(|kind| ProcessMount { target: mount.dest.clone(), kind }))
+        Ok(kind.map(|kind| ProcessMount {
+            target: mount.dest.clone(),
+            kind,
+        }))
     }
 
     fn bind(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
         let selector = mount.selector.clone();
-        let input = usize::try_from(mount.input).ok().and_then(|index| self.inputs.get(index));
+        let input = usize::try_from(mount.input)
+            .ok()
+            .and_then(|index| self.inputs.get(index));
         if let Some(OpOutput::Tree(tree)) = input {
             let source = tree.dir().to_owned();
             return Ok(match mount.readonly {
-                true => MountKind::Bind { source, selector, readonly: true },
-                false => MountKind::DiscardedWrites { lower: vec![source], selector },
+                true => MountKind::Bind {
+                    source,
+                    selector,
+                    readonly: true,
+                },
+                false => MountKind::DiscardedWrites {
+                    lower: vec![source],
+                    selector,
+                },
             });
         }
         if !mount.readonly && mount.output >= 0 {
             let (active, _) = self.prepare(mount)?;
             let source = active.1.mounted().map_err(failed)?.to_owned();
             held.active.push(active);
-            return Ok(MountKind::Bind { source, selector, readonly: false });
+            return Ok(MountKind::Bind {
+                source,
+                selector,
+                readonly: false,
+            });
         }
-        let view = self.options().snapshots.view(stack(self.inputs, mount.input)?);
+        let view = self
+            .options()
+            .snapshots
+            .view(stack(self.inputs, mount.input)?);
         let view = view.map_err(failed)?;
         let source = view.path().to_owned();
         held.views.push(view);
         Ok(match mount.readonly {
-            true => MountKind::Bind { source, selector, readonly: true },
-            false => MountKind::DiscardedWrites { lower: vec![source], selector },
+            true => MountKind::Bind {
+                source,
+                selector,
+                readonly: true,
+            },
+            false => MountKind::DiscardedWrites {
+                lower: vec![source],
+                selector,
+            },
         })
     }
 
     fn cache(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
         let options = mount.cache_opt.clone().unwrap_or_default();
-        let id = if options.id.is_empty() { &mount.dest } else { &options.id };
+        let id = if options.id.is_empty() {
+            &mount.dest
+        } else {
+            &options.id
+        };
         let sharing = pb::CacheSharingOpt::try_from(options.sharing)
             .map_err(|_| invalid("unknown sharing of a cache mount"))?;
         let layers = stack(self.inputs, mount.input)?;
@@ -227,21 +266,24 @@ impl ExecRun<'_> {
             })?;
         let source = cache.path.clone();
         held.caches.push(cache);
-        Ok(MountKind::Bind { source, selector: String::new(), readonly: mount.readonly })
+        Ok(MountKind::Bind {
+            source,
+            selector: String::new(),
+            readonly: mount.readonly,
+        })
     }
 
     /// Makes the folder of a cache mount with what the mount's source holds.
-    fn make_cache_folder(
-        &self,
-        layers: &[LayerId],
-        selector: &str,
-        path: &Path,
-    ) -> io::Result<()> {
+    fn make_cache_folder(&self, layers: &[LayerId], selector: &str, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)?;
         if layers.is_empty() {
             return Ok(());
         }
-        let view = self.options().snapshots.view(layers).map_err(io::Error::other)?;
+        let view = self
+            .options()
+            .snapshots
+            .view(layers)
+            .map_err(io::Error::other)?;
         super::copy_tree(view.path(), selector, path, &self.context.cancel)
             .map_err(io::Error::other)
     }
@@ -262,7 +304,11 @@ impl ExecRun<'_> {
 
     fn ssh(&self, mount: &pb::Mount, held: &mut Held) -> Result<Option<MountKind>, OpError> {
         let options = mount.ssh_opt.clone().unwrap_or_default();
-        let id = if options.id.is_empty() { "default" } else { &options.id };
+        let id = if options.id.is_empty() {
+            "default"
+        } else {
+            &options.id
+        };
         let agents = &self.options().session.ssh;
         if !agents.contains(id) {
             return match options.optional {
@@ -271,11 +317,18 @@ impl ExecRun<'_> {
                     .hint(format!("give it with --ssh {id}"))),
             };
         }
-        let agent = agents.forward(id, &self.options().scratch).map_err(failed)?;
+        let agent = agents
+            .forward(id, &self.options().scratch)
+            .map_err(failed)?;
         let path = agent.socket().to_owned();
         held.agents.push(agent);
         let (mode, uid, gid) = (options.mode & 0o7777, options.uid, options.gid);
-        Ok(Some(MountKind::Socket { path, mode, uid, gid }))
+        Ok(Some(MountKind::Socket {
+            path,
+            mode,
+            uid,
+            gid,
+        }))
     }
 
     /// Turns an exit into success or the words people know from docker.
@@ -319,7 +372,12 @@ impl ExecRun<'_> {
             layers.push(active.commit(LayerInfo { created_ns }).map_err(failed)?);
             outputs.push((output, OpOutput::Stack(layers)));
         }
-        for mount in self.exec.mounts.iter().filter(|mount| mount.readonly && mount.output >= 0) {
+        for mount in self
+            .exec
+            .mounts
+            .iter()
+            .filter(|mount| mount.readonly && mount.output >= 0)
+        {
             if !outputs.iter().any(|(output, _)| *output == mount.output) {
                 let layers = stack(self.inputs, mount.input)?.to_vec();
                 outputs.push((mount.output, OpOutput::Stack(layers)));
@@ -331,8 +389,9 @@ impl ExecRun<'_> {
 }
 
 fn missing_secret(id: &str) -> OpError {
-    invalid(format!("secret {id}: not found"))
-        .hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
+    invalid(format!("secret {id}: not found")).hint(format!(
+        "give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+    ))
 }
 
 /// Names what a cache folder starts with.
@@ -344,7 +403,10 @@ fn origin_of(layers: &[LayerId], selector: &str) -> String {
 fn extra_hosts(meta: &pb::Meta) -> Result<Vec<(String, IpAddr)>, OpError> {
     let parse = |host: &pb::HostIp| match host.ip.parse() {
         Ok(ip) => Ok((host.host.clone(), ip)),
-        Err(_) => Err(invalid(format!("{:?} is not an address (host {})", host.ip, host.host))),
+        Err(_) => Err(invalid(format!(
+            "{:?} is not an address (host {})",
+            host.ip, host.host
+        ))),
     };
     meta.extra_hosts.iter().map(parse).collect()
 }
