@@ -23,7 +23,9 @@ fn own_address() -> Option<Ipv4Addr> {
 
 #[test]
 fn without_a_network_there_is_only_the_loopback_device() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh(
         "ls /sys/class/net; ping -c1 -W1 127.0.0.1 >/dev/null && echo up; wc -c < /etc/resolv.conf",
         |spec| spec.network = NetworkMode::None,
@@ -33,7 +35,9 @@ fn without_a_network_there_is_only_the_loopback_device() {
 
 #[test]
 fn the_hosts_network_is_the_hosts() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh("readlink /proc/self/ns/net", |spec| {
         spec.network = NetworkMode::Host;
     });
@@ -43,7 +47,9 @@ fn the_hosts_network_is_the_hosts() {
 
 #[test]
 fn a_container_reaches_the_host_and_the_next_one_gets_its_network() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let Some(address) = own_address() else {
         println!("SKIPPED: this machine has no address but the loopback device's");
         return;
@@ -70,13 +76,19 @@ fn a_container_reaches_the_host_and_the_next_one_gets_its_network() {
     // The kernel clears closed connections away a moment later.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let second = sandbox.sh(&script, |_| {});
-    assert_eq!(second.output(), first.output(), "the network was not used again");
+    assert_eq!(
+        second.output(),
+        first.output(),
+        "the network was not used again"
+    );
     server.join().unwrap();
 }
 
 #[test]
 fn containers_do_not_reach_each_other() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     runtime().block_on(async {
         let cancel = tokio_util::sync::CancellationToken::new();
         let server = sandbox.script(
@@ -105,7 +117,10 @@ fn containers_do_not_reach_each_other() {
             sandbox.start(&client, &cancel)
         );
         let output = both.1.output();
-        assert!(output.starts_with("10.") || output.starts_with("172."), "{output}");
+        assert!(
+            output.starts_with("10.") || output.starts_with("172."),
+            "{output}"
+        );
         assert!(output.ends_with("refused"), "{output}");
     });
 }
@@ -138,7 +153,10 @@ fn nothing_is_left_on_the_host() {
         second.warm_up(1);
         let ready = || {
             let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-            devices.lines().filter(|line| line.trim_start().starts_with("cpr")).count()
+            devices
+                .lines()
+                .filter(|line| line.trim_start().starts_with("cpr"))
+                .count()
         };
         wait_until("two networks", || ready() == 2);
         assert_eq!(forwarding(), "1");
@@ -151,7 +169,12 @@ fn nothing_is_left_on_the_host() {
         assert_eq!(files(&run_dir), ["lock"]);
 
         // A process that was killed: its lock is gone, its state is not.
-        let directory = std::fs::read_dir(&run_dir).unwrap().next().unwrap().unwrap().path();
+        let directory = std::fs::read_dir(&run_dir)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         let third = Executor::new(&options("three")).unwrap();
         third.warm_up(1);
         wait_until("a network", || ready() == 1);
@@ -161,7 +184,10 @@ fn nothing_is_left_on_the_host() {
         std::fs::write(FORWARDING, "1").unwrap();
         std::fs::write(directory.join("users/7"), "").unwrap();
         drop(Executor::new(&options("four")).unwrap());
-        assert_eq!((forwarding(), files(&run_dir)), ("0".to_owned(), vec!["lock".to_owned()]));
+        assert_eq!(
+            (forwarding(), files(&run_dir)),
+            ("0".to_owned(), vec!["lock".to_owned()])
+        );
     });
     worker.join().unwrap();
 }
@@ -172,7 +198,9 @@ fn forwarding() -> String {
 }
 
 fn rules() -> String {
-    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output();
+    let output = std::process::Command::new("nft")
+        .args(["list", "ruleset"])
+        .output();
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 

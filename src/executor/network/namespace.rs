@@ -133,7 +133,9 @@ fn has_no_sockets() -> io::Result<bool> {
 /// Reads the number of all sockets that programs hold; connections that only wait for late
 /// packets are not among them.
 fn count(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("sockets: used "))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("sockets: used "))?;
     line.trim().parse().ok()
 }
 
@@ -144,7 +146,10 @@ mod tests {
     #[test]
     fn sockets_are_counted() {
         for (text, expected) in [
-            ("sockets: used 0\nTCP: inuse 0 orphan 0 tw 3 alloc 5 mem 0\n", Some(0)),
+            (
+                "sockets: used 0\nTCP: inuse 0 orphan 0 tw 3 alloc 5 mem 0\n",
+                Some(0),
+            ),
             ("sockets: used 12\nTCP: inuse 0\n", Some(12)),
             ("TCP: inuse 0\n", None),
         ] {
