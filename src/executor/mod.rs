@@ -1,1 +1,46 @@
-//! placeholder
+//! Runs one process in a root file system, in a container of its own.
+//!
+//! [`Executor::run`] takes a [`ProcessSpec`] and returns an [`Exit`]. In reading order:
+//! [`spec`] (the vocabulary), [`run`] (one run from beginning to end), [`prepare`] (names in
+//! the host and in the image become descriptors and numbers), [`stubs`] (places to mount on,
+//! without a trace), [`user`], [`etc_files`], [`socket`]; [`slot`] and [`channel`] and
+//! [`order`] (the helper process, what it is told); [`step`] (the helper itself); [`cgroup`],
+//! [`network`] (what containers share with the machine).
+//!
+//! Invariants:
+//!
+//! - Nothing forks from this process: a helper is our own program started anew, and it is
+//!   pid 1 of the container. It reaps orphans, and when it ends the kernel kills the rest.
+//! - The helper is given descriptors, not paths of the host; places in the image are opened
+//!   inside the image and mounted on by descriptor.
+//! - When `run` returns, or its future is dropped, no process, mount, group or file of the
+//!   step is left, and the root holds what the process changed and nothing else.
+//!
+//! Deliberately absent: definitions, caches, what a Dockerfile is.
+
+mod cgroup;
+mod channel;
+mod error;
+mod etc_files;
+mod instance;
+mod network;
+mod order;
+mod prepare;
+mod run;
+mod slot;
+mod socket;
+mod spec;
+mod step;
+mod stubs;
+mod user;
+
+pub use crate::sys::isolate_mounts;
+pub use error::ExecutorError;
+pub use network::DEFAULT_RUN_DIR;
+pub use run::{Executor, ExecutorOptions};
+pub use spec::{
+    DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, Exit, MountKind,
+    NetworkMode, OomReport, ProcessMount, ProcessSpec, Resources, Ulimit,
+};
+pub use step::{is_step_invocation, step_main};
+pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};

@@ -56,6 +56,19 @@ impl Snapshotter {
         Ok(blob)
     }
 
+    /// Lists the blobs that are known to hold a layer, in whatever compression.
+    pub fn known_blobs(&self, id: &LayerId) -> Vec<Digest> {
+        let meta = self.read_meta(id).ok();
+        let pulled = meta.and_then(|meta| meta.blob).map(|blob| blob.digest);
+        let records = std::fs::read_dir(self.layer_path(id).join("blobs"));
+        let made = records.into_iter().flatten().flatten().filter_map(|entry| {
+            let bytes = std::fs::read(entry.path()).ok()?;
+            let blob: LayerBlob = serde_json::from_slice(&bytes).ok()?;
+            Some(blob.descriptor.digest)
+        });
+        pulled.into_iter().chain(made).collect()
+    }
+
     /// Finds a blob that need not be made.
     fn known_blob(
         &self,

@@ -39,10 +39,19 @@ pub fn overlay(lower: &[PathBuf], upper: Option<Upper<'_>>, target: &Path) -> io
     }
 }
 
-/// Makes an overlay that hangs nowhere: it lives as long as the descriptor.
+/// Makes an overlay that hangs nowhere yet; see [`overlay`] and [`super::detached`].
 pub fn overlay_detached(lower: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result<OwnedFd> {
     check_count(lower)?;
-    Ok(overlay_by_descriptor(lower, upper)?)
+    match overlay_by_descriptor(lower, upper) {
+        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
+            let place = tempfile::tempdir()?;
+            overlay_classic(lower, upper, place.path())?;
+            let mount = clone_tree(place.path());
+            unmount(place.path())?;
+            mount
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Mounts the tree at `source` on `target`, with mounts below it.

@@ -1,4 +1,4 @@
-//! Tests that need root: overlayfs, device nodes, owners, attributes.
+//! Tests that need root: containers, networks, overlayfs, device nodes, owners.
 //!
 //! Without root each prints why it did not run; with `REQUIRE_ROOT=1` that is a failure.
 
@@ -11,7 +11,14 @@ mod tarball;
 #[path = "../support/tree.rs"]
 mod tree;
 
+#[path = "../support/copy_case.rs"]
+mod copy_case;
+mod executor;
+mod executor_network;
+mod executor_security;
+mod file_op;
 mod hostile;
+mod sandbox;
 mod snapshot;
 
 /// Says whether this process may do what these tests need.

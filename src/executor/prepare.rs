@@ -1,0 +1,505 @@
+//! From a spec to what the helper needs: mounts as descriptors, ids instead of names.
+//!
+//! All that must be looked up in the host or in the image is looked up here, before anything
+//! of the container runs, so nothing can change in between.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::error::{ExecutorError, Tried};
+use super::etc_files;
+use super::order::{Devices, Mounted, Mounting, Network, Order};
+use super::socket::{Access, SocketProxy};
+use super::spec::{
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE_BYTES, MountKind, NetworkMode, ProcessMount, ProcessSpec,
+    Ulimit,
+};
+use super::stubs::{Place, StubMaker, Stubs};
+use super::user::{self, Identity};
+use crate::snapshot::RootMount;
+use crate::sys::detached::{self, MountAttrFlags};
+use crate::sys::metadata::Metadata;
+use crate::sys::root::Root;
+
+/// Longest name of a machine (`HOST_NAME_MAX`).
+const MAX_HOSTNAME: usize = 64;
+
+/// Directories that the kernel's own file systems are mounted on.
+const KERNEL_DIRECTORIES: [&str; 3] = ["proc", "sys", "dev"];
+
+/// A step ready to be handed over.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// What the helper is told.
+    pub(super) order: Order,
+    /// What it is given: the root, a network if it joins one, and the mounts.
+    descriptors: Vec<OwnedFd>,
+    /// What must be removed from the root afterwards.
+    pub(super) stubs: Stubs,
+    /// Sockets that live as long as the step.
+    sockets: Vec<SocketProxy>,
+}
+
+/// What the executor lends for the preparation of one step.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    /// Directory of this step alone, made when needed.
+    pub(super) scratch: &'a Path,
+    /// How devices are kept from the container.
+    pub(super) devices: Devices,
+    /// The network: the namespace to join, if it is one of ours.
+    pub(super) network: Option<BorrowedFd<'a>>,
+}
+
+impl Prepared {
+    /// Lists the descriptors in the order in which the helper expects them.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.descriptors.iter().map(AsFd::as_fd).collect()
+    }
+
+    /// Closes what was handed over: as long as we hold a mount, it stays mounted.
+    pub(super) fn hand_over(self) -> (Stubs, Vec<SocketProxy>) {
+        (self.stubs, self.sockets)
+    }
+}
+
+/// Prepares a step.
+pub(super) fn prepare(
+    spec: &ProcessSpec,
+    surroundings: &Surroundings<'_>,
+) -> Result<Prepared, ExecutorError> {
+    let hostname = check(spec)?;
+    let (root_mount, changes) = mount_root(spec, surroundings)?;
+    let tree = Root::from_fd(root_directory(&root_mount)?);
+    let identity = user::resolve(&tree, &spec.user)?;
+    let mut work = Work {
+        surroundings,
+        insecure: spec.insecure,
+        stubs: StubMaker::new(tree.clone(), changes),
+        tree,
+        mounts: Vec::new(),
+        descriptors: vec![root_mount],
+        sockets: Vec::new(),
+    };
+    let network = match (surroundings.network, spec.network) {
+        (Some(namespace), _) => {
+            let namespace = namespace
+                .try_clone_to_owned()
+                .tried(|| "copy a descriptor".to_owned())?;
+            work.descriptors.push(namespace);
+            Network::Join
+        }
+        (None, NetworkMode::None) => Network::New,
+        (None, NetworkMode::Default | NetworkMode::Host) => Network::Host,
+    };
+    work.kernel_directories()?;
+    work.etc_files(spec, network, &hostname)?;
+    work.mounts(&spec.mounts)?;
+    let order = Order {
+        env: environment(&spec.env, &identity),
+        cwd: absolute(&spec.cwd),
+        args: spec.args.clone(),
+        hostname,
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups,
+        ulimits: spec.ulimits.iter().map(limit).collect(),
+        shm_size_bytes: match spec.shm_size_bytes {
+            0 => DEFAULT_SHM_SIZE_BYTES,
+            size => size,
+        },
+        root_readonly: spec.root_readonly,
+        network,
+        mounts: work.mounts,
+    };
+    let stubs = work
+        .stubs
+        .finish()
+        .tried(|| "note the mount points".to_owned())?;
+    Ok(Prepared {
+        order,
+        descriptors: work.descriptors,
+        stubs,
+        sockets: work.sockets,
+    })
+}
+
+/// A preparation under way.
+struct Work<'a> {
+    surroundings: &'a Surroundings<'a>,
+    insecure: bool,
+    tree: Root,
+    stubs: StubMaker,
+    mounts: Vec<Mounting>,
+    descriptors: Vec<OwnedFd>,
+    sockets: Vec<SocketProxy>,
+}
+
+impl Work<'_> {
+    /// Makes sure of the places for `/proc`, `/sys` and `/dev`, which must be directories: a
+    /// link there would lead the mounts, and all trust in them, elsewhere.
+    fn kernel_directories(&mut self) -> Result<(), ExecutorError> {
+        for name in KERNEL_DIRECTORIES {
+            let ensured = self.stubs.ensure(Path::new(name), Place::Directory);
+            ensured.map_err(|error| target_error(&format!("/{name}"), &error))?;
+        }
+        Ok(())
+    }
+
+    fn etc_files(
+        &mut self,
+        spec: &ProcessSpec,
+        network: Network,
+        hostname: &str,
+    ) -> Result<(), ExecutorError> {
+        let mode = match network {
+            Network::Join => NetworkMode::Default,
+            Network::New => NetworkMode::None,
+            Network::Host => NetworkMode::Host,
+        };
+        let resolv_conf = etc_files::host_resolv_conf(mode);
+        let hosts = etc_files::hosts(hostname, &spec.extra_hosts);
+        for (target, text) in [("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)] {
+            let what = Mounted::File {
+                data: text.into_bytes(),
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+            };
+            let path = self.resolve(target)?;
+            self.add(target, path, what)?;
+        }
+        Ok(())
+    }
+
+    fn mounts(&mut self, mounts: &[ProcessMount]) -> Result<(), ExecutorError> {
+        let mut resolved = Vec::with_capacity(mounts.len());
+        for mount in mounts {
+            resolved.push((self.resolve(&mount.target)?, mount));
+        }
+        // Parents first, or they would hide what is mounted below them.
+        resolved.sort_by(|(left, _), (right, _)| left.cmp(right));
+        for (number, (path, mount)) in resolved.into_iter().enumerate() {
+            let what = self.what(mount, number)?;
+            self.add(&mount.target, path, what)?;
+        }
+        Ok(())
+    }
+
+    /// Finds where a target leads in the image.
+    fn resolve(&self, target: &str) -> Result<PathBuf, ExecutorError> {
+        let path = self
+            .tree
+            .resolve(Path::new(target))
+            .map_err(|error| target_error(target, &error))?;
+        let refuse = |reason: &str| ExecutorError::Target {
+            target: target.to_owned(),
+            reason: reason.to_owned(),
+        };
+        match path.components().next() {
+            None => Err(refuse("it is the root")),
+            Some(Component::Normal(first)) if first == "proc" || first == "sys" => {
+                Err(refuse("the kernel's own file systems stay as they are"))
+            }
+            _ if path == Path::new("dev") => {
+                Err(refuse("the kernel's own file systems stay as they are"))
+            }
+            _ => Ok(path),
+        }
+    }
+
+    fn add(&mut self, target: &str, path: PathBuf, what: Mounted) -> Result<(), ExecutorError> {
+        let place = match what {
+            Mounted::Tmpfs { .. } | Mounted::Descriptor { directory: true } => Place::Directory,
+            Mounted::File { .. } | Mounted::Descriptor { directory: false } => Place::File,
+        };
+        // What lies in another mount is that mount's business.
+        let is_nested = path.starts_with("dev")
+            || self.mounts.iter().any(|mounting| {
+                path != Path::new(&mounting.target) && path.starts_with(&mounting.target)
+            });
+        if !is_nested {
+            let ensured = self.stubs.ensure(&path, place);
+            ensured.map_err(|error| target_error(target, &error))?;
+        }
+        let path = path.into_os_string().into_string().map_err(|_| {
+            let reason = "its name in the image is not UTF-8".to_owned();
+            let target = target.to_owned();
+            ExecutorError::Target { target, reason }
+        })?;
+        self.mounts.push(Mounting { target: path, what });
+        Ok(())
+    }
+
+    fn what(&mut self, mount: &ProcessMount, number: usize) -> Result<Mounted, ExecutorError> {
+        let from = |path: &Path| {
+            let (path, target) = (path.to_owned(), mount.target.clone());
+            move |source| ExecutorError::Source {
+                path,
+                target,
+                source,
+            }
+        };
+        match &mount.kind {
+            MountKind::Tmpfs { size_bytes } => Ok(Mounted::Tmpfs {
+                size_bytes: *size_bytes,
+            }),
+            MountKind::Secret {
+                data,
+                mode,
+                uid,
+                gid,
+            } => Ok(Mounted::File {
+                data: data.clone(),
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            }),
+            MountKind::Bind {
+                source,
+                selector,
+                readonly,
+            } => {
+                let opened = open_path(source).and_then(|fd| select(fd, selector));
+                let opened = opened.map_err(from(source))?;
+                let attributes = match readonly {
+                    true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+                    false => MountAttrFlags::empty(),
+                };
+                self.hand(&opened, attributes).map_err(from(source))
+            }
+            MountKind::DiscardedWrites { lower, selector } => {
+                let scratch = self
+                    .scratch(number)
+                    .tried(|| "make a directory".to_owned())?;
+                let path = lower.first().unwrap_or(&scratch);
+                let opened = discarded(lower, &scratch).and_then(|fd| select(fd, selector));
+                let opened = opened.map_err(from(path))?;
+                self.hand(&opened, MountAttrFlags::empty())
+                    .map_err(from(path))
+            }
+            MountKind::Socket {
+                path,
+                mode,
+                uid,
+                gid,
+            } => {
+                let scratch = self
+                    .scratch(number)
+                    .tried(|| "make a directory".to_owned())?;
+                let access = Access {
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                };
+                let (proxy, fd) = Root::open(&scratch)
+                    .and_then(|root| SocketProxy::start(&root, "socket", access, path))
+                    .map_err(from(path))?;
+                self.sockets.push(proxy);
+                self.hand(&fd, MountAttrFlags::empty()).map_err(from(path))
+            }
+        }
+    }
+
+    /// Adds a mount of what is open to what is handed over.
+    fn hand(&mut self, opened: &OwnedFd, attributes: MountAttrFlags) -> io::Result<Mounted> {
+        let directory = Metadata::of_fd(opened)?.is_dir();
+        let mount = detached::clone_of(opened)?;
+        let attributes = attributes | self.surroundings.forbidden(self.insecure);
+        if !attributes.is_empty() {
+            detached::add_attributes(&mount, attributes)?;
+        }
+        self.descriptors.push(mount);
+        Ok(Mounted::Descriptor { directory })
+    }
+
+    fn scratch(&self, number: usize) -> io::Result<PathBuf> {
+        let path = self.surroundings.scratch.join(number.to_string());
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Surroundings<'_> {
+    /// Returns what keeps devices from working where control groups do not.
+    fn forbidden(&self, insecure: bool) -> MountAttrFlags {
+        if self.devices == Devices::Bound && !insecure {
+            MountAttrFlags::MOUNT_ATTR_NODEV
+        } else {
+            MountAttrFlags::empty()
+        }
+    }
+}
+
+/// Mounts the root; returns it with the directory that takes its changes.
+fn mount_root(
+    spec: &ProcessSpec,
+    surroundings: &Surroundings<'_>,
+) -> Result<(OwnedFd, Root), ExecutorError> {
+    let mounted = || -> io::Result<(OwnedFd, Root)> {
+        let (mount, changes) = match &spec.root {
+            RootMount::Overlay { lower, upper, work } => {
+                let upper_work = Some((upper.as_path(), work.as_path()));
+                (
+                    crate::sys::mount::overlay_detached(lower, upper_work)?,
+                    upper,
+                )
+            }
+            RootMount::Directory(path) => (detached::clone_of(open_path(path)?)?, path),
+        };
+        let forbidden = surroundings.forbidden(spec.insecure);
+        if !forbidden.is_empty() {
+            detached::add_attributes(&mount, forbidden)?;
+        }
+        Ok((mount, Root::open(changes)?))
+    };
+    mounted().tried(|| "mount the root file system".to_owned())
+}
+
+/// Layers whose changes go to a directory that is thrown away.
+fn discarded(lower: &[PathBuf], scratch: &Path) -> io::Result<OwnedFd> {
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    std::fs::create_dir(&upper)?;
+    std::fs::create_dir(&work)?;
+    if lower.is_empty() {
+        return open_path(&upper);
+    }
+    crate::sys::mount::overlay_detached(lower, Some((upper.as_path(), work.as_path())))
+}
+
+/// Opens a path inside what is open, whatever links it holds.
+fn select(opened: OwnedFd, selector: &str) -> io::Result<OwnedFd> {
+    let path: PathBuf = Path::new(selector)
+        .components()
+        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
+        .collect();
+    if path.as_os_str().is_empty() {
+        return Ok(opened);
+    }
+    Root::from_fd(opened).open2(&path, OFlags::PATH)
+}
+
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn root_directory(mount: &OwnedFd) -> Result<OwnedFd, ExecutorError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, ".", flags, Mode::empty())
+        .tried(|| "open the root file system".to_owned())
+}
+
+/// Looks at what needs no file system; returns the name of the machine.
+fn check(spec: &ProcessSpec) -> Result<String, ExecutorError> {
+    let refuse = |message: &str| Err(ExecutorError::Spec(message.to_owned()));
+    let hostname = match spec.hostname.as_str() {
+        "" => DEFAULT_HOSTNAME,
+        name => name,
+    };
+    let has_zero = |text: &String| text.contains('\0');
+    if spec.args.first().is_none_or(String::is_empty) {
+        return refuse("there is no program to run");
+    }
+    if spec.args.iter().chain(&spec.env).any(has_zero) || has_zero(&spec.cwd) {
+        return refuse("arguments, environment and paths cannot hold zero bytes");
+    }
+    if hostname.len() > MAX_HOSTNAME || hostname.contains(['\0', '\n', ' ', '/']) {
+        return refuse("the host name is too long or not a name");
+    }
+    let is_bad = |name: &str| name.is_empty() || name.contains(char::is_whitespace);
+    if spec.extra_hosts.iter().any(|(name, _)| is_bad(name)) {
+        return refuse("the name of an extra host is empty or has blanks in it");
+    }
+    Ok(hostname.to_owned())
+}
+
+fn environment(env: &[String], identity: &Identity) -> Vec<String> {
+    let mut env = env.to_vec();
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", identity.home));
+    }
+    env
+}
+
+fn absolute(cwd: &str) -> String {
+    if cwd.starts_with('/') {
+        cwd.to_owned()
+    } else {
+        format!("/{cwd}")
+    }
+}
+
+fn limit(ulimit: &Ulimit) -> (String, Option<u64>, Option<u64>) {
+    // Any negative number means no limit.
+    let value = |number: i64| u64::try_from(number).ok();
+    (ulimit.name.clone(), value(ulimit.soft), value(ulimit.hard))
+}
+
+fn target_error(target: &str, error: &io::Error) -> ExecutorError {
+    ExecutorError::Target {
+        target: target.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ProcessSpec {
+        ProcessSpec::new(RootMount::Directory("/nowhere".into()), ["true"])
+    }
+
+    #[test]
+    fn specs_that_make_no_sense_are_refused() {
+        let cases: [(&str, fn(&mut ProcessSpec)); 6] = [
+            ("there is no program to run", |spec| spec.args.clear()),
+            ("there is no program to run", |spec| {
+                spec.args = vec![String::new()]
+            }),
+            (
+                "arguments, environment and paths cannot hold zero bytes",
+                |spec| spec.env.push("A=\0".to_owned()),
+            ),
+            ("the host name is too long or not a name", |spec| {
+                spec.hostname = "x".repeat(65);
+            }),
+            ("the host name is too long or not a name", |spec| {
+                spec.hostname = "a\nb".to_owned();
+            }),
+            (
+                "the name of an extra host is empty or has blanks in it",
+                |spec| {
+                    let address = "192.0.2.1".parse().unwrap();
+                    spec.extra_hosts
+                        .push(("a\n192.0.2.2 b".to_owned(), address));
+                },
+            ),
+        ];
+        for (message, change) in cases {
+            let mut spec = spec();
+            change(&mut spec);
+            assert_eq!(check(&spec).unwrap_err().to_string(), message);
+        }
+        assert_eq!(check(&spec()).unwrap(), DEFAULT_HOSTNAME);
+    }
+
+    #[test]
+    fn home_comes_from_the_user_unless_it_is_given() {
+        let identity = Identity {
+            home: "/home/app".to_owned(),
+            ..Identity::default()
+        };
+        let given = ["HOME=/x".to_owned()];
+        assert_eq!(environment(&given, &identity), given);
+        assert_eq!(environment(&[], &identity), ["HOME=/home/app"]);
+        assert_eq!(
+            (absolute(""), absolute("a"), absolute("/b")),
+            ("/".into(), "/a".into(), "/b".into())
+        );
+    }
+}
