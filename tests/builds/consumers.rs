@@ -16,18 +16,15 @@ pub struct Bundle {
 impl Bundle {
     /// Saves `image` as an OCI layout, lets umoci unpack it and returns the bundle.
     pub fn of(env: &TestEnv, image: &str) -> Self {
+        let archive = env.path("layout.tar");
         let layout = env.path("layout");
-        let output = format!("type=oci,tar=false,dest={}", layout.display());
-        let _ = fs::remove_dir_all(&layout);
-        env.ok(&[
-            "save",
-            "--format",
-            "oci-dir",
-            "-o",
-            layout.to_str().unwrap(),
-            image,
-        ]);
-        assert!(layout.join("oci-layout").exists(), "{output}");
+        for left in [&archive, &layout] {
+            let _ = fs::remove_file(left);
+            let _ = fs::remove_dir_all(left);
+        }
+        env.ok(&["save", "--format", "oci", "-o", archive.to_str().unwrap(), image]);
+        fs::create_dir(&layout).unwrap();
+        run(Command::new("tar").arg("-C").arg(&layout).arg("-xf").arg(&archive));
         let dir = env.path("bundle");
         let _ = fs::remove_dir_all(&dir);
         let tag = image.rsplit_once(':').map_or("latest", |(_, tag)| tag);
@@ -242,14 +239,14 @@ impl Drop for Dockerd {
 /// A registry of our own on a loopback port: Debian's docker-registry.
 pub struct Registry {
     child: Child,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     port: u16,
 }
 
 impl Registry {
     /// Starts a registry that everybody may use.
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::start_in(tempfile::tempdir().unwrap(), "")
     }
 
     /// Starts a registry that knows one user.
@@ -258,18 +255,11 @@ impl Registry {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("htpasswd");
         fs::write(&file, line.stdout).unwrap();
-        let auth = format!(
-            "auth:\n  htpasswd: {{realm: test, path: {}}}\n",
-            file.display()
-        );
-        let registry = Self::start_with(&auth);
-        // The registry reads the file once, at its start.
-        drop(dir);
-        registry
+        let auth = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", file.display());
+        Self::start_in(dir, &auth)
     }
 
-    fn start_with(auth: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    fn start_in(dir: tempfile::TempDir, auth: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -295,7 +285,7 @@ impl Registry {
             assert!(Instant::now() < end, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self { child, dir, port }
+        Self { child, _dir: dir, port }
     }
 
     /// Returns host and port.
@@ -308,6 +298,5 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.dir.path();
     }
 }
