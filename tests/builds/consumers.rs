@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crate::env::{TestEnv, run, tool, which};
 
 /// An image, unpacked into a bundle that runc can run.
-pub struct Bundle {
+pub(crate) struct Bundle {
     dir: PathBuf,
     id: String,
 }
 
 impl Bundle {
     /// Saves `image` as an OCI layout, lets umoci unpack it and returns the bundle.
-    pub fn of(env: &TestEnv, image: &str) -> Self {
+    pub(crate) fn of(env: &TestEnv, image: &str) -> Self {
         let layout = env.path("layout");
         let output = format!("type=oci,tar=false,dest={}", layout.display());
         let _ = fs::remove_dir_all(&layout);
@@ -54,22 +54,12 @@ impl Bundle {
     }
 
     /// Returns the unpacked root file system.
-    pub fn rootfs(&self) -> PathBuf {
+    pub(crate) fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
     }
 
-    /// Replaces the arguments of the process.
-    pub fn with_args(self, args: &[&str]) -> Self {
-        let path = self.dir.join("config.json");
-        let mut config: serde_json::Value =
-            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        config["process"]["args"] = args.into();
-        fs::write(&path, config.to_string()).unwrap();
-        self
-    }
-
     /// Runs the image's command to its end and returns what it printed.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let bundle = self.dir.to_str().unwrap();
         let runc = which("runc").unwrap();
         let mut command = Command::new(runc);
@@ -80,7 +70,7 @@ impl Bundle {
     }
 
     /// Starts the image's command in the background.
-    pub fn start(&self) -> Running<'_> {
+    pub(crate) fn start(&self) -> Running<'_> {
         let child = Command::new(which("runc").unwrap())
             .args(["run", "--bundle", self.dir.to_str().unwrap(), &self.id])
             .stdin(Stdio::null())
@@ -96,14 +86,14 @@ impl Bundle {
 }
 
 /// A container that runs until it is dropped.
-pub struct Running<'a> {
+pub(crate) struct Running<'a> {
     bundle: &'a Bundle,
     child: Child,
 }
 
 impl Running<'_> {
     /// Runs a command inside until it succeeds (20 s at most) and returns what it printed.
-    pub fn exec_until_ok(&self, args: &[&str]) -> String {
+    pub(crate) fn exec_until_ok(&self, args: &[&str]) -> String {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let mut command = Command::new(which("runc").unwrap());
@@ -135,7 +125,7 @@ impl Drop for Running<'_> {
 }
 
 /// Expects that skopeo, podman and buildah take the image as it stands.
-pub fn accepted_by_all(env: &TestEnv, image: &str) {
+pub(crate) fn accepted_by_all(env: &TestEnv, image: &str) {
     let archive = env.path("image.oci.tar");
     let _ = fs::remove_file(&archive);
     env.ok(&[
@@ -177,14 +167,14 @@ pub fn accepted_by_all(env: &TestEnv, image: &str) {
 }
 
 /// A docker daemon of our own, with no network and no state.
-pub struct Dockerd {
+pub(crate) struct Dockerd {
     child: Child,
     dir: PathBuf,
 }
 
 impl Dockerd {
     /// Starts the daemon and waits until it answers.
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         fs::create_dir_all(dir).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
         let child = Command::new(which("dockerd").expect("dockerd is not installed"))
@@ -226,7 +216,7 @@ impl Dockerd {
     }
 
     /// Calls the docker client and returns what it printed.
-    pub fn docker(&self, args: &[&str]) -> String {
+    pub(crate) fn docker(&self, args: &[&str]) -> String {
         String::from_utf8_lossy(&run(&mut self.command(args)).stdout).into_owned()
     }
 }
@@ -240,7 +230,7 @@ impl Drop for Dockerd {
 }
 
 /// A registry of our own on a loopback port: Debian's docker-registry.
-pub struct Registry {
+pub(crate) struct Registry {
     child: Child,
     dir: tempfile::TempDir,
     port: u16,
@@ -248,12 +238,12 @@ pub struct Registry {
 
 impl Registry {
     /// Starts a registry that everybody may use.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
     /// Starts a registry that knows one user.
-    pub fn start_with_password(user: &str, password: &str) -> Self {
+    pub(crate) fn start_with_password(user: &str, password: &str) -> Self {
         let line = run(Command::new("htpasswd").args(["-nbB", user, password]));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("htpasswd");
@@ -299,7 +289,7 @@ impl Registry {
     }
 
     /// Returns host and port.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 }
