@@ -9,6 +9,9 @@ use crate::session::tree::{CopySource, Origin};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 
+/// What is changed, and how.
+type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// Makes the tree that all tests change in one thing.
 fn make(dir: &Path) -> PathBuf {
     let context = dir.join("context");
@@ -47,40 +50,37 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Changes a file or a folder.
-type Change = fn(&Path);
-
 #[test]
 fn changes_with_everything_that_ends_in_the_image() {
     let temp = tempfile::tempdir().unwrap();
     let original = hash_of(&make(temp.path()), &everything());
-    let changes: [(&str, Change); 12] = [
-        ("bytes", |c| fs::write(c.join("d/one"), "x").unwrap()),
-        ("name", |c| {
+    let changes: [Change<'_>; 12] = [
+        ("bytes", &|c| fs::write(c.join("d/one"), "x").unwrap()),
+        ("name", &|c| {
             fs::rename(c.join("d/one"), c.join("d/won")).unwrap();
         }),
-        ("place", |c| {
+        ("place", &|c| {
             fs::rename(c.join("d/one"), c.join("one")).unwrap();
         }),
-        ("bits of a file", |c| set_mode(&c.join("d/one"), 0o640)),
-        ("bits of a directory", |c| {
-            set_mode(&c.join("d/empty"), 0o700);
+        ("bits of a file", &|c| set_mode(&c.join("d/one"), 0o640)),
+        ("bits of a directory", &|c| {
+            set_mode(&c.join("d/empty"), 0o700)
         }),
-        ("set-id bit", |c| set_mode(&c.join("d/two"), 0o4755)),
-        ("new file", |c| fs::write(c.join("d/new"), "").unwrap()),
-        ("new directory", |c| {
+        ("set-id bit", &|c| set_mode(&c.join("d/two"), 0o4755)),
+        ("new file", &|c| fs::write(c.join("d/new"), "").unwrap()),
+        ("new directory", &|c| {
             fs::create_dir(c.join("d/new")).unwrap();
         }),
-        ("missing file", |c| fs::remove_file(c.join("top")).unwrap()),
-        ("link target", |c| {
+        ("missing file", &|c| fs::remove_file(c.join("top")).unwrap()),
+        ("link target", &|c| {
             fs::remove_file(c.join("d/link")).unwrap();
             symlink("two", c.join("d/link")).unwrap();
         }),
-        ("kind", |c| {
+        ("kind", &|c| {
             fs::remove_file(c.join("d/link")).unwrap();
             fs::write(c.join("d/link"), "one").unwrap();
         }),
-        ("attribute", |c| {
+        ("attribute", &|c| {
             let root = Root::open(c).unwrap();
             root.set_xattr(Path::new("d/one"), "user.note".as_ref(), b"v")
                 .unwrap();
@@ -98,25 +98,25 @@ fn changes_with_everything_that_ends_in_the_image() {
 fn ignores_everything_that_does_not() {
     let temp = tempfile::tempdir().unwrap();
     let original = hash_of(&make(temp.path()), &everything());
-    let changes: [(&str, Change); 5] = [
-        ("nothing but the place", |_| {}),
-        ("time", |c| {
+    let changes: [Change<'_>; 5] = [
+        ("nothing but the place", &|_| {}),
+        ("time", &|c| {
             let root = Root::open(c).unwrap();
             for path in ["d/one", "d/empty", "d/link", "d"] {
                 root.set_times(Path::new(path), Timestamp::from_seconds(1))
                     .unwrap();
             }
         }),
-        ("inode and order on disk", |c| {
+        ("inode and order on disk", &|c| {
             fs::rename(c.join("d/one"), c.join("d/x")).unwrap();
             fs::copy(c.join("d/x"), c.join("d/one")).unwrap();
             fs::remove_file(c.join("d/x")).unwrap();
         }),
-        ("hard link", |c| {
+        ("hard link", &|c| {
             let temp = c.parent().unwrap().join("outside");
             fs::hard_link(c.join("d/one"), temp).unwrap();
         }),
-        ("bits of the source itself", |c| set_mode(c, 0o700)),
+        ("bits of the source itself", &|c| set_mode(c, 0o700)),
     ];
     for (what, change) in changes {
         let temp = tempfile::tempdir().unwrap();
@@ -223,24 +223,26 @@ fn lists_the_files_behind_a_digest() {
 
 #[test]
 fn a_file_that_is_gone_or_no_file_any_more_is_an_error() {
-    let changes: [(&str, Change); 4] = [
-        ("gone", |path| fs::remove_file(path).unwrap()),
-        ("pipe", |path| {
+    for (what, change) in [
+        (
+            "gone",
+            &(|path: &Path| fs::remove_file(path).unwrap()) as &dyn Fn(&Path),
+        ),
+        ("pipe", &|path| {
             fs::remove_file(path).unwrap();
             let mode = rustix::fs::Mode::from_raw_mode(0o600);
             let kind = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
         }),
-        ("directory", |path| {
+        ("directory", &|path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
         }),
-        ("link", |path| {
+        ("link", &|path| {
             fs::remove_file(path).unwrap();
             symlink("/etc/passwd", path).unwrap();
         }),
-    ];
-    for (what, change) in changes {
+    ] {
         let temp = tempfile::tempdir().unwrap();
         let context = make(temp.path());
         let tree = Arc::new(Tree::walk(&context, &[]).unwrap());
