@@ -14,7 +14,11 @@ use crate::oci::Digest;
 use crate::session::agent::ForwardedAgent;
 use crate::snapshot::{Active, LayerId, LayerInfo, View};
 use crate::solver::{FailureKind, OpContext, OpError};
+use crate::sys::disk;
 use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
+
+/// Free bytes of the store's disk below which a failing step is told so.
+const FREE_BYTES_LOW: u64 = 4 << 20;
 
 /// A writable file system of a running step.
 struct Writable {
@@ -367,7 +371,15 @@ impl ExecRun<'_> {
         } else if let Some(signal) = exit.signal {
             text.push_str(&format!(": killed by signal {signal}"));
         }
-        Err(OpError::new(FailureKind::Step { exit_code: code }, text))
+        let failure = OpError::new(FailureKind::Step { exit_code: code }, text);
+        let store = std::fs::File::open(&self.options().scratch);
+        match store.and_then(disk::available_bytes) {
+            Ok(free) if free < FREE_BYTES_LOW => Err(failure.hint(format!(
+                "no space left on the disk of the store ({free} bytes are free): \
+                 `cooper prune` frees some"
+            ))),
+            _ => Err(failure),
+        }
     }
 
     /// Commits what was written, one output for each that the op names, in order.
