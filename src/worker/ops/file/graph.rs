@@ -264,7 +264,7 @@ impl Run<'_> {
         super::apply(&step, &open.target, &open.view)?;
         let made = match self.plan.committed[index] {
             true => Made::Layer(self.commit(open)?),
-            false => Made::Open(Box::new(open)),
+            false => Made::Open(open),
         };
         self.results[index] = Some(made);
         Ok(())
@@ -279,7 +279,7 @@ impl Run<'_> {
                 FileInput::Tree(tree) => self.open_copy_of(tree),
             },
             Place::Action(action) => match self.results[action].take() {
-                Some(Made::Open(open)) => Ok(*open),
+                Some(Made::Open(open)) => Ok(open),
                 Some(Made::Layer(stack)) => {
                     let open = self.open(stack.clone());
                     self.results[action] = Some(Made::Layer(stack));
