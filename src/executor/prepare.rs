@@ -342,6 +342,7 @@ fn mount_root(
     let mounted = || -> io::Result<(OwnedFd, Root)> {
         let (mount, changes) = match &spec.root {
             RootMount::Overlay { lower, upper, work } => {
+                forget_last_mount(work)?;
                 let upper_work = Some((upper.as_path(), work.as_path()));
                 (
                     crate::sys::mount::overlay_detached(lower, upper_work)?,
@@ -357,6 +358,16 @@ fn mount_root(
         Ok((mount, Root::open(changes)?))
     };
     mounted().tried(|| "mount the root file system".to_owned())
+}
+
+/// Removes the mark of an earlier mount of the same directories, which would make the kernel
+/// refuse them: unsynced changes may have been lost. They were not: the machine still runs.
+fn forget_last_mount(work: &Path) -> io::Result<()> {
+    let inner = work.join("work");
+    if inner.join("incompat/volatile").exists() {
+        crate::sys::dir::remove_tree(Root::open(&inner)?, c"incompat")?;
+    }
+    Ok(())
 }
 
 /// Layers whose changes go to a directory that is thrown away.

@@ -23,6 +23,7 @@ mod tree;
 mod copy_case;
 mod executor;
 mod executor_network;
+mod executor_runtime;
 mod executor_security;
 mod file_op;
 mod hostile;

@@ -48,6 +48,7 @@ const DEVICES: [&str; 11] = [
 pub(super) struct Cgroups {
     trees: Vec<Tree>,
     view: CgroupView,
+    is_hybrid: bool,
     /// Why there are none, or no limits.
     pub(super) shortcoming: Option<String>,
 }
@@ -117,7 +118,9 @@ impl Cgroups {
         } else {
             None
         };
+        let has = |version| hierarchies.iter().any(|tree| tree.version == version);
         Self {
+            is_hybrid: has(1) && has(2),
             view: view(hierarchies, &trees),
             trees,
             shortcoming,
@@ -127,6 +130,11 @@ impl Cgroups {
     /// Returns how a container sees control groups.
     pub(super) fn view(&self) -> CgroupView {
         self.view.clone()
+    }
+
+    /// Says whether the machine has trees of both versions.
+    pub(super) fn is_hybrid(&self) -> bool {
+        self.is_hybrid
     }
 
     /// Says whether devices can be forbidden to containers.
@@ -165,6 +173,21 @@ impl Cgroups {
             });
         }
         Ok(cgroup)
+    }
+
+    /// Returns the path, as OCI runtimes understand it, of a group `name` inside a container's.
+    ///
+    /// Usually relative to our own group, which differs from tree to tree in version 1; from
+    /// the mount point in version 2 and under a parent that the user chose.
+    pub(super) fn path_for_runtime(&self, cgroup: &Cgroup, name: &str) -> Option<String> {
+        let (tree, group) = (self.trees.first()?, cgroup.groups.first()?);
+        let own = tree.base.parent().filter(|_| tree.version == 1);
+        let relative = own.and_then(|own| group.directory.strip_prefix(own).ok());
+        let path = match relative {
+            Some(path) => path.to_owned(),
+            None => Path::new("/").join(group.directory.strip_prefix(&tree.mount_point).ok()?),
+        };
+        path.join(name).to_str().map(str::to_owned)
     }
 
     /// Removes groups whose names begin with `prefix`: those of a process that died.

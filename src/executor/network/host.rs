@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::etc_files;
 use super::nat::{self, DEVICE_PREFIX};
 use super::subnet::{Addresses, Subnet};
+use crate::executor::etc_files;
 use crate::sys::lock::Lock;
 use crate::sys::netlink::Netlink;
 
@@ -75,7 +75,8 @@ impl HostNetwork {
         let state = match before {
             Some(state) if !survivors.is_empty() => state,
             before => {
-                let servers = etc_files::host_resolv_conf(super::super::spec::NetworkMode::Default);
+                let servers =
+                    etc_files::host_resolv_conf(crate::executor::spec::NetworkMode::Default);
                 let wanted: Vec<Ipv4Addr> = etc_files::servers(&servers)
                     .into_iter()
                     .filter_map(|server| match server {
@@ -127,7 +128,7 @@ impl Drop for HostNetwork {
 }
 
 /// Puts back what processes that were killed left behind.
-pub(in super::super) fn sweep(run_dir: &Path) {
+pub(in crate::executor) fn sweep(run_dir: &Path) {
     let Ok(directory) = directory(run_dir) else {
         return;
     };
