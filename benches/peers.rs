@@ -4,8 +4,15 @@
 //! (`buildah`, `docker.io`). The cases are those of docs/performance.md. Each line gives the
 //! median of the runs in milliseconds, and each peer's time divided by cooper's.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its table")]
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads its environment")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints its table"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads its environment"
+)]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a program, not a library")]
 
 use std::fmt::Write as _;
@@ -39,12 +46,48 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "noop", output: Output::Store, cold: false, prepare: noop, change: |_, _| () },
-    Case { name: "edit", output: Output::Store, cold: false, prepare: edit, change: edit_one },
-    Case { name: "steps", output: Output::Store, cold: true, prepare: steps, change: |_, _| () },
-    Case { name: "parallel", output: Output::Store, cold: true, prepare: parallel, change: |_, _| () },
-    Case { name: "biglayer", output: Output::Archive, cold: true, prepare: big_layer, change: |_, _| () },
-    Case { name: "smallfiles", output: Output::Archive, cold: true, prepare: small_files, change: |_, _| () },
+    Case {
+        name: "noop",
+        output: Output::Store,
+        cold: false,
+        prepare: noop,
+        change: |_, _| (),
+    },
+    Case {
+        name: "edit",
+        output: Output::Store,
+        cold: false,
+        prepare: edit,
+        change: edit_one,
+    },
+    Case {
+        name: "steps",
+        output: Output::Store,
+        cold: true,
+        prepare: steps,
+        change: |_, _| (),
+    },
+    Case {
+        name: "parallel",
+        output: Output::Store,
+        cold: true,
+        prepare: parallel,
+        change: |_, _| (),
+    },
+    Case {
+        name: "biglayer",
+        output: Output::Archive,
+        cold: true,
+        prepare: big_layer,
+        change: |_, _| (),
+    },
+    Case {
+        name: "smallfiles",
+        output: Output::Archive,
+        cold: true,
+        prepare: small_files,
+        change: |_, _| (),
+    },
 ];
 
 /// A builder on this machine with a store of its own.
@@ -62,7 +105,10 @@ struct Cooper {
 
 impl Cooper {
     fn call(&self, args: &[&str]) {
-        run(Command::new(env!("CARGO_BIN_EXE_cooper")).arg("--root").arg(&self.store).args(args));
+        run(Command::new(env!("CARGO_BIN_EXE_cooper"))
+            .arg("--root")
+            .arg(&self.store)
+            .args(args));
     }
 }
 
@@ -96,7 +142,11 @@ impl Buildah {
     fn call(&self, args: &[&str]) {
         let (root, runroot) = (self.dir.join("root"), self.dir.join("run"));
         let mut command = Command::new("buildah");
-        command.arg("--root").arg(root).arg("--runroot").arg(runroot);
+        command
+            .arg("--root")
+            .arg(root)
+            .arg("--runroot")
+            .arg(runroot);
         run(command.args(["--storage-driver", "overlay"]).args(args));
     }
 }
@@ -110,12 +160,31 @@ impl Tool for Buildah {
         let cache = if no_cache { "--no-cache" } else { "--layers" };
         let context = context.to_str().unwrap();
         self.call(&[
-            "build", "-q", "--layers", cache, "--jobs", "8", "--isolation", "oci", "--runtime",
-            "runc", "--network", "host", "--pull-never", "-t", "bench", context,
+            "build",
+            "-q",
+            "--layers",
+            cache,
+            "--jobs",
+            "8",
+            "--isolation",
+            "oci",
+            "--runtime",
+            "runc",
+            "--network",
+            "host",
+            "--pull-never",
+            "-t",
+            "bench",
+            context,
         ]);
         if output == Output::Archive {
             let _ = fs::remove_file(&self.out);
-            self.call(&["push", "-q", "bench", &format!("oci-archive:{}", self.out.display())]);
+            self.call(&[
+                "push",
+                "-q",
+                "bench",
+                &format!("oci-archive:{}", self.out.display()),
+            ]);
         }
     }
 
@@ -151,9 +220,20 @@ impl Docker {
             .stderr(log)
             .spawn()
             .expect("dockerd (Debian package docker.io)");
-        let docker = Self { dir, daemon, base, out };
+        let docker = Self {
+            dir,
+            daemon,
+            base,
+            out,
+        };
         let end = Instant::now() + Duration::from_secs(60);
-        while !docker.command(&["version"]).output().unwrap().status.success() {
+        while !docker
+            .command(&["version"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
             assert!(Instant::now() < end, "dockerd does not answer");
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -163,7 +243,9 @@ impl Docker {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/docker");
         command.env("DOCKER_BUILDKIT", "1").arg("--host");
-        command.arg(format!("unix://{}/sock", self.dir.display())).args(args);
+        command
+            .arg(format!("unix://{}/sock", self.dir.display()))
+            .args(args);
         command
     }
 }
@@ -174,9 +256,21 @@ impl Tool for Docker {
     }
 
     fn build(&self, context: &Path, output: Output, no_cache: bool) {
-        let cache = if no_cache { "--no-cache=true" } else { "--no-cache=false" };
+        let cache = if no_cache {
+            "--no-cache=true"
+        } else {
+            "--no-cache=false"
+        };
         let context = context.to_str().unwrap();
-        run(&mut self.command(&["build", "-q", cache, "--network=host", "-t", "bench", context]));
+        run(&mut self.command(&[
+            "build",
+            "-q",
+            cache,
+            "--network=host",
+            "-t",
+            "bench",
+            context,
+        ]));
         if output == Output::Archive {
             run(&mut self.command(&["save", "-o", self.out.to_str().unwrap(), "bench"]));
         }
@@ -189,26 +283,45 @@ impl Tool for Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.daemon.id().to_string())
+            .status();
         let _ = self.daemon.wait();
     }
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
     let dir = PathBuf::from(std::env::var("BENCH_DIR").unwrap_or("/var/tmp/cooper-bench".into()));
     fs::create_dir_all(&dir).unwrap();
     let base = base_archive(&dir);
     let out = dir.join("out.tar");
-    let cooper = Cooper { store: dir.join("cooper"), base: base.clone(), out: out.clone() };
-    let buildah = Buildah { dir: dir.join("buildah"), base: base.clone(), out: out.clone() };
+    let cooper = Cooper {
+        store: dir.join("cooper"),
+        base: base.clone(),
+        out: out.clone(),
+    };
+    let buildah = Buildah {
+        dir: dir.join("buildah"),
+        base: base.clone(),
+        out: out.clone(),
+    };
     let docker = Docker::start(dir.join("docker"), base, out);
     let tools: [&dyn Tool; 3] = [&cooper, &buildah, &docker];
     for tool in tools {
         tool.reset();
     }
-    println!("{:<12} {:>10} {:>10} {:>10} {:>8} {:>8}", "case", "cooper", "buildah", "docker", "x", "x");
-    for case in CASES.iter().filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.name)) {
+    println!(
+        "{:<12} {:>10} {:>10} {:>10} {:>8} {:>8}",
+        "case", "cooper", "buildah", "docker", "x", "x"
+    );
+    for case in CASES
+        .iter()
+        .filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.name))
+    {
         let context = dir.join("context").join(case.name);
         let _ = fs::remove_dir_all(&context);
         fs::create_dir_all(&context).unwrap();
@@ -216,7 +329,10 @@ fn main() {
         let times = measure(case, &context, &tools);
         let [ours, buildah, docker] = times;
         let (a, b) = (buildah / ours, docker / ours);
-        println!("{:<12} {ours:>10.1} {buildah:>10.1} {docker:>10.1} {a:>8.1} {b:>8.1}", case.name);
+        println!(
+            "{:<12} {ours:>10.1} {buildah:>10.1} {docker:>10.1} {a:>8.1} {b:>8.1}",
+            case.name
+        );
     }
 }
 
@@ -255,7 +371,10 @@ fn base_archive(dir: &Path) -> PathBuf {
             cooper = env!("CARGO_BIN_EXE_cooper"),
             archive = archive.display(),
         );
-        run(Command::new("bash").arg("-c").arg(script).current_dir(env!("CARGO_MANIFEST_DIR")));
+        run(Command::new("bash")
+            .arg("-c")
+            .arg(script)
+            .current_dir(env!("CARGO_MANIFEST_DIR")));
     }
     archive
 }
@@ -264,7 +383,11 @@ fn noop(context: &Path) {
     files(&context.join("src"), 5000);
     let mut dockerfile = String::new();
     for stage in 0..5 {
-        writeln!(dockerfile, "FROM bench-base AS s{stage}\nCOPY src /src{stage}").unwrap();
+        writeln!(
+            dockerfile,
+            "FROM bench-base AS s{stage}\nCOPY src /src{stage}"
+        )
+        .unwrap();
         for step in 0..5 {
             writeln!(dockerfile, "RUN echo {stage} {step} > /out{stage}-{step}").unwrap();
         }
@@ -283,7 +406,11 @@ fn edit(context: &Path) {
 }
 
 fn edit_one(context: &Path, round: usize) {
-    fs::write(context.join("src/d7/f7"), format!("edited in round {round}\n")).unwrap();
+    fs::write(
+        context.join("src/d7/f7"),
+        format!("edited in round {round}\n"),
+    )
+    .unwrap();
 }
 
 fn steps(context: &Path) {
@@ -297,8 +424,11 @@ fn steps(context: &Path) {
 fn parallel(context: &Path) {
     let mut dockerfile = String::new();
     for stage in 0..8 {
-        writeln!(dockerfile, "FROM bench-base AS s{stage}\nRUN sleep 1; echo {stage} > /o{stage}")
-            .unwrap();
+        writeln!(
+            dockerfile,
+            "FROM bench-base AS s{stage}\nRUN sleep 1; echo {stage} > /o{stage}"
+        )
+        .unwrap();
     }
     dockerfile.push_str("FROM scratch\n");
     for stage in 0..8 {
@@ -319,10 +449,16 @@ fn big_layer(context: &Path) {
             text.extend_from_slice(format!("{:x} and more words\n", word % 100_000).as_bytes());
         }
         fs::write(context.join(format!("data/text{number}")), &text).unwrap();
-        let bytes: Vec<u8> = (0..10 << 17).flat_map(|_| random.next().to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..10 << 17)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
         fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
     }
-    fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY data /data\n").unwrap();
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM scratch\nCOPY data /data\n",
+    )
+    .unwrap();
 }
 
 fn small_files(context: &Path) {

@@ -328,11 +328,28 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Tells whether an error means that the file is not what this module wrote. The statements and
+/// types here are fixed, so a statement that does not fit the tables, a value of another type or
+/// a broken constraint is as good a proof as SQLite's own.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            failure.extended_code == rusqlite::ffi::SQLITE_ERROR
+                || matches!(
+                    failure.code,
+                    ErrorCode::DatabaseCorrupt
+                        | ErrorCode::NotADatabase
+                        | ErrorCode::ConstraintViolation
+                        | ErrorCode::SchemaChanged
+                )
+        }
+        rusqlite::Error::SqlInputError { .. }
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..)
+        | rusqlite::Error::InvalidColumnType(..) => true,
+        _ => false,
+    }
 }
 
 /// Checks that id and result of a row belong together.

@@ -1,6 +1,6 @@
 //! Cache keys: stable across runs and machines.
 //!
-//! A key is BLAKE3 over tagged, length-free fields of fixed size; the table in the parent
+//! A key is BLAKE3 over a tag and fields of fixed size; the table in the parent
 //! module's header says what enters. Nothing here reads a clock, a path or an environment.
 
 use std::fmt;
@@ -32,14 +32,23 @@ pub enum InputPart {
 }
 
 impl CacheKey {
-    /// Makes the key of a step from the digest of its op and its inputs, in order.
-    pub fn of_step(op: &ContentHash, inputs: &[InputPart]) -> Self {
-        Self::of_step_in_version(KEY_VERSION, op, inputs)
+    /// Makes the definition key of a step from the digest of its op and its inputs, in order.
+    ///
+    /// It never equals a content key. A definition key leads to the latest run, whose inputs may
+    /// have been rerun since; a content key names what went in.
+    pub fn definition(op: &ContentHash, inputs: &[InputPart]) -> Self {
+        Self::of_step(KEY_VERSION, b"definition", op, inputs)
     }
 
-    fn of_step_in_version(version: u32, op: &ContentHash, inputs: &[InputPart]) -> Self {
+    /// Makes the content key of a step from the digest of its op and its inputs, in order.
+    pub fn content(op: &ContentHash, inputs: &[InputPart]) -> Self {
+        Self::of_step(KEY_VERSION, b"content", op, inputs)
+    }
+
+    fn of_step(version: u32, kind: &[u8], op: &ContentHash, inputs: &[InputPart]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(TAG_STEP);
+        hasher.update(kind).update(b"\0");
         hasher.update(&version.to_le_bytes());
         hasher.update(&op.0);
         for input in inputs {
@@ -133,5 +142,100 @@ impl fmt::Display for CacheKey {
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OP: ContentHash = ContentHash([1; 32]);
+
+    fn parts() -> Vec<InputPart> {
+        vec![
+            InputPart::Key(CacheKey([2; 32]).output(0)),
+            InputPart::Content(ContentHash([3; 32])),
+        ]
+    }
+
+    /// One case for each row of the key table that this module can see: each changes the key.
+    #[test]
+    fn changed_by() {
+        let base = CacheKey::content(&OP, &parts());
+        let with = |index: usize, part: InputPart| {
+            let mut parts = parts();
+            parts[index] = part;
+            CacheKey::content(&OP, &parts)
+        };
+        let reversed: Vec<InputPart> = parts().into_iter().rev().collect();
+        let more = [parts(), parts()].concat();
+        let (key, hash) = (CacheKey([2; 32]), ContentHash([3; 32]));
+        let cases = [
+            (
+                "version",
+                CacheKey::of_step(KEY_VERSION + 1, b"content", &OP, &parts()),
+            ),
+            ("kind", CacheKey::definition(&OP, &parts())),
+            ("op", CacheKey::content(&ContentHash([9; 32]), &parts())),
+            ("number of inputs", CacheKey::content(&OP, &parts()[..1])),
+            ("no inputs", CacheKey::content(&OP, &[])),
+            ("more inputs", CacheKey::content(&OP, &more)),
+            ("order of inputs", CacheKey::content(&OP, &reversed)),
+            ("output of an input", with(0, InputPart::Key(key.output(1)))),
+            (
+                "key of an input",
+                with(0, InputPart::Key(CacheKey([9; 32]).output(0))),
+            ),
+            (
+                "a rerun input",
+                with(0, InputPart::Key(key.fresh(b"1").output(0))),
+            ),
+            (
+                "contents of an input",
+                with(1, InputPart::Content(ContentHash([9; 32]))),
+            ),
+            (
+                "by key, not by content",
+                with(1, InputPart::Key(CacheKey(hash.0))),
+            ),
+            (
+                "by content, not by key",
+                with(0, InputPart::Content(ContentHash(key.output(0).0))),
+            ),
+        ];
+        let mut seen = std::collections::HashSet::from([base]);
+        for (what, key) in cases {
+            assert!(seen.insert(key), "{what} does not change the key");
+        }
+    }
+
+    /// Keys are shared by machines and versions: these may change only with [`KEY_VERSION`].
+    #[test]
+    fn golden() {
+        let keys = [
+            CacheKey::definition(&OP, &parts()),
+            CacheKey::content(&OP, &parts()),
+            CacheKey([2; 32]).output(1),
+            CacheKey([2; 32]).fresh(b"run"),
+        ];
+        let short: Vec<String> = keys.iter().map(|key| key.hex()[..16].to_owned()).collect();
+        assert_eq!(
+            short,
+            [
+                "dae8966e2a753548",
+                "516d1ce64556cf05",
+                "7ab2e101b03f050a",
+                "959f62b53061ad96"
+            ]
+        );
+    }
+
+    #[test]
+    fn hex_survives() {
+        let hash = ContentHash::of(b"x");
+        assert_eq!(ContentHash::from_hex(&hash.hex()), Some(hash));
+        for bad in ["", "00", &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(ContentHash::from_hex(bad), None, "{bad}");
+        }
     }
 }

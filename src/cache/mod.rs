@@ -9,6 +9,7 @@
 //!
 //! | input | definition key | content key |
 //! |---|---|---|
+//! | kind of the key | yes | yes |
 //! | version of the key format ([`KEY_VERSION`]) | yes | yes |
 //! | digest of the op itself (command, env, platform, pinned source …) | yes | yes |
 //! | number and order of the inputs | yes | yes |
@@ -18,6 +19,11 @@
 //! | an input that is a local folder | digest of the used contents | digest of the used contents |
 //! | name of the step, source lines, progress group | no | no |
 //! | times, absolute paths, machine, user, file order | no | no |
+//!
+//! Records are identified by a *result key*: the content key, or one made from it and the run
+//! where a step was forced to run or its result is not kept. A content key says what went in, so
+//! it can be trusted; a definition key leads to the latest run, and is stored with the result
+//! keys of the inputs at that time, which the solver compares before it trusts it.
 //!
 //! Invariants: a cache fault is a miss, never a failed build; a record whose result cannot be
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
@@ -41,3 +47,6 @@ pub use index::{Cache, CacheError, Unsynced};
 pub use key::{CacheKey, ContentHash, InputPart, KEY_VERSION};
 pub use prune::{PruneFilter, Pruned};
 pub use record::{Found, InputUse, KeyPart, NewRecord, RecordInfo, ResultId, Step, StepInput};
+
+#[cfg(test)]
+mod tests;

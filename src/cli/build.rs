@@ -177,9 +177,9 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
 
 /// Prints warnings and how the cache did.
 fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
-    let warnings = failure::warnings(&journal.warnings);
+    let warnings = failure::warnings(&journal.warnings, program.global.debug);
     if !warnings.is_empty() {
-        program.console.note(warnings.trim_end());
+        program.console.note(warnings.trim_matches('\n'));
     }
     if mode != ProgressMode::Quiet
         && let Some(summary) = journal.cache_summary()
@@ -335,7 +335,94 @@ fn annotate(outputs: &mut [OutputSpec], annotations: &BTreeMap<String, String>) 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::args::BuildCli;
+    use crate::cli::console::Console;
+
+    /// Reads the words after `build`, with `/` as the build context.
+    fn typed(words: &str, variables: &[(&str, &str)]) -> Result<BuildRequest, String> {
+        let words = ["build"]
+            .into_iter()
+            .chain(words.split_whitespace())
+            .chain(["/"]);
+        let cli = BuildCli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let environment = Environment::of(variables);
+        let program = Program {
+            console: Console::of_process(&environment),
+            global: cli.global,
+            environment,
+        };
+        request(&program, &cli.build).map_err(|failure| match failure {
+            Failure::Usage(text) => text,
+            failure => failure
+                .render(None)
+                .map_or_else(String::new, |shown| shown.line),
+        })
+    }
+
+    #[test]
+    fn what_is_typed_is_what_is_meant() {
+        let request = typed(
+            "-t app --build-arg A --build-arg B=2 --build-arg C --label l --no-cache-filter a,b \
+             --network host --add-host db:10.0.0.1 --shm-size 1g -m 512m --memory-swap -1 \
+             --ulimit nofile=1:2 --target final -o type=oci,dest=x.tar --annotation k=v \
+             --platform linux/arm64",
+            &[("A", "from env"), ("SOURCE_DATE_EPOCH", "7")],
+        )
+        .unwrap();
+        assert_eq!(request.names[0].familiar(), "app:latest");
+        let arg = |name: &str| request.build_args.get(name).map(String::as_str);
+        assert_eq!(
+            [arg("A"), arg("B"), arg("C")],
+            [Some("from env"), Some("2"), None]
+        );
+        assert_eq!(request.labels["l"], "");
+        let stages = ["a", "b"].map(str::to_owned).to_vec();
+        assert_eq!(request.no_cache, NoCache::Stages(stages));
+        assert_eq!(request.network, NetworkMode::Host);
+        assert_eq!(request.entitlements, [HOST_NETWORK]);
+        assert_eq!(request.extra_hosts.len(), 1);
+        assert_eq!(request.limits.shm_size_bytes, Some(1 << 30));
+        assert_eq!(request.limits.memory_bytes, Some(512 << 20));
+        assert_eq!(request.limits.memory_swap_bytes, Some(-1));
+        assert_eq!(request.target.as_deref(), Some("final"));
+        assert_eq!(request.source_date_epoch_s, Some(7));
+        assert_eq!(request.platforms[0].to_string(), "linux/arm64");
+        let options = request.outputs[0].image_options().unwrap();
+        assert_eq!(options.annotations["k"], "v");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_runs() {
+        for (words, variables, expected) in [
+            ("--push", &[][..], "tag is needed when pushing to registry"),
+            (
+                "--network bridge",
+                &[],
+                "network mode \"bridge\" is not supported: expected default, none or host",
+            ),
+            (
+                "--build-arg =x",
+                &[],
+                "invalid key-value pair \"=x\": empty key",
+            ),
+            ("-t A", &[], "must be lower case"),
+            ("--platform a/b/c/d", &[], "invalid platform"),
+            ("--shm-size big", &[], "invalid size"),
+            ("--add-host x", &[], "expected host:ip"),
+            ("--bogus", &[], "unexpected argument '--bogus'"),
+            (
+                "",
+                &[("SOURCE_DATE_EPOCH", "today")],
+                "invalid SOURCE_DATE_EPOCH \"today\": expected seconds since 1970",
+            ),
+        ] {
+            let error = typed(words, variables).unwrap_err();
+            assert!(error.contains(expected), "{words}: {error}");
+        }
+    }
 
     #[test]
     fn the_metadata_file_holds_documents_as_documents() {

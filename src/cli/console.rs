@@ -38,14 +38,14 @@ impl Console {
         self.stdout_is_terminal
     }
 
-    /// Prints a result.
+    /// Prints a result. A reader that has seen enough (`| head`) is no failure.
     pub(crate) fn result(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        if !text.ends_with('\n') {
-            out.write_all(b"\n")?;
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
         }
-        out.flush()
     }
 
     /// Tells a person something.

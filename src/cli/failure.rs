@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use super::exit_code;
-use super::progress::Journal;
+use super::progress::{Journal, text};
 use crate::engine::{EngineError, ErrorKind, FailedStep, SourcePlace};
 use crate::progress::Warning;
 
@@ -75,21 +75,24 @@ impl Failure {
 pub(crate) struct Rendered {
     /// Output of the step, lines of the Dockerfile; may be empty.
     pub(crate) before: String,
-    /// One line, or a few where a cause has more.
+    /// One line, or a few where a cause has more; empty where `before` says it all.
     pub(crate) line: String,
     /// What to try.
     pub(crate) hints: Vec<String>,
 }
 
-/// Lists warnings with their places.
-pub(crate) fn warnings(warnings: &[Warning]) -> String {
-    let mut text = String::new();
+/// Lists warnings with their places; with explanations and lines of the Dockerfile on demand.
+pub(crate) fn warnings(warnings: &[Warning], in_detail: bool) -> String {
+    let mut shown = String::new();
+    let hint = if in_detail {
+        ""
+    } else {
+        " (use --debug to expand)"
+    };
     match warnings.len() {
-        0 => return text,
-        1 => text.push_str("\n 1 warning found:\n"),
-        count => {
-            let _ = writeln!(text, "\n {count} warnings found:");
-        }
+        0 => return shown,
+        1 => _ = writeln!(shown, "\n 1 warning found{hint}:"),
+        count => _ = writeln!(shown, "\n {count} warnings found{hint}:"),
     }
     for warning in warnings {
         let rule = match warning.rule.as_str() {
@@ -100,9 +103,31 @@ pub(crate) fn warnings(warnings: &[Warning]) -> String {
             Some(source) => format!(" ({}:{})", source.filename, source.first_line),
             None => String::new(),
         };
-        let _ = writeln!(text, " - {rule}{}{place}", warning.short);
+        let _ = writeln!(shown, " - {rule}{}{place}", warning.short);
+        if in_detail {
+            detail(&mut shown, warning);
+        }
     }
-    text
+    shown
+}
+
+fn detail(shown: &mut String, warning: &Warning) {
+    for line in &warning.detail {
+        let _ = writeln!(shown, "{line}");
+    }
+    if !warning.url.is_empty() {
+        let _ = writeln!(shown, "More info: {}", warning.url);
+    }
+    if let Some(source) = &warning.source {
+        let place = SourcePlace {
+            filename: source.filename.clone(),
+            text: source.text.clone(),
+            first_line: source.first_line,
+            last_line: source.last_line,
+        };
+        excerpt(shown, &place);
+    }
+    shown.push('\n');
 }
 
 fn engine_error(error: &EngineError, journal: Option<&Journal>) -> Rendered {
@@ -115,13 +140,18 @@ fn engine_error(error: &EngineError, journal: Option<&Journal>) -> Rendered {
             excerpt(&mut before, place);
         }
     }
-    if let Some(diagnostic) = &error.diagnostic {
-        before.push_str(diagnostic.trim_end());
-        before.push('\n');
-    }
+    // A drawn finding says everything itself, with help.
+    let line = match &error.diagnostic {
+        Some(diagnostic) => {
+            before.push_str(diagnostic.trim_end());
+            before.push('\n');
+            String::new()
+        }
+        None => with_causes(error),
+    };
     Rendered {
         before,
-        line: with_causes(error),
+        line,
         hints: error.hints.clone(),
     }
 }
@@ -138,7 +168,7 @@ fn with_causes(error: &EngineError) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        if !text.is_empty() && !line.ends_with(&text) {
+        if !line.contains(&text) {
             let _ = write!(line, ": {text}");
         }
         cause = error.source();
@@ -147,26 +177,30 @@ fn with_causes(error: &EngineError) -> String {
 }
 
 /// The last output of a failed step, between two rules.
-fn output(text: &mut String, step: &FailedStep, journal: &Journal) {
-    let _ = writeln!(text, "{RULE}\n > {}:", step.name);
+fn output(shown: &mut String, step: &FailedStep, journal: &Journal) {
+    let _ = writeln!(shown, "{RULE}\n > {}:", step.name);
     if let Some(tail) = journal.tail(&step.vertex) {
         if tail.dropped > 0 {
             let dropped = tail.dropped;
-            let _ = writeln!(text, "({dropped} lines before these: see --progress=plain)");
+            let _ = writeln!(
+                shown,
+                "({dropped} lines before these: see --progress=plain)"
+            );
         }
         for (since, line) in &tail.lines {
-            let _ = writeln!(text, "{:.3} {line}", since.as_secs_f64());
+            let line = text::clip(line, usize::MAX);
+            let _ = writeln!(shown, "{:.3} {line}", since.as_secs_f64());
         }
     }
-    let _ = writeln!(text, "{RULE}");
+    let _ = writeln!(shown, "{RULE}");
 }
 
 /// The lines of the Dockerfile around the failing ones, those marked with `>>>`.
-fn excerpt(text: &mut String, place: &SourcePlace) {
+fn excerpt(shown: &mut String, place: &SourcePlace) {
     let first = place.first_line.max(1);
     let last = place.last_line.max(first);
     let rule = "--------------------";
-    let _ = writeln!(text, "{}:{first}\n{rule}", place.filename);
+    let _ = writeln!(shown, "{}:{first}\n{rule}", place.filename);
     let (from, to) = (
         first.saturating_sub(CONTEXT_LINES).max(1),
         last.saturating_add(CONTEXT_LINES),
@@ -177,13 +211,14 @@ fn excerpt(text: &mut String, place: &SourcePlace) {
         }
         let inside = (first..=last).contains(&number);
         let mark = if inside { ">>>" } else { "   " };
-        let shown = format!("{number:4} | {mark} {line}");
-        let _ = writeln!(text, "{}", shown.trim_end());
+        let line = text::clip(line, usize::MAX);
+        let row = format!("{number:4} | {mark} {line}");
+        let _ = writeln!(shown, "{}", row.trim_end());
         if number == last {
-            let _ = writeln!(text, "     |     {}", carets(line));
+            let _ = writeln!(shown, "     |     {}", carets(&line));
         }
     }
-    let _ = writeln!(text, "{rule}");
+    let _ = writeln!(shown, "{rule}");
 }
 
 /// Carets under the text of a line, as far as it stands there.
@@ -272,8 +307,8 @@ Dockerfile:3
             ..Warning::default()
         };
         assert_eq!(
-            warnings(&[warning]),
-            "\n 1 warning found:\n - JSONArgsRecommended: use JSON\n"
+            warnings(&[warning], false),
+            "\n 1 warning found (use --debug to expand):\n - JSONArgsRecommended: use JSON\n"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! The commands about images: pull, push, tag, images, rmi, save, load, inspect, history.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
@@ -217,7 +218,7 @@ fn print_all(program: &Program, lines: &[String]) -> Result<(), Failure> {
 
 fn ids(images: &[ImageSummary], whole: bool) -> Vec<String> {
     let mut ids: Vec<String> = images.iter().map(|image| id(image, whole)).collect();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     ids.retain(|id| seen.insert(id.clone()));
     ids
 }
@@ -267,10 +268,10 @@ fn image_json(image: &ImageSummary) -> String {
 
 fn details_json(details: &ImageDetails) -> serde_json::Value {
     let names: Vec<String> = details.names.iter().map(Reference::familiar).collect();
-    let pinned: Vec<String> = details
-        .names
-        .iter()
-        .map(|name| format!("{}@{}", name.name(), details.descriptor.digest))
+    let digest = &details.descriptor.digest;
+    let pinned = details.names.iter();
+    let pinned: BTreeSet<String> = pinned
+        .map(|name| format!("{}@{digest}", name.name()))
         .collect();
     json!({
         "Id": details.manifest.config.digest.to_string(),

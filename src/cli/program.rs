@@ -109,7 +109,9 @@ impl Program {
         if !rendered.before.is_empty() {
             self.console.note(rendered.before.trim_end());
         }
-        self.console.error(&rendered.line);
+        if !rendered.line.is_empty() {
+            self.console.error(&rendered.line);
+        }
         for hint in &rendered.hints {
             self.console.note(&format!("hint: {hint}"));
         }

@@ -18,6 +18,8 @@ pub fn now_ns() -> i64 {
 
 /// Returns the nanoseconds between 1970 and a time.
 pub fn ns_of(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

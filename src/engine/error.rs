@@ -105,7 +105,9 @@ impl EngineError {
             _ => ErrorKind::User,
         };
         let rendered = error.render(source);
-        Self::new(kind, error.to_string()).with_diagnostic(rendered).with_source(error)
+        Self::new(kind, error.to_string())
+            .with_diagnostic(rendered)
+            .with_source(error)
     }
 
     /// Passes on why an op failed.
@@ -127,7 +129,12 @@ impl EngineError {
     pub(super) fn from_solve(error: SolveError, definition: &Definition) -> Self {
         match error {
             SolveError::Cancelled => Self::cancelled(),
-            SolveError::Vertex { vertex, name, locations, error } => {
+            SolveError::Vertex {
+                vertex,
+                name,
+                locations,
+                error,
+            } => {
                 let place = locations.into_iter().next().map(|place| SourcePlace {
                     filename: place.filename,
                     text: place.text,
@@ -150,7 +157,10 @@ impl EngineError {
 
 /// Returns the command of an exec op as it ran; empty for other ops.
 fn command_of(definition: &Definition, wanted: &VertexDigest) -> String {
-    let loaded = definition.load().map(|loaded| loaded.vertices).unwrap_or_default();
+    let loaded = definition
+        .load()
+        .map(|loaded| loaded.vertices)
+        .unwrap_or_default();
     let vertex = loaded.into_iter().find(|vertex| vertex.digest == *wanted);
     match vertex.map(|vertex| vertex.op) {
         Some(pb::op::Op::Exec(exec)) => exec.meta.unwrap_or_default().args.join(" "),
@@ -182,7 +192,12 @@ macro_rules! config_errors {
     )*};
 }
 
-config_errors!(content::Error, snapshot::Error, executor::ExecutorError, cache::CacheError);
+config_errors!(
+    content::Error,
+    snapshot::Error,
+    executor::ExecutorError,
+    cache::CacheError
+);
 
 impl From<source::Error> for EngineError {
     fn from(error: source::Error) -> Self {

@@ -44,7 +44,10 @@ impl Engine {
     pub fn remove(&self, image: &str) -> Result<Vec<Removed>, EngineError> {
         let descriptor = self.find(image)?;
         let images = self.content.images();
-        let by_name = image.parse::<Reference>().ok().map(Reference::with_default_tag);
+        let by_name = image
+            .parse::<Reference>()
+            .ok()
+            .map(Reference::with_default_tag);
         let mut left = 0;
         let mut removed = Vec::new();
         for (name, other) in images.list()? {
@@ -70,7 +73,9 @@ impl Engine {
         let descriptor = self.find(image)?;
         let stored = self.load_image(&descriptor, &Platform::host())?;
         let all = self.content.images().list()?;
-        let names = all.into_iter().filter(|(_, other)| other.digest == descriptor.digest);
+        let names = all
+            .into_iter()
+            .filter(|(_, other)| other.digest == descriptor.digest);
         Ok(ImageDetails {
             names: names.map(|(name, _)| name).collect(),
             descriptor: stored.descriptor,
@@ -84,7 +89,11 @@ impl Engine {
         let stored = self.load_image(&self.find(image)?, &Platform::host())?;
         let mut layers = stored.manifest.layers.into_iter();
         let entries = stored.config.history.into_iter().map(|entry| HistoryEntry {
-            layer: if entry.empty_layer { None } else { layers.next() },
+            layer: if entry.empty_layer {
+                None
+            } else {
+                layers.next()
+            },
             created: entry.created,
             created_by: entry.created_by,
             comment: entry.comment,
@@ -121,8 +130,10 @@ impl Engine {
                 }
             }
         }
-        Err(EngineError::new(ErrorKind::User, format!("no such image: {image}"))
-            .with_hint("`cooper images` lists the images of the store"))
+        Err(
+            EngineError::new(ErrorKind::User, format!("no such image: {image}"))
+                .with_hint("`cooper images` lists the images of the store"),
+        )
     }
 
     /// Reads the manifest and the config behind a descriptor, for the platform that fits best.
@@ -136,7 +147,11 @@ impl Engine {
         let manifest: Manifest = parse("manifest", &descriptor, &bytes)?;
         let bytes = self.content.read(&manifest.config, CONFIG_BYTES_MAX)?;
         let config = parse("config", &manifest.config, &bytes)?;
-        Ok(StoredImage { descriptor, manifest, config })
+        Ok(StoredImage {
+            descriptor,
+            manifest,
+            config,
+        })
     }
 
     fn select_manifest(
@@ -155,9 +170,17 @@ impl Engine {
                 Some(offered) => platform.rank(offered),
                 None => Some(u32::MAX),
             };
-            let best = index.manifests.iter().filter(|e| self.content.contains(&e.digest));
-            let best = best.filter_map(|entry| Some((rank(entry)?, entry))).min_by_key(|(r, _)| *r);
-            let any = index.manifests.iter().find(|entry| self.content.contains(&entry.digest));
+            let best = index
+                .manifests
+                .iter()
+                .filter(|e| self.content.contains(&e.digest));
+            let best = best
+                .filter_map(|entry| Some((rank(entry)?, entry)))
+                .min_by_key(|(r, _)| *r);
+            let any = index
+                .manifests
+                .iter()
+                .find(|entry| self.content.contains(&entry.digest));
             descriptor = match best.map(|(_, entry)| entry).or(any) {
                 Some(entry) => entry.clone(),
                 None => {
@@ -166,7 +189,10 @@ impl Engine {
                 }
             };
         }
-        Err(EngineError::new(ErrorKind::User, "the image's indexes are nested too deeply"))
+        Err(EngineError::new(
+            ErrorKind::User,
+            "the image's indexes are nested too deeply",
+        ))
     }
 
     fn image_id(&self, descriptor: &Descriptor) -> Result<ImageId, EngineError> {
@@ -187,7 +213,10 @@ impl Engine {
         if media_type::is_index(&descriptor.media_type) {
             let bytes = self.content.read(descriptor, MANIFEST_BYTES_MAX)?;
             let index: Index = parse("index", descriptor, &bytes)?;
-            let known = index.manifests.iter().filter(|e| self.content.contains(&e.digest));
+            let known = index
+                .manifests
+                .iter()
+                .filter(|e| self.content.contains(&e.digest));
             platforms.extend(known.filter_map(|entry| entry.platform.clone()));
         }
         Ok(ImageSummary {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::Engine;
 use super::error::{EngineError, ErrorKind};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
-use super::Engine;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
@@ -48,9 +48,7 @@ impl Inputs {
         let (folder, unpacked) = match context {
             BuildContext::Directory(path) => (absolute(&path)?, None),
             BuildContext::Empty => made(UnpackedContext::empty(&engine.dir("tmp"))?),
-            BuildContext::Tar(reader) => {
-                made(UnpackedContext::unpack(reader, &engine.dir("tmp"))?)
-            }
+            BuildContext::Tar(reader) => made(UnpackedContext::unpack(reader, &engine.dir("tmp"))?),
         };
         let step = progress.of_vertex(Digest::of(b"load build definition"));
         let (filename, text, ignore_beside) = read_dockerfile(&request.dockerfile, &folder)
@@ -66,8 +64,18 @@ impl Inputs {
         for (name, context) in &request.named_contexts {
             contexts.insert(name.clone(), named(name, context, &mut folders)?);
         }
-        let context = ContextSource::Local { name: MAIN.to_owned(), excludes };
-        Ok(Self { filename, text, folders, context, contexts, _unpacked: unpacked })
+        let context = ContextSource::Local {
+            name: MAIN.to_owned(),
+            excludes,
+        };
+        Ok(Self {
+            filename,
+            text,
+            folders,
+            context,
+            contexts,
+            _unpacked: unpacked,
+        })
     }
 }
 
@@ -77,7 +85,10 @@ fn made(context: UnpackedContext) -> (PathBuf, Option<UnpackedContext>) {
 
 fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
     path.canonicalize().map_err(|error| {
-        let text = format!("cannot use {} as the build context: {error}", path.display());
+        let text = format!(
+            "cannot use {} as the build context: {error}",
+            path.display()
+        );
         EngineError::new(ErrorKind::User, text).with_source(error)
     })
 }
@@ -113,7 +124,10 @@ fn read_dockerfile(
         },
         DockerfileSource::File(path) => match local::read_text(path)? {
             Some(text) => {
-                let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                let shown = path
+                    .file_name()
+                    .unwrap_or(path.as_os_str())
+                    .to_string_lossy();
                 Ok((shown.into_owned(), text, Some(beside(path))))
             }
             None => Err(missing(&path.to_string_lossy())),
@@ -134,7 +148,9 @@ fn read_ignore(folder: &Path, beside: Option<&Path>) -> Result<Vec<String>, Engi
             local::read_text_in(folder, path)?.map(|text| (path, text))
         }
     };
-    let Some((path, text)) = found else { return Ok(Vec::new()) };
+    let Some((path, text)) = found else {
+        return Ok(Vec::new());
+    };
     let file = IgnoreFile::parse(&text).map_err(|findings| {
         let source = Source::new(path.to_string_lossy(), text.as_str());
         let text = format!("{} cannot be used", path.display());
@@ -153,7 +169,10 @@ fn named(
             let folder = absolute(path)?;
             let excludes = read_ignore(&folder, None)?;
             folders.insert(name.to_owned(), folder);
-            Ok(ContextSource::Local { name: name.to_owned(), excludes })
+            Ok(ContextSource::Local {
+                name: name.to_owned(),
+                excludes,
+            })
         }
         NamedContext::Image(reference) => Ok(ContextSource::Image(reference.to_string())),
         NamedContext::OciLayout { .. } | NamedContext::Stage(_) => {

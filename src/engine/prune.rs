@@ -33,7 +33,9 @@ impl Engine {
         let records = self.cache.records()?;
         let layers = self.snapshots.list()?;
         let blobs = self.content.blobs()?;
-        let named = self.content.referenced_blobs(&self.content.images().roots()?);
+        let named = self
+            .content
+            .referenced_blobs(&self.content.images().roots()?);
         let unnamed = blobs.iter().filter(|(digest, ..)| !named.contains(digest));
         let mounts = self.dir("cache/mounts");
         let (mount_count, mount_bytes) = (children(&mounts), tree_bytes(&mounts));
@@ -69,7 +71,12 @@ impl Engine {
                 };
                 self.cache.prune(&filter)?.remaining
             }
-            false => self.cache.records()?.into_iter().map(|record| record.result).collect(),
+            false => self
+                .cache
+                .records()?
+                .into_iter()
+                .map(|record| record.result)
+                .collect(),
         };
         let mut live = layers_of(&kept_results);
         if !request.all {
@@ -131,7 +138,9 @@ impl Engine {
 
 fn layers_of(results: &[ResultId]) -> BTreeSet<LayerId> {
     let outputs = results.iter().filter_map(output::from_result_id).flatten();
-    outputs.flat_map(|output| output.layers().to_vec()).collect()
+    outputs
+        .flat_map(|output| output.layers().to_vec())
+        .collect()
 }
 
 fn is_in_use(layer: &LayerEntry, since: Option<SystemTime>) -> bool {

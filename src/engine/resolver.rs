@@ -30,14 +30,20 @@ impl Resolver {
     async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
         let platform = &request.platform.0;
         let name = format!("[internal] load metadata for {}", request.reference);
-        let step = self.progress.of_vertex(Digest::of(format!("{name} {platform}").as_bytes()));
+        let step = self
+            .progress
+            .of_vertex(Digest::of(format!("{name} {platform}").as_bytes()));
         step.start(&name);
         let mode = match request.mode {
             ResolveMode::Default => source::ResolveMode::Default,
             ResolveMode::Pull => source::ResolveMode::Pull,
             ResolveMode::Local => source::ResolveMode::Local,
         };
-        match self.images.resolve(&request.reference, platform, mode).await {
+        match self
+            .images
+            .resolve(&request.reference, platform, mode)
+            .await
+        {
             Ok(image) => {
                 step.complete(None);
                 Ok(ResolvedImage {
@@ -54,7 +60,11 @@ impl Resolver {
                     source::Error::NotLocal { .. } => true,
                     _ => false,
                 };
-                Err(ResolveError { message, not_found, source: Some(Box::new(error)) })
+                Err(ResolveError {
+                    message,
+                    not_found,
+                    source: Some(Box::new(error)),
+                })
             }
         }
     }

@@ -4,9 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
-use super::request::{
-    ImageSummary, LoadRequest, LoadSource, PullRequest, SaveRequest,
-};
+use super::request::{ImageSummary, LoadRequest, LoadSource, PullRequest, SaveRequest};
 use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushTarget, Save};
 use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::progress::Progress;
@@ -25,10 +23,12 @@ impl Engine {
         let reference = request.reference.with_default_tag();
         let step = progress.of_vertex(Digest::of(b"pull"));
         step.start(&format!("pulling {reference}"));
-        let images = Images::new(self.registry(session, false), self.content.clone());
+        let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
         let platform = request.platform.unwrap_or_else(Platform::host);
         let work = async {
-            let image = images.resolve(&reference, &platform, ResolveMode::Pull).await?;
+            let image = images
+                .resolve(&reference, &platform, ResolveMode::Pull)
+                .await?;
             images.fetch_layers(&image, &step).await?;
             Ok::<_, EngineError>(image)
         };
@@ -55,8 +55,12 @@ impl Engine {
         let root = self.find(&reference.to_string())?;
         let step = progress.of_vertex(Digest::of(b"push"));
         step.start(&format!("pushing {reference}"));
-        let client = self.registry(session, false);
-        let target = PushTarget { reference, root: &root, by_digest: false };
+        let client = self.registry(session, Vec::new());
+        let target = PushTarget {
+            reference,
+            root: &root,
+            by_digest: false,
+        };
         let pushed = exporter::push(target, &self.content, &client, &step, cancel).await;
         step.complete(error_text(&pushed));
         Ok(pushed?)
@@ -72,13 +76,27 @@ impl Engine {
         let mut images: Vec<ArchivedImage> = Vec::new();
         for image in &request.images {
             let root = self.find(image)?;
-            let by_name = image.parse::<Reference>().ok().map(Reference::with_default_tag);
+            let by_name = image
+                .parse::<Reference>()
+                .ok()
+                .map(Reference::with_default_tag);
             let name = by_name.filter(|name| {
-                name.digest().is_none() && self.content.images().resolve(name).is_ok_and(|d| d.is_some())
+                name.digest().is_none()
+                    && self
+                        .content
+                        .images()
+                        .resolve(name)
+                        .is_ok_and(|d| d.is_some())
             });
-            match images.iter_mut().find(|known| known.root.digest == root.digest) {
+            match images
+                .iter_mut()
+                .find(|known| known.root.digest == root.digest)
+            {
                 Some(known) => known.names.extend(name),
-                None => images.push(ArchivedImage { root, names: name.into_iter().collect() }),
+                None => images.push(ArchivedImage {
+                    root,
+                    names: name.into_iter().collect(),
+                }),
             }
         }
         let step = progress.of_vertex(Digest::of(b"save"));
@@ -93,9 +111,9 @@ impl Engine {
             };
             exporter::save(&content, save, &inner, &cancel).map_err(EngineError::from)
         });
-        let saved = saved.await.unwrap_or_else(|error| {
-            Err(EngineError::new(ErrorKind::Internal, error.to_string()))
-        });
+        let saved = saved
+            .await
+            .unwrap_or_else(|error| Err(EngineError::new(ErrorKind::Internal, error.to_string())));
         step.complete(error_text(&saved));
         saved
     }
@@ -137,7 +155,12 @@ impl Engine {
     /// Expects that everything the image for this platform consists of is in the store.
     fn check_complete(&self, root: &Descriptor) -> Result<(), EngineError> {
         let image = self.load_image(root, &Platform::host())?;
-        match image.manifest.layers.iter().find(|layer| !self.content.contains(&layer.digest)) {
+        match image
+            .manifest
+            .layers
+            .iter()
+            .find(|layer| !self.content.contains(&layer.digest))
+        {
             Some(layer) => Err(bundle::BundleError::Missing(layer.digest.to_string()).into()),
             None => Ok(()),
         }
@@ -145,5 +168,8 @@ impl Engine {
 }
 
 fn error_text<T, E: std::error::Error>(result: &Result<T, E>) -> Option<String> {
-    result.as_ref().err().map(|error| super::error::chain(error))
+    result
+        .as_ref()
+        .err()
+        .map(|error| super::error::chain(error))
 }

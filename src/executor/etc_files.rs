@@ -82,9 +82,8 @@ fn server(line: &str) -> Option<IpAddr> {
 
 /// Makes `/etc/hosts`.
 pub(super) fn hosts(hostname: &str, extra: &[(String, IpAddr)]) -> String {
-    let mut text = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    );
+    let mut text =
+        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (name, address) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
     }
@@ -122,7 +121,11 @@ mod tests {
                 format!("#nameserver 1.1.1.1\n{public}")
             }),
         ] {
-            assert_eq!(resolv_conf(host, systemd, network), expected, "{host:?} {network:?}");
+            assert_eq!(
+                resolv_conf(host, systemd, network),
+                expected,
+                "{host:?} {network:?}"
+            );
         }
     }
 

@@ -34,6 +34,7 @@ mod step;
 mod stubs;
 mod user;
 
+pub use crate::sys::isolate_mounts;
 pub use error::ExecutorError;
 pub use network::DEFAULT_RUN_DIR;
 pub use run::{Executor, ExecutorOptions};
@@ -41,6 +42,5 @@ pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, Exit, MountKind,
     NetworkMode, OomReport, ProcessMount, ProcessSpec, Resources, Ulimit,
 };
-pub use crate::sys::isolate_mounts;
 pub use step::{is_step_invocation, step_main};
 pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};

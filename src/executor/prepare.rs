@@ -218,10 +218,9 @@ impl Work<'_> {
         };
         // What lies in another mount is that mount's business.
         let is_nested = path.starts_with("dev")
-            || self
-                .mounts
-                .iter()
-                .any(|mounting| path != Path::new(&mounting.target) && path.starts_with(&mounting.target));
+            || self.mounts.iter().any(|mounting| {
+                path != Path::new(&mounting.target) && path.starts_with(&mounting.target)
+            });
         if !is_nested {
             let ensured = self.stubs.ensure(&path, place);
             ensured.map_err(|error| target_error(target, &error))?;
@@ -273,7 +272,9 @@ impl Work<'_> {
                 self.hand(&opened, attributes).map_err(from(source))
             }
             MountKind::DiscardedWrites { lower, selector } => {
-                let scratch = self.scratch(number).tried(|| "make a directory".to_owned())?;
+                let scratch = self
+                    .scratch(number)
+                    .tried(|| "make a directory".to_owned())?;
                 let path = lower.first().unwrap_or(&scratch);
                 let opened = discarded(lower, &scratch).and_then(|fd| select(fd, selector));
                 let opened = opened.map_err(from(path))?;
@@ -286,7 +287,9 @@ impl Work<'_> {
                 uid,
                 gid,
             } => {
-                let scratch = self.scratch(number).tried(|| "make a directory".to_owned())?;
+                let scratch = self
+                    .scratch(number)
+                    .tried(|| "make a directory".to_owned())?;
                 let access = Access {
                     mode: *mode,
                     uid: *uid,
@@ -340,7 +343,10 @@ fn mount_root(
         let (mount, changes) = match &spec.root {
             RootMount::Overlay { lower, upper, work } => {
                 let upper_work = Some((upper.as_path(), work.as_path()));
-                (crate::sys::mount::overlay_detached(lower, upper_work)?, upper)
+                (
+                    crate::sys::mount::overlay_detached(lower, upper_work)?,
+                    upper,
+                )
             }
             RootMount::Directory(path) => (detached::clone_of(open_path(path)?)?, path),
         };
@@ -450,9 +456,12 @@ mod tests {
 
     #[test]
     fn specs_that_make_no_sense_are_refused() {
-        let cases: [(&str, fn(&mut ProcessSpec)); 6] = [
+        type Change = fn(&mut ProcessSpec);
+        let cases: [(&str, Change); 6] = [
             ("there is no program to run", |spec| spec.args.clear()),
-            ("there is no program to run", |spec| spec.args = vec![String::new()]),
+            ("there is no program to run", |spec| {
+                spec.args = vec![String::new()];
+            }),
             (
                 "arguments, environment and paths cannot hold zero bytes",
                 |spec| spec.env.push("A=\0".to_owned()),
@@ -463,10 +472,14 @@ mod tests {
             ("the host name is too long or not a name", |spec| {
                 spec.hostname = "a\nb".to_owned();
             }),
-            ("the name of an extra host is empty or has blanks in it", |spec| {
-                let address = "192.0.2.1".parse().unwrap();
-                spec.extra_hosts.push(("a\n192.0.2.2 b".to_owned(), address));
-            }),
+            (
+                "the name of an extra host is empty or has blanks in it",
+                |spec| {
+                    let address = "192.0.2.1".parse().unwrap();
+                    spec.extra_hosts
+                        .push(("a\n192.0.2.2 b".to_owned(), address));
+                },
+            ),
         ];
         for (message, change) in cases {
             let mut spec = spec();
@@ -485,6 +498,9 @@ mod tests {
         let given = ["HOME=/x".to_owned()];
         assert_eq!(environment(&given, &identity), given);
         assert_eq!(environment(&[], &identity), ["HOME=/home/app"]);
-        assert_eq!((absolute(""), absolute("a"), absolute("/b")), ("/".into(), "/a".into(), "/b".into()));
+        assert_eq!(
+            (absolute(""), absolute("a"), absolute("/b")),
+            ("/".into(), "/a".into(), "/b".into())
+        );
     }
 }

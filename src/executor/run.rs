@@ -183,11 +183,15 @@ impl Shared {
             if is_enough || self.is_closing.load(Ordering::Acquire) {
                 break;
             }
+            // One network at a time: most steps run one after another and use the same one.
             // Failures are met again, and reported, by the step that needs the thing.
             if self.networks.fill(1).is_err() {
                 break;
             }
-            match self.helper.start(&self.instance.new_name(), &Kind::default()) {
+            match self
+                .helper
+                .start(&self.instance.new_name(), &Kind::default())
+            {
                 Ok(slot) => lock(&self.idle).push(slot),
                 Err(_) => break,
             }
@@ -196,7 +200,11 @@ impl Shared {
     }
 
     /// Makes the container of a step and lets it begin.
-    fn begin(self: &Arc<Self>, spec: &ProcessSpec, log: &VertexProgress) -> Result<Container, ExecutorError> {
+    fn begin(
+        self: &Arc<Self>,
+        spec: &ProcessSpec,
+        log: &VertexProgress,
+    ) -> Result<Container, ExecutorError> {
         let slot = self.take_slot(spec)?;
         let network = match spec.network {
             NetworkMode::Default => self.lend_network(log),
@@ -237,9 +245,11 @@ impl Shared {
             extra_controllers: &extra,
         };
         let ready = if kind.is_usual() {
-            let _ = self.expected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |expected| {
-                expected.checked_sub(1)
-            });
+            let _ = self
+                .expected
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |expected| {
+                    expected.checked_sub(1)
+                });
             lock(&self.idle).pop()
         } else {
             None

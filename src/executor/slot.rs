@@ -63,11 +63,7 @@ pub(super) struct Slot {
 
 impl Helper {
     /// Opens the helper program: `path`, or the program that runs now.
-    pub(super) fn open(
-        path: Option<&Path>,
-        anchor: PathBuf,
-        cgroups: Cgroups,
-    ) -> io::Result<Self> {
+    pub(super) fn open(path: Option<&Path>, anchor: PathBuf, cgroups: Cgroups) -> io::Result<Self> {
         let path = path.unwrap_or(Path::new("/proc/self/exe"));
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let program = rustix::fs::open(path, flags, Mode::empty())?;

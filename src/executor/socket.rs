@@ -99,9 +99,15 @@ mod tests {
         let directory = Root::open(temp.path()).unwrap();
         let uid = rustix::process::getuid().as_raw();
         let gid = rustix::process::getgid().as_raw();
-        let access = Access { mode: 0o600, uid, gid };
+        let access = Access {
+            mode: 0o600,
+            uid,
+            gid,
+        };
         let (_proxy, _fd) = SocketProxy::start(&directory, "proxy", access, &agent).unwrap();
-        let mut client = UnixStream::connect(temp.path().join("proxy")).await.unwrap();
+        let mut client = UnixStream::connect(temp.path().join("proxy"))
+            .await
+            .unwrap();
         client.write_all(b"ping").await.unwrap();
         let mut text = [0; 4];
         client.read_exact(&mut text).await.unwrap();

@@ -195,7 +195,11 @@ pub enum MountKind {
 impl std::fmt::Debug for MountKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Bind { source, selector, readonly } => f
+            Self::Bind {
+                source,
+                selector,
+                readonly,
+            } => f
                 .debug_struct("Bind")
                 .field("source", source)
                 .field("selector", selector)
@@ -206,18 +210,29 @@ impl std::fmt::Debug for MountKind {
                 .field("lower", lower)
                 .field("selector", selector)
                 .finish(),
-            Self::Tmpfs { size_bytes } => {
-                f.debug_struct("Tmpfs").field("size_bytes", size_bytes).finish()
-            }
+            Self::Tmpfs { size_bytes } => f
+                .debug_struct("Tmpfs")
+                .field("size_bytes", size_bytes)
+                .finish(),
             // What a secret says must not reach a log by way of a debug print.
-            Self::Secret { data, mode, uid, gid } => f
+            Self::Secret {
+                data,
+                mode,
+                uid,
+                gid,
+            } => f
                 .debug_struct("Secret")
                 .field("bytes", &data.len())
                 .field("mode", mode)
                 .field("uid", uid)
                 .field("gid", gid)
                 .finish(),
-            Self::Socket { path, mode, uid, gid } => f
+            Self::Socket {
+                path,
+                mode,
+                uid,
+                gid,
+            } => f
                 .debug_struct("Socket")
                 .field("path", path)
                 .field("mode", mode)

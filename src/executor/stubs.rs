@@ -244,7 +244,11 @@ mod tests {
             maker.ensure(Path::new(path), place).unwrap();
         }
         assert!(maker.ensure(Path::new("etc"), Place::File).is_err());
-        assert!(maker.ensure(Path::new("etc/hosts"), Place::Directory).is_err());
+        assert!(
+            maker
+                .ensure(Path::new("etc/hosts"), Place::Directory)
+                .is_err()
+        );
         maker.finish().unwrap()
     }
 
@@ -253,10 +257,17 @@ mod tests {
         let (temp, root) = tree();
         make(&root).remove().unwrap();
         for (path, time) in [("etc/sub", 3), ("etc", 2), ("", 1)] {
-            assert_eq!(root.lstat(Path::new(path)).unwrap().mtime, at(time), "{path}");
+            assert_eq!(
+                root.lstat(Path::new(path)).unwrap().mtime,
+                at(time),
+                "{path}"
+            );
         }
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
-        assert_eq!(std::fs::read(temp.path().join("etc/hosts")).unwrap(), b"image");
+        assert_eq!(
+            std::fs::read(temp.path().join("etc/hosts")).unwrap(),
+            b"image"
+        );
     }
 
     #[test]
@@ -281,8 +292,11 @@ mod tests {
         std::fs::write(canary.path().join("secrets/token"), "").unwrap();
         let stubs = make(&root);
         for name in ["etc", "run"] {
-            std::fs::rename(temp.path().join(name), temp.path().join("moved-".to_owned() + name))
-                .unwrap();
+            std::fs::rename(
+                temp.path().join(name),
+                temp.path().join("moved-".to_owned() + name),
+            )
+            .unwrap();
             std::os::unix::fs::symlink(canary.path(), temp.path().join(name)).unwrap();
         }
         std::fs::create_dir(temp.path().join("decoy")).unwrap();

@@ -241,7 +241,10 @@ mod tests {
     fn refuses_what_is_not_there_or_not_an_id() {
         for (user, message) in [
             ("nobody", "no user \"nobody\" in /etc/passwd of the image"),
-            ("app:nobody", "no group \"nobody\" in /etc/group of the image"),
+            (
+                "app:nobody",
+                "no group \"nobody\" in /etc/group of the image",
+            ),
             ("4294967296", "id 4294967296 is out of range"),
             ("4294967295", "id 4294967295 is out of range"),
             ("2147483648", "id 2147483648 is out of range"),
@@ -282,7 +285,10 @@ mod tests {
         file.set_len(MAX_DATABASE_BYTES + 1).unwrap();
         assert!(matches!(
             resolve(&root, "app"),
-            Err(UserError::Unreadable { path: "/etc/passwd", .. })
+            Err(UserError::Unreadable {
+                path: "/etc/passwd",
+                ..
+            })
         ));
     }
 }

@@ -183,21 +183,6 @@ pub(super) fn choose(
     }
 }
 
-/// Returns the image itself, or every image of an index that is in the store.
-pub(super) fn choose_all(
-    content: &ContentStore,
-    root: &Descriptor,
-) -> Result<Vec<Descriptor>, Error> {
-    if !media_type::is_index(&root.media_type) {
-        return Ok(vec![root.clone()]);
-    }
-    let mut children = read_index(content, root)?.manifests;
-    children.retain(|child| {
-        media_type::is_manifest(&child.media_type) && content.contains(&child.digest)
-    });
-    Ok(children)
-}
-
 fn read_document<T: DeserializeOwned>(
     content: &ContentStore,
     descriptor: &Descriptor,

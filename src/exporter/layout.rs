@@ -18,7 +18,6 @@ use crate::archive::{Entry, EntryKind, TarWriter};
 use crate::content::ContentStore;
 use crate::oci::Descriptor;
 use crate::progress::VertexProgress;
-use crate::sys::atomic;
 use crate::sys::metadata::Timestamp;
 
 /// Bytes copied at a time.
@@ -96,7 +95,9 @@ fn write_directory(
             "index.json" => merged_index(&path, bundle)?,
             _ => bytes.clone(),
         };
-        atomic::write(&path, &bytes).map_err(Error::io("write", &path))?;
+        destination::fill(&Destination::File(path), |writer| {
+            writer.write_all(&bytes).map_err(Error::Stream)
+        })?;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ impl Fixture {
             std::fs::write(&file, format!("text {number}")).unwrap();
             std::os::unix::fs::symlink("/etc/first", tree.join(format!("link{number}"))).unwrap();
             // The second layer must not depend on when the first one was unpacked.
-            let root = Root::open(&tree).unwrap();
+            let root = Root::open(tree).unwrap();
             for path in ["etc/first", "etc", "second", "link1", "link2", ""] {
                 match root.set_times(Path::new(path), Timestamp::from_seconds(number)) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),

@@ -186,7 +186,8 @@ fn has_own_meaning(name: &str) -> bool {
         || name == EPOCH
 }
 
-fn predefined(file: &Dockerfile, options: &FrontendOptions) -> Environment {
+/// Returns the variables that `FROM` may use although no `ARG` declares them.
+pub(super) fn predefined(file: &Dockerfile, options: &FrontendOptions) -> Environment {
     let build = options.build_platform();
     let target = options.target_platform();
     let last_stage = file.stages.last().and_then(|stage| stage.name());

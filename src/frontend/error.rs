@@ -20,7 +20,7 @@ pub enum FrontendError {
         source: ResolveError,
     },
     /// The stage to build does not exist.
-    #[error("target stage {target:?} does not exist{}{}", known(.stages), hint(.suggestion))]
+    #[error("target stage {target:?} does not exist{}{}", known(.stages), hint(.suggestion.as_deref()))]
     UnknownTarget {
         /// The wanted stage.
         target: String,
@@ -46,10 +46,8 @@ fn known(stages: &[String]) -> String {
     }
 }
 
-fn hint(suggestion: &Option<String>) -> String {
-    let hint = suggestion
-        .as_ref()
-        .map(|name| format!(" (did you mean {name:?}?)"));
+fn hint(suggestion: Option<&str>) -> String {
+    let hint = suggestion.map(|name| format!(" (did you mean {name:?}?)"));
     hint.unwrap_or_default()
 }
 

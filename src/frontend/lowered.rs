@@ -1,10 +1,10 @@
 //! The front door: text and options in, definition and image config out.
 
-use super::build_args::BuildArgs;
+use super::build_args::{self, BuildArgs};
 use super::diagnostic::{Diagnostic, Diagnostics, Source};
 use super::dockerfile::{self, Dockerfile};
 use super::error::FrontendError;
-use super::lint::Checks;
+use super::lint::{self, Checks};
 use super::lower::lower_plan;
 use super::options::FrontendOptions;
 use super::plan::{Base, Plan, resolve_bases};
@@ -57,6 +57,11 @@ pub async fn lower(
     let source = Source::new(options.filename.clone(), text);
     let (file, mut warnings) = dockerfile::parse(text)?;
     let checks = Checks::new(&file, options)?;
+    warnings.extend(lint::names_and_keywords(&file));
+    warnings.extend(lint::invalid_defaults(
+        &file,
+        &build_args::predefined(&file, options),
+    ));
     let args = BuildArgs::new(&file, options)?;
     let mut plan = Plan::new(&file, options, &args)?;
     resolve_bases(&mut plan, options, &args, resolver).await?;

@@ -3,8 +3,8 @@
 //!
 //! Images are made up: an image whose name the options do not mention has one layer and a `PATH`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use futures::executor::block_on;
 use futures::future::{BoxFuture, ready};
@@ -15,8 +15,6 @@ use super::options::Ulimit;
 use super::*;
 use crate::llb::dump;
 use crate::oci::{Digest, ImageConfig, Platform};
-
-const FIXTURES: &str = "tests/fixtures/lower";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -187,26 +185,17 @@ fn short_digests(text: &str) -> String {
 
 #[test]
 fn fixtures() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(FIXTURES);
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the switch that rewrites expected files is read where it acts"
-    )]
-    let bless = std::env::var_os("UPDATE_EXPECT").is_some();
-    let dirs: BTreeSet<PathBuf> = std::fs::read_dir(&root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    assert!(dirs.len() >= 40, "fixtures are missing");
+    let folders = testing::fixture_folders("lower");
+    assert!(folders.len() >= 40, "fixtures are missing");
     let mut wrong = Vec::new();
-    for dir in dirs {
-        for (name, found) in outcome(&dir) {
-            let path = dir.join(name);
+    for folder in folders {
+        for (name, found) in outcome(&folder) {
+            let path = folder.join(name);
             let expected = std::fs::read_to_string(&path).unwrap_or_default();
             if expected == found {
                 continue;
             }
-            if !bless {
+            if !testing::updates_expectations() {
                 wrong.push(format!("{}\n{found}", path.display()));
             } else if found.is_empty() {
                 std::fs::remove_file(&path).unwrap();

@@ -305,11 +305,11 @@ fn owner_to_pb(owner: &Owner, base: i64) -> pb::ChownOpt {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dump;
-    use super::super::mount::{BindAccess, MountKind, SshMount};
-    use super::super::source_map::{Location, Range, SourceFile};
-    use super::super::state::{About, Source};
     use super::*;
+    use crate::llb::dump;
+    use crate::llb::mount::{BindAccess, MountKind, SshMount};
+    use crate::llb::source_map::{Location, Range, SourceFile};
+    use crate::llb::state::{About, Source};
     use crate::oci::Platform;
 
     fn builder() -> Builder {

@@ -2,10 +2,9 @@
 //!
 //! Read in order: [`op`], [`definition`], [`digest`]; then how graphs are made ([`state`],
 //! [`mount`], [`encode`], [`source_map`]) and shown ([`dump`]); [`pattern`] (path patterns)
-//! stands alone. The messages are BuildKit's protobuf
-//! messages (`pb`). Invariants: an op's bytes are never written again once they exist, since
-//! their hash is its name; nothing here depends on time, locale or the order of a hash map.
-//! Deliberately absent: I/O and execution.
+//! stands alone. The messages are BuildKit's protobuf messages (`pb`). Invariants: an op's bytes
+//! are never written again once they exist, since their hash is its name; nothing here depends on
+//! time, locale or the order of a hash map. Deliberately absent: I/O and execution.
 
 pub mod caps;
 pub mod definition;

@@ -180,10 +180,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Reads `user[:group]`, where each is a name or a number.
+    /// Reads `user[:group]`, where each is a name or a number; nothing stands for root.
     pub fn parse(text: &str) -> Self {
         let id = |text: &str| match (text, text.parse::<i32>()) {
-            ("root", _) => UserId::Id(0),
+            ("root" | "", _) => UserId::Id(0),
             (_, Ok(number)) => UserId::Id(number.cast_unsigned()),
             (name, Err(_)) => UserId::Name(name.to_owned()),
         };

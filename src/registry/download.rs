@@ -15,8 +15,8 @@ use crate::content::{self, ContentStore, Ingest};
 use crate::oci::{Algorithm, Digest};
 use crate::progress::VertexProgress;
 
-/// Pieces that may wait between the network and the disk.
-const QUEUE_LENGTH: usize = 64;
+/// Pieces (of up to 400 KiB) that may wait between the network and the disk.
+const QUEUE_LENGTH: usize = 16;
 
 /// What a server sent.
 #[derive(Debug, Clone)]

@@ -65,7 +65,8 @@ impl Client {
             return make("https", false);
         }
         let secure = make("https", true)?;
-        let url = secure.url("", "").unwrap_or_else(|_| secure.base.clone());
+        let base = &secure.base;
+        let url = base.join("v2/").unwrap_or_else(|_| base.clone());
         let mut probe = Request::new(Method::GET, url, registry);
         probe.unchecked = true;
         match self.shared.http.try_once(&probe).await {

@@ -17,8 +17,8 @@ use crate::content::{self, ContentStore, Ingest};
 use crate::oci::{Descriptor, Reference};
 use crate::progress::VertexProgress;
 
-/// Pieces that may wait between the network and the disk.
-const QUEUE_LENGTH: usize = 64;
+/// Pieces (of up to 400 KiB) that may wait between the network and the disk.
+const QUEUE_LENGTH: usize = 16;
 /// Progress after which earlier failures are forgotten.
 const FORGIVEN_AFTER_BYTES: u64 = 256 * 1024;
 /// Shortest time between two reports of progress.

@@ -540,26 +540,28 @@ type Answered = (Response, Option<HeaderValue>);
 /// What went wrong while a blob was read.
 type Trouble = Arc<Mutex<Option<content::Error>>>;
 
-/// Reads a blob piece by piece and hands over what lies from byte `begin` on.
+/// Reads a blob piece by piece and hands over what lies from byte `begin` on. The last piece
+/// leaves only when the whole blob is known to be right, so a corrupt one never arrives.
 fn read_into(
     mut reader: content::VerifiedReader,
     begin: u64,
     sender: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {
     let mut skip = begin;
+    let mut held = Bytes::new();
     loop {
         let mut piece = vec![0; PIECE_BYTES];
         let count = reader.read(&mut piece)?;
+        // A request that has ended takes nothing more; whoever sent it knows why.
+        if !held.is_empty() && sender.blocking_send(Ok(held)).is_err() {
+            return Ok(());
+        }
         if count == 0 {
             return Ok(());
         }
         piece.truncate(count);
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(count);
         skip -= skipped as u64;
-        let rest = Bytes::from(piece).slice(skipped..);
-        if !rest.is_empty() && sender.blocking_send(Ok(rest)).is_err() {
-            // The request has ended; whoever sent it knows why.
-            return Ok(());
-        }
+        held = Bytes::from(piece).slice(skipped..);
     }
 }

@@ -29,16 +29,16 @@ struct Answer {
 /// Asks the helper `docker-credential-<name>` about `server`.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credential>, Error> {
     let program = format!("docker-credential-{name}");
-    let failed = |reason: String| Error::Helper {
-        program: program.clone(),
-        registry: server.to_owned(),
-        reason,
-    };
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !name.bytes().all(allowed) {
-        return Err(failed("its name is malformed".to_owned()));
+        return Err(failed(&program, server, "its name is malformed".to_owned()));
     }
-    let (success, output) = run(&program, server).map_err(|error| match error.kind() {
+    ask(&program, server)
+}
+
+fn ask(program: &str, server: &str) -> Result<Option<Credential>, Error> {
+    let failed = |reason: String| failed(program, server, reason);
+    let (success, output) = run(program, server).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => failed("it is not installed".to_owned()),
         _ => failed(error.to_string()),
     })?;
@@ -62,6 +62,14 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Credential>, Error>
             password: secret,
         }),
     })
+}
+
+fn failed(program: &str, server: &str, reason: String) -> Error {
+    Error::Helper {
+        program: program.to_owned(),
+        registry: server.to_owned(),
+        reason,
+    }
 }
 
 /// Runs a helper; returns whether it succeeded and what it printed.
@@ -123,6 +131,56 @@ mod tests {
                 error.contains(&format!("docker-credential-{name}")) && error.contains(reason),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn answers_of_every_kind_are_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let basic = Some(Credential::Basic {
+            username: "u".to_owned(),
+            password: "r.example".to_owned(),
+        });
+        for (name, script, expected) in [
+            (
+                "login",
+                r#"read s; echo "{\"Username\":\"u\",\"Secret\":\"$s\"}""#,
+                Ok(basic),
+            ),
+            (
+                "token",
+                r#"echo '{"Username":"<token>","Secret":"t"}'"#,
+                Ok(Some(Credential::IdentityToken("t".to_owned()))),
+            ),
+            (
+                "none",
+                "echo credentials not found in native keychain; exit 1",
+                Ok(None),
+            ),
+            (
+                "trouble",
+                "echo keychain is locked; exit 1",
+                Err("keychain is locked"),
+            ),
+            ("silent", "exit 3", Err("without a message")),
+            (
+                "garbage",
+                "echo secret-garbage",
+                Err("its answer is not JSON"),
+            ),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, executable).unwrap();
+            match (ask(path.to_str().unwrap(), "r.example"), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{name}"),
+                (Err(error), Err(part)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(part) && !text.contains("secret"), "{text}");
+                }
+                (found, expected) => panic!("{name}: {found:?} {expected:?}"),
+            }
         }
     }
 }

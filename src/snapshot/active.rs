@@ -150,7 +150,7 @@ impl Active {
         let mut meta = self.snapshotter.new_meta();
         meta.created_ns = info.created_ns;
         meta.size_bytes = contents.bytes;
-        meta.is_empty = contents.entries == 0;
+        meta.is_empty = contents.entries == 0 && !told;
         meta.root = match told {
             true => RootEntry::Told,
             false => RootEntry::Inherited,

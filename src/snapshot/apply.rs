@@ -45,7 +45,7 @@ impl Snapshotter {
         meta.size_bytes = found.bytes;
         meta.diff_id = Some(diff_id.clone());
         meta.blob = Some(blob.clone());
-        meta.is_empty = found.entries == 0;
+        meta.is_empty = found.entries == 0 && !found.is_opaque;
         meta.is_opaque = found.is_opaque;
         meta.root = match found.has_root {
             true => RootEntry::Told,

@@ -4,6 +4,7 @@
 //! continue each other, until a file, a whiteout or an opaque directory ends the search.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -105,9 +106,10 @@ impl Merged {
             let directory = self.open_in(*layer, path)?;
             let fail = || Error::io("list", &self.layers[*layer].0);
             for DirEntry { name, .. } in dir::list(&directory).map_err(fail())? {
-                if !names.contains_key(&name) {
-                    let metadata = Metadata::at(&directory, name.as_c_str()).map_err(fail())?;
-                    names.insert(name, !metadata.is_whiteout());
+                if let Entry::Vacant(vacant) = names.entry(name) {
+                    let name = vacant.key().as_c_str();
+                    let metadata = Metadata::at(&directory, name).map_err(fail())?;
+                    vacant.insert(!metadata.is_whiteout());
                 }
             }
         }

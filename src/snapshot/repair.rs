@@ -7,7 +7,7 @@
 //! of it. Such a layer gets a variant for each stack it is used on,
 //! `layers/<id>/variants/<hash>/fs`, made of hard links to its files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
@@ -58,6 +58,7 @@ pub(super) fn repaired(
     for link in meta.pending.links.chunks_exact(2) {
         repair.link(&link[0], &link[1])?;
     }
+    repair.settle_times(&meta.pending.implied)?;
     std::fs::create_dir_all(&variants).map_err(Error::io("create", &variants))?;
     std::fs::rename(&copy, &path).map_err(Error::io("name", &path))?;
     Ok(ready)
@@ -177,6 +178,30 @@ impl Repair<'_> {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Sets the times of all directories, which making names in them changed.
+    fn settle_times(&self, implied: &[PathBuf]) -> Result<(), Error> {
+        let implied: BTreeSet<&PathBuf> = implied.iter().collect();
+        let mut pending = vec![PathBuf::new()];
+        while let Some(path) = pending.pop() {
+            let fail = || Error::io("change", &path);
+            for entry in self.variant.read_dir(&path).map_err(fail())? {
+                let child = path.join(entry.os_name());
+                if self.variant.lstat(&child).map_err(fail())?.is_dir() {
+                    pending.push(child);
+                }
+            }
+            let of = |root: &Root| root.lstat(&path).ok().filter(Metadata::is_dir);
+            let own = match implied.contains(&path) {
+                true => None,
+                false => of(&self.layer),
+            };
+            let times = own.or_else(|| of(&self.below)).or_else(|| of(&self.layer));
+            let mtime = times.map(|found| found.mtime).unwrap_or_default();
+            self.variant.set_times(&path, mtime).map_err(fail())?;
         }
         Ok(())
     }

@@ -65,6 +65,13 @@ impl Snapshotter {
         let is_mounted = self.kind() == Kind::Overlay && !stack.directories.is_empty();
         if is_mounted {
             let mut lower = stack.directories.clone();
+            if stack.root != lower.first().cloned() {
+                // The kernel takes the root directory from the topmost layer.
+                let top = temp.join("root");
+                std::fs::create_dir(&top).map_err(Error::io("create", &top))?;
+                stack.copy_root_to(&top)?;
+                lower.insert(0, top);
+            }
             if lower.len() == 1 {
                 // The kernel wants two; one alone would also show its whiteouts as devices.
                 lower.push(self.empty_path());

@@ -79,6 +79,9 @@ pub enum Verdict {
 pub enum End {
     /// The outputs of the result's vertex are here.
     Done,
+    /// They are here, but a step was made anew, as something else, after older results that had
+    /// been made from it were found. Solving once more puts that right.
+    Mixed,
     /// This vertex failed first.
     Failed(VertexIx),
     /// The user cancelled.

@@ -44,6 +44,8 @@ pub(super) enum Driven<O> {
     Done(Option<(O, Option<CacheKey>)>, Summary),
     Failed(VertexIx, OpError),
     Cancelled,
+    /// To be solved once more ([`End::Mixed`]).
+    Mixed,
 }
 
 impl<W: Worker> Driver<W> {
@@ -75,7 +77,6 @@ impl<W: Worker> Driver<W> {
     ) -> Result<Driven<W::Output>, SolveError> {
         // Whoever drops the solve halfway wants what runs to end, too.
         let _guard = self.tasks.cancel.clone().drop_guard();
-        self.announce();
         let mut told = false;
         self.feed(Event::Start);
         while self.end.is_none() {
@@ -108,6 +109,7 @@ impl<W: Worker> Driver<W> {
                 Driven::Failed(vertex, self.error.unwrap_or_else(unknown))
             }
             Some(End::Cancelled) | None => Driven::Cancelled,
+            Some(End::Mixed) => Driven::Mixed,
             Some(End::Done) => {
                 let Some(result) = self.graph.result() else {
                     return Driven::Done(None, self.summary);
@@ -125,7 +127,7 @@ impl<W: Worker> Driver<W> {
     }
 
     /// Tells the user of every vertex, inputs before users.
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         for index in self.graph.indexes() {
             let vertex = self.graph.vertex(index);
             let mut inputs = Vec::new();

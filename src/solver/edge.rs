@@ -73,27 +73,29 @@ impl VertexState {
     }
 
     fn may_become(self, next: Self) -> bool {
-        use VertexState as S;
         match self {
-            S::Mapping => matches!(next, S::Idle | S::Ready | S::Failed),
-            S::Idle => matches!(next, S::AwaitKeys(_) | S::Known | S::Failed),
-            S::AwaitKeys(_) => matches!(
+            Self::Mapping => matches!(next, Self::Idle | Self::Ready | Self::Failed),
+            Self::Idle => matches!(next, Self::AwaitKeys(_) | Self::Known | Self::Failed),
+            Self::AwaitKeys(_) => matches!(
                 next,
-                S::AwaitKeys(_) | S::Digesting(_) | S::Asking | S::AwaitOutputs(_)
+                Self::AwaitKeys(_) | Self::Digesting(_) | Self::Asking | Self::AwaitOutputs(_)
             ),
-            S::Digesting(_) => matches!(
+            Self::Digesting(_) => matches!(
                 next,
-                S::Digesting(_) | S::Asking | S::AwaitOutputs(_) | S::Failed
+                Self::Digesting(_) | Self::Asking | Self::AwaitOutputs(_) | Self::Failed
             ),
-            S::Asking => matches!(next, S::Known | S::AwaitOutputs(_)),
-            S::Known => matches!(next, S::Loading),
-            S::Loading => matches!(next, S::Done | S::AwaitKeys(_)),
-            S::AwaitOutputs(_) => matches!(next, S::AwaitOutputs(_) | S::Ready),
-            S::Ready => matches!(next, S::Running),
-            S::Running => matches!(next, S::Done | S::Known | S::Blocked | S::Failed),
-            S::Blocked => matches!(next, S::Asking),
-            S::Done => matches!(next, S::Known),
-            S::Failed => false,
+            Self::Asking => matches!(next, Self::Known | Self::AwaitOutputs(_)),
+            Self::Known => matches!(next, Self::Loading),
+            Self::Loading => matches!(next, Self::Done | Self::AwaitKeys(_)),
+            Self::AwaitOutputs(_) => matches!(next, Self::AwaitOutputs(_) | Self::Ready),
+            Self::Ready => matches!(next, Self::Running),
+            Self::Running => matches!(
+                next,
+                Self::Done | Self::Known | Self::Blocked | Self::Failed
+            ),
+            Self::Blocked => matches!(next, Self::Asking),
+            Self::Done => matches!(next, Self::Known),
+            Self::Failed => false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::{Driven, Driver};
-use super::error::{SolveError, StepLocation};
+use super::error::{OpError, SolveError, StepLocation};
 use super::graph::Graph;
 use super::scheduler::Scheduler;
 use super::tasks::Tasks;
@@ -17,6 +17,10 @@ use crate::progress::Progress;
 
 /// Fewest steps that may run at a time by default: steps that wait cost nothing.
 const PARALLELISM_MIN: usize = 16;
+
+/// How often a solve is tried when results vanish under it. The last try runs everything, which
+/// nothing can spoil.
+const SOLVES_MAX: u32 = 4;
 
 /// How to solve.
 #[derive(Debug, Clone)]
@@ -85,36 +89,49 @@ pub async fn solve<W: Worker>(
     cancel: CancellationToken,
 ) -> Result<Solved<W::Output>, SolveError> {
     let graph = Arc::new(Graph::new(definition.load()?));
-    let ignores = |index| ignores_cache(graph.vertex(index), options.no_cache);
-    let scheduler = Scheduler::new(Arc::clone(&graph), options.max_parallelism, ignores);
-    let tasks = Tasks::new(
-        Arc::clone(&graph),
-        worker,
-        cache.clone(),
-        progress,
-        options.cpu_parallelism,
-        options.now_ns,
-    );
-    let driver = Driver::new(scheduler, tasks, options.scope);
-    match driver.drive(&cancel).await? {
-        Driven::Cancelled => Err(SolveError::Cancelled),
-        Driven::Failed(index, error) => {
-            let vertex = graph.vertex(index);
-            Err(SolveError::Vertex {
-                vertex: vertex.digest.clone(),
-                name: vertex.name(),
-                locations: locations_of(definition.source.as_ref(), &vertex.digest),
-                error: Box::new(error),
-            })
+    let mut solves = 0;
+    loop {
+        solves += 1;
+        let no_cache = options.no_cache || solves >= SOLVES_MAX;
+        let ignores = |index| ignores_cache(graph.vertex(index), no_cache);
+        let scheduler = Scheduler::new(Arc::clone(&graph), options.max_parallelism, ignores);
+        let tasks = Tasks::new(
+            Arc::clone(&graph),
+            Arc::clone(&worker),
+            cache.clone(),
+            progress.clone(),
+            options.cpu_parallelism,
+            options.now_ns,
+        );
+        let driver = Driver::new(scheduler, tasks, options.scope.clone());
+        if solves == 1 {
+            driver.announce();
         }
-        Driven::Done(result, summary) => {
-            let (output, key) = result.unzip();
-            Ok(Solved {
-                output,
-                key: key.flatten(),
-                summary,
-            })
+        match driver.drive(&cancel).await? {
+            Driven::Mixed => {}
+            Driven::Cancelled => return Err(SolveError::Cancelled),
+            Driven::Failed(index, error) => {
+                return Err(failure(definition, graph.vertex(index), error));
+            }
+            Driven::Done(result, summary) => {
+                let (output, key) = result.unzip();
+                let key = key.flatten();
+                return Ok(Solved {
+                    output,
+                    key,
+                    summary,
+                });
+            }
         }
+    }
+}
+
+fn failure(definition: &Definition, vertex: &Vertex, error: OpError) -> SolveError {
+    SolveError::Vertex {
+        vertex: vertex.digest.clone(),
+        name: vertex.name(),
+        locations: locations_of(definition.source.as_ref(), &vertex.digest),
+        error: Box::new(error),
     }
 }
 

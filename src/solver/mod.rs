@@ -36,3 +36,10 @@ pub mod worker;
 pub use error::{FailureKind, OpError, SolveError, StepLocation};
 pub use job::{SolveOptions, Solved, Summary, solve};
 pub use worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

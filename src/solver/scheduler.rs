@@ -12,6 +12,10 @@
 //! them, are the ones that it was made from: after `--no-cache` has rerun a step, the older
 //! records of its users are stale although their definition keys are the same.
 //!
+//! What the cache does not know cannot be checked at once. If a step that it did not know, or
+//! whose layer turned out to be gone, gets another result key than its users were made from,
+//! the end says so ([`End::Mixed`]), and another solve puts it right.
+//!
 //! Rule of failure: the first failure ends the solve. What runs is cancelled, nothing new is
 //! started, and the end is reported when every operation has answered. What finished meanwhile
 //! has been stored by whoever performs the commands.
@@ -65,6 +69,8 @@ struct Slot {
     contents: Vec<Option<ContentHash>>,
     definition: Option<CacheKey>,
     outlook: Outlook,
+    /// Result keys of the inputs that the record behind `outlook` was made from.
+    made_from: Vec<Option<CacheKey>>,
     /// Its result key, once it is solved.
     result: Option<CacheKey>,
     /// Whether its outputs can be loaded again.
@@ -103,6 +109,8 @@ pub struct Scheduler {
     running: usize,
     running_max: usize,
     ready: BTreeSet<VertexIx>,
+    /// Whether a solved vertex got another result key.
+    mixed: bool,
     commands: Vec<Command>,
 }
 
@@ -122,6 +130,7 @@ impl Scheduler {
             contents: vec![None; graph.inputs(index).len()],
             definition: None,
             outlook: Outlook::Unknown,
+            made_from: Vec::new(),
             result: None,
             kept: false,
             refusals: 0,
@@ -138,6 +147,7 @@ impl Scheduler {
             running: 0,
             running_max: running_max.max(1),
             ready: BTreeSet::new(),
+            mixed: false,
             commands: Vec::new(),
             graph,
         }
@@ -279,12 +289,37 @@ impl Scheduler {
                     "nothing is in flight and the result is {result:?}"
                 );
                 self.report_the_rest();
-                End::Done
+                if self.is_mixed() {
+                    End::Mixed
+                } else {
+                    End::Done
+                }
             }
             Phase::Preparing(_) | Phase::LookingUp | Phase::Finished => return,
         };
         self.phase = Phase::Finished;
         self.commands.push(Command::Finish(end));
+    }
+
+    /// Notes the result key of a solved vertex.
+    fn set_result(&mut self, vertex: VertexIx, key: CacheKey) {
+        let slot = &mut self.slots[vertex.index()];
+        self.mixed |= slot.result.is_some_and(|older| older != key);
+        slot.result = Some(key);
+    }
+
+    /// Tells whether something was found that was made from something else than is there now.
+    fn is_mixed(&self) -> bool {
+        let outdated = |vertex: VertexIx| {
+            let slot = &self.slots[vertex.index()];
+            let inputs = self.graph.inputs(vertex).iter().zip(&slot.made_from);
+            let mut changed = inputs.filter_map(|(edge, then)| {
+                let now = self.slots[edge.vertex.index()].result?.output(edge.output);
+                Some(now != (*then)?)
+            });
+            slot.result.is_some() && changed.any(|changed| changed)
+        };
+        self.mixed || self.graph.indexes().any(outdated)
     }
 
     /// Returns what a vertex's keys are made from; called only once everything is mapped.

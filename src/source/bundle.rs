@@ -27,7 +27,9 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// Neither an OCI layout nor a docker archive.
-    #[error("neither an OCI layout nor a docker archive: it has no index.json and no manifest.json")]
+    #[error(
+        "neither an OCI layout nor a docker archive: it has no index.json and no manifest.json"
+    )]
     NotAnImage,
     /// A document in it cannot be read.
     #[error("{name} in the archive cannot be read: {reason}")]
@@ -89,7 +91,10 @@ pub fn load_stream(
 ) -> Result<Vec<LoadedImage>, BundleError> {
     let mut contents = Contents::default();
     let mut head = Vec::new();
-    reader.by_ref().take(Format::DETECT_BYTES as u64).read_to_end(&mut head)?;
+    reader
+        .by_ref()
+        .take(Format::DETECT_BYTES as u64)
+        .read_to_end(&mut head)?;
     let format = Format::detect(&head);
     let whole = io::BufReader::new(io::Cursor::new(head).chain(reader));
     let mut tar = TarReader::new(archive::decoder(whole, format)?);
@@ -103,7 +108,10 @@ pub fn load_stream(
         match entry.kind {
             EntryKind::Regular => contents.take(name, &mut EntryData(&mut tar), store)?,
             EntryKind::Symlink(target) => {
-                let base = Path::new(&name).parent().unwrap_or(Path::new("")).to_owned();
+                let base = Path::new(&name)
+                    .parent()
+                    .unwrap_or(Path::new(""))
+                    .to_owned();
                 contents.links.insert(name, plain_name(&base.join(target)));
             }
             EntryKind::HardLink(target) => {
@@ -153,7 +161,9 @@ impl Contents {
     ) -> Result<(), BundleError> {
         if ["index.json", "manifest.json", "oci-layout", "repositories"].contains(&name.as_str()) {
             let mut bytes = Vec::new();
-            reader.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+            reader
+                .take(DOCUMENT_BYTES_MAX + 1)
+                .read_to_end(&mut bytes)?;
             if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
                 let reason = format!("it is larger than {DOCUMENT_BYTES_MAX} bytes");
                 return Err(BundleError::Document { name, reason });
@@ -196,7 +206,10 @@ impl Contents {
             if docker.is_empty() {
                 return Err(BundleError::NotAnImage);
             }
-            return docker.iter().map(|entry| self.docker_image(entry, store)).collect();
+            return docker
+                .iter()
+                .map(|entry| self.docker_image(entry, store))
+                .collect();
         };
         let index: Index = parse("index.json", index)?;
         let only = index.manifests.len() == 1;
@@ -210,7 +223,10 @@ impl Contents {
                 names = docker.iter().flat_map(repo_tags).collect();
             }
             descriptor.annotations.clear();
-            match images.iter_mut().find(|image| image.descriptor.digest == descriptor.digest) {
+            match images
+                .iter_mut()
+                .find(|image| image.descriptor.digest == descriptor.digest)
+            {
                 Some(image) => image.names.extend(names),
                 None => images.push(LoadedImage { descriptor, names }),
             }
@@ -249,7 +265,10 @@ impl Contents {
         let bytes = serde_json::to_vec(&manifest).map_err(io::Error::from)?;
         store.put(&bytes)?;
         let descriptor = Descriptor::of(media_type::DOCKER_MANIFEST, &bytes);
-        Ok(LoadedImage { descriptor, names: repo_tags(entry) })
+        Ok(LoadedImage {
+            descriptor,
+            names: repo_tags(entry),
+        })
     }
 }
 
@@ -261,7 +280,12 @@ fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, 
 }
 
 fn repo_tags(entry: &DockerEntry) -> Vec<Reference> {
-    entry.repo_tags.iter().flatten().filter_map(|tag| tag.parse().ok()).collect()
+    entry
+        .repo_tags
+        .iter()
+        .flatten()
+        .filter_map(|tag| tag.parse().ok())
+        .collect()
 }
 
 /// Reads the name that an index gives a manifest: containerd's full one, or a bare reference.
@@ -271,9 +295,16 @@ fn names_of(descriptor: &Descriptor) -> Vec<Reference> {
     let named = || {
         let name = annotation(REF_NAME)?;
         // A bare tag (`1.0`) is no name of an image.
-        if name.contains(['/', ':']) { name.parse().ok() } else { None }
+        if name.contains(['/', ':']) {
+            name.parse().ok()
+        } else {
+            None
+        }
     };
-    full.or_else(named).map(Reference::with_default_tag).into_iter().collect()
+    full.or_else(named)
+        .map(Reference::with_default_tag)
+        .into_iter()
+        .collect()
 }
 
 /// Writes a path without `.` and with `..` resolved, so that one file has one name.

@@ -54,7 +54,10 @@ pub enum LocalError {
 ///
 /// A FIFO or a device is refused without waiting for it.
 pub fn read_text(path: &Path) -> Result<Option<String>, LocalError> {
-    let io_error = |source: io::Error| LocalError::Io { path: path.to_owned(), source };
+    let io_error = |source: io::Error| LocalError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => std::fs::File::from(fd),
@@ -63,13 +66,20 @@ pub fn read_text(path: &Path) -> Result<Option<String>, LocalError> {
     };
     let metadata = file.metadata().map_err(io_error)?;
     if !metadata.is_file() {
-        return Err(LocalError::NotAFile { path: path.to_owned() });
+        return Err(LocalError::NotAFile {
+            path: path.to_owned(),
+        });
     }
     if metadata.len() > TEXT_BYTES_MAX {
-        return Err(LocalError::TooLarge { path: path.to_owned(), size_bytes: metadata.len() });
+        return Err(LocalError::TooLarge {
+            path: path.to_owned(),
+            size_bytes: metadata.len(),
+        });
     }
     let mut bytes = Vec::new();
-    file.take(TEXT_BYTES_MAX).read_to_end(&mut bytes).map_err(io_error)?;
+    file.take(TEXT_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(io_error)?;
     into_text(path, bytes).map(Some)
 }
 
@@ -83,12 +93,17 @@ pub fn into_text(path: &Path, bytes: Vec<u8>) -> Result<String, LocalError> {
 
 /// Reads a text file by its path inside a folder, following links inside the folder only.
 pub fn read_text_in(folder: &Path, path: &Path) -> Result<Option<String>, LocalError> {
-    let root = Root::open(folder)
-        .map_err(|source| LocalError::Io { path: folder.to_owned(), source })?;
+    let root = Root::open(folder).map_err(|source| LocalError::Io {
+        path: folder.to_owned(),
+        source,
+    })?;
     match root.resolve(path) {
         Ok(resolved) => read_text(&folder.join(resolved.strip_prefix("/").unwrap_or(&resolved))),
         Err(error) if is_missing(&error) => Ok(None),
-        Err(source) => Err(LocalError::Io { path: path.to_owned(), source }),
+        Err(source) => Err(LocalError::Io {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -107,31 +122,53 @@ impl UnpackedContext {
     /// Unpacks `reader` into a folder below `tmp`, after removing what dead processes left.
     pub fn unpack(mut reader: impl Read + Send, tmp: &Path) -> Result<Self, LocalError> {
         let context = Self::empty(tmp)?;
-        let io_error =
-            |source: io::Error| LocalError::Io { path: context.path().to_owned(), source };
+        let io_error = |source: io::Error| LocalError::Io {
+            path: context.path().to_owned(),
+            source,
+        };
         let mut head = Vec::new();
         let head_bytes = archive::Format::DETECT_BYTES as u64;
-        reader.by_ref().take(head_bytes).read_to_end(&mut head).map_err(io_error)?;
+        reader
+            .by_ref()
+            .take(head_bytes)
+            .read_to_end(&mut head)
+            .map_err(io_error)?;
         let format = archive::Format::detect(&head);
         let whole = io::Cursor::new(head).chain(reader);
         let mut tar = archive::decoder(io::BufReader::new(whole), format).map_err(io_error)?;
         let root = Root::open(context.path()).map_err(io_error)?;
-        let options =
-            archive::ExtractOptions { whiteouts: archive::Whiteouts::Literal, owner: None };
-        archive::extract(&mut tar, &root, Path::new(""), options, &archive::Unobserved)
-            .map_err(|error| LocalError::Archive(error.into()))?;
+        let options = archive::ExtractOptions {
+            whiteouts: archive::Whiteouts::Literal,
+            owner: None,
+        };
+        archive::extract(
+            &mut tar,
+            &root,
+            Path::new(""),
+            options,
+            &archive::Unobserved,
+        )
+        .map_err(|error| LocalError::Archive(error.into()))?;
         Ok(context)
     }
 
     /// Makes an empty context.
     pub fn empty(tmp: &Path) -> Result<Self, LocalError> {
-        let io_error = |source: io::Error| LocalError::Io { path: tmp.to_owned(), source };
+        let io_error = |source: io::Error| LocalError::Io {
+            path: tmp.to_owned(),
+            source,
+        };
         std::fs::create_dir_all(tmp).map_err(io_error)?;
         sweep(tmp).map_err(io_error)?;
-        let folder =
-            tempfile::Builder::new().prefix(Self::PREFIX).tempdir_in(tmp).map_err(io_error)?;
+        let folder = tempfile::Builder::new()
+            .prefix(Self::PREFIX)
+            .tempdir_in(tmp)
+            .map_err(io_error)?;
         let lock = Lock::exclusive(&lock_path(folder.path())).map_err(io_error)?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
     }
 
     /// Returns the folder.
@@ -155,7 +192,11 @@ fn lock_path(folder: &Path) -> PathBuf {
 fn sweep(tmp: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(tmp)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if !name.starts_with(UnpackedContext::PREFIX) || !name.ends_with(".lock") {
             continue;
         }
@@ -179,13 +220,19 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         assert!(read_text(&path("absent")).unwrap().is_none());
         std::fs::write(path("good"), "FROM scratch\n").unwrap();
-        assert_eq!(read_text(&path("good")).unwrap().as_deref(), Some("FROM scratch\n"));
+        assert_eq!(
+            read_text(&path("good")).unwrap().as_deref(),
+            Some("FROM scratch\n")
+        );
         std::fs::write(path("binary"), b"FROM \xff").unwrap();
         let text = |name: &str| read_text(&path(name)).unwrap_err().to_string();
         assert!(text("binary").contains("offset 5"));
         std::fs::create_dir(path("folder")).unwrap();
         assert!(text("folder").contains("not a regular file"));
-        let fifo = std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(path("fifo"))
+            .status()
+            .unwrap();
         assert!(fifo.success());
         assert!(text("fifo").contains("not a regular file"));
     }

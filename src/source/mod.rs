@@ -7,8 +7,8 @@
 //! and on no command line; what a server says (file names, refs, digests) is checked before it
 //! is used. Deliberately absent: Dockerfile words.
 
-mod error;
 pub mod bundle;
+mod error;
 pub mod git;
 mod git_command;
 pub mod git_url;

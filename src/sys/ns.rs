@@ -24,7 +24,10 @@ pub fn make_mounts_private() -> io::Result<()> {
 }
 
 /// Moves the calling thread into new namespaces.
-#[allow(unsafe_code, reason = "unshare is unsafe for one flag, which is refused here")]
+#[allow(
+    unsafe_code,
+    reason = "unshare is unsafe for one flag, which is refused here"
+)]
 pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     if flags.contains(UnshareFlags::FILES) {
         return Err(io::Error::new(

@@ -258,7 +258,10 @@ pub fn reset_signals() -> io::Result<()> {
 /// Copies this process; returns the child's id to the parent and `None` to the child.
 ///
 /// The child has only the calling thread, so this is refused where there are others.
-#[allow(unsafe_code, reason = "fork is unsafe for processes with threads, refused here")]
+#[allow(
+    unsafe_code,
+    reason = "fork is unsafe for processes with threads, refused here"
+)]
 pub fn fork() -> io::Result<Option<Pid>> {
     if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() != 1) {
         return Err(io::Error::other("fork from a process with threads"));
@@ -292,7 +295,10 @@ pub fn exit_now(code: i32) -> ! {
 ///
 /// Anybody may start our program in any way, so the number alone proves nothing. Call it
 /// before anything else opens descriptors.
-#[allow(unsafe_code, reason = "an inherited descriptor is known by its number only")]
+#[allow(
+    unsafe_code,
+    reason = "an inherited descriptor is known by its number only"
+)]
 pub fn inherited_packets(number: i32) -> Option<OwnedFd> {
     use rustix::net::{AddressFamily, SocketType, sockopt};
     // SAFETY: used only to ask the kernel what it is, which answers with an error when closed.
@@ -339,7 +345,10 @@ pub struct Ended {
 }
 
 /// Takes the status of a child that has ended, if there is one.
-#[allow(unsafe_code, reason = "wait4 tells the resources, which rustix does not")]
+#[allow(
+    unsafe_code,
+    reason = "wait4 tells the resources, which rustix does not"
+)]
 pub fn reap() -> io::Result<Option<Ended>> {
     let mut status = 0;
     // SAFETY: both arguments are plain data that the kernel fills.
@@ -406,7 +415,6 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
         .collect()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,7 +440,9 @@ mod tests {
         .unwrap();
         drop(write);
         let mut output = String::new();
-        std::fs::File::from(read).read_to_string(&mut output).unwrap();
+        std::fs::File::from(read)
+            .read_to_string(&mut output)
+            .unwrap();
         child.wait().unwrap();
         child.signal(rustix::process::Signal::TERM).unwrap();
         let expected = "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2";

@@ -44,7 +44,10 @@ pub fn source_map(vertex: &Vertex, identity: &str) -> CacheMap {
 
 /// Makes the cache map of a local folder, which counts only by what its users select.
 pub fn local_map(vertex: &Vertex) -> CacheMap {
-    CacheMap { own_key: false, ..with_parts(vertex, Vec::new()) }
+    CacheMap {
+        own_key: false,
+        ..with_parts(vertex, Vec::new())
+    }
 }
 
 fn with_parts(vertex: &Vertex, parts: Vec<KeyPart>) -> CacheMap {
@@ -52,15 +55,26 @@ fn with_parts(vertex: &Vertex, parts: Vec<KeyPart>) -> CacheMap {
     for KeyPart { name, value } in &parts {
         text.push_str(&format!("{}:{name}={}:{value}\0", name.len(), value.len()));
     }
-    let inputs = (0..vertex.inputs.len()).map(|index| input_key(vertex, index)).collect();
-    CacheMap { digest: ContentHash::of(text.as_bytes()), inputs, parts, own_key: true }
+    let inputs = (0..vertex.inputs.len())
+        .map(|index| input_key(vertex, index))
+        .collect();
+    CacheMap {
+        digest: ContentHash::of(text.as_bytes()),
+        inputs,
+        parts,
+        own_key: true,
+    }
 }
 
 /// Says how an input of an op enters the key: by its contents where only they matter.
 fn input_key(vertex: &Vertex, index: usize) -> InputKey {
     let by_content = match &vertex.op {
         pb::op::Op::Exec(exec) => {
-            let mut uses = exec.mounts.iter().filter(|mount| mount.input == index as i64).peekable();
+            let mut uses = exec
+                .mounts
+                .iter()
+                .filter(|mount| mount.input == index as i64)
+                .peekable();
             uses.peek().is_some() && uses.all(is_read_only_bind)
         }
         pb::op::Op::File(file) => {
@@ -68,7 +82,11 @@ fn input_key(vertex: &Vertex, index: usize) -> InputKey {
         }
         _ => false,
     };
-    if by_content { InputKey::ByContent } else { InputKey::ByKey }
+    if by_content {
+        InputKey::ByContent
+    } else {
+        InputKey::ByKey
+    }
 }
 
 /// Says whether a mount shows contents that the step can read and not change.
@@ -98,10 +116,16 @@ fn exec_parts(exec: &pb::ExecOp) -> Vec<KeyPart> {
         parts.push(part(&format!("ulimit {}", ulimit.name), &value));
     }
     if !meta.valid_exit_codes.is_empty() {
-        parts.push(part("valid exit codes", &format!("{:?}", meta.valid_exit_codes)));
+        parts.push(part(
+            "valid exit codes",
+            &format!("{:?}", meta.valid_exit_codes),
+        ));
     }
     for secret in &exec.secretenv {
-        parts.push(part(&format!("secret variable {}", secret.name), &secret.id));
+        parts.push(part(
+            &format!("secret variable {}", secret.name),
+            &secret.id,
+        ));
     }
     for mount in &exec.mounts {
         parts.push(part(&format!("mount {}", mount.dest), &mount_value(mount)));
@@ -164,11 +188,19 @@ fn hash(bytes: &[u8]) -> String {
 ///
 /// Layers of other stages are not part of the image and need not be compressed.
 pub fn base_chain<'a>(vertices: &'a [Vertex], result: &'a OutputRef) -> Vec<&'a Vertex> {
-    let find = |output: &OutputRef| vertices.iter().find(|vertex| vertex.digest == output.vertex);
+    let find = |output: &OutputRef| {
+        vertices
+            .iter()
+            .find(|vertex| vertex.digest == output.vertex)
+    };
     let mut pending = vec![result];
     let mut chain = Vec::new();
     while let Some(vertex) = pending.pop().and_then(find) {
-        let base = |index: i64| usize::try_from(index).ok().and_then(|i| vertex.inputs.get(i));
+        let base = |index: i64| {
+            usize::try_from(index)
+                .ok()
+                .and_then(|i| vertex.inputs.get(i))
+        };
         match &vertex.op {
             pb::op::Op::Exec(exec) => {
                 let root = exec.mounts.iter().find(|mount| mount.dest == "/");

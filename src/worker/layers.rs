@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Observer;
-use crate::content::ContentStore;
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
 use crate::snapshot::{LayerId, Snapshotter};
@@ -29,7 +28,6 @@ struct Known {
 /// The layers of the images of one build.
 #[derive(Debug)]
 pub struct ImageLayers {
-    content: ContentStore,
     snapshots: Snapshotter,
     images: Images,
     known: Mutex<HashMap<LayerId, Known>>,
@@ -38,19 +36,34 @@ pub struct ImageLayers {
 
 impl ImageLayers {
     /// Starts with no layers.
-    pub fn new(content: ContentStore, snapshots: Snapshotter, images: Images) -> Self {
+    pub fn new(snapshots: Snapshotter, images: Images) -> Self {
         let (known, busy) = (Mutex::default(), Mutex::default());
-        Self { content, snapshots, images, known, busy }
+        Self {
+            snapshots,
+            images,
+            known,
+            busy,
+        }
     }
 
     /// Remembers the layers of an image and returns their ids, lowest first.
     pub fn register(&self, image: &Arc<PinnedImage>) -> Vec<LayerId> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids = image.layers.iter().enumerate().map(|(index, (_, diff_id))| {
-            let id = LayerId::of_diff_id(diff_id);
-            known.insert(id.clone(), Known { image: Arc::clone(image), index });
-            id
-        });
+        let ids = image
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, (_, diff_id))| {
+                let id = LayerId::of_diff_id(diff_id);
+                known.insert(
+                    id.clone(),
+                    Known {
+                        image: Arc::clone(image),
+                        index,
+                    },
+                );
+                id
+            });
         ids.collect()
     }
 
@@ -71,11 +84,15 @@ impl ImageLayers {
                 continue;
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
-            tasks.push(tokio::spawn(async move { this.unpack_one(&layer, &context).await }));
+            tasks.push(tokio::spawn(async move {
+                this.unpack_one(&layer, &context).await
+            }));
         }
         let mut result = Ok(());
         for task in tasks {
-            let ended = task.await.map_err(|error| OpError::internal(error.to_string()));
+            let ended = task
+                .await
+                .map_err(|error| OpError::internal(error.to_string()));
             result = result.and(ended.and_then(|ended| ended));
         }
         result
@@ -93,17 +110,16 @@ impl ImageLayers {
         }
         let progress = progress.of_vertex(Digest::of(b"fetch the layers of the base image"));
         progress.start("[internal] fetch the layers of the base image");
-        let context = OpContext { progress: progress.clone(), cancel: cancel.clone() };
+        let context = OpContext {
+            progress: progress.clone(),
+            cancel: cancel.clone(),
+        };
         let result = self.unpack(stack, &context).await;
         progress.complete(result.as_ref().err().map(ToString::to_string));
         result
     }
 
-    async fn unpack_one(
-        &self,
-        layer: &LayerId,
-        context: &OpContext,
-    ) -> Result<(), OpError> {
+    async fn unpack_one(&self, layer: &LayerId, context: &OpContext) -> Result<(), OpError> {
         let busy = {
             let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(busy.entry(layer.clone()).or_default())
@@ -116,7 +132,9 @@ impl ImageLayers {
             return Err(invalid(format!("layer {layer} is no longer in the store"))
                 .hint("build again: the step that made it will run"));
         };
-        let fetched = self.images.fetch_layer(&known.image, known.index, &context.progress);
+        let fetched = self
+            .images
+            .fetch_layer(&known.image, known.index, &context.progress);
         fetched.await.map_err(source::error)?;
         if self.apply(layer, &known, context).await.is_ok() {
             return Ok(());
@@ -125,7 +143,9 @@ impl ImageLayers {
         if context.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
-        let fetched = self.images.refetch_layer(&known.image, known.index, &context.progress);
+        let fetched = self
+            .images
+            .refetch_layer(&known.image, known.index, &context.progress);
         fetched.await.map_err(source::error)?;
         self.apply(layer, &known, context).await
     }
@@ -139,17 +159,28 @@ impl ImageLayers {
         let (blob, diff_id) = known.image.layers[known.index].clone();
         let (snapshots, id, context) = (self.snapshots.clone(), layer.clone(), context.clone());
         blocking(move || {
-            let unpacking = Unpacking { context: &context, blob: &blob };
-            snapshots.apply(&id, &blob, &diff_id, &unpacking).map_err(failed)?;
+            let unpacking = Unpacking {
+                context: &context,
+                blob: &blob,
+            };
+            snapshots
+                .apply(&id, &blob, &diff_id, &unpacking)
+                .map_err(failed)?;
             let name = format!("extracting {}", blob.digest);
-            context.progress.status(&name, "extracting", blob.size, blob.size, true);
+            context
+                .progress
+                .status(&name, "extracting", blob.size, blob.size, true);
             Ok(())
         })
         .await
     }
 
     fn known(&self, layer: &LayerId) -> Option<Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned()
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(layer)
+            .cloned()
     }
 }
 
@@ -162,7 +193,9 @@ struct Unpacking<'a> {
 impl Observer for Unpacking<'_> {
     fn unpacked(&self, bytes: u64) {
         let name = format!("extracting {}", self.blob.digest);
-        self.context.progress.status(&name, "extracting", bytes, 0, false);
+        self.context
+            .progress
+            .status(&name, "extracting", bytes, 0, false);
     }
 
     fn is_cancelled(&self) -> bool {

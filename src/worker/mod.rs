@@ -20,10 +20,10 @@ use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
+use crate::registry;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
-use crate::registry;
 use crate::source::Images;
 
 pub use layers::ImageLayers;
@@ -73,12 +73,16 @@ pub struct LocalWorker {
 impl LocalWorker {
     /// Makes the worker of one build.
     pub fn new(options: WorkerOptions) -> Self {
-        Self { options: Arc::new(options) }
+        Self {
+            options: Arc::new(options),
+        }
     }
 
     /// Starts compressing the layers of a step that belongs to the image.
     fn compress(&self, vertex: &Vertex, outputs: &[OpOutput]) {
-        let Some(compression) = self.options.compression else { return };
+        let Some(compression) = self.options.compression else {
+            return;
+        };
         if !self.options.image_steps.contains(&vertex.digest) {
             return;
         }
@@ -95,11 +99,7 @@ impl LocalWorker {
 impl Worker for LocalWorker {
     type Output = OpOutput;
 
-    async fn cache_map(
-        &self,
-        vertex: &Vertex,
-        context: &OpContext,
-    ) -> Result<CacheMap, OpError> {
+    async fn cache_map(&self, vertex: &Vertex, context: &OpContext) -> Result<CacheMap, OpError> {
         match &vertex.op {
             pb::op::Op::Source(source) => ops::source::pin(self, vertex, source, context).await,
             _ => Ok(keys::cache_map(vertex)),
@@ -130,8 +130,16 @@ impl Worker for LocalWorker {
     fn result_id(&self, _vertex: &Vertex, outputs: &[OpOutput]) -> Option<StoredResult> {
         let id = output::to_result_id(outputs)?;
         let newest = outputs.iter().filter_map(|output| output.layers().last());
-        let size = |layer| self.options.snapshots.meta(layer).map_or(0, |meta| meta.size_bytes);
-        Some(StoredResult { id, size_bytes: newest.map(size).sum() })
+        let size = |layer| {
+            self.options
+                .snapshots
+                .meta(layer)
+                .map_or(0, |meta| meta.size_bytes)
+        };
+        Some(StoredResult {
+            id,
+            size_bytes: newest.map(size).sum(),
+        })
     }
 
     async fn load(
@@ -142,6 +150,10 @@ impl Worker for LocalWorker {
     ) -> Option<Vec<OpOutput>> {
         let outputs = output::from_result_id(id)?;
         let here = |layer: &LayerId| self.options.layers.can_have(layer);
-        outputs.iter().flat_map(OpOutput::layers).all(here).then_some(outputs)
+        outputs
+            .iter()
+            .flat_map(OpOutput::layers)
+            .all(here)
+            .then_some(outputs)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::cache::ResultId;
 use crate::session::tree::Tree;
 use crate::snapshot::LayerId;
-use crate::cache::ResultId;
 
 /// One output of an op.
 #[derive(Debug, Clone)]

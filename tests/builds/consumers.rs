@@ -8,58 +8,77 @@ use std::time::{Duration, Instant};
 use crate::env::{TestEnv, run, tool, which};
 
 /// An image, unpacked into a bundle that runc can run.
-pub struct Bundle {
+pub(crate) struct Bundle {
     dir: PathBuf,
     id: String,
 }
 
 impl Bundle {
     /// Saves `image` as an OCI layout, lets umoci unpack it and returns the bundle.
-    pub fn of(env: &TestEnv, image: &str) -> Self {
+    pub(crate) fn of(env: &TestEnv, image: &str) -> Self {
+        let archive = env.path("layout.tar");
         let layout = env.path("layout");
-        let output = format!("type=oci,tar=false,dest={}", layout.display());
-        let _ = fs::remove_dir_all(&layout);
-        env.ok(&["save", "--format", "oci-dir", "-o", layout.to_str().unwrap(), image]);
-        assert!(layout.join("oci-layout").exists(), "{output}");
+        for left in [&archive, &layout] {
+            let _ = fs::remove_file(left);
+            let _ = fs::remove_dir_all(left);
+        }
+        env.ok(&[
+            "save",
+            "--format",
+            "oci",
+            "-o",
+            archive.to_str().unwrap(),
+            image,
+        ]);
+        fs::create_dir(&layout).unwrap();
+        run(Command::new("tar")
+            .arg("-C")
+            .arg(&layout)
+            .arg("-xf")
+            .arg(&archive));
         let dir = env.path("bundle");
         let _ = fs::remove_dir_all(&dir);
         let tag = image.rsplit_once(':').map_or("latest", |(_, tag)| tag);
         tool(
             "umoci",
-            &["unpack", "--image", &format!("{}:{tag}", layout.display()), dir.to_str().unwrap()],
+            &[
+                "unpack",
+                "--image",
+                &format!("{}:{tag}", layout.display()),
+                dir.to_str().unwrap(),
+            ],
         );
         let config = dir.join("config.json");
         let text = fs::read_to_string(&config).unwrap();
-        fs::write(&config, text.replace("\"terminal\": true", "\"terminal\": false")).unwrap();
-        Self { dir, id: format!("cooper-test-{}-{image}", std::process::id()).replace([':', '/'], "-") }
+        fs::write(
+            &config,
+            text.replace("\"terminal\": true", "\"terminal\": false"),
+        )
+        .unwrap();
+        Self {
+            dir,
+            id: format!("cooper-test-{}-{image}", std::process::id()).replace([':', '/'], "-"),
+        }
     }
 
     /// Returns the unpacked root file system.
-    pub fn rootfs(&self) -> PathBuf {
+    pub(crate) fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
     }
 
-    /// Replaces the arguments of the process.
-    pub fn with_args(self, args: &[&str]) -> Self {
-        let path = self.dir.join("config.json");
-        let mut config: serde_json::Value =
-            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        config["process"]["args"] = args.into();
-        fs::write(&path, config.to_string()).unwrap();
-        self
-    }
-
     /// Runs the image's command to its end and returns what it printed.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let bundle = self.dir.to_str().unwrap();
         let runc = which("runc").unwrap();
         let mut command = Command::new(runc);
-        command.args(["run", "--bundle", bundle, &self.id]).stdin(Stdio::null());
+        command
+            .args(["run", "--bundle", bundle, &self.id])
+            .stdin(Stdio::null());
         String::from_utf8_lossy(&run(&mut command).stdout).into_owned()
     }
 
     /// Starts the image's command in the background.
-    pub fn start(&self) -> Running<'_> {
+    pub(crate) fn start(&self) -> Running<'_> {
         let child = Command::new(which("runc").unwrap())
             .args(["run", "--bundle", self.dir.to_str().unwrap(), &self.id])
             .stdin(Stdio::null())
@@ -67,24 +86,31 @@ impl Bundle {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Running { bundle: self, child }
+        Running {
+            bundle: self,
+            child,
+        }
     }
 }
 
 /// A container that runs until it is dropped.
-pub struct Running<'a> {
+pub(crate) struct Running<'a> {
     bundle: &'a Bundle,
     child: Child,
 }
 
 impl Running<'_> {
     /// Runs a command inside until it succeeds (20 s at most) and returns what it printed.
-    pub fn exec_until_ok(&self, args: &[&str]) -> String {
+    pub(crate) fn exec_until_ok(&self, args: &[&str]) -> String {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let mut command = Command::new(which("runc").unwrap());
-            let output =
-                command.arg("exec").arg(&self.bundle.id).args(args).stdin(Stdio::null()).output();
+            let output = command
+                .arg("exec")
+                .arg(&self.bundle.id)
+                .args(args)
+                .stdin(Stdio::null())
+                .output();
             let output = output.unwrap();
             if output.status.success() {
                 return String::from_utf8_lossy(&output.stdout).into_owned();
@@ -107,10 +133,17 @@ impl Drop for Running<'_> {
 }
 
 /// Expects that skopeo, podman and buildah take the image as it stands.
-pub fn accepted_by_all(env: &TestEnv, image: &str) {
+pub(crate) fn accepted_by_all(env: &TestEnv, image: &str) {
     let archive = env.path("image.oci.tar");
     let _ = fs::remove_file(&archive);
-    env.ok(&["save", "--format", "oci", "-o", archive.to_str().unwrap(), image]);
+    env.ok(&[
+        "save",
+        "--format",
+        "oci",
+        "-o",
+        archive.to_str().unwrap(),
+        image,
+    ]);
     let archive = format!("oci-archive:{}", archive.display());
     let inspected = tool("skopeo", &["inspect", &archive]);
     assert!(inspected.contains("\"Digest\": \"sha256:"), "{inspected}");
@@ -118,25 +151,38 @@ pub fn accepted_by_all(env: &TestEnv, image: &str) {
     tool("skopeo", &["--insecure-policy", "copy", &archive, &copy]);
     let storage = env.path("containers");
     let storage = storage.to_str().unwrap();
-    let vfs = ["--root", storage, "--runroot", storage, "--storage-driver", "vfs"];
-    tool("buildah", &[&vfs[..], &["pull", "--policy", "always", &archive]].concat());
+    let vfs = [
+        "--root",
+        storage,
+        "--runroot",
+        storage,
+        "--storage-driver",
+        "vfs",
+    ];
+    tool(
+        "buildah",
+        &[&vfs[..], &["pull", "--policy", "always", &archive]].concat(),
+    );
     let docker_archive = env.path("image.docker.tar");
     let _ = fs::remove_file(&docker_archive);
     env.ok(&["save", "-o", docker_archive.to_str().unwrap(), image]);
     let docker_archive = docker_archive.to_str().unwrap();
-    let loaded = tool("podman", &[&vfs[..], &["load", "-i", docker_archive]].concat());
+    let loaded = tool(
+        "podman",
+        &[&vfs[..], &["load", "-i", docker_archive]].concat(),
+    );
     assert!(loaded.contains("Loaded image"), "{loaded}");
 }
 
 /// A docker daemon of our own, with no network and no state.
-pub struct Dockerd {
+pub(crate) struct Dockerd {
     child: Child,
     dir: PathBuf,
 }
 
 impl Dockerd {
     /// Starts the daemon and waits until it answers.
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         fs::create_dir_all(dir).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
         let child = Command::new(which("dockerd").expect("dockerd is not installed"))
@@ -149,9 +195,18 @@ impl Dockerd {
             .stderr(log)
             .spawn()
             .unwrap();
-        let daemon = Self { child, dir: dir.to_owned() };
+        let daemon = Self {
+            child,
+            dir: dir.to_owned(),
+        };
         let end = Instant::now() + Duration::from_secs(40);
-        while !daemon.command(&["version"]).output().unwrap().status.success() {
+        while !daemon
+            .command(&["version"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
             let log = fs::read_to_string(dir.join("log")).unwrap();
             assert!(Instant::now() < end, "dockerd does not answer\n{log}");
             std::thread::sleep(Duration::from_millis(200));
@@ -161,12 +216,15 @@ impl Dockerd {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/docker");
-        command.arg("--host").arg(format!("unix://{}/sock", self.dir.display())).args(args);
+        command
+            .arg("--host")
+            .arg(format!("unix://{}/sock", self.dir.display()))
+            .args(args);
         command
     }
 
     /// Calls the docker client and returns what it printed.
-    pub fn docker(&self, args: &[&str]) -> String {
+    pub(crate) fn docker(&self, args: &[&str]) -> String {
         String::from_utf8_lossy(&run(&mut self.command(args)).stdout).into_owned()
     }
 }
@@ -180,34 +238,37 @@ impl Drop for Dockerd {
 }
 
 /// A registry of our own on a loopback port: Debian's docker-registry.
-pub struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     port: u16,
 }
 
 impl Registry {
     /// Starts a registry that everybody may use.
-    pub fn start() -> Self {
-        Self::start_with("")
+    pub(crate) fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), "")
     }
 
     /// Starts a registry that knows one user.
-    pub fn start_with_password(user: &str, password: &str) -> Self {
+    pub(crate) fn start_with_password(user: &str, password: &str) -> Self {
         let line = run(Command::new("htpasswd").args(["-nbB", user, password]));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("htpasswd");
         fs::write(&file, line.stdout).unwrap();
-        let auth = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", file.display());
-        let registry = Self::start_with(&auth);
-        // The registry reads the file once, at its start.
-        drop(dir);
-        registry
+        let auth = format!(
+            "auth:\n  htpasswd: {{realm: test, path: {}}}\n",
+            file.display()
+        );
+        Self::start_in(dir, &auth)
     }
 
-    fn start_with(auth: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fn start_in(dir: tempfile::TempDir, auth: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let config = dir.path().join("config.yml");
         let storage = dir.path().join("data");
         let text = format!(
@@ -228,11 +289,15 @@ impl Registry {
             assert!(Instant::now() < end, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self { child, dir, port }
+        Self {
+            child,
+            _dir: dir,
+            port,
+        }
     }
 
     /// Returns host and port.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 }
@@ -241,6 +306,5 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.dir.path();
     }
 }

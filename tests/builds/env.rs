@@ -6,13 +6,13 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// A folder and a store for one test, gone when dropped.
-pub struct TestEnv {
+pub(crate) struct TestEnv {
     dir: tempfile::TempDir,
     store: PathBuf,
 }
 
 /// Says whether whole builds can run here; prints why not, or fails where they must.
-pub fn ready() -> bool {
+pub(crate) fn ready() -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("root".to_owned())
     } else {
@@ -22,16 +22,21 @@ pub fn ready() -> bool {
             .map(|tool| (*tool).to_owned())
     };
     let Some(missing) = missing else { return true };
-    assert!(std::env::var_os("REQUIRE_ROOT").is_none(), "whole builds need {missing}");
+    assert!(
+        std::env::var_os("REQUIRE_ROOT").is_none(),
+        "whole builds need {missing}"
+    );
     eprintln!("skipped: whole builds need {missing}");
     false
 }
 
 /// Finds a program.
-pub fn which(tool: &str) -> Option<PathBuf> {
+pub(crate) fn which(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let with_sbin = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    with_sbin.map(|dir: PathBuf| dir.join(tool)).find(|file| file.is_file())
+    with_sbin
+        .map(|dir: PathBuf| dir.join(tool))
+        .find(|file| file.is_file())
 }
 
 /// Returns the folder that outlives one run: base images are made once.
@@ -42,7 +47,7 @@ fn shared_dir() -> PathBuf {
 }
 
 /// Returns the store that all whole builds share, with `debian:12` and `busybox` in it.
-pub fn shared_store() -> &'static Path {
+pub(crate) fn shared_store() -> &'static Path {
     static STORE: OnceLock<PathBuf> = OnceLock::new();
     STORE.get_or_init(|| {
         let dir = shared_dir();
@@ -63,40 +68,52 @@ pub fn shared_store() -> &'static Path {
             dir = dir.display(),
             cooper = env!("CARGO_BIN_EXE_cooper"),
         );
-        run(Command::new("bash").arg("-c").arg(script).current_dir(env!("CARGO_MANIFEST_DIR")));
+        run(Command::new("bash")
+            .arg("-c")
+            .arg(script)
+            .current_dir(env!("CARGO_MANIFEST_DIR")));
         store
     })
 }
 
 impl TestEnv {
     /// Uses the shared store, in which base images and earlier results are cached.
-    pub fn shared() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), store: shared_store().to_owned() }
+    pub(crate) fn shared() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            store: shared_store().to_owned(),
+        }
     }
 
     /// Uses a store of its own that holds `busybox` and nothing else.
-    pub fn fresh() -> Self {
+    pub(crate) fn fresh() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("busybox.tar");
-        let shared = Self { dir: tempfile::tempdir().unwrap(), store: shared_store().to_owned() };
+        let shared = Self {
+            dir: tempfile::tempdir().unwrap(),
+            store: shared_store().to_owned(),
+        };
         shared.ok(&["save", "-o", archive.to_str().unwrap(), "busybox"]);
-        let env = Self { store: dir.path().join("store"), dir };
+        let env = Self {
+            store: dir.path().join("store"),
+            dir,
+        };
         env.ok(&["load", "-i", archive.to_str().unwrap()]);
         env
     }
 
     /// Returns a path inside the test's folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Returns the store.
-    pub fn store(&self) -> &Path {
+    pub(crate) fn store(&self) -> &Path {
         &self.store
     }
 
     /// Writes a file below the test's folder, with its parents.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -104,40 +121,54 @@ impl TestEnv {
     }
 
     /// Copies an example to the test's folder and returns where it is.
-    pub fn example(&self, name: &str) -> PathBuf {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    pub(crate) fn example(&self, name: &str) -> PathBuf {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("examples")
+            .join(name);
         let to = self.path(name);
         run(Command::new("cp").arg("-r").arg(from).arg(&to));
         to
     }
 
     /// Prepares a call of the binary on this store.
-    pub fn cooper(&self, args: &[&str]) -> Command {
+    pub(crate) fn cooper(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
-        command.arg("--root").arg(&self.store).args(args).current_dir(self.dir.path());
-        command.env_remove("BUILDKIT_PROGRESS").stdin(std::process::Stdio::null());
+        command
+            .arg("--root")
+            .arg(&self.store)
+            .args(args)
+            .current_dir(self.dir.path());
+        command
+            .env_remove("BUILDKIT_PROGRESS")
+            .stdin(std::process::Stdio::null());
         command
     }
 
     /// Calls the binary and expects success; returns stdout and stderr.
-    pub fn ok(&self, args: &[&str]) -> (String, String) {
+    pub(crate) fn ok(&self, args: &[&str]) -> (String, String) {
         let output = run(&mut self.cooper(args));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (text(&output.stdout), text(&output.stderr))
     }
 
     /// Calls the binary and expects the exit code; returns stderr.
-    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, code: i32, args: &[&str]) -> String {
         let output = self.cooper(args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "cooper {args:?}\n{stderr}");
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "cooper {args:?}\n{stderr}"
+        );
         stderr
     }
 }
 
 /// Runs a command and expects success.
-pub fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?} ended with {}\n{}\n{}",
@@ -149,7 +180,7 @@ pub fn run(command: &mut Command) -> Output {
 }
 
 /// Runs a program with arguments, expects success, returns its standard output.
-pub fn tool(program: &str, args: &[&str]) -> String {
+pub(crate) fn tool(program: &str, args: &[&str]) -> String {
     let path = which(program).unwrap_or_else(|| panic!("{program} is not installed"));
     String::from_utf8_lossy(&run(Command::new(path).args(args)).stdout).into_owned()
 }

@@ -20,12 +20,21 @@ fn a_web_server_serves_a_page() {
     let server = bundle.start();
     let request = "exec 3<>/dev/tcp/127.0.0.1/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
     let page = server.exec_until_ok(&["bash", "-c", request]);
-    assert!(page.contains("200 OK") && page.contains("cooper built"), "{page}");
+    assert!(
+        page.contains("200 OK") && page.contains("cooper built"),
+        "{page}"
+    );
     let inspected: serde_json::Value =
         serde_json::from_str(&env.ok(&["inspect", "web:1.0"]).0).unwrap();
-    let config = &inspected[0]["config"]["config"];
-    assert_eq!(config["ExposedPorts"], serde_json::json!({"443/tcp": {}, "80/tcp": {}}));
-    assert_eq!(config["Cmd"], serde_json::json!(["nginx", "-g", "daemon off;"]));
+    let config = &inspected[0]["Config"];
+    assert_eq!(
+        config["ExposedPorts"],
+        serde_json::json!({"443/tcp": {}, "80/tcp": {}})
+    );
+    assert_eq!(
+        config["Cmd"],
+        serde_json::json!(["nginx", "-g", "daemon off;"])
+    );
     drop(server);
     accepted_by_all(&env, "web:1.0");
 }
@@ -39,7 +48,14 @@ fn a_static_program_ends_up_alone_in_its_image() {
     let context = env.example("static-c");
     let context_arg = context.to_str().unwrap();
     let iid = env.path("iid");
-    let build = ["build", "-t", "hello:1.0", "--iidfile", iid.to_str().unwrap(), context_arg];
+    let build = [
+        "build",
+        "-t",
+        "hello:1.0",
+        "--iidfile",
+        iid.to_str().unwrap(),
+        context_arg,
+    ];
     env.ok(&build);
     let first = fs::read_to_string(&iid).unwrap();
     let bundle = Bundle::of(&env, "hello:1.0");
@@ -49,11 +65,23 @@ fn a_static_program_ends_up_alone_in_its_image() {
 
     fs::write(context.join("NOTES"), "a comment changed\n").unwrap();
     let (_, progress) = env.ok(&build);
-    assert!(!progress.contains("MISS"), "an unused file changed and something ran:\n{progress}");
+    assert!(
+        !progress.contains("MISS"),
+        "an unused file changed and something ran:\n{progress}"
+    );
     let touch = format!("find {context_arg} -exec touch {{}} +");
-    assert!(Command::new("sh").args(["-c", &touch]).status().unwrap().success());
+    assert!(
+        Command::new("sh")
+            .args(["-c", &touch])
+            .status()
+            .unwrap()
+            .success()
+    );
     let (_, progress) = env.ok(&build);
-    assert!(!progress.contains("MISS"), "files were touched and something ran:\n{progress}");
+    assert!(
+        !progress.contains("MISS"),
+        "files were touched and something ran:\n{progress}"
+    );
     assert_eq!(fs::read_to_string(&iid).unwrap(), first);
     accepted_by_all(&env, "hello:1.0");
 
@@ -83,7 +111,7 @@ fn a_python_service_answers_as_its_own_user() {
     drop(server);
     let inspected: serde_json::Value =
         serde_json::from_str(&env.ok(&["inspect", "service:1.0"]).0).unwrap();
-    let health = &inspected[0]["config"]["config"]["Healthcheck"];
+    let health = &inspected[0]["Config"]["Healthcheck"];
     assert_eq!(health["Interval"], 5_000_000_000_i64);
     assert_eq!(health["Retries"], 3);
     accepted_by_all(&env, "service:1.0");
@@ -99,9 +127,15 @@ fn a_node_app_builds_and_tests_side_by_side() {
     let context = context.to_str().unwrap();
     let (_, progress) = env.ok(&["build", "--target", "test", "--progress", "plain", context]);
     assert!(progress.contains("npm test"), "{progress}");
-    assert!(!progress.contains("npm run build"), "--target test needs no build:\n{progress}");
+    assert!(
+        !progress.contains("npm run build"),
+        "--target test needs no build:\n{progress}"
+    );
     env.ok(&["build", "-t", "node-app:1.0", context]);
-    assert_eq!(Bundle::of(&env, "node-app:1.0").output(), "42 is a number\n");
+    assert_eq!(
+        Bundle::of(&env, "node-app:1.0").output(),
+        "42 is a number\n"
+    );
     accepted_by_all(&env, "node-app:1.0");
 }
 
@@ -115,7 +149,14 @@ fn a_rust_workspace_builds_with_a_borrowed_toolchain() {
     let sysroot = crate::env::tool("rustc", &["--print", "sysroot"]);
     let toolchain = format!("toolchain={}", sysroot.trim());
     let context = context.to_str().unwrap();
-    env.ok(&["build", "--build-context", &toolchain, "-t", "rust-app:1.0", context]);
+    env.ok(&[
+        "build",
+        "--build-context",
+        &toolchain,
+        "-t",
+        "rust-app:1.0",
+        context,
+    ]);
     assert_eq!(Bundle::of(&env, "rust-app:1.0").output(), "counted to 1\n");
     accepted_by_all(&env, "rust-app:1.0");
 }

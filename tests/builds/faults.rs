@@ -34,19 +34,37 @@ fn bad_dockerfiles_are_refused_with_place_and_advice() {
         ("# only a comment\n", USER_ERROR, "no instructions"),
         ("FROM busybox\nCOPPY a b\n", USER_ERROR, "COPY"),
         ("FROM busybox\nCOPY --chwon=1 a b\n", USER_ERROR, "--chown"),
-        ("FROM busybox\nRUN --mount=type=bind,bind-propagation=shared true\n", USER_ERROR, "bind-propagation"),
+        (
+            "FROM busybox\nRUN --mount=type=bind,bind-propagation=shared true\n",
+            USER_ERROR,
+            "bind-propagation",
+        ),
         ("FROM busybox\nCOPY absent /\n", USER_ERROR, "absent"),
-        ("FROM busybox AS a\nFROM a\nCOPY --from=b x y\n", REGISTRY_ERROR, "b"),
+        (
+            "FROM busybox AS a\nFROM a\nCOPY --from=b x y\n",
+            REGISTRY_ERROR,
+            "b",
+        ),
         ("FROM 127.0.0.1:1/absent\n", REGISTRY_ERROR, "127.0.0.1:1"),
         ("FROM Bad:Name:here\n", USER_ERROR, "Bad"),
         ("FROM busybox\nRUN exit 7\n", BUILD_FAILED, "exit code: 7"),
-        ("FROM busybox\nUSER nobody-here\nRUN true\n", USER_ERROR, "nobody-here"),
+        (
+            "FROM busybox\nUSER nobody-here\nRUN true\n",
+            USER_ERROR,
+            "nobody-here",
+        ),
     ] {
         env.write("bad/Dockerfile", text);
         let stderr = env.fails(code, &["build", env.path("bad").to_str().unwrap()]);
-        assert!(stderr.contains(expected), "{text:?} should mention {expected:?}:\n{stderr}");
+        assert!(
+            stderr.contains(expected),
+            "{text:?} should mention {expected:?}:\n{stderr}"
+        );
     }
-    let stderr = env.fails(USER_ERROR, &["build", env.path("nowhere").to_str().unwrap()]);
+    let stderr = env.fails(
+        USER_ERROR,
+        &["build", env.path("nowhere").to_str().unwrap()],
+    );
     assert!(stderr.contains("nowhere"), "{stderr}");
     fs::create_dir(env.path("empty")).unwrap();
     let stderr = env.fails(USER_ERROR, &["build", env.path("empty").to_str().unwrap()]);
@@ -60,10 +78,22 @@ fn a_failing_step_shows_command_place_and_output() {
         return;
     }
     let env = TestEnv::shared();
-    env.write("bad/Dockerfile", "FROM busybox\nENV A=1\nRUN echo first words && false\n");
+    env.write(
+        "bad/Dockerfile",
+        "FROM busybox\nENV A=1\nRUN echo first words && false\n",
+    );
     let stderr = env.fails(BUILD_FAILED, &["build", env.path("bad").to_str().unwrap()]);
-    for expected in ["exit code: 1", "Dockerfile:3", ">>>", "first words", "echo first words"] {
-        assert!(stderr.contains(expected), "{expected:?} is missing:\n{stderr}");
+    for expected in [
+        "exit code: 1",
+        "Dockerfile:3",
+        ">>>",
+        "first words",
+        "echo first words",
+    ] {
+        assert!(
+            stderr.contains(expected),
+            "{expected:?} is missing:\n{stderr}"
+        );
     }
 }
 
@@ -77,7 +107,12 @@ fn fifos_and_sockets_in_a_context_never_block() {
     tool("mkfifo", &[env.path("odd/fifo").to_str().unwrap()]);
     let _socket = std::os::unix::net::UnixListener::bind(env.path("odd/socket")).unwrap();
     symlink("/etc/passwd", env.path("odd/link")).unwrap();
-    env.ok(&["build", "--progress", "plain", env.path("odd").to_str().unwrap()]);
+    env.ok(&[
+        "build",
+        "--progress",
+        "plain",
+        env.path("odd").to_str().unwrap(),
+    ]);
     for name in ["Dockerfile", ".dockerignore"] {
         let _ = fs::remove_file(env.path("odd").join(name));
         tool("mkfifo", &[env.path("odd").join(name).to_str().unwrap()]);
@@ -96,12 +131,21 @@ fn a_registry_is_pulled_from_and_pushed_to() {
     let env = TestEnv::fresh();
     let name = format!("{}/team/app:1.0", registry.host());
     env.write("app/Dockerfile", "FROM busybox\nRUN echo built > /built\n");
-    env.ok(&["build", "-t", &name, "--push", env.path("app").to_str().unwrap()]);
+    env.ok(&[
+        "build",
+        "-t",
+        &name,
+        "--push",
+        env.path("app").to_str().unwrap(),
+    ]);
     let remote = format!("docker://{name}");
     assert!(tool("skopeo", &["inspect", "--tls-verify=false", &remote]).contains("sha256:"));
 
     let other = TestEnv::fresh();
-    other.write("app/Dockerfile", &format!("FROM {name}\nRUN grep built /built\n"));
+    other.write(
+        "app/Dockerfile",
+        &format!("FROM {name}\nRUN grep built /built\n"),
+    );
     other.ok(&["build", other.path("app").to_str().unwrap()]);
     other.ok(&["pull", &name]);
     let wrong = name.replace("1.0", "2.0");
@@ -128,14 +172,23 @@ fn wrong_credentials_are_named() {
     env.ok(&["tag", "busybox", &name]);
     let push = || {
         let mut command = env.cooper(&["push", &name]);
-        command.env("DOCKER_CONFIG", env.path("docker")).output().unwrap()
+        command
+            .env("DOCKER_CONFIG", env.path("docker"))
+            .output()
+            .unwrap()
     };
     login("wrong");
     let output = push();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(REGISTRY_ERROR), "{stderr}");
-    assert!(stderr.contains("401") || stderr.contains("credentials"), "{stderr}");
-    assert!(!stderr.contains("wrong"), "a password is never printed: {stderr}");
+    assert!(
+        stderr.contains("401") || stderr.contains("credentials"),
+        "{stderr}"
+    );
+    assert!(
+        !stderr.contains("wrong"),
+        "a password is never printed: {stderr}"
+    );
     login("right");
     assert!(push().status.success());
 }
@@ -149,13 +202,19 @@ fn a_corrupt_blob_is_named_and_the_store_heals() {
     next_build_works(&env);
     let inspected: serde_json::Value =
         serde_json::from_str(&env.ok(&["inspect", "good"]).0).unwrap();
-    let layer = inspected[0]["manifest"]["layers"][1]["digest"].as_str().unwrap().to_owned();
+    let layer = inspected[0]["Manifest"]["layers"][1]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let blob = env.store().join("blobs/sha256").join(&layer[7..]);
     let mut bytes = fs::read(&blob).unwrap();
     bytes[20] ^= 1;
     fs::write(&blob, bytes).unwrap();
     let archive = env.path("good.tar");
-    let stderr = env.fails(CONFIG_ERROR, &["save", "-o", archive.to_str().unwrap(), "good"]);
+    let stderr = env.fails(
+        CONFIG_ERROR,
+        &["save", "-o", archive.to_str().unwrap(), "good"],
+    );
     assert!(stderr.contains(&layer), "{stderr}");
     assert!(!archive.exists(), "a failed save leaves no file");
 }
@@ -168,16 +227,36 @@ fn no_space_is_said_and_the_store_stays_usable() {
     let env = TestEnv::fresh();
     let small = env.path("small");
     fs::create_dir(&small).unwrap();
-    tool("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", small.to_str().unwrap()]);
+    tool(
+        "mount",
+        &[
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=24m",
+            "tmpfs",
+            small.to_str().unwrap(),
+        ],
+    );
     let result = std::panic::catch_unwind(|| {
-        run(Command::new("cp").arg("-a").arg(env.store()).arg(small.join("store")));
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(env.store())
+            .arg(small.join("store")));
         let store = small.join("store");
-        env.write("big/Dockerfile", "FROM busybox\nRUN head -c 60000000 /dev/urandom > /big\n");
+        env.write(
+            "big/Dockerfile",
+            "FROM busybox\nRUN head -c 60000000 /dev/urandom > /big\n",
+        );
         env.write("good/Dockerfile", GOOD);
         env.write("good/a", "a\n");
         let build = |context: &str| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
-            command.arg("--root").arg(&store).arg("build").arg(env.path(context));
+            command
+                .arg("--root")
+                .arg(&store)
+                .arg("build")
+                .arg(env.path(context));
             command.stdin(Stdio::null()).output().unwrap()
         };
         let output = build("big");
@@ -185,7 +264,11 @@ fn no_space_is_said_and_the_store_stays_usable() {
         assert!(!output.status.success());
         assert!(stderr.to_lowercase().contains("no space"), "{stderr}");
         let output = build("good");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     });
     tool("umount", &["-l", small.to_str().unwrap()]);
     result.unwrap();
@@ -201,7 +284,12 @@ fn a_store_that_cannot_be_written_is_named() {
     env.write("good/Dockerfile", GOOD);
     let store = env.path("file/store");
     let output = Command::new(env!("CARGO_BIN_EXE_cooper"))
-        .args(["--root", store.to_str().unwrap(), "build", env.path("good").to_str().unwrap()])
+        .args([
+            "--root",
+            store.to_str().unwrap(),
+            "build",
+            env.path("good").to_str().unwrap(),
+        ])
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -215,7 +303,10 @@ fn a_killed_build_loses_nothing_finished_and_leaves_nothing() {
         return;
     }
     let env = TestEnv::fresh();
-    env.write("slow/Dockerfile", "FROM busybox\nRUN echo kept > /kept\nRUN sleep 0.4; echo x > /x\n");
+    env.write(
+        "slow/Dockerfile",
+        "FROM busybox\nRUN echo kept > /kept\nRUN sleep 0.4; echo x > /x\n",
+    );
     let context = env.path("slow");
     let context = context.to_str().unwrap();
     for round in 0..12 {
@@ -230,11 +321,17 @@ fn a_killed_build_loses_nothing_finished_and_leaves_nothing() {
         child.wait().unwrap();
     }
     let (_, progress) = env.ok(&["build", "-t", "slow", "--progress", "plain", context]);
-    assert!(!progress.contains("MISS  RUN echo kept"), "finished work was lost:\n{progress}");
+    assert!(
+        !progress.contains("MISS  RUN echo kept"),
+        "finished work was lost:\n{progress}"
+    );
     let store = env.store().to_str().unwrap().to_owned();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&store), "a mount was left");
-    let sleeping = Command::new("pgrep").args(["-f", "sleep 0.4"]).output().unwrap();
+    let sleeping = Command::new("pgrep")
+        .args(["-f", "sleep 0.4"])
+        .output()
+        .unwrap();
     assert!(sleeping.stdout.is_empty(), "a process was left");
 }
 
@@ -258,7 +355,10 @@ fn an_interrupted_build_ends_with_130_and_leaves_nothing() {
     let started = std::time::Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(started.elapsed() < Duration::from_secs(4));
-    let left = Command::new("pgrep").args(["-f", "sleep 6543"]).output().unwrap();
+    let left = Command::new("pgrep")
+        .args(["-f", "sleep 6543"])
+        .output()
+        .unwrap();
     assert!(left.stdout.is_empty(), "a process was left");
 }
 
@@ -276,18 +376,28 @@ fn sixteen_builds_at_once_on_one_store_are_all_right() {
         let context = env.path(&format!("c{number}"));
         let name = format!("many:{number}");
         let mut command = env.cooper(&["build", "-t", &name, context.to_str().unwrap()]);
-        children.push(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+        children.push(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
     }
     for child in children {
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let mut shared = std::collections::BTreeSet::new();
     for number in 0..16 {
         let name = format!("many:{number}");
         let inspected: serde_json::Value =
             serde_json::from_str(&env.ok(&["inspect", &name]).0).unwrap();
-        let diff_ids = inspected[0]["config"]["rootfs"]["diff_ids"].as_array().unwrap().clone();
+        let diff_ids = inspected[0]["RootFS"]["Layers"].as_array().unwrap().clone();
         assert_eq!(diff_ids.len(), 3);
         shared.insert(diff_ids[1].as_str().unwrap().to_owned());
     }

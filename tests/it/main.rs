@@ -16,6 +16,8 @@ mod support;
 mod copy;
 #[path = "../support/copy_case.rs"]
 mod copy_case;
+mod export_push;
 mod registry;
 mod registry_real;
+mod session;
 mod source;

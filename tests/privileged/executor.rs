@@ -15,16 +15,23 @@ fn none(spec: &mut ProcessSpec) {
 
 #[test]
 fn output_and_exit_code_arrive() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh("echo out; echo err >&2; exit 7", none);
     assert_eq!(outcome.code(), 7, "{}", outcome.stderr);
-    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        ("out\n", "err\n")
+    );
     assert_eq!(outcome.changes(), [""; 0]);
 }
 
 #[test]
 fn a_signal_is_told_from_an_exit() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let exit = sandbox.sh("kill -9 $$", none).result.unwrap();
     assert_eq!((exit.code, exit.signal), (137, Some(9)));
     let exit = sandbox.sh("kill -TERM $$; sleep 5", none).result.unwrap();
@@ -33,7 +40,9 @@ fn a_signal_is_told_from_an_exit() {
 
 #[test]
 fn programs_that_cannot_start_say_why() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     std::fs::write(sandbox.root().join("bin/data"), "\x7fELF nonsense").unwrap();
     std::fs::write(sandbox.root().join("bin/noexec"), "#!/bin/sh\n").unwrap();
     chmod(&sandbox, "bin/data", 0o755);
@@ -48,7 +57,10 @@ fn programs_that_cannot_start_say_why() {
         let mut spec = ProcessSpec::new(sandbox.overlay(), [program]);
         none(&mut spec);
         let error = sandbox.run(&spec).result.unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot run {program:?}: {reason}"));
+        assert_eq!(
+            error.to_string(),
+            format!("cannot run {program:?}: {reason}")
+        );
         assert_eq!(error.exit_code(), Some(code));
     }
 }
@@ -61,26 +73,39 @@ fn chmod(sandbox: &Sandbox, path: &str, mode: u32) {
 
 #[test]
 fn the_layer_holds_what_the_process_changed_and_nothing_else() {
-    let Some(sandbox) = Sandbox::new() else { return };
-    let outcome = sandbox.sh("cat /etc/hosts /etc/resolv.conf > /dev/null; echo x > /var/lib/x", none);
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
+    let outcome = sandbox.sh(
+        "cat /etc/hosts /etc/resolv.conf > /dev/null; echo x > /var/lib/x",
+        none,
+    );
     outcome.output();
     assert_eq!(outcome.changes(), ["var", "var/lib", "var/lib/x"]);
 
     // A file made beside a mount point keeps its directory, with the time it was made at.
-    let outcome = sandbox.sh("touch -d @1000000000 /etc/mine; touch -d @1000000000 /etc", none);
+    let outcome = sandbox.sh(
+        "touch -d @1000000000 /etc/mine; touch -d @1000000000 /etc",
+        none,
+    );
     outcome.output();
     assert_eq!(outcome.changes(), ["etc", "etc/mine"]);
     let time = |path: &str| {
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata(outcome.upper.join(path)).unwrap().mtime()
     };
-    assert_eq!((time("etc"), time("etc/mine")), (1_000_000_000, 1_000_000_000));
+    assert_eq!(
+        (time("etc"), time("etc/mine")),
+        (1_000_000_000, 1_000_000_000)
+    );
 }
 
 #[test]
 fn times_of_directories_that_only_held_mount_points_are_kept() {
     use std::os::unix::fs::MetadataExt;
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let times = || {
         ["", "etc"].map(|path| {
             let found = std::fs::metadata(sandbox.root().join(path)).unwrap();
@@ -101,11 +126,19 @@ fn times_of_directories_that_only_held_mount_points_are_kept() {
 
 #[test]
 fn users_and_groups_come_from_the_image() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     for (user, expected) in [
         ("", "uid=0(root) gid=0(root) groups=0(root) /root"),
-        ("app", "uid=1000(app) gid=1001(app) groups=1001(app),2000(extra) /home/app"),
-        ("1000:0", "uid=1000(app) gid=0(root) groups=0(root) /home/app"),
+        (
+            "app",
+            "uid=1000(app) gid=1001(app) groups=1001(app),2000(extra) /home/app",
+        ),
+        (
+            "1000:0",
+            "uid=1000(app) gid=0(root) groups=0(root) /home/app",
+        ),
         ("4711", "uid=4711 gid=0(root) groups=0(root) /"),
     ] {
         let outcome = sandbox.sh("echo $(id) $HOME", |spec| {
@@ -116,12 +149,17 @@ fn users_and_groups_come_from_the_image() {
     }
     let outcome = sandbox.sh("true", |spec| spec.user = "nobody".to_owned());
     let error = outcome.result.unwrap_err();
-    assert_eq!(error.to_string(), "no user \"nobody\" in /etc/passwd of the image");
+    assert_eq!(
+        error.to_string(),
+        "no user \"nobody\" in /etc/passwd of the image"
+    );
 }
 
 #[test]
 fn the_working_directory_is_made_for_the_user() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh("pwd; stat -c %u:%g:%a . ..", |spec| {
         none(spec);
         spec.user = "app".to_owned();
@@ -133,7 +171,9 @@ fn the_working_directory_is_made_for_the_user() {
 
 #[test]
 fn names_and_resolvers_are_those_of_the_container() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh("hostname; cat /etc/hosts", |spec| {
         none(spec);
         spec.extra_hosts = vec![("db".to_owned(), "192.0.2.7".parse().unwrap())];
@@ -143,19 +183,26 @@ fn names_and_resolvers_are_those_of_the_container() {
         "buildkitsandbox\n127.0.0.1\tlocalhost buildkitsandbox\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n192.0.2.7\tdb"
     );
-    let outcome = sandbox.sh("hostname; cat /etc/resolv.conf; echo x > /etc/hosts", |spec| {
-        none(spec);
-        spec.hostname = "box".to_owned();
-    });
+    let outcome = sandbox.sh(
+        "hostname; cat /etc/resolv.conf; echo x > /etc/hosts",
+        |spec| {
+            none(spec);
+            spec.hostname = "box".to_owned();
+        },
+    );
     assert_eq!((outcome.code(), outcome.stdout.as_str()), (1, "box\n"));
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap();
-    let outcome = sandbox.sh("cat /etc/resolv.conf", |spec| spec.network = NetworkMode::Host);
+    let outcome = sandbox.sh("cat /etc/resolv.conf", |spec| {
+        spec.network = NetworkMode::Host;
+    });
     assert_eq!(outcome.output(), host.trim_end());
 }
 
 #[test]
 fn a_link_for_resolv_conf_is_followed_inside_the_image() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let link = sandbox.root().join("etc/resolv.conf");
     std::os::unix::fs::symlink("../run/systemd/resolve/stub.conf", link).unwrap();
     let outcome = sandbox.sh("cat /run/systemd/resolve/stub.conf", |spec| {
@@ -168,7 +215,9 @@ fn a_link_for_resolv_conf_is_followed_inside_the_image() {
 
 #[test]
 fn all_kinds_of_mounts() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let source = sandbox.temp.path().join("source");
     std::fs::create_dir_all(source.join("sub")).unwrap();
     std::fs::write(source.join("sub/file"), "bound").unwrap();
@@ -194,53 +243,94 @@ fn all_kinds_of_mounts() {
                 mount("/rw", bind("", false)),
                 mount("/ro", bind("/sub", true)),
                 mount("/one", bind("single", false)),
-                mount("/discard", MountKind::DiscardedWrites {
-                    lower: vec![source.clone()],
-                    selector: String::new(),
-                }),
-                mount("/mem", MountKind::Tmpfs { size_bytes: 1 << 20 }),
-                mount("/run/secrets/key", MountKind::Secret {
-                    data: b"hush\n".to_vec(),
-                    mode: 0o440,
-                    uid: 12,
-                    gid: 34,
-                }),
+                mount(
+                    "/discard",
+                    MountKind::DiscardedWrites {
+                        lower: vec![source.clone()],
+                        selector: String::new(),
+                    },
+                ),
+                mount(
+                    "/mem",
+                    MountKind::Tmpfs {
+                        size_bytes: 1 << 20,
+                    },
+                ),
+                mount(
+                    "/run/secrets/key",
+                    MountKind::Secret {
+                        data: b"hush\n".to_vec(),
+                        mode: 0o440,
+                        uid: 12,
+                        gid: 34,
+                    },
+                ),
             ];
         },
     );
-    assert_eq!(outcome.output(), "boundsinglebound\ngone\n1024\n440:12:34\nhush".replacen('\n', "", 1));
+    assert_eq!(
+        outcome.output(),
+        "boundsinglebound\ngone\n1024\n440:12:34\nhush".replacen('\n', "", 1)
+    );
     assert_eq!(outcome.changes(), [""; 0]);
-    assert_eq!(std::fs::read_to_string(source.join("new")).unwrap(), "new\n");
-    assert_eq!(std::fs::read_to_string(source.join("sub/file")).unwrap(), "bound");
+    assert_eq!(
+        std::fs::read_to_string(source.join("new")).unwrap(),
+        "new\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(source.join("sub/file")).unwrap(),
+        "bound"
+    );
     let steps = sandbox.temp.path().join("state/steps");
     assert_eq!(std::fs::read_dir(steps).unwrap().count(), 0);
 }
 
 #[test]
 fn orphans_are_reaped_and_do_not_outlive_the_step() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh(
         "(sleep 0.05 & sleep 0.05 &) ; (sleep 71.713 &) ; sleep 0.3; ps -o stat,args | grep -c '^Z'",
         none,
     );
     assert_eq!(outcome.stdout.trim(), "0", "{}", outcome.stderr);
-    let left = std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
-        std::fs::read(process.path().join("cmdline")).is_ok_and(|line| line.ends_with(b"71.713\0"))
-    });
+    let left = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|process| {
+            std::fs::read(process.path().join("cmdline"))
+                .is_ok_and(|line| line.ends_with(b"71.713\0"))
+        });
     assert!(!left, "a background process was left");
 }
 
 #[test]
 fn a_cancelled_step_is_asked_first_and_killed_then() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     for (script, expected, least, most) in [
-        ("trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done", "up\nasked\n", 0, 1500),
-        ("trap '' TERM; echo up; while :; do sleep 0.05; done", "up\n", 1900, 4000),
+        (
+            "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done",
+            "up\nasked\n",
+            0,
+            1500,
+        ),
+        (
+            "trap '' TERM; echo up; while :; do sleep 0.05; done",
+            "up\n",
+            1900,
+            4000,
+        ),
     ] {
         let mut spec = sandbox.script(script);
         none(&mut spec);
         let (outcome, time) = cancelled(&sandbox, &spec, Duration::from_millis(300));
-        assert!(matches!(outcome.result, Err(ExecutorError::Cancelled)), "{outcome:?}");
+        assert!(
+            matches!(outcome.result, Err(ExecutorError::Cancelled)),
+            "{outcome:?}"
+        );
         assert_eq!(outcome.stdout, expected);
         let time = time.as_millis();
         assert!((least..most).contains(&time), "{time} ms");
@@ -264,34 +354,56 @@ fn cancelled(sandbox: &Sandbox, spec: &ProcessSpec, after: Duration) -> (Outcome
 
 #[test]
 fn an_abandoned_run_is_killed() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let mut spec = sandbox.script("sleep 72.727");
     none(&mut spec);
     runtime().block_on(async {
         let cancel = CancellationToken::new();
         let run = sandbox.start(&spec, &cancel);
-        assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(300), run)
+                .await
+                .is_err()
+        );
     });
     let is_left = || {
-        std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
-            std::fs::read(process.path().join("cmdline"))
-                .is_ok_and(|line| line.ends_with(b"72.727\0"))
-        })
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .any(|process| {
+                std::fs::read(process.path().join("cmdline"))
+                    .is_ok_and(|line| line.ends_with(b"72.727\0"))
+            })
     };
     assert!(!is_left());
 }
 
 #[test]
 fn limits_hold_and_running_out_of_memory_is_reported() {
-    let Some(sandbox) = Sandbox::new() else { return };
-    let outcome = sandbox.sh("ulimit -n; ulimit -c; df -k /dev/shm | tail -1 | awk '{print $2}'", |spec| {
-        none(spec);
-        spec.shm_size_bytes = 3 << 20;
-        spec.ulimits = vec![
-            Ulimit { name: "nofile".to_owned(), soft: 77, hard: 78 },
-            Ulimit { name: "core".to_owned(), soft: -1, hard: -1 },
-        ];
-    });
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
+    let outcome = sandbox.sh(
+        "ulimit -n; ulimit -c; df -k /dev/shm | tail -1 | awk '{print $2}'",
+        |spec| {
+            none(spec);
+            spec.shm_size_bytes = 3 << 20;
+            spec.ulimits = vec![
+                Ulimit {
+                    name: "nofile".to_owned(),
+                    soft: 77,
+                    hard: 78,
+                },
+                Ulimit {
+                    name: "core".to_owned(),
+                    soft: -1,
+                    hard: -1,
+                },
+            ];
+        },
+    );
     assert_eq!(outcome.output(), "77\nunlimited\n3072");
     if !outcome.warnings.is_empty() {
         println!("SKIPPED: {:?}", outcome.warnings);
@@ -309,11 +421,17 @@ fn limits_hold_and_running_out_of_memory_is_reported() {
     let exit = outcome.result.unwrap();
     let oom = exit.oom.unwrap();
     assert_eq!((exit.code, oom.limit_bytes), (137, Some(32 << 20)));
-    assert!(oom.peak_bytes.is_some_and(|peak| peak > 16 << 20), "{oom:?}");
-    let outcome = sandbox.sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait", |spec| {
-        none(spec);
-        spec.resources.pids_max = 6;
-    });
+    assert!(
+        oom.peak_bytes.is_some_and(|peak| peak > 16 << 20),
+        "{oom:?}"
+    );
+    let outcome = sandbox.sh(
+        "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait",
+        |spec| {
+            none(spec);
+            spec.resources.pids_max = 6;
+        },
+    );
     assert!(outcome.stderr.contains("fork"), "{}", outcome.stderr);
     let outcome = sandbox.sh("echo ok", |spec| {
         none(spec);
@@ -326,7 +444,9 @@ fn limits_hold_and_running_out_of_memory_is_reported() {
 #[test]
 fn sockets_of_the_host_are_passed_on() {
     use std::io::{Read, Write};
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let path = sandbox.temp.path().join("agent");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let server = std::thread::spawn(move || {
@@ -335,13 +455,21 @@ fn sockets_of_the_host_are_passed_on() {
         stream.read_exact(&mut text).unwrap();
         stream.write_all(&text).unwrap();
     });
-    let outcome = sandbox.sh("stat -c %a:%u:%F /run/agent.sock; echo ping | nc local:/run/agent.sock", |spec| {
-        none(spec);
-        spec.mounts = vec![ProcessMount {
-            target: "/run/agent.sock".to_owned(),
-            kind: MountKind::Socket { path, mode: 0o600, uid: 0, gid: 0 },
-        }];
-    });
+    let outcome = sandbox.sh(
+        "stat -c %a:%u:%F /run/agent.sock; echo ping | nc local:/run/agent.sock",
+        |spec| {
+            none(spec);
+            spec.mounts = vec![ProcessMount {
+                target: "/run/agent.sock".to_owned(),
+                kind: MountKind::Socket {
+                    path,
+                    mode: 0o600,
+                    uid: 0,
+                    gid: 0,
+                },
+            }];
+        },
+    );
     assert!(outcome.stdout.starts_with("600:0:socket\n"), "{outcome:?}");
     if outcome.stdout.contains("ping") {
         server.join().unwrap();
@@ -354,7 +482,9 @@ fn sockets_of_the_host_are_passed_on() {
 
 #[test]
 fn many_containers_at_once() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     runtime().block_on(async {
         let specs: Vec<ProcessSpec> = (0..24)
             .map(|number| {
@@ -373,7 +503,9 @@ fn many_containers_at_once() {
 
 #[test]
 fn the_root_may_be_read_only() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let outcome = sandbox.sh("touch /x || touch /dev/shm/x && echo only", |spec| {
         none(spec);
         spec.root_readonly = true;
@@ -384,11 +516,19 @@ fn the_root_may_be_read_only() {
 
 #[test]
 fn impossible_mounts_say_why() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     for (target, message) in [
         ("/", "cannot mount on \"/\": it is the root"),
-        ("/proc/sys", "cannot mount on \"/proc/sys\": the kernel's own file systems stay as they are"),
-        ("/etc/passwd", "cannot mount on \"/etc/passwd\": Not a directory (os error 20)"),
+        (
+            "/proc/sys",
+            "cannot mount on \"/proc/sys\": the kernel's own file systems stay as they are",
+        ),
+        (
+            "/etc/passwd",
+            "cannot mount on \"/etc/passwd\": Not a directory (os error 20)",
+        ),
     ] {
         let outcome = sandbox.sh("true", |spec| {
             none(spec);
@@ -420,7 +560,9 @@ fn impossible_mounts_say_why() {
 /// Not a benchmark, but a bound that holds on a busy machine, and the numbers for readers.
 #[test]
 fn a_container_is_cheap() {
-    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
     let runtime = runtime();
     for (name, network, ready) in [
         ("no network", NetworkMode::None, 0),

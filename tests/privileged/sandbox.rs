@@ -90,7 +90,10 @@ pub(crate) fn can_run() -> bool {
     } else {
         return true;
     };
-    #[allow(clippy::disallowed_methods, reason = "tests have no command line of their own")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests have no command line of their own"
+    )]
     let is_required = std::env::var_os("REQUIRE_ROOT").is_some_and(|value| value == "1");
     assert!(!is_required, "REQUIRE_ROOT=1, but: {reason}");
     println!("SKIPPED: {reason}");
@@ -166,9 +169,8 @@ impl Sandbox {
         let collector = Arc::new(Collector::default());
         let log = Progress::new(collector.clone()).of_vertex(Digest::of(b"step"));
         let result = self.executor.run(spec, &log, cancel).await;
-        let text = |stream: &Mutex<Vec<u8>>| {
-            String::from_utf8_lossy(&stream.lock().unwrap()).into_owned()
-        };
+        let text =
+            |stream: &Mutex<Vec<u8>>| String::from_utf8_lossy(&stream.lock().unwrap()).into_owned();
         Outcome {
             result,
             stdout: text(&collector.stdout),

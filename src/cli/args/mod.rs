@@ -20,7 +20,6 @@ pub(crate) use build::BuildArgs;
 #[command(
     name = "cooper",
     version,
-    about,
     args_override_self = true,
     arg_required_else_help = true,
     after_help = super::exit_code::HELP,
@@ -55,16 +54,31 @@ pub(crate) struct GlobalArgs {
     ///
     /// Environment: COOPER_ROOT. Default: /var/lib/cooper for root, $XDG_DATA_HOME/cooper (or
     /// ~/.local/share/cooper) otherwise.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) root: Option<PathBuf>,
     /// Run steps through this OCI runtime (runc, crun) instead of the built-in one
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Global options"
+    )]
     pub(crate) runtime: Option<PathBuf>,
     /// Registry to ask over plain HTTP or without checking certificates (repeatable)
-    #[arg(long = "insecure-registry", global = true, value_name = "HOST[:PORT]")]
+    #[arg(
+        long = "insecure-registry",
+        global = true,
+        value_name = "HOST[:PORT]",
+        help_heading = "Global options"
+    )]
     pub(crate) insecure_registries: Vec<String>,
-    /// Show more about errors: the whole chain of causes
-    #[arg(long, short = 'D', global = true)]
+    /// Show more about warnings: explanations, links, lines of the Dockerfile
+    #[arg(long, short = 'D', global = true, help_heading = "Global options")]
     pub(crate) debug: bool,
 }
 

@@ -28,11 +28,16 @@ pub(crate) struct Plain<W> {
     floor: Option<Digest>,
     /// Steps that want the floor, who wanted it first stands first.
     queue: Vec<Digest>,
+    /// Steps found in the cache that are not printed yet. They are found from the result
+    /// backwards; people read them forwards.
+    hits: Vec<Digest>,
     numbers: usize,
 }
 
 #[derive(Debug, Default)]
 struct Step {
+    /// Place among the steps as they were announced: inputs before users.
+    order: usize,
     number: Option<usize>,
     name: String,
     started: Option<Duration>,
@@ -59,6 +64,7 @@ impl<W: Write + Send> Plain<W> {
             steps: BTreeMap::new(),
             floor: None,
             queue: Vec::new(),
+            hits: Vec::new(),
             numbers: 0,
         }
     }
@@ -199,9 +205,17 @@ impl<W: Write + Send> Plain<W> {
             CacheOutcome::Hit => {
                 let step = self.steps.entry(vertex.clone()).or_default();
                 if !std::mem::replace(&mut step.ended, true) {
-                    self.say(vertex, now, b"CACHED\n");
+                    self.hits.push(vertex.clone());
                 }
             }
+        }
+    }
+
+    fn print_hits(&mut self, now: Duration) {
+        let mut hits = std::mem::take(&mut self.hits);
+        hits.sort_by_key(|vertex| self.steps.get(vertex).map(|step| step.order));
+        for vertex in hits {
+            self.say(&vertex, now, b"CACHED\n");
         }
     }
 
@@ -253,10 +267,20 @@ impl<W: Write + Send> Plain<W> {
 impl<W: Write + Send> Renderer for Plain<W> {
     fn event(&mut self, timed: &Timed) {
         let now = timed.since_start;
+        let says_nothing = match &timed.event {
+            Event::Cache { outcome, .. } => !matches!(outcome, CacheOutcome::Miss(_)),
+            Event::Vertex { .. } | Event::Warning(_) => true,
+            _ => false,
+        };
+        if !self.hits.is_empty() && !says_nothing {
+            self.print_hits(now);
+        }
         match &timed.event {
             Event::Vertex { vertex, name, .. } => {
+                let order = self.steps.len();
                 let step = self.steps.entry(vertex.clone()).or_default();
                 step.name = text::clip(name, usize::MAX);
+                step.order = order;
             }
             Event::Started { vertex } => {
                 let step = self.steps.entry(vertex.clone()).or_default();
@@ -278,10 +302,12 @@ impl<W: Write + Send> Renderer for Plain<W> {
     }
 
     fn tick(&mut self, now: Duration) {
+        self.print_hits(now);
         self.mediate(now);
     }
 
     fn finish(&mut self, now: Duration) {
+        self.print_hits(now);
         let running = self
             .steps
             .iter()
@@ -298,7 +324,10 @@ impl<W: Write + Send> Renderer for Plain<W> {
 
 /// Says whether an error only tells that somebody else's error stopped the step.
 pub(crate) fn is_cancelled(error: &str) -> bool {
-    matches!(error, "cancelled" | "canceled" | "context canceled")
+    matches!(
+        error,
+        "cancelled" | "canceled" | "context canceled" | "the build was cancelled"
+    )
 }
 
 fn timed_line(lines: &mut Vec<u8>, since: Duration, line: &[u8]) {

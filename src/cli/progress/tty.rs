@@ -71,10 +71,10 @@ impl Tty {
 impl Renderer for Tty {
     fn event(&mut self, timed: &Timed) {
         self.live.event(timed);
-        self.print_finished();
     }
 
     fn tick(&mut self, now: Duration) {
+        self.print_finished();
         let (rows, columns) = size();
         let lines = self.live.lines(now, rows.saturating_sub(1), columns);
         self.bar.set_message(lines.join("\n"));
@@ -113,6 +113,8 @@ pub(crate) struct Live {
 /// A line about a step that has ended.
 #[derive(Debug)]
 struct Finished {
+    /// Place among the steps as they were announced: inputs before users.
+    order: usize,
     /// A coloured word before the name; may be empty.
     mark: (&'static str, &'static str),
     name: String,
@@ -123,6 +125,7 @@ struct Finished {
 
 #[derive(Debug, Default)]
 struct Step {
+    order: usize,
     name: String,
     started: Duration,
     miss: Option<String>,
@@ -158,11 +161,9 @@ impl Live {
         let now = timed.since_start;
         match &timed.event {
             Event::Vertex { vertex, name, .. } => {
-                self.steps
-                    .entry(vertex.clone())
-                    .or_default()
-                    .name
-                    .clone_from(name);
+                let order = self.steps.len();
+                let step = self.steps.entry(vertex.clone()).or_default();
+                (step.order, step.name) = (order, name.clone());
             }
             Event::Started { vertex } => {
                 self.steps.entry(vertex.clone()).or_default().started = now;
@@ -195,7 +196,9 @@ impl Live {
     /// Returns the lines about steps that have ended since the last call.
     pub(crate) fn take_finished(&mut self, columns: usize) -> Vec<String> {
         let mut lines = Vec::new();
-        for step in std::mem::take(&mut self.finished) {
+        let mut finished = std::mem::take(&mut self.finished);
+        finished.sort_by_key(|step| step.order);
+        for step in finished {
             let (color, word) = step.mark;
             let mark = match word {
                 "" => String::new(),
@@ -267,6 +270,7 @@ impl Live {
         match outcome {
             CacheOutcome::Hit => {
                 self.finished.push(Finished {
+                    order: step.order,
                     mark: (CYAN, "HIT"),
                     name: step.name.clone(),
                     elapsed: String::new(),
@@ -293,6 +297,7 @@ impl Live {
         (step.log, step.statuses) = (VecDeque::new(), Vec::new());
         self.done += 1;
         self.finished.push(Finished {
+            order: step.order,
             mark: match error {
                 None => ("", ""),
                 Some(error) if is_cancelled(error) => (YELLOW, "CANCELED"),

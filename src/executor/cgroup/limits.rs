@@ -130,7 +130,9 @@ fn memory_v2(resources: &Resources, set: &mut impl FnMut(&str, String)) {
     if resources.memory_bytes > 0 {
         set("memory.max", resources.memory_bytes.to_string());
     }
-    if let Some(swap) = resources.memory_swap_bytes.checked_sub(resources.memory_bytes)
+    if let Some(swap) = resources
+        .memory_swap_bytes
+        .checked_sub(resources.memory_bytes)
         && resources.memory_swap_bytes > 0
     {
         set("memory.swap.max", swap.to_string());
@@ -155,7 +157,10 @@ fn cpu_v2(resources: &Resources, set: &mut impl FnMut(&str, String)) {
     if resources.cpu_shares > 0 {
         // The usual map of 2..262144 shares to 1..10000.
         let shares = resources.cpu_shares.clamp(2, 262_144);
-        set("cpu.weight", (1 + (shares - 2) * 9999 / 262_142).to_string());
+        set(
+            "cpu.weight",
+            (1 + (shares - 2) * 9999 / 262_142).to_string(),
+        );
     }
 }
 
@@ -237,23 +242,29 @@ mod tests {
         };
         let all = ["memory", "pids", "cpu", "cpuset"];
         for (version, expected) in [
-            (2, &[
-                ("memory.max", "1048576"),
-                ("memory.swap.max", "2097152"),
-                ("pids.max", "4096"),
-                ("cpu.max", "50000 100000"),
-                ("cpu.weight", "39"),
-                ("cpuset.cpus", "0-1"),
-            ][..]),
-            (1, &[
-                ("memory.limit_in_bytes", "1048576"),
-                ("memory.memsw.limit_in_bytes", "3145728"),
-                ("pids.max", "4096"),
-                ("cpu.cfs_period_us", "100000"),
-                ("cpu.cfs_quota_us", "50000"),
-                ("cpu.shares", "1024"),
-                ("cpuset.cpus", "0-1"),
-            ]),
+            (
+                2,
+                &[
+                    ("memory.max", "1048576"),
+                    ("memory.swap.max", "2097152"),
+                    ("pids.max", "4096"),
+                    ("cpu.max", "50000 100000"),
+                    ("cpu.weight", "39"),
+                    ("cpuset.cpus", "0-1"),
+                ][..],
+            ),
+            (
+                1,
+                &[
+                    ("memory.limit_in_bytes", "1048576"),
+                    ("memory.memsw.limit_in_bytes", "3145728"),
+                    ("pids.max", "4096"),
+                    ("cpu.cfs_period_us", "100000"),
+                    ("cpu.cfs_quota_us", "50000"),
+                    ("cpu.shares", "1024"),
+                    ("cpuset.cpus", "0-1"),
+                ],
+            ),
         ] {
             let temp = tempfile::tempdir().unwrap();
             group(temp.path(), version, &all).limit(&resources).unwrap();
@@ -295,7 +306,10 @@ mod tests {
         assert_eq!(cgroup.oom(), Some(expected));
         put("memory.limit_in_bytes", "9223372036854771712\n");
         put("a/memory.limit_in_bytes", "5000\n");
-        put("a/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+        put(
+            "a/memory.oom_control",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
+        );
         let expected = OomReport {
             limit_bytes: Some(5000),
             peak_bytes: None,

@@ -24,6 +24,10 @@ const DIRECTORY: &str = "cooper";
 /// Controllers that every container is put under, where they exist.
 const WANTED: [&str; 3] = ["memory", "pids", "devices"];
 
+/// Version 1 trees that programs look into to find out how much they may use. Each costs a
+/// mount, so the others are not shown.
+const SHOWN: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
+
 /// Device nodes that a container may use besides making any: version 1's notation.
 const DEVICES: [&str; 11] = [
     "c *:* m",
@@ -92,10 +96,7 @@ impl Cgroups {
             }
             match Tree::probe(hierarchy) {
                 Ok(tree) => trees.push(tree),
-                Err(error) => trouble.push(format!(
-                    "{}: {error}",
-                    hierarchy.mount_point.display()
-                )),
+                Err(error) => trouble.push(format!("{}: {error}", hierarchy.mount_point.display())),
             }
         }
         // The unified tree of a hybrid machine has no controllers and decides nothing.
@@ -109,7 +110,10 @@ impl Cgroups {
                 "control groups cannot be used ({reason}): steps run without limits, and running out of memory is not recognised"
             ))
         } else if !limits("memory") || !limits("pids") {
-            Some("control groups without memory or pids controller: steps run without these limits".to_owned())
+            Some(
+                "control groups without memory or pids controller: steps run without these limits"
+                    .to_owned(),
+            )
         } else {
             None
         };
@@ -142,8 +146,8 @@ impl Cgroups {
     pub(super) fn create(&self, name: &str, parent: &str, extra: &[&str]) -> io::Result<Cgroup> {
         let mut cgroup = Cgroup { groups: Vec::new() };
         for tree in &self.trees {
-            let is_needed = tree.version == 2
-                || WANTED.iter().chain(extra).any(|wanted| tree.has(wanted));
+            let is_needed =
+                tree.version == 2 || WANTED.iter().chain(extra).any(|wanted| tree.has(wanted));
             if !is_needed {
                 continue;
             }
@@ -182,7 +186,9 @@ impl Cgroups {
 
 impl Tree {
     fn probe(hierarchy: &Hierarchy) -> io::Result<Self> {
-        let own = hierarchy.mount_point.join(hierarchy.own.trim_start_matches('/'));
+        let own = hierarchy
+            .mount_point
+            .join(hierarchy.own.trim_start_matches('/'));
         let mut tree = Self {
             version: hierarchy.version,
             controllers: hierarchy.controllers.clone(),
@@ -238,7 +244,10 @@ impl Tree {
             for directory in [base, directory] {
                 for file in ["cpuset.cpus", "cpuset.mems"] {
                     let above = directory.parent().unwrap_or(directory).join(file);
-                    if std::fs::read_to_string(directory.join(file))?.trim().is_empty() {
+                    if std::fs::read_to_string(directory.join(file))?
+                        .trim()
+                        .is_empty()
+                    {
                         std::fs::write(directory.join(file), std::fs::read(above)?)?;
                     }
                 }
@@ -252,7 +261,10 @@ impl Tree {
         if parent.is_empty() {
             return Ok(self.base.clone());
         }
-        if parent.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        if parent
+            .split('/')
+            .any(|part| part.is_empty() || part == "." || part == "..")
+        {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a control group's path has no empty parts, dots or double dots",
@@ -309,10 +321,10 @@ fn view(hierarchies: &[Hierarchy], trees: &[Tree]) -> CgroupView {
     }
     let sets: Vec<String> = hierarchies
         .iter()
-        .filter(|hierarchy| hierarchy.version == 1)
+        .filter(|hierarchy| SHOWN.iter().any(|shown| hierarchy.has(shown)))
         .map(|hierarchy| hierarchy.set.clone())
         .collect();
-    if sets.is_empty() {
+    if trees.iter().all(|tree| tree.version == 2) {
         CgroupView::Unified
     } else {
         CgroupView::Controllers(sets)

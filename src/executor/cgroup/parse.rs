@@ -33,7 +33,9 @@ pub(super) fn hierarchies(mountinfo: &str, cgroup: &str) -> Vec<Hierarchy> {
             let mut fields = line.splitn(3, ':');
             let (_, set, own) = (fields.next()?, fields.next()?, fields.next()?);
             let mount = mounts.iter().find(|mount| mount.shows(set))?;
-            let own = own.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or("");
+            let own = own
+                .strip_prefix(mount.root.trim_end_matches('/'))
+                .unwrap_or("");
             let controllers = match set.starts_with("name=") || set.is_empty() {
                 true => Vec::new(),
                 false => set.split(',').map(str::to_owned).collect(),
@@ -109,7 +111,8 @@ mod tests {
 
     #[test]
     fn finds_trees_of_every_kind_of_machine() {
-        let unified = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let unified =
+            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
         assert_eq!(
             found(unified, "0::/user.slice/session-1.scope\n"),
             [row(2, "", "/sys/fs/cgroup", "/user.slice/session-1.scope")]

@@ -159,8 +159,8 @@ fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<Sta
     if let Some(before) = before {
         nat::remove(before.subnet);
     }
-    let forwarding = std::fs::read_to_string(FORWARDING)
-        .map_err(|error| format!("{FORWARDING}: {error}"))?;
+    let forwarding =
+        std::fs::read_to_string(FORWARDING).map_err(|error| format!("{FORWARDING}: {error}"))?;
     // After a kill forwarding is still on because of us.
     let was_off = forwarding.trim() == "0" || before.is_some_and(|state| state.forwarding_was_off);
     let mut state = State {

@@ -35,6 +35,9 @@ pub const DEFAULT_RUN_DIR: &str = "/run/cooper";
 /// Most networks of one process; a /24 has room for so many.
 const MAX_NETWORKS: u8 = 64;
 
+/// Most networks that wait for the kernel.
+const MAX_SETTLING: usize = 4;
+
 /// Networks in use, ready and possible.
 #[derive(Debug)]
 pub(super) struct Networks {
@@ -46,6 +49,8 @@ pub(super) struct Networks {
 struct State {
     host: Option<Result<Arc<HostNetwork>, String>>,
     idle: Vec<Namespace>,
+    /// Those in which the kernel had not yet cleared away the last sockets.
+    settling: Vec<Namespace>,
     free_numbers: Vec<u8>,
     next_number: u8,
 }
@@ -73,7 +78,7 @@ impl Networks {
 
     /// Lends a network; the error says in one line why there is none.
     pub(super) fn lend(&self) -> Result<Lent, String> {
-        if let Some(namespace) = self.state().idle.pop() {
+        if let Some(namespace) = self.ready() {
             return Ok(Lent { namespace });
         }
         self.make().map(|namespace| Lent { namespace })
@@ -81,9 +86,14 @@ impl Networks {
 
     /// Makes networks in advance until `count` are ready.
     pub(super) fn fill(&self, count: usize) -> Result<(), String> {
-        while self.state().idle.len() < count {
-            let namespace = self.make()?;
+        let mut missing = count.saturating_sub(self.state().idle.len());
+        while missing > 0 {
+            let namespace = match self.settled() {
+                Some(namespace) => namespace,
+                None => self.make()?,
+            };
             self.state().idle.push(namespace);
+            missing -= 1;
         }
         Ok(())
     }
@@ -91,18 +101,53 @@ impl Networks {
     /// Takes a network back; the next step gets it if nothing is left of the last one.
     pub(super) fn give_back(&self, lent: Lent, was_insecure: bool) {
         // With all capabilities a step may have changed devices, routes and filters.
-        if !was_insecure && lent.namespace.is_empty() {
+        if was_insecure {
+            self.retire(lent.namespace);
+        } else if lent.namespace.is_empty() {
             self.state().idle.push(lent.namespace);
         } else {
-            self.retire(lent.namespace);
+            self.settle(lent.namespace);
         }
+    }
+
+    fn ready(&self) -> Option<Namespace> {
+        let idle = self.state().idle.pop();
+        idle.or_else(|| self.settled())
+    }
+
+    /// Lets a network wait for the kernel to clear closed connections away.
+    fn settle(&self, namespace: Namespace) {
+        let oldest = {
+            let mut state = self.state();
+            state.settling.push(namespace);
+            (state.settling.len() > MAX_SETTLING).then(|| state.settling.remove(0))
+        };
+        if let Some(oldest) = oldest {
+            self.retire(oldest);
+        }
+    }
+
+    /// Takes a network that has settled by now.
+    fn settled(&self) -> Option<Namespace> {
+        let settling = std::mem::take(&mut self.state().settling);
+        let mut settled = None;
+        for namespace in settling {
+            if settled.is_none() && namespace.is_empty() {
+                settled = Some(namespace);
+            } else {
+                self.state().settling.push(namespace);
+            }
+        }
+        settled
     }
 
     /// Removes all networks and, if this was the last process that had any, what they needed.
     pub(super) fn close(&self) {
         let (idle, host) = {
             let mut state = self.state();
-            (std::mem::take(&mut state.idle), state.host.take())
+            let mut all = std::mem::take(&mut state.idle);
+            all.append(&mut state.settling);
+            (all, state.host.take())
         };
         for namespace in idle {
             self.retire(namespace);

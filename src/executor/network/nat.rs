@@ -85,14 +85,30 @@ fn others_drop() -> bool {
 fn masquerade(subnet: Subnet) -> Vec<String> {
     let device = format!("{DEVICE_PREFIX}+");
     let cidr = subnet.cidr();
-    let rule = ["-t", "nat", "POSTROUTING", "-s", &cidr, "!", "-o", &device, "-j", "MASQUERADE"];
+    let rule = [
+        "-t",
+        "nat",
+        "POSTROUTING",
+        "-s",
+        &cidr,
+        "!",
+        "-o",
+        &device,
+        "-j",
+        "MASQUERADE",
+    ];
     marked(&rule)
 }
 
 fn forward_rules() -> [Vec<String>; 2] {
     let device = format!("{DEVICE_PREFIX}+");
     let established = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"];
-    let back = [&["FORWARD", "-o", &device][..], &established, &["-j", "ACCEPT"]].concat();
+    let back = [
+        &["FORWARD", "-o", &device][..],
+        &established,
+        &["-j", "ACCEPT"],
+    ]
+    .concat();
     [
         marked(&["FORWARD", "-i", &device, "-j", "ACCEPT"]),
         marked(&back),
@@ -101,7 +117,10 @@ fn forward_rules() -> [Vec<String>; 2] {
 
 fn marked(rule: &[&str]) -> Vec<String> {
     let comment = ["-m", "comment", "--comment", MARK];
-    rule.iter().chain(&comment).map(|&word| word.to_owned()).collect()
+    rule.iter()
+        .chain(&comment)
+        .map(|&word| word.to_owned())
+        .collect()
 }
 
 /// Adds or removes a rule: `operation` goes before the name of the chain.
@@ -121,7 +140,10 @@ fn run(program: &str, args: &[&str], input: &str) -> Result<String, String> {
     let run = || -> io::Result<std::process::Output> {
         let mut child = Command::new(program)
             .args(args)
-            .env("PATH", "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
+            )
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -109,6 +109,9 @@ mod tests {
         let first = subnet.addresses(3, 0);
         assert_eq!(first.host, Ipv4Addr::new(10, 201, 3, 1));
         assert_eq!(first.container, Ipv4Addr::new(10, 201, 3, 2));
-        assert_eq!(subnet.addresses(3, 63).container, Ipv4Addr::new(10, 201, 3, 254));
+        assert_eq!(
+            subnet.addresses(3, 63).container,
+            Ipv4Addr::new(10, 201, 3, 254)
+        );
     }
 }

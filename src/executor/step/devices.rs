@@ -88,7 +88,8 @@ fn make_node(dev: impl AsFd, name: &str, kind: FileType, rdev: (u32, u32)) -> io
 
 /// Shows the host's node under the same name.
 fn bind_node(dev: &OwnedFd, name: &str) -> io::Result<()> {
-    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC;
+    let flags =
+        rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC;
     rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
     let node = skeleton::open_at(rustix::fs::CWD, &format!("/dev/{name}"))?;
     skeleton::attach(detached::clone_of(node)?, dev, name)

@@ -73,7 +73,10 @@ fn mount_kernel(base: &OwnedFd, prepare: &Prepare, order: &Order) -> Result<(), 
     }
     let sys = detached::filesystem(c"sysfs", &[], attributes).tried("mount /sys")?;
     for (name, mount) in [
-        ("proc", skeleton::open_at(base, "proc").tried("mount /proc")?),
+        (
+            "proc",
+            skeleton::open_at(base, "proc").tried("mount /proc")?,
+        ),
         ("dev", skeleton::open_at(base, "dev").tried("mount /dev")?),
         ("sys", sys),
     ] {
@@ -125,7 +128,11 @@ fn make(base: &OwnedFd, number: usize, what: &Mounted) -> io::Result<OwnedFd> {
         Mounted::Tmpfs { size_bytes } => {
             let size = std::ffi::CString::new(size_bytes.to_string())?;
             let sized = [(c"mode", Some(c"1777")), (c"size", Some(size.as_c_str()))];
-            let options = if *size_bytes == 0 { &sized[..1] } else { &sized };
+            let options = if *size_bytes == 0 {
+                &sized[..1]
+            } else {
+                &sized
+            };
             let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
             detached::filesystem(c"tmpfs", options, attributes)
         }

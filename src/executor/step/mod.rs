@@ -81,7 +81,11 @@ fn run(channel: &OwnedFd) -> Result<(), Failure> {
         None
     } else {
         let missing = "this architecture has no system call filter";
-        Some(seccomp::default_profile().ok_or(missing).tried("confine the process")?)
+        Some(
+            seccomp::default_profile()
+                .ok_or(missing)
+                .tried("confine the process")?,
+        )
     };
     let Some((order, descriptors)) =
         channel::receive_document::<Order>(channel).tried("read the step")?

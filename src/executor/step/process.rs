@@ -20,11 +20,7 @@ const NOT_FOUND: i32 = 127;
 const NOT_RUNNABLE: i32 = 126;
 
 /// Starts the process; returns its id to pid 1.
-pub(super) fn start(
-    prepare: &Prepare,
-    order: &Order,
-    channel: &OwnedFd,
-) -> Result<Pid, Failure> {
+pub(super) fn start(prepare: &Prepare, order: &Order, channel: &OwnedFd) -> Result<Pid, Failure> {
     let args = strings(&order.args).tried("read the arguments")?;
     let env = strings(&order.env).tried("read the environment")?;
     if let Some(pid) = process::fork().tried("start a process")? {

@@ -128,11 +128,7 @@ pub(super) fn protect(base: impl AsFd, paths: &[&str]) -> std::io::Result<()> {
 
 fn empty_directory() -> std::io::Result<OwnedFd> {
     let attributes = detached::INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    detached::filesystem(
-        c"tmpfs",
-        &[(c"size", Some(c"4k"))],
-        attributes,
-    )
+    detached::filesystem(c"tmpfs", &[(c"size", Some(c"4k"))], attributes)
 }
 
 fn base_tree() -> std::io::Result<OwnedFd> {
@@ -155,11 +151,14 @@ fn mount_cgroups(base: &OwnedFd, prepare: &Prepare) -> std::io::Result<()> {
     }
     match &prepare.cgroup_view {
         CgroupView::None => Ok(()),
-        CgroupView::Unified => {
-            attach(&detached::filesystem(c"cgroup2", &[], attributes)?, base, "cgroup")
-        }
+        CgroupView::Unified => attach(
+            &detached::filesystem(c"cgroup2", &[], attributes)?,
+            base,
+            "cgroup",
+        ),
         CgroupView::Controllers(sets) => {
-            let tree = detached::filesystem(c"tmpfs", &[(c"mode", Some(c"0755"))], detached::INERT)?;
+            let tree =
+                detached::filesystem(c"tmpfs", &[(c"mode", Some(c"0755"))], detached::INERT)?;
             attach(&tree, base, "cgroup")?;
             for set in sets {
                 mount_controllers(&tree, set, attributes)?;

@@ -2,7 +2,17 @@
 //!
 //! Rules bear BuildKit's names, so that `# check=skip=…` means the same here. The parser has
 //! rules of its own; those that need variables, stages or images are asked by the plan and the
-//! lowering, where these are known. [`Checks`] switches rules off and makes warnings errors.
+//! lowering, where these are known; `from` and `stages` hold those about `FROM` and about names
+//! and keywords. [`Checks`] switches rules off and makes warnings errors.
+
+mod from;
+mod stages;
+
+pub(super) use from::{
+    base_image_platform, constant_platform, invalid_defaults, redundant_platform,
+    undefined_arg_in_from,
+};
+pub(super) use stages::names_and_keywords;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +22,6 @@ use super::dockerfile::{CheckOptions, Dockerfile, Word};
 use super::expand::Missing;
 use super::options::FrontendOptions;
 use super::suggest;
-use crate::oci::{ImageConfig, Platform};
 
 /// Argument that stands for the `check` directive.
 const CHECK_ARG: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -23,8 +32,12 @@ pub(super) struct Checks(CheckOptions);
 
 impl Checks {
     /// Reads the directive of the file, or the argument that replaces it.
-    pub(super) fn new(file: &Dockerfile, options: &FrontendOptions) -> Result<Self, Diagnostic> {
-        let fail = |span: Span, error: &CheckError| Diagnostic::error(span, error.to_string());
+    pub(super) fn new(
+        file: &Dockerfile,
+        options: &FrontendOptions,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let fail =
+            |span: Span, error: &CheckError| Box::new(Diagnostic::error(span, error.to_string()));
         if let Some(text) = options.build_args.get(CHECK_ARG) {
             return parse_check(text)
                 .map(Self)
@@ -75,36 +88,6 @@ pub(super) fn undefined_var<'a>(
     let message = format!("usage of undefined variable '${}'", missing.name);
     let help = suggest::did_you_mean(&missing.name, known);
     Diagnostic::warning("UndefinedVar", missing.span(word), message).with_help_if(help)
-}
-
-/// A variable in `FROM` that no `ARG` before it declares.
-pub(super) fn undefined_arg_in_from<'a>(
-    missing: &Missing,
-    word: &Word,
-    known: impl Iterator<Item = &'a str>,
-) -> Diagnostic {
-    let message = format!("FROM argument '{}' is not declared", missing.name);
-    let help = suggest::did_you_mean(&missing.name, known);
-    Diagnostic::warning("UndefinedArgInFrom", missing.span(word), message).with_help_if(help)
-}
-
-/// A base image for another platform than the one that is built.
-pub(super) fn base_image_platform(
-    name: &str,
-    wanted: &Platform,
-    config: &ImageConfig,
-    span: Span,
-) -> Option<Diagnostic> {
-    let found = config.platform().normalized();
-    if found.os == wanted.os && found.architecture == wanted.architecture {
-        return None;
-    }
-    let message = format!("base image {name} is for {found}, but this build is for {wanted}");
-    Some(Diagnostic::warning(
-        "InvalidBaseImagePlatform",
-        span,
-        message,
-    ))
 }
 
 /// A relative `WORKDIR` before any absolute one.
@@ -166,4 +149,10 @@ pub(super) fn secret_name(keyword: &str, name: &str, span: Span) -> Option<Diagn
         format!("{keyword} {name:?} looks like a secret, and its value stays in the image");
     let help = "use RUN --mount=type=secret";
     Some(Diagnostic::warning("SecretsUsedInArgOrEnv", span, message).with_help(help))
+}
+
+/// A source that the ignore file hides.
+pub(super) fn ignored_source(keyword: &str, path: &str, span: Span) -> Diagnostic {
+    let message = format!("{keyword} takes {path:?}, which the ignore file excludes");
+    Diagnostic::warning("CopyIgnoredFile", span, message)
 }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Lowerer, Lowering};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::git_url::GitUrl;
-use crate::frontend::options::ContextSource;
+use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::frontend::paths;
+use crate::llb::pattern::PatternMatcher;
 use crate::llb::state::{About, FileAction, FileOp, Output, Source};
 use crate::llb::{caps, pb};
 
@@ -20,8 +21,27 @@ const MAIN: &str = "";
 const HTTP_FILE: &str = "context";
 
 /// The contexts used so far.
-#[derive(Debug, Default)]
-pub(super) struct LocalFiles(BTreeMap<String, UsedContext>);
+#[derive(Debug)]
+pub(super) struct LocalFiles {
+    used: BTreeMap<String, UsedContext>,
+    /// What the ignore file of the main context hides, where that can be told from a path alone.
+    ignored: Option<PatternMatcher>,
+}
+
+impl LocalFiles {
+    /// Starts with no context used.
+    pub(super) fn new(options: &FrontendOptions) -> Self {
+        let ignored = match &options.context {
+            ContextSource::Local { excludes, .. } => PatternMatcher::new(excludes).ok(),
+            _ => None,
+        };
+        Self {
+            used: BTreeMap::new(),
+            // With a negation a hidden folder may still hold files that are not hidden.
+            ignored: ignored.filter(|patterns| !patterns.has_negations()),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct UsedContext {
@@ -48,7 +68,7 @@ impl Lowerer<'_> {
         source: &ContextSource,
         span: Span,
     ) -> Lowering<Output> {
-        if let Some(used) = self.files.0.get(key) {
+        if let Some(used) = self.files.used.get(key) {
             return Ok(used.root);
         }
         let root = self.new_root(key, source, span)?;
@@ -57,7 +77,7 @@ impl Lowerer<'_> {
             is_local: matches!(source, ContextSource::Local { .. }),
             paths: BTreeSet::new(),
         };
-        self.files.0.insert(key.to_owned(), used);
+        self.files.used.insert(key.to_owned(), used);
         Ok(root)
     }
 
@@ -140,7 +160,7 @@ impl Lowerer<'_> {
     pub(super) fn use_path(&mut self, root: Option<Output>, path: &str) {
         let used = self
             .files
-            .0
+            .used
             .values_mut()
             .find(|used| Some(used.root) == root);
         if let Some(used) = used {
@@ -148,9 +168,29 @@ impl Lowerer<'_> {
         }
     }
 
+    /// Returns whether the ignore file hides a source of `COPY` or `ADD`.
+    pub(super) fn is_ignored(&self, source: &str) -> bool {
+        let path = paths::absolute("/", source);
+        let Some(patterns) = &self.files.ignored else {
+            return false;
+        };
+        if path == "/" {
+            // The root itself cannot be hidden, but everything in it can.
+            return ["*", "**", "**/*"].iter().any(|all| self.excludes(all));
+        }
+        patterns.matches_or_parent(&path[1..])
+    }
+
+    fn excludes(&self, pattern: &str) -> bool {
+        match &self.options.context {
+            ContextSource::Local { excludes, .. } => excludes.iter().any(|e| e == pattern),
+            _ => false,
+        }
+    }
+
     /// Writes the used paths into the sources of local folders.
     pub(super) fn complete_local_files(&mut self) {
-        for used in self.files.0.values().filter(|used| used.is_local) {
+        for used in self.files.used.values().filter(|used| used.is_local) {
             if used.paths.contains("/") {
                 continue;
             }

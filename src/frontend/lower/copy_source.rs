@@ -5,7 +5,7 @@ use super::{Lowerer, Lowering, location};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::dockerfile::Word;
 use crate::frontend::git_url::{GitUrl, percent_decoded};
-use crate::frontend::paths;
+use crate::frontend::{lint, paths};
 use crate::llb::state::{About, Source};
 use crate::llb::{caps, pb};
 use crate::oci::Digest;
@@ -69,7 +69,14 @@ impl Lowerer<'_> {
     fn path_source(&mut self, job: &mut CopyJob<'_>, source: &str, word: &Word) -> Lowering<()> {
         let root = match job.from {
             Some(stage) => self.states[&stage].root,
-            None => self.main_context(word.span)?,
+            None => {
+                if self.is_ignored(source) {
+                    let keyword = if job.flags.is_add { "ADD" } else { "COPY" };
+                    self.warnings
+                        .push(lint::ignored_source(keyword, source, word.span));
+                }
+                self.main_context(word.span)?
+            }
         };
         self.use_path(root, source);
         let mut copy = pb::FileActionCopy {

@@ -78,7 +78,7 @@ pub(super) fn lower_plan(
         plan,
         options,
         args,
-        files: LocalFiles::default(),
+        files: LocalFiles::new(options),
         states: BTreeMap::new(),
         warnings: Vec::new(),
         links: 0,

@@ -78,7 +78,7 @@ pub(super) enum Base {
     /// An earlier stage.
     Stage(usize),
     /// An image.
-    Image(ImageBase),
+    Image(Box<ImageBase>),
     /// A named context that is not an image.
     Context {
         /// The context's key in the options.
@@ -182,17 +182,7 @@ impl<'a> Plan<'a> {
             let message = format!("the base image {:?} is empty", from.image.raw);
             return Err(self.empty_from(message, &from.image, args).into());
         }
-        let mut platform = None;
-        if let Some(word) = &from.platform {
-            let text = self.expand_from(word, args)?;
-            if text.is_empty() {
-                let message = format!("the platform {:?} is empty", word.raw);
-                return Err(self.empty_from(message, word, args).into());
-            }
-            let parsed = text.parse::<Platform>();
-            platform =
-                Some(parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?);
-        }
+        let platform = self.platform(stage, args)?;
         let wanted = platform
             .clone()
             .unwrap_or_else(|| options.target_platform());
@@ -231,6 +221,28 @@ impl<'a> Plan<'a> {
             scope,
             name,
         })
+    }
+
+    /// Reads `--platform`.
+    fn platform(
+        &mut self,
+        stage: &Stage,
+        args: &BuildArgs,
+    ) -> Result<Option<Platform>, FrontendError> {
+        let Some(word) = &stage.from.platform else {
+            return Ok(None);
+        };
+        let text = self.expand_from(word, args)?;
+        if text.is_empty() {
+            let message = format!("the platform {:?} is empty", word.raw);
+            return Err(self.empty_from(message, word, args).into());
+        }
+        let parsed = text.parse::<Platform>();
+        let platform = parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?;
+        let constant = lint::constant_platform(word, &platform, stage.name().as_deref());
+        let redundant = lint::redundant_platform(word, &text, &args.global);
+        self.warnings.extend(constant.into_iter().chain(redundant));
+        Ok(Some(platform))
     }
 
     /// Expands a word of `FROM` and warns of names that nothing declares.

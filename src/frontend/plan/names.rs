@@ -43,10 +43,7 @@ impl Plan<'_> {
         if let Some((key, source)) = options.named_context(text, platform) {
             return context_base(key, source, span);
         }
-        image_base(text, span).map_err(|error| {
-            let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
-            Box::new(error.with_help_if(suggest::did_you_mean(text, names)))
-        })
+        self.image_base(text, span)
     }
 
     /// Finds the stages an instruction takes files from, adding implicit ones.
@@ -163,12 +160,25 @@ impl Plan<'_> {
         } else if let Some((key, source)) = options.named_context(name, &platform) {
             context_base(key, source, span)?
         } else {
-            image_base(name, span).map_err(|error| {
-                let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
-                Box::new(error.with_help_if(suggest::did_you_mean(name, names)))
-            })?
+            self.image_base(name, span)?
         };
         Ok(self.implicit_stage(name, base, span))
+    }
+
+    /// Reads the name of an image.
+    fn image_base(&self, text: &str, span: Span) -> Found<Base> {
+        let reference = text.parse::<Reference>().map_err(|error| {
+            let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
+            let help = suggest::did_you_mean(text, names);
+            Box::new(Diagnostic::error(span, error.to_string()).with_help_if(help))
+        })?;
+        Ok(Base::Image(Box::new(ImageBase {
+            written: text.to_owned(),
+            reference: reference.with_default_tag(),
+            context: None,
+            oci_layout: None,
+            resolved: None,
+        })))
     }
 
     fn implicit_stage(&mut self, name: &str, base: Base, span: Span) -> usize {
@@ -192,18 +202,6 @@ impl Plan<'_> {
         self.implicit.insert(name.to_owned(), index);
         index
     }
-}
-
-fn image_base(text: &str, span: Span) -> Result<Base, Diagnostic> {
-    let reference = text.parse::<Reference>();
-    let reference = reference.map_err(|error| Diagnostic::error(span, error.to_string()))?;
-    Ok(Base::Image(ImageBase {
-        written: text.to_owned(),
-        reference: reference.with_default_tag(),
-        context: None,
-        oci_layout: None,
-        resolved: None,
-    }))
 }
 
 /// Turns a named context into the base of a stage.
@@ -232,13 +230,13 @@ pub(super) fn context_base(key: &str, source: &ContextSource, span: Span) -> Fou
             });
         }
     };
-    Ok(Base::Image(ImageBase {
+    Ok(Base::Image(Box::new(ImageBase {
         written: key.to_owned(),
         reference,
         context: Some(key.to_owned()),
         oci_layout,
         resolved: None,
-    }))
+    })))
 }
 
 /// Keeps track of the variables that `ARG` and `ENV` set; what cannot be expanded is passed over,

@@ -112,15 +112,13 @@ impl Scheduler {
     }
 
     pub(super) fn content_key(&self, vertex: VertexIx) -> CacheKey {
-        CacheKey::of_step(&self.keys(vertex).digest, &self.input_parts(vertex))
+        CacheKey::content(&self.keys(vertex).digest, &self.input_parts(vertex))
     }
 
     /// Everything that the content key is made from is known: ask the cache, or run.
     pub(super) fn make_content_key(&mut self, vertex: VertexIx) {
-        let key = self.content_key(vertex);
         let slot = &self.slots[vertex.index()];
-        let asked_before = slot.definition == Some(key) && slot.refusals == 0;
-        if slot.ignores_cache || asked_before || slot.refusals >= REFUSALS_MAX {
+        if slot.ignores_cache || slot.refusals >= REFUSALS_MAX {
             self.await_outputs(vertex);
         } else {
             self.ask(vertex);
@@ -146,8 +144,8 @@ impl Scheduler {
     /// The cache has the result of a vertex.
     pub(super) fn known(&mut self, vertex: VertexIx, key: CacheKey) {
         self.advance(vertex, VertexState::Known);
+        self.set_result(vertex, key);
         let slot = self.slot(vertex);
-        slot.result = Some(key);
         slot.kept = true;
         let want = slot.want;
         self.report(vertex, Verdict::Hit);
@@ -169,6 +167,7 @@ impl Scheduler {
         let slot = self.slot(vertex);
         slot.refusals += 1;
         slot.kept = false;
+        slot.made_from.clear();
         // Inputs that were let go of may be gone too and come back with other contents. Only
         // those of local sources, which have no result key, stay what they were.
         for (input, edge) in graph.inputs(vertex).iter().enumerate() {
@@ -210,7 +209,7 @@ impl Scheduler {
     pub(super) fn executed(&mut self, vertex: VertexIx, key: CacheKey, kept: bool) {
         self.slot(vertex).reported = true;
         if self.keys(vertex).own_key {
-            self.slot(vertex).result = Some(key);
+            self.set_result(vertex, key);
             self.done(vertex, kept);
         } else {
             self.done(vertex, false);

@@ -95,7 +95,7 @@ impl Scheduler {
                 }
             })
             .collect();
-        Some(CacheKey::of_step(&keys.digest, &parts?))
+        Some(CacheKey::definition(&keys.digest, &parts?))
     }
 
     pub(super) fn looked_up(&mut self, found: Vec<(VertexIx, KnownRecord)>) {
@@ -109,14 +109,19 @@ impl Scheduler {
         }
         for vertex in self.graph.indexes() {
             let record = records[vertex.index()].take();
-            self.slot(vertex).outlook = self.outlook(vertex, record);
+            let outlook = self.outlook(vertex, record.as_ref());
+            let slot = self.slot(vertex);
+            slot.outlook = outlook;
+            if let (Outlook::Record(_), Some(record)) = (outlook, record) {
+                slot.made_from = record.made_from;
+            }
         }
         if let Some(result) = self.graph.result() {
             self.demand(vec![(result.vertex, Want::Outputs)]);
         }
     }
 
-    pub(super) fn outlook(&self, vertex: VertexIx, record: Option<KnownRecord>) -> Outlook {
+    pub(super) fn outlook(&self, vertex: VertexIx, record: Option<&KnownRecord>) -> Outlook {
         let slot = &self.slots[vertex.index()];
         let keys = self.keys(vertex);
         if !keys.own_key {
@@ -163,7 +168,7 @@ impl Scheduler {
             )
             .collect();
         parts.map_or(Outlook::Unknown, |parts| {
-            Outlook::Key(CacheKey::of_step(&keys.digest, &parts))
+            Outlook::Key(CacheKey::content(&keys.digest, &parts))
         })
     }
 }

@@ -64,13 +64,19 @@ pub fn acquire(
         }
         pb::CacheSharingOpt::Locked => {
             let lock = wait_for(&family.join("0.lock"), cancel)?;
-            Ok(CacheMount { path: made(&family, 0, make)?, _lock: Some(lock) })
+            Ok(CacheMount {
+                path: made(&family, 0, make)?,
+                _lock: Some(lock),
+            })
         }
         pb::CacheSharingOpt::Private => {
             for number in 0.. {
                 let lock = family.join(format!("{number}.lock"));
                 if let Some(lock) = Lock::try_exclusive(&lock)? {
-                    return Ok(CacheMount { path: made(&family, number, make)?, _lock: Some(lock) });
+                    return Ok(CacheMount {
+                        path: made(&family, number, make)?,
+                        _lock: Some(lock),
+                    });
                 }
             }
             Err(io::Error::other("no free cache folder"))
@@ -87,7 +93,10 @@ fn wait_for(path: &Path, cancel: &CancellationToken) -> io::Result<Lock> {
         if cancel.is_cancelled() {
             return Err(io::Error::new(
                 io::ErrorKind::Interrupted,
-                format!("cancelled after {:?} of waiting for a cache mount", started.elapsed()),
+                format!(
+                    "cancelled after {:?} of waiting for a cache mount",
+                    started.elapsed()
+                ),
             ));
         }
         std::thread::sleep(POLL);
@@ -95,11 +104,7 @@ fn wait_for(path: &Path, cancel: &CancellationToken) -> io::Result<Lock> {
 }
 
 /// Returns the folder, made under another name first so that a half-made one never counts.
-fn made(
-    family: &Path,
-    number: u32,
-    make: &dyn Fn(&Path) -> io::Result<()>,
-) -> io::Result<PathBuf> {
+fn made(family: &Path, number: u32, make: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
     let path = family.join(number.to_string());
     if !path.exists() {
         let unfinished = family.join(format!("{number}.unfinished"));
@@ -118,7 +123,10 @@ mod tests {
     use super::*;
 
     fn take(dir: &Path, id: &str, sharing: pb::CacheSharingOpt) -> CacheMount {
-        let id = CacheMountId { id, origin: String::new() };
+        let id = CacheMountId {
+            id,
+            origin: String::new(),
+        };
         let make = |path: &Path| fs::create_dir(path);
         acquire(dir, &id, sharing, &make, &CancellationToken::new()).unwrap()
     }
@@ -127,8 +135,14 @@ mod tests {
     fn sharing_decides_who_gets_which_folder() {
         let dir = tempfile::tempdir().unwrap();
         let shared = take(dir.path(), "a", pb::CacheSharingOpt::Shared);
-        assert_eq!(shared.path, take(dir.path(), "a", pb::CacheSharingOpt::Shared).path);
-        assert_ne!(shared.path, take(dir.path(), "b", pb::CacheSharingOpt::Shared).path);
+        assert_eq!(
+            shared.path,
+            take(dir.path(), "a", pb::CacheSharingOpt::Shared).path
+        );
+        assert_ne!(
+            shared.path,
+            take(dir.path(), "b", pb::CacheSharingOpt::Shared).path
+        );
         let first = take(dir.path(), "p", pb::CacheSharingOpt::Private);
         let second = take(dir.path(), "p", pb::CacheSharingOpt::Private);
         assert_ne!(first.path, second.path);
@@ -143,10 +157,17 @@ mod tests {
         let _held = take(dir.path(), "../../etc", pb::CacheSharingOpt::Locked);
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let id = CacheMountId { id: "../../etc", origin: String::new() };
+        let id = CacheMountId {
+            id: "../../etc",
+            origin: String::new(),
+        };
         let make = |path: &Path| fs::create_dir(path);
         let refused = acquire(dir.path(), &id, pb::CacheSharingOpt::Locked, &make, &cancel);
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::Interrupted);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "ids never become paths");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "ids never become paths"
+        );
     }
 }

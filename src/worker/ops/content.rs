@@ -59,10 +59,26 @@ fn mounted(
     known: Option<&StatCache>,
 ) -> Result<ContentDigest, OpError> {
     let mut selections = Vec::new();
-    for mount in op.mounts.iter().filter(|mount| usize::try_from(mount.input) == Ok(input)) {
-        let path = if mount.selector.is_empty() { "/" } else { &mount.selector };
-        let source = CopySource { path, follow_links: true, ..CopySource::default() };
-        selections.push(origin.select(&source).map_err(|error| invalid(error.to_string()))?);
+    for mount in op
+        .mounts
+        .iter()
+        .filter(|mount| usize::try_from(mount.input) == Ok(input))
+    {
+        let path = if mount.selector.is_empty() {
+            "/"
+        } else {
+            &mount.selector
+        };
+        let source = CopySource {
+            path,
+            follow_links: true,
+            ..CopySource::default()
+        };
+        selections.push(
+            origin
+                .select(&source)
+                .map_err(|error| invalid(error.to_string()))?,
+        );
     }
     let parts: Vec<_> = selections
         .iter()

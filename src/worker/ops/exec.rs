@@ -9,18 +9,32 @@ use super::{failed, invalid, io_failed, stack};
 use crate::executor::{
     Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
 };
-use crate::llb::{Vertex, pb};
+use crate::llb::pb;
 use crate::oci::Digest;
 use crate::session::agent::ForwardedAgent;
-use crate::snapshot::{Active, LayerId, LayerInfo, RootMount, View};
+use crate::snapshot::{Active, LayerId, LayerInfo, View};
 use crate::solver::{FailureKind, OpContext, OpError};
+use crate::sys::disk;
 use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
+
+/// Free bytes of the store's disk below which a failing step is told so.
+const FREE_BYTES_LOW: u64 = 4 << 20;
+
+/// A writable file system of a running step.
+struct Writable {
+    /// The output it becomes; negative for none.
+    output: i64,
+    /// The file system.
+    active: Active,
+    /// The layers it stands on, lowest first.
+    below: Vec<LayerId>,
+}
 
 /// What a running step holds besides its process: released when the step ends.
 #[derive(Default)]
 struct Held {
-    /// Writable file systems, with the output each becomes and the layers it stands on.
-    active: Vec<(i64, Active, Vec<LayerId>)>,
+    /// Writable file systems.
+    writable: Vec<Writable>,
     /// Read-only file systems that are mounted into the step.
     views: Vec<View>,
     /// Cache folders in use.
@@ -33,8 +47,6 @@ struct Held {
 pub(super) struct ExecRun<'a> {
     /// The worker that runs it.
     pub(super) worker: &'a LocalWorker,
-    /// The vertex.
-    pub(super) vertex: &'a Vertex,
     /// Its op.
     pub(super) exec: &'a pb::ExecOp,
     /// The file systems of its inputs.
@@ -47,7 +59,10 @@ impl ExecRun<'_> {
     /// Runs the process and commits what it wrote.
     pub(super) async fn run(self) -> Result<Vec<OpOutput>, OpError> {
         for input in self.inputs {
-            self.options().layers.unpack(input.layers(), self.context).await?;
+            self.options()
+                .layers
+                .unpack(input.layers(), self.context)
+                .await?;
         }
         let mut held = Held::default();
         // Waiting for a locked cache folder may take long: other tasks must go on.
@@ -82,7 +97,11 @@ impl ExecRun<'_> {
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpError> {
-        let meta = self.exec.meta.as_ref().ok_or_else(|| invalid("an exec op has no meta"))?;
+        let meta = self
+            .exec
+            .meta
+            .as_ref()
+            .ok_or_else(|| invalid("an exec op has no meta"))?;
         if meta.args.is_empty() {
             return Err(invalid("an exec op has no arguments"));
         }
@@ -94,8 +113,9 @@ impl ExecRun<'_> {
         let meta = self.meta()?;
         let root = self.exec.mounts.iter().find(|mount| mount.dest == "/");
         let root = root.ok_or_else(|| invalid("an exec op has no root mount"))?;
-        let (active, root_mount) = self.prepare(root)?;
-        held.active.push(active);
+        let writable = self.prepare(root)?;
+        let root_mount = writable.active.root_mount().map_err(failed)?;
+        held.writable.push(writable);
         let mut mounts = Vec::new();
         for mount in self.exec.mounts.iter().filter(|mount| mount.dest != "/") {
             mounts.extend(self.mount(mount, held)?);
@@ -125,14 +145,14 @@ impl ExecRun<'_> {
     }
 
     /// Makes a writable file system on the input of a mount.
-    fn prepare(
-        &self,
-        mount: &pb::Mount,
-    ) -> Result<((i64, Active, Vec<LayerId>), RootMount), OpError> {
-        let layers = stack(self.inputs, mount.input)?.to_vec();
-        let active = self.options().snapshots.prepare(&layers).map_err(failed)?;
-        let root_mount = active.root_mount().map_err(failed)?;
-        Ok(((mount.output, active, layers), root_mount))
+    fn prepare(&self, mount: &pb::Mount) -> Result<Writable, OpError> {
+        let below = stack(self.inputs, mount.input)?.to_vec();
+        let active = self.options().snapshots.prepare(&below).map_err(failed)?;
+        Ok(Writable {
+            output: mount.output,
+            active,
+            below,
+        })
     }
 
     /// Returns the environment with the proxy variables and the secrets in it.
@@ -171,45 +191,77 @@ impl ExecRun<'_> {
             Ok(pb::MountType::Bind) => Some(self.bind(mount, held)?),
             Ok(pb::MountType::Tmpfs) => {
                 let size = mount.tmpfs_opt.as_ref().map_or(0, |options| options.size);
-                Some(MountKind::Tmpfs { size_bytes: u64::try_from(size).unwrap_or(0) })
+                Some(MountKind::Tmpfs {
+                    size_bytes: u64::try_from(size).unwrap_or(0),
+                })
             }
             Ok(pb::MountType::Cache) => Some(self.cache(mount, held)?),
             Ok(pb::MountType::Secret) => self.secret(mount)?,
             Ok(pb::MountType::Ssh) => self.ssh(mount, held)?,
             Err(_) => return Err(invalid("unknown mount type")),
         };
-        Ok(kind.map(|kind| ProcessMount { target: mount.dest.clone(), kind }))
+        Ok(kind.map(|kind| ProcessMount {
+            target: mount.dest.clone(),
+            kind,
+        }))
     }
 
     fn bind(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
         let selector = mount.selector.clone();
-        let input = usize::try_from(mount.input).ok().and_then(|index| self.inputs.get(index));
+        let input = usize::try_from(mount.input)
+            .ok()
+            .and_then(|index| self.inputs.get(index));
         if let Some(OpOutput::Tree(tree)) = input {
             let source = tree.dir().to_owned();
             return Ok(match mount.readonly {
-                true => MountKind::Bind { source, selector, readonly: true },
-                false => MountKind::DiscardedWrites { lower: vec![source], selector },
+                true => MountKind::Bind {
+                    source,
+                    selector,
+                    readonly: true,
+                },
+                false => MountKind::DiscardedWrites {
+                    lower: vec![source],
+                    selector,
+                },
             });
         }
         if !mount.readonly && mount.output >= 0 {
-            let (active, _) = self.prepare(mount)?;
-            let source = active.1.mounted().map_err(failed)?.to_owned();
-            held.active.push(active);
-            return Ok(MountKind::Bind { source, selector, readonly: false });
+            let writable = self.prepare(mount)?;
+            let source = writable.active.mounted().map_err(failed)?.to_owned();
+            held.writable.push(writable);
+            return Ok(MountKind::Bind {
+                source,
+                selector,
+                readonly: false,
+            });
         }
-        let view = self.options().snapshots.view(stack(self.inputs, mount.input)?);
+        let view = self
+            .options()
+            .snapshots
+            .view(stack(self.inputs, mount.input)?);
         let view = view.map_err(failed)?;
         let source = view.path().to_owned();
         held.views.push(view);
         Ok(match mount.readonly {
-            true => MountKind::Bind { source, selector, readonly: true },
-            false => MountKind::DiscardedWrites { lower: vec![source], selector },
+            true => MountKind::Bind {
+                source,
+                selector,
+                readonly: true,
+            },
+            false => MountKind::DiscardedWrites {
+                lower: vec![source],
+                selector,
+            },
         })
     }
 
     fn cache(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
         let options = mount.cache_opt.clone().unwrap_or_default();
-        let id = if options.id.is_empty() { &mount.dest } else { &options.id };
+        let id = if options.id.is_empty() {
+            &mount.dest
+        } else {
+            &options.id
+        };
         let sharing = pb::CacheSharingOpt::try_from(options.sharing)
             .map_err(|_| invalid("unknown sharing of a cache mount"))?;
         let layers = stack(self.inputs, mount.input)?;
@@ -227,21 +279,24 @@ impl ExecRun<'_> {
             })?;
         let source = cache.path.clone();
         held.caches.push(cache);
-        Ok(MountKind::Bind { source, selector: String::new(), readonly: mount.readonly })
+        Ok(MountKind::Bind {
+            source,
+            selector: String::new(),
+            readonly: mount.readonly,
+        })
     }
 
     /// Makes the folder of a cache mount with what the mount's source holds.
-    fn make_cache_folder(
-        &self,
-        layers: &[LayerId],
-        selector: &str,
-        path: &Path,
-    ) -> io::Result<()> {
+    fn make_cache_folder(&self, layers: &[LayerId], selector: &str, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)?;
         if layers.is_empty() {
             return Ok(());
         }
-        let view = self.options().snapshots.view(layers).map_err(io::Error::other)?;
+        let view = self
+            .options()
+            .snapshots
+            .view(layers)
+            .map_err(io::Error::other)?;
         super::copy_tree(view.path(), selector, path, &self.context.cancel)
             .map_err(io::Error::other)
     }
@@ -262,7 +317,11 @@ impl ExecRun<'_> {
 
     fn ssh(&self, mount: &pb::Mount, held: &mut Held) -> Result<Option<MountKind>, OpError> {
         let options = mount.ssh_opt.clone().unwrap_or_default();
-        let id = if options.id.is_empty() { "default" } else { &options.id };
+        let id = if options.id.is_empty() {
+            "default"
+        } else {
+            &options.id
+        };
         let agents = &self.options().session.ssh;
         if !agents.contains(id) {
             return match options.optional {
@@ -271,11 +330,18 @@ impl ExecRun<'_> {
                     .hint(format!("give it with --ssh {id}"))),
             };
         }
-        let agent = agents.forward(id, &self.options().scratch).map_err(failed)?;
+        let agent = agents
+            .forward(id, &self.options().scratch)
+            .map_err(failed)?;
         let path = agent.socket().to_owned();
         held.agents.push(agent);
         let (mode, uid, gid) = (options.mode & 0o7777, options.uid, options.gid);
-        Ok(Some(MountKind::Socket { path, mode, uid, gid }))
+        Ok(Some(MountKind::Socket {
+            path,
+            mode,
+            uid,
+            gid,
+        }))
     }
 
     /// Turns an exit into success or the words people know from docker.
@@ -305,13 +371,26 @@ impl ExecRun<'_> {
         } else if let Some(signal) = exit.signal {
             text.push_str(&format!(": killed by signal {signal}"));
         }
-        Err(OpError::new(FailureKind::Step { exit_code: code }, text))
+        let failure = OpError::new(FailureKind::Step { exit_code: code }, text);
+        let store = std::fs::File::open(&self.options().scratch);
+        match store.and_then(disk::available_bytes) {
+            Ok(free) if free < FREE_BYTES_LOW => Err(failure.hint(format!(
+                "no space left on the disk of the store ({free} bytes are free): \
+                 `cooper prune` frees some"
+            ))),
+            _ => Err(failure),
+        }
     }
 
     /// Commits what was written, one output for each that the op names, in order.
     fn outputs(&self, held: Held) -> Result<Vec<OpOutput>, OpError> {
         let mut outputs: Vec<(i64, OpOutput)> = Vec::new();
-        for (output, active, mut layers) in held.active {
+        for Writable {
+            output,
+            active,
+            below: mut layers,
+        } in held.writable
+        {
             if output < 0 {
                 continue;
             }
@@ -319,7 +398,12 @@ impl ExecRun<'_> {
             layers.push(active.commit(LayerInfo { created_ns }).map_err(failed)?);
             outputs.push((output, OpOutput::Stack(layers)));
         }
-        for mount in self.exec.mounts.iter().filter(|mount| mount.readonly && mount.output >= 0) {
+        for mount in self
+            .exec
+            .mounts
+            .iter()
+            .filter(|mount| mount.readonly && mount.output >= 0)
+        {
             if !outputs.iter().any(|(output, _)| *output == mount.output) {
                 let layers = stack(self.inputs, mount.input)?.to_vec();
                 outputs.push((mount.output, OpOutput::Stack(layers)));
@@ -331,8 +415,9 @@ impl ExecRun<'_> {
 }
 
 fn missing_secret(id: &str) -> OpError {
-    invalid(format!("secret {id}: not found"))
-        .hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
+    invalid(format!("secret {id}: not found")).hint(format!(
+        "give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+    ))
 }
 
 /// Names what a cache folder starts with.
@@ -344,7 +429,10 @@ fn origin_of(layers: &[LayerId], selector: &str) -> String {
 fn extra_hosts(meta: &pb::Meta) -> Result<Vec<(String, IpAddr)>, OpError> {
     let parse = |host: &pb::HostIp| match host.ip.parse() {
         Ok(ip) => Ok((host.host.clone(), ip)),
-        Err(_) => Err(invalid(format!("{:?} is not an address (host {})", host.ip, host.host))),
+        Err(_) => Err(invalid(format!(
+            "{:?} is not an address (host {})",
+            host.ip, host.host
+        ))),
     };
     meta.extra_hosts.iter().map(parse).collect()
 }

@@ -32,7 +32,14 @@ pub(super) async fn perform(
     match &vertex.op {
         pb::op::Op::Source(op) => source::fetch(worker, vertex, op, context).await,
         pb::op::Op::Exec(op) => {
-            exec::ExecRun { worker, vertex, exec: op, inputs, context }.run().await
+            exec::ExecRun {
+                worker,
+                exec: op,
+                inputs,
+                context,
+            }
+            .run()
+            .await
         }
         pb::op::Op::File(op) => file(worker, op, inputs, context).await,
         pb::op::Op::Merge(op) => merge(op, inputs).map(|output| vec![output]),
@@ -49,7 +56,11 @@ async fn file(
     context: &OpContext,
 ) -> Result<Vec<OpOutput>, OpError> {
     for input in inputs {
-        worker.options.layers.unpack(input.layers(), context).await?;
+        worker
+            .options
+            .layers
+            .unpack(input.layers(), context)
+            .await?;
     }
     let inputs: Vec<FileInput> = inputs
         .iter()
@@ -72,7 +83,11 @@ async fn file(
         let performed = performed.map_err(file_error)?;
         for short in performed.warnings {
             let vertex = Some(context.progress.vertex().clone());
-            let warning = Warning { vertex, short, ..Warning::default() };
+            let warning = Warning {
+                vertex,
+                short,
+                ..Warning::default()
+            };
             context.progress.build().send(Event::Warning(warning));
         }
         Ok(performed.outputs.into_iter().map(OpOutput::Stack).collect())
@@ -100,9 +115,18 @@ pub(super) fn copy_tree(
         ..pb::FileActionCopy::default()
     });
     let origin = Origin::Directory(source.to_owned());
-    let step = file::Step { action: &action, source: Some(&origin), owner: None, cancel };
+    let step = file::Step {
+        action: &action,
+        source: Some(&origin),
+        owner: None,
+        cancel,
+    };
     let open = |error| FileOpError::io("open", "/")(error);
-    file::apply(&step, &file::Target::directory(target).map_err(open)?, target)?;
+    file::apply(
+        &step,
+        &file::Target::directory(target).map_err(open)?,
+        target,
+    )?;
     let set = || {
         let metadata = Root::open(source)?.stat(Path::new(path))?;
         let root = Root::open(target)?;
@@ -116,9 +140,7 @@ pub(super) fn copy_tree(
 fn file_error(error: FileOpError) -> OpError {
     match &error {
         FileOpError::Cancelled => OpError::cancelled(),
-        FileOpError::Io { .. } => {
-            OpError::new(FailureKind::Config, chain(&error)).caused_by(error)
-        }
+        FileOpError::Io { .. } => OpError::new(FailureKind::Config, chain(&error)).caused_by(error),
         _ => OpError::new(FailureKind::User, chain(&error)).caused_by(error),
     }
 }
@@ -153,7 +175,9 @@ fn diff(op: &pb::DiffOp, inputs: &[OpOutput]) -> Result<OpOutput, OpError> {
     let upper = side(op.upper.as_ref().map(|upper| upper.input))?;
     match upper.strip_prefix(lower) {
         Some(layers) => Ok(OpOutput::Stack(layers.to_vec())),
-        None => Err(invalid("the diff of two unrelated file systems is not supported")),
+        None => Err(invalid(
+            "the diff of two unrelated file systems is not supported",
+        )),
     }
 }
 
@@ -162,7 +186,10 @@ pub(super) fn stack(inputs: &[OpOutput], index: i64) -> Result<&[LayerId], OpErr
     if index < 0 {
         return Ok(&[]);
     }
-    match usize::try_from(index).ok().and_then(|index| inputs.get(index)) {
+    match usize::try_from(index)
+        .ok()
+        .and_then(|index| inputs.get(index))
+    {
         Some(OpOutput::Stack(layers)) => Ok(layers),
         Some(OpOutput::Tree(_)) => Err(invalid("a local folder stands where a file system must")),
         None => Err(invalid("an op names an input that does not exist")),
@@ -190,6 +217,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, OpError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(OpError::internal(format!("a worker thread ended early: {error}"))),
+        Err(error) => Err(OpError::internal(format!(
+            "a worker thread ended early: {error}"
+        ))),
     }
 }

@@ -32,7 +32,9 @@ fn kind(op: &pb::SourceOp) -> Result<Kind<'_>, OpError> {
         "local" => Ok(Kind::Local(rest)),
         "http" | "https" => Ok(Kind::Http),
         "git" => Ok(Kind::Git),
-        other => Err(invalid(format!("sources of the kind {other:?} are not supported"))),
+        other => Err(invalid(format!(
+            "sources of the kind {other:?} are not supported"
+        ))),
     }
 }
 
@@ -99,11 +101,15 @@ async fn image(
     vertex: &Vertex,
     name: &str,
 ) -> Result<Arc<source::PinnedImage>, OpError> {
-    let reference: Reference =
-        name.parse().map_err(|error: crate::oci::InvalidReference| invalid(error.to_string()))?;
+    let reference: Reference = name
+        .parse()
+        .map_err(|error: crate::oci::InvalidReference| invalid(error.to_string()))?;
     let images = &worker.options.images;
     let mode = ResolveMode::Default;
-    let image = images.resolve(&reference, &vertex.platform, mode).await.map_err(error)?;
+    let image = images
+        .resolve(&reference, &vertex.platform, mode)
+        .await
+        .map_err(error)?;
     worker.options.layers.register(&image);
     Ok(image)
 }
@@ -145,9 +151,10 @@ fn http_file(
         None => Ok(default),
     };
     let checksum = match attr("http.checksum") {
-        Some(text) => Some(text.parse().map_err(|error: crate::oci::InvalidDigest| {
-            invalid(error.to_string())
-        })?),
+        Some(text) => Some(
+            text.parse()
+                .map_err(|error: crate::oci::InvalidDigest| invalid(error.to_string()))?,
+        ),
         None => None,
     };
     let authorization = attr("http.authheadersecret").and_then(|id| {
@@ -198,8 +205,13 @@ async fn http(
             root.set_mode(path, attributes.mode)?;
             root.set_times(path, Timestamp::from_seconds(pinned.mtime_s))
         };
-        write().map_err(|error| io_failed(&format!("cannot write {:?}", pinned.filename), error))?;
-        let layer = active.commit(LayerInfo { created_ns: (options.now_ns)() }).map_err(failed)?;
+        write()
+            .map_err(|error| io_failed(&format!("cannot write {:?}", pinned.filename), error))?;
+        let layer = active
+            .commit(LayerInfo {
+                created_ns: (options.now_ns)(),
+            })
+            .map_err(failed)?;
         Ok(OpOutput::Stack(vec![layer]))
     })
     .await
@@ -207,8 +219,16 @@ async fn http(
 
 /// Reads a git source: what it is, and with what it may be fetched.
 fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitUrl, GitOptions), OpError> {
-    let attr = |key: &str| op.attrs.get(key).map(String::as_str).filter(|v| !v.is_empty());
-    let (_, fragment) = op.identifier.split_once('#').unwrap_or((&op.identifier, ""));
+    let attr = |key: &str| {
+        op.attrs
+            .get(key)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
+    };
+    let (_, fragment) = op
+        .identifier
+        .split_once('#')
+        .unwrap_or((&op.identifier, ""));
     let full = attr("git.fullurl").unwrap_or(&op.identifier);
     let text = match fragment {
         "" => full.to_owned(),
@@ -222,7 +242,9 @@ fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitUrl, GitOptions), 
     let secret = |key: &str| {
         let ids = attr(key)?.split(',');
         let value = ids.filter_map(|id| session.secrets.get(id)).next()?;
-        Some(source::http::Secret(String::from_utf8(value.bytes().to_vec()).ok()?))
+        Some(source::http::Secret(
+            String::from_utf8(value.bytes().to_vec()).ok()?,
+        ))
     };
     let options = GitOptions {
         auth_token: secret("git.authtokensecret"),
@@ -240,7 +262,13 @@ async fn git_checkout(
     let (url, mut git_options) = git(worker, op)?;
     let options = Arc::clone(&worker.options);
     let agent = match options.session.ssh.contains("default") {
-        true => Some(options.session.ssh.forward("default", &options.scratch).map_err(failed)?),
+        true => Some(
+            options
+                .session
+                .ssh
+                .forward("default", &options.scratch)
+                .map_err(failed)?,
+        ),
         false => None,
     };
     git_options.ssh_auth_sock = agent.as_ref().map(|agent| agent.socket().to_owned());
@@ -250,14 +278,18 @@ async fn git_checkout(
     let work = tempfile::tempdir_in(&options.scratch)
         .map_err(|error| io_failed("cannot make a folder for git", error))?;
     let folder = work.path().join("checkout");
-    source::git::fetch(&pinned, &git_options, &folder, progress).await.map_err(error)?;
+    source::git::fetch(&pinned, &git_options, &folder, progress)
+        .await
+        .map_err(error)?;
     let (cancel, now_ns) = (context.cancel.clone(), (options.now_ns)());
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
         let target = active.mounted().map_err(failed)?;
         super::copy_tree(&folder, "/", target, &cancel).map_err(super::file_error)?;
         drop(work);
-        let layer = active.commit(LayerInfo { created_ns: now_ns }).map_err(failed)?;
+        let layer = active
+            .commit(LayerInfo { created_ns: now_ns })
+            .map_err(failed)?;
         Ok(OpOutput::Stack(vec![layer]))
     })
     .await
@@ -273,4 +305,3 @@ pub(in crate::worker) fn error(error: source::Error) -> OpError {
     };
     OpError::new(kind, super::chain(&error)).caused_by(error)
 }
-
