@@ -1,5 +1,7 @@
 //! Holds the tree to its own rules: who imports whom, headers, sizes, links.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

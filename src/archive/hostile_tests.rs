@@ -3,7 +3,7 @@
 
 use super::{TarReader, clean_path};
 
-#[allow(dead_code, reason = "the privileged tests use more of it")]
+#[allow(dead_code, reason = "shared with tests that use all of it")]
 #[path = "../../tests/support/escape.rs"]
 mod escape;
 #[path = "../../tests/support/tarball.rs"]

@@ -158,7 +158,11 @@ fn hash_files(selection: &Selection, known: Option<&StatCache>) -> Result<(), Tr
                 .into_par_iter()
                 .with_min_len(1024)
                 .filter(|index| match known.get(&entries[*index]) {
-                    Some(hash) => tree.content(*index).set(hash).is_err(),
+                    Some(hash) => {
+                        // Somebody else may have been faster, with the same hash.
+                        tree.content(*index).get_or_init(|| hash);
+                        false
+                    }
                     None => true,
                 })
                 .collect(),

@@ -1,8 +1,8 @@
 //! The engine: the front door of everything, and the one place where all modules meet.
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
-//! twelve steps), [`resolver`] (base images for the frontend), [`inputs`] (contexts and
-//! Dockerfiles), [`images`], [`transfer`] (pull, push, save, load), [`prune`], [`error`],
+//! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
+//! Dockerfiles), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], [`error`],
 //! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod error;
 pub mod images;
 mod inputs;
+mod options;
 pub mod process;
 pub mod prune;
 pub mod request;

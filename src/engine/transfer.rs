@@ -23,7 +23,7 @@ impl Engine {
         let reference = request.reference.with_default_tag();
         let step = progress.of_vertex(Digest::of(b"pull"));
         step.start(&format!("pulling {reference}"));
-        let images = Images::new(self.registry(session, false), self.content.clone());
+        let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
         let platform = request.platform.unwrap_or_else(Platform::host);
         let work = async {
             let image = images
@@ -55,7 +55,7 @@ impl Engine {
         let root = self.find(&reference.to_string())?;
         let step = progress.of_vertex(Digest::of(b"push"));
         step.start(&format!("pushing {reference}"));
-        let client = self.registry(session, false);
+        let client = self.registry(session, Vec::new());
         let target = PushTarget {
             reference,
             root: &root,

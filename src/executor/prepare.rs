@@ -456,10 +456,11 @@ mod tests {
 
     #[test]
     fn specs_that_make_no_sense_are_refused() {
-        let cases: [(&str, fn(&mut ProcessSpec)); 6] = [
+        type Change = fn(&mut ProcessSpec);
+        let cases: [(&str, Change); 6] = [
             ("there is no program to run", |spec| spec.args.clear()),
             ("there is no program to run", |spec| {
-                spec.args = vec![String::new()]
+                spec.args = vec![String::new()];
             }),
             (
                 "arguments, environment and paths cannot hold zero bytes",

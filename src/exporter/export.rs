@@ -105,7 +105,7 @@ impl Exporter {
                 cancel,
             };
             let written = job.write(output, &mut made, &mut exported).await;
-            vertex.complete(written.as_ref().err().map(ToString::to_string));
+            vertex.complete(written.as_ref().err().map(with_causes));
             written?;
         }
         Ok(exported)
@@ -316,6 +316,20 @@ impl Job<'_> {
             Err(error) => Err(Error::Thread(error.to_string())),
         }
     }
+}
+
+/// Writes an error with its causes on one line.
+fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Stops the packing of a layer when the build is cancelled.

@@ -14,7 +14,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(parent_of(path))
 }
 
-/// Replaces the file at `path` as [`write`] does, but leaves the disk alone.
+/// Replaces the file at `path` as [`write()`] does, but leaves the disk alone.
 ///
 /// A killed process never leaves half a file; loss of power may. For records that are worth
 /// nothing after a restart of the machine.

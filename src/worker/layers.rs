@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Observer;
-use crate::content::ContentStore;
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
 use crate::snapshot::{LayerId, Snapshotter};
@@ -29,7 +28,6 @@ struct Known {
 /// The layers of the images of one build.
 #[derive(Debug)]
 pub struct ImageLayers {
-    content: ContentStore,
     snapshots: Snapshotter,
     images: Images,
     known: Mutex<HashMap<LayerId, Known>>,
@@ -38,10 +36,9 @@ pub struct ImageLayers {
 
 impl ImageLayers {
     /// Starts with no layers.
-    pub fn new(content: ContentStore, snapshots: Snapshotter, images: Images) -> Self {
+    pub fn new(snapshots: Snapshotter, images: Images) -> Self {
         let (known, busy) = (Mutex::default(), Mutex::default());
         Self {
-            content,
             snapshots,
             images,
             known,

@@ -8,26 +8,34 @@ use std::time::{Duration, Instant};
 use crate::env::{TestEnv, run, tool, which};
 
 /// An image, unpacked into a bundle that runc can run.
-pub struct Bundle {
+pub(crate) struct Bundle {
     dir: PathBuf,
     id: String,
 }
 
 impl Bundle {
     /// Saves `image` as an OCI layout, lets umoci unpack it and returns the bundle.
-    pub fn of(env: &TestEnv, image: &str) -> Self {
+    pub(crate) fn of(env: &TestEnv, image: &str) -> Self {
+        let archive = env.path("layout.tar");
         let layout = env.path("layout");
-        let output = format!("type=oci,tar=false,dest={}", layout.display());
-        let _ = fs::remove_dir_all(&layout);
+        for left in [&archive, &layout] {
+            let _ = fs::remove_file(left);
+            let _ = fs::remove_dir_all(left);
+        }
         env.ok(&[
             "save",
             "--format",
-            "oci-dir",
+            "oci",
             "-o",
-            layout.to_str().unwrap(),
+            archive.to_str().unwrap(),
             image,
         ]);
-        assert!(layout.join("oci-layout").exists(), "{output}");
+        fs::create_dir(&layout).unwrap();
+        run(Command::new("tar")
+            .arg("-C")
+            .arg(&layout)
+            .arg("-xf")
+            .arg(&archive));
         let dir = env.path("bundle");
         let _ = fs::remove_dir_all(&dir);
         let tag = image.rsplit_once(':').map_or("latest", |(_, tag)| tag);
@@ -54,22 +62,12 @@ impl Bundle {
     }
 
     /// Returns the unpacked root file system.
-    pub fn rootfs(&self) -> PathBuf {
+    pub(crate) fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
     }
 
-    /// Replaces the arguments of the process.
-    pub fn with_args(self, args: &[&str]) -> Self {
-        let path = self.dir.join("config.json");
-        let mut config: serde_json::Value =
-            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        config["process"]["args"] = args.into();
-        fs::write(&path, config.to_string()).unwrap();
-        self
-    }
-
     /// Runs the image's command to its end and returns what it printed.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let bundle = self.dir.to_str().unwrap();
         let runc = which("runc").unwrap();
         let mut command = Command::new(runc);
@@ -80,7 +78,7 @@ impl Bundle {
     }
 
     /// Starts the image's command in the background.
-    pub fn start(&self) -> Running<'_> {
+    pub(crate) fn start(&self) -> Running<'_> {
         let child = Command::new(which("runc").unwrap())
             .args(["run", "--bundle", self.dir.to_str().unwrap(), &self.id])
             .stdin(Stdio::null())
@@ -96,14 +94,14 @@ impl Bundle {
 }
 
 /// A container that runs until it is dropped.
-pub struct Running<'a> {
+pub(crate) struct Running<'a> {
     bundle: &'a Bundle,
     child: Child,
 }
 
 impl Running<'_> {
     /// Runs a command inside until it succeeds (20 s at most) and returns what it printed.
-    pub fn exec_until_ok(&self, args: &[&str]) -> String {
+    pub(crate) fn exec_until_ok(&self, args: &[&str]) -> String {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let mut command = Command::new(which("runc").unwrap());
@@ -135,7 +133,7 @@ impl Drop for Running<'_> {
 }
 
 /// Expects that skopeo, podman and buildah take the image as it stands.
-pub fn accepted_by_all(env: &TestEnv, image: &str) {
+pub(crate) fn accepted_by_all(env: &TestEnv, image: &str) {
     let archive = env.path("image.oci.tar");
     let _ = fs::remove_file(&archive);
     env.ok(&[
@@ -177,14 +175,14 @@ pub fn accepted_by_all(env: &TestEnv, image: &str) {
 }
 
 /// A docker daemon of our own, with no network and no state.
-pub struct Dockerd {
+pub(crate) struct Dockerd {
     child: Child,
     dir: PathBuf,
 }
 
 impl Dockerd {
     /// Starts the daemon and waits until it answers.
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         fs::create_dir_all(dir).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
         let child = Command::new(which("dockerd").expect("dockerd is not installed"))
@@ -226,7 +224,7 @@ impl Dockerd {
     }
 
     /// Calls the docker client and returns what it printed.
-    pub fn docker(&self, args: &[&str]) -> String {
+    pub(crate) fn docker(&self, args: &[&str]) -> String {
         String::from_utf8_lossy(&run(&mut self.command(args)).stdout).into_owned()
     }
 }
@@ -240,20 +238,20 @@ impl Drop for Dockerd {
 }
 
 /// A registry of our own on a loopback port: Debian's docker-registry.
-pub struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     port: u16,
 }
 
 impl Registry {
     /// Starts a registry that everybody may use.
-    pub fn start() -> Self {
-        Self::start_with("")
+    pub(crate) fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), "")
     }
 
     /// Starts a registry that knows one user.
-    pub fn start_with_password(user: &str, password: &str) -> Self {
+    pub(crate) fn start_with_password(user: &str, password: &str) -> Self {
         let line = run(Command::new("htpasswd").args(["-nbB", user, password]));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("htpasswd");
@@ -262,14 +260,10 @@ impl Registry {
             "auth:\n  htpasswd: {{realm: test, path: {}}}\n",
             file.display()
         );
-        let registry = Self::start_with(&auth);
-        // The registry reads the file once, at its start.
-        drop(dir);
-        registry
+        Self::start_in(dir, &auth)
     }
 
-    fn start_with(auth: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    fn start_in(dir: tempfile::TempDir, auth: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -295,11 +289,15 @@ impl Registry {
             assert!(Instant::now() < end, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self { child, dir, port }
+        Self {
+            child,
+            _dir: dir,
+            port,
+        }
     }
 
     /// Returns host and port.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 }
@@ -308,6 +306,5 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.dir.path();
     }
 }

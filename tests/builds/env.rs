@@ -6,13 +6,13 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// A folder and a store for one test, gone when dropped.
-pub struct TestEnv {
+pub(crate) struct TestEnv {
     dir: tempfile::TempDir,
     store: PathBuf,
 }
 
 /// Says whether whole builds can run here; prints why not, or fails where they must.
-pub fn ready() -> bool {
+pub(crate) fn ready() -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("root".to_owned())
     } else {
@@ -31,7 +31,7 @@ pub fn ready() -> bool {
 }
 
 /// Finds a program.
-pub fn which(tool: &str) -> Option<PathBuf> {
+pub(crate) fn which(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let with_sbin = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     with_sbin
@@ -47,7 +47,7 @@ fn shared_dir() -> PathBuf {
 }
 
 /// Returns the store that all whole builds share, with `debian:12` and `busybox` in it.
-pub fn shared_store() -> &'static Path {
+pub(crate) fn shared_store() -> &'static Path {
     static STORE: OnceLock<PathBuf> = OnceLock::new();
     STORE.get_or_init(|| {
         let dir = shared_dir();
@@ -78,7 +78,7 @@ pub fn shared_store() -> &'static Path {
 
 impl TestEnv {
     /// Uses the shared store, in which base images and earlier results are cached.
-    pub fn shared() -> Self {
+    pub(crate) fn shared() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             store: shared_store().to_owned(),
@@ -86,7 +86,7 @@ impl TestEnv {
     }
 
     /// Uses a store of its own that holds `busybox` and nothing else.
-    pub fn fresh() -> Self {
+    pub(crate) fn fresh() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("busybox.tar");
         let shared = Self {
@@ -103,17 +103,17 @@ impl TestEnv {
     }
 
     /// Returns a path inside the test's folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Returns the store.
-    pub fn store(&self) -> &Path {
+    pub(crate) fn store(&self) -> &Path {
         &self.store
     }
 
     /// Writes a file below the test's folder, with its parents.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -121,7 +121,7 @@ impl TestEnv {
     }
 
     /// Copies an example to the test's folder and returns where it is.
-    pub fn example(&self, name: &str) -> PathBuf {
+    pub(crate) fn example(&self, name: &str) -> PathBuf {
         let from = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("examples")
             .join(name);
@@ -131,7 +131,7 @@ impl TestEnv {
     }
 
     /// Prepares a call of the binary on this store.
-    pub fn cooper(&self, args: &[&str]) -> Command {
+    pub(crate) fn cooper(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
         command
             .arg("--root")
@@ -145,14 +145,14 @@ impl TestEnv {
     }
 
     /// Calls the binary and expects success; returns stdout and stderr.
-    pub fn ok(&self, args: &[&str]) -> (String, String) {
+    pub(crate) fn ok(&self, args: &[&str]) -> (String, String) {
         let output = run(&mut self.cooper(args));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (text(&output.stdout), text(&output.stderr))
     }
 
     /// Calls the binary and expects the exit code; returns stderr.
-    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, code: i32, args: &[&str]) -> String {
         let output = self.cooper(args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(
@@ -165,7 +165,7 @@ impl TestEnv {
 }
 
 /// Runs a command and expects success.
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -180,7 +180,7 @@ pub fn run(command: &mut Command) -> Output {
 }
 
 /// Runs a program with arguments, expects success, returns its standard output.
-pub fn tool(program: &str, args: &[&str]) -> String {
+pub(crate) fn tool(program: &str, args: &[&str]) -> String {
     let path = which(program).unwrap_or_else(|| panic!("{program} is not installed"));
     String::from_utf8_lossy(&run(Command::new(path).args(args)).stdout).into_owned()
 }

@@ -26,7 +26,7 @@ fn a_web_server_serves_a_page() {
     );
     let inspected: serde_json::Value =
         serde_json::from_str(&env.ok(&["inspect", "web:1.0"]).0).unwrap();
-    let config = &inspected[0]["config"]["config"];
+    let config = &inspected[0]["Config"];
     assert_eq!(
         config["ExposedPorts"],
         serde_json::json!({"443/tcp": {}, "80/tcp": {}})
@@ -111,7 +111,7 @@ fn a_python_service_answers_as_its_own_user() {
     drop(server);
     let inspected: serde_json::Value =
         serde_json::from_str(&env.ok(&["inspect", "service:1.0"]).0).unwrap();
-    let health = &inspected[0]["config"]["config"]["Healthcheck"];
+    let health = &inspected[0]["Config"]["Healthcheck"];
     assert_eq!(health["Interval"], 5_000_000_000_i64);
     assert_eq!(health["Retries"], 3);
     accepted_by_all(&env, "service:1.0");

@@ -202,7 +202,7 @@ fn a_corrupt_blob_is_named_and_the_store_heals() {
     next_build_works(&env);
     let inspected: serde_json::Value =
         serde_json::from_str(&env.ok(&["inspect", "good"]).0).unwrap();
-    let layer = inspected[0]["manifest"]["layers"][1]["digest"]
+    let layer = inspected[0]["Manifest"]["layers"][1]["digest"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -397,10 +397,7 @@ fn sixteen_builds_at_once_on_one_store_are_all_right() {
         let name = format!("many:{number}");
         let inspected: serde_json::Value =
             serde_json::from_str(&env.ok(&["inspect", &name]).0).unwrap();
-        let diff_ids = inspected[0]["config"]["rootfs"]["diff_ids"]
-            .as_array()
-            .unwrap()
-            .clone();
+        let diff_ids = inspected[0]["RootFS"]["Layers"].as_array().unwrap().clone();
         assert_eq!(diff_ids.len(), 3);
         shared.insert(diff_ids[1].as_str().unwrap().to_owned());
     }

@@ -193,7 +193,7 @@ fn names_and_resolvers_are_those_of_the_container() {
     assert_eq!((outcome.code(), outcome.stdout.as_str()), (1, "box\n"));
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap();
     let outcome = sandbox.sh("cat /etc/resolv.conf", |spec| {
-        spec.network = NetworkMode::Host
+        spec.network = NetworkMode::Host;
     });
     assert_eq!(outcome.output(), host.trim_end());
 }

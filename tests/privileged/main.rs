@@ -2,7 +2,15 @@
 //!
 //! Without root each prints why it did not run; with `REQUIRE_ROOT=1` that is a failure.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on panics; a skipped one says so"
+)]
 
 #[path = "../support/escape.rs"]
 mod escape;

@@ -16,6 +16,12 @@
 //! In results `@s` marks the time that all of the source has, `@t` that of the target, `@n` the
 //! present.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on panics; a skipped one says so"
+)]
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -156,18 +162,18 @@ impl Written {
 }
 
 /// One case, read.
-pub struct Case {
+pub(crate) struct Case {
     /// Its folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     before: String,
     after: String,
     /// What is done.
-    pub actions: Vec<Action>,
+    pub(crate) actions: Vec<Action>,
 }
 
 impl Case {
     /// Reads all cases.
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/copy");
         let entries = fs::read_dir(&fixtures).unwrap();
         let mut cases: Vec<Self> = entries
@@ -191,7 +197,7 @@ impl Case {
     }
 
     /// Makes both trees below `folder`: `source` and `target`.
-    pub fn make_trees(&self, folder: &Path) -> (PathBuf, PathBuf) {
+    pub(crate) fn make_trees(&self, folder: &Path) -> (PathBuf, PathBuf) {
         let (source, target) = (folder.join("source"), folder.join("target"));
         make_tree(&source, &self.before, SOURCE_TIME);
         make_tree(&target, &self.after, TARGET_TIME);
@@ -203,7 +209,7 @@ impl Case {
         clippy::disallowed_methods,
         reason = "tests are steered by the environment"
     )]
-    pub fn check(&self, how: &str, result: &str) {
+    pub(crate) fn check(&self, how: &str, result: &str) {
         let path = self.path.join("result.txt");
         if std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
             return fs::write(path, result).unwrap();
@@ -215,7 +221,7 @@ impl Case {
 }
 
 /// Writes what a tree holds, or the error there was, as a case has it.
-pub fn shown(tree: Result<&Path, String>) -> String {
+pub(crate) fn shown(tree: Result<&Path, String>) -> String {
     let mut lines = Vec::new();
     match tree {
         Ok(tree) => list(tree, tree, &mut lines),

@@ -9,6 +9,9 @@ use crate::session::tree::{CopySource, Origin};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 
+/// What is changed, and how.
+type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// Makes the tree that all tests change in one thing.
 fn make(dir: &Path) -> PathBuf {
     let context = dir.join("context");
@@ -51,13 +54,13 @@ fn set_mode(path: &Path, mode: u32) {
 fn changes_with_everything_that_ends_in_the_image() {
     let temp = tempfile::tempdir().unwrap();
     let original = hash_of(&make(temp.path()), &everything());
-    let changes: [(&str, &dyn Fn(&Path)); 12] = [
+    let changes: [Change<'_>; 12] = [
         ("bytes", &|c| fs::write(c.join("d/one"), "x").unwrap()),
         ("name", &|c| {
-            fs::rename(c.join("d/one"), c.join("d/won")).unwrap()
+            fs::rename(c.join("d/one"), c.join("d/won")).unwrap();
         }),
         ("place", &|c| {
-            fs::rename(c.join("d/one"), c.join("one")).unwrap()
+            fs::rename(c.join("d/one"), c.join("one")).unwrap();
         }),
         ("bits of a file", &|c| set_mode(&c.join("d/one"), 0o640)),
         ("bits of a directory", &|c| {
@@ -66,7 +69,7 @@ fn changes_with_everything_that_ends_in_the_image() {
         ("set-id bit", &|c| set_mode(&c.join("d/two"), 0o4755)),
         ("new file", &|c| fs::write(c.join("d/new"), "").unwrap()),
         ("new directory", &|c| {
-            fs::create_dir(c.join("d/new")).unwrap()
+            fs::create_dir(c.join("d/new")).unwrap();
         }),
         ("missing file", &|c| fs::remove_file(c.join("top")).unwrap()),
         ("link target", &|c| {
@@ -95,7 +98,7 @@ fn changes_with_everything_that_ends_in_the_image() {
 fn ignores_everything_that_does_not() {
     let temp = tempfile::tempdir().unwrap();
     let original = hash_of(&make(temp.path()), &everything());
-    let changes: [(&str, &dyn Fn(&Path)); 5] = [
+    let changes: [Change<'_>; 5] = [
         ("nothing but the place", &|_| {}),
         ("time", &|c| {
             let root = Root::open(c).unwrap();

@@ -324,7 +324,10 @@ impl<W: Write + Send> Renderer for Plain<W> {
 
 /// Says whether an error only tells that somebody else's error stopped the step.
 pub(crate) fn is_cancelled(error: &str) -> bool {
-    matches!(error, "cancelled" | "canceled" | "context canceled")
+    matches!(
+        error,
+        "cancelled" | "canceled" | "context canceled" | "the build was cancelled"
+    )
 }
 
 fn timed_line(lines: &mut Vec<u8>, since: Duration, line: &[u8]) {

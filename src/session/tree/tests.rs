@@ -131,7 +131,11 @@ fn names_a_directory_that_cannot_be_read() {
     }
     let temp = tempfile::tempdir().unwrap();
     make(temp.path(), &["closed/file", "ok"]);
-    fs::set_permissions(temp.path().join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(
+        temp.path().join("closed"),
+        fs::Permissions::from_mode(0o000),
+    )
+    .unwrap();
     let error = Tree::walk(temp.path(), &[]).unwrap_err().to_string();
     assert!(error.starts_with("cannot read \"closed\""), "{error}");
     assert!(Tree::walk(temp.path(), &strings(&["closed"])).is_ok());

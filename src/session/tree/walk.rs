@@ -203,7 +203,7 @@ impl<'a> Walker<'a> {
                 Some(filter) => filter.check(below(&path, self.plan.base), &job.filter),
             };
             let maybe_directory = matches!(kind, None | Some(FileKind::Directory));
-            if !verdict.taken && !(verdict.descend && maybe_directory) {
+            if !verdict.taken && (!verdict.descend || !maybe_directory) {
                 continue;
             }
             let about = match self.ask(dir, name, &mut listed.listing) {

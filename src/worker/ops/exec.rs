@@ -9,18 +9,32 @@ use super::{failed, invalid, io_failed, stack};
 use crate::executor::{
     Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
 };
-use crate::llb::{Vertex, pb};
+use crate::llb::pb;
 use crate::oci::Digest;
 use crate::session::agent::ForwardedAgent;
-use crate::snapshot::{Active, LayerId, LayerInfo, RootMount, View};
+use crate::snapshot::{Active, LayerId, LayerInfo, View};
 use crate::solver::{FailureKind, OpContext, OpError};
+use crate::sys::disk;
 use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
+
+/// Free bytes of the store's disk below which a failing step is told so.
+const FREE_BYTES_LOW: u64 = 4 << 20;
+
+/// A writable file system of a running step.
+struct Writable {
+    /// The output it becomes; negative for none.
+    output: i64,
+    /// The file system.
+    active: Active,
+    /// The layers it stands on, lowest first.
+    below: Vec<LayerId>,
+}
 
 /// What a running step holds besides its process: released when the step ends.
 #[derive(Default)]
 struct Held {
-    /// Writable file systems, with the output each becomes and the layers it stands on.
-    active: Vec<(i64, Active, Vec<LayerId>)>,
+    /// Writable file systems.
+    writable: Vec<Writable>,
     /// Read-only file systems that are mounted into the step.
     views: Vec<View>,
     /// Cache folders in use.
@@ -33,8 +47,6 @@ struct Held {
 pub(super) struct ExecRun<'a> {
     /// The worker that runs it.
     pub(super) worker: &'a LocalWorker,
-    /// The vertex.
-    pub(super) vertex: &'a Vertex,
     /// Its op.
     pub(super) exec: &'a pb::ExecOp,
     /// The file systems of its inputs.
@@ -101,8 +113,9 @@ impl ExecRun<'_> {
         let meta = self.meta()?;
         let root = self.exec.mounts.iter().find(|mount| mount.dest == "/");
         let root = root.ok_or_else(|| invalid("an exec op has no root mount"))?;
-        let (active, root_mount) = self.prepare(root)?;
-        held.active.push(active);
+        let writable = self.prepare(root)?;
+        let root_mount = writable.active.root_mount().map_err(failed)?;
+        held.writable.push(writable);
         let mut mounts = Vec::new();
         for mount in self.exec.mounts.iter().filter(|mount| mount.dest != "/") {
             mounts.extend(self.mount(mount, held)?);
@@ -132,14 +145,14 @@ impl ExecRun<'_> {
     }
 
     /// Makes a writable file system on the input of a mount.
-    fn prepare(
-        &self,
-        mount: &pb::Mount,
-    ) -> Result<((i64, Active, Vec<LayerId>), RootMount), OpError> {
-        let layers = stack(self.inputs, mount.input)?.to_vec();
-        let active = self.options().snapshots.prepare(&layers).map_err(failed)?;
-        let root_mount = active.root_mount().map_err(failed)?;
-        Ok(((mount.output, active, layers), root_mount))
+    fn prepare(&self, mount: &pb::Mount) -> Result<Writable, OpError> {
+        let below = stack(self.inputs, mount.input)?.to_vec();
+        let active = self.options().snapshots.prepare(&below).map_err(failed)?;
+        Ok(Writable {
+            output: mount.output,
+            active,
+            below,
+        })
     }
 
     /// Returns the environment with the proxy variables and the secrets in it.
@@ -213,9 +226,9 @@ impl ExecRun<'_> {
             });
         }
         if !mount.readonly && mount.output >= 0 {
-            let (active, _) = self.prepare(mount)?;
-            let source = active.1.mounted().map_err(failed)?.to_owned();
-            held.active.push(active);
+            let writable = self.prepare(mount)?;
+            let source = writable.active.mounted().map_err(failed)?.to_owned();
+            held.writable.push(writable);
             return Ok(MountKind::Bind {
                 source,
                 selector,
@@ -358,13 +371,26 @@ impl ExecRun<'_> {
         } else if let Some(signal) = exit.signal {
             text.push_str(&format!(": killed by signal {signal}"));
         }
-        Err(OpError::new(FailureKind::Step { exit_code: code }, text))
+        let failure = OpError::new(FailureKind::Step { exit_code: code }, text);
+        let store = std::fs::File::open(&self.options().scratch);
+        match store.and_then(disk::available_bytes) {
+            Ok(free) if free < FREE_BYTES_LOW => Err(failure.hint(format!(
+                "no space left on the disk of the store ({free} bytes are free): \
+                 `cooper prune` frees some"
+            ))),
+            _ => Err(failure),
+        }
     }
 
     /// Commits what was written, one output for each that the op names, in order.
     fn outputs(&self, held: Held) -> Result<Vec<OpOutput>, OpError> {
         let mut outputs: Vec<(i64, OpOutput)> = Vec::new();
-        for (output, active, mut layers) in held.active {
+        for Writable {
+            output,
+            active,
+            below: mut layers,
+        } in held.writable
+        {
             if output < 0 {
                 continue;
             }

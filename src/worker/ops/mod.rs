@@ -34,7 +34,6 @@ pub(super) async fn perform(
         pb::op::Op::Exec(op) => {
             exec::ExecRun {
                 worker,
-                vertex,
                 exec: op,
                 inputs,
                 context,

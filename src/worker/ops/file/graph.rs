@@ -206,7 +206,7 @@ enum Made {
     /// A layer, with the stack it ends.
     Layer(Vec<LayerId>),
     /// A tree that the next action changes further.
-    Open(Open),
+    Open(Box<Open>),
 }
 
 /// A tree that is being changed, and the stack it began from.
@@ -271,7 +271,7 @@ impl Run<'_> {
     }
 
     /// Opens what an action changes.
-    fn changeable(&mut self, index: i64) -> Result<Open, FileOpError> {
+    fn changeable(&mut self, index: i64) -> Result<Box<Open>, FileOpError> {
         match self.plan.place(index, self.op)? {
             Place::Nothing => self.open(Vec::new()),
             Place::Input(input) => match &self.inputs[input] {
@@ -290,23 +290,23 @@ impl Run<'_> {
         }
     }
 
-    fn open(&self, below: Vec<LayerId>) -> Result<Open, FileOpError> {
+    fn open(&self, below: Vec<LayerId>) -> Result<Box<Open>, FileOpError> {
         let active = self.context.snapshotter.prepare(&below)?;
         let (view, layer) = (active.mounted()?.to_owned(), active.upper().to_owned());
         let target = match view == layer {
             true => Target::directory(&view),
             false => Target::merged(&view, &layer),
         };
-        Ok(Open {
+        Ok(Box::new(Open {
             target: target.map_err(FileOpError::io("open", "/"))?,
             active,
             below,
             view,
-        })
+        }))
     }
 
     /// Makes a user's folder a file system of its own, for an op that changes it.
-    fn open_copy_of(&self, tree: &Arc<Tree>) -> Result<Open, FileOpError> {
+    fn open_copy_of(&self, tree: &Arc<Tree>) -> Result<Box<Open>, FileOpError> {
         let open = self.open(Vec::new())?;
         let everything = CopySource {
             path: "/",
@@ -417,7 +417,8 @@ impl Run<'_> {
         })
     }
 
-    fn commit(&self, open: Open) -> Result<Vec<LayerId>, FileOpError> {
+    fn commit(&self, open: Box<Open>) -> Result<Vec<LayerId>, FileOpError> {
+        let open = *open;
         // Nothing of the tree may be open when it is unmounted.
         drop(open.target);
         let info = LayerInfo {
