@@ -64,7 +64,7 @@ fn changes_with_everything_that_ends_in_the_image() {
         }),
         ("bits of a file", &|c| set_mode(&c.join("d/one"), 0o640)),
         ("bits of a directory", &|c| {
-            set_mode(&c.join("d/empty"), 0o700)
+            set_mode(&c.join("d/empty"), 0o700);
         }),
         ("set-id bit", &|c| set_mode(&c.join("d/two"), 0o4755)),
         ("new file", &|c| fs::write(c.join("d/new"), "").unwrap()),
