@@ -58,6 +58,7 @@ impl Snapshotter {
                 .into_iter()
                 .flat_map(|(name, target)| [name, target])
                 .collect(),
+            whiteout_parents: found.whiteout_parents,
         };
         self.publish(&temp, id, &meta)
     }

@@ -65,11 +65,20 @@ pub struct Pending {
     /// Hard links to files of lower layers: name and target, alternating.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "byte_paths")]
     pub links: Vec<PathBuf>,
+    /// Directories that hold whiteouts: where nothing lies below one of them, the kernel
+    /// would list its whiteouts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "byte_paths")]
+    pub whiteout_parents: Vec<PathBuf>,
 }
 
 impl Pending {
-    /// Says whether the layer is complete by itself.
+    /// Says whether the layer is the same on every stack.
     pub fn is_empty(&self) -> bool {
+        self.is_complete() && self.whiteout_parents.is_empty()
+    }
+
+    /// Says whether nothing but whiteouts is open.
+    pub fn is_complete(&self) -> bool {
         self.implied.is_empty() && self.links.is_empty()
     }
 }
@@ -173,7 +182,8 @@ mod tests {
             root: RootEntry::Told,
             pending: Pending {
                 implied: vec![odd.clone()],
-                links: vec![odd, "b".into()],
+                links: vec![odd.clone(), "b".into()],
+                whiteout_parents: vec![odd],
             },
         };
         let text = serde_json::to_string(&meta).unwrap();

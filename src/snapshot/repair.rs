@@ -4,7 +4,8 @@
 //! directory entries, or links across layers) mean something only on top of others: a
 //! directory nobody described has the metadata it has below; a directory that is a link below
 //! is that link, and what is in it goes where it leads; a hard link to a lower file is a copy
-//! of it. Such a layer gets a variant for each stack it is used on,
+//! of it; a whiteout in a directory that nothing lies below hides nothing, but the kernel would
+//! list it. Such a layer gets a variant for each stack it is used on,
 //! `layers/<id>/variants/<hash>/fs`, made of hard links to its files.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,30 +16,78 @@ use super::id::LayerId;
 use super::meta::LayerMeta;
 use super::native::{copy_entry, copy_metadata};
 use super::stack::Stack;
-use super::store::Snapshotter;
+use super::store::{Snapshotter, lock};
 use crate::oci::Digest;
 use crate::sys::dir;
 use crate::sys::metadata::Metadata;
 use crate::sys::root::{self, NewDirectory, Root};
 
-/// Returns the directory of the variant of layer `id` on top of `below`, made when missing.
-pub(super) fn repaired(
+/// A layer and what it lies on.
+pub(super) struct Place<'a> {
+    pub(super) id: &'a LayerId,
+    pub(super) meta: &'a LayerMeta,
+    /// The layers below, lowest first.
+    pub(super) below: &'a [LayerId],
+    /// Their directories.
+    pub(super) stack: &'a Stack,
+}
+
+/// Returns the directory of a layer as it is in its place: its own, or that of a variant.
+pub(super) fn repaired(snapshotter: &Snapshotter, place: &Place<'_>) -> Result<PathBuf, Error> {
+    let names: Vec<&str> = place.below.iter().map(LayerId::as_str).collect();
+    let hash = Digest::of(names.join("\n").as_bytes());
+    let key = (place.id.clone(), hash.short().to_owned());
+    let known = lock(&snapshotter.inner.variants).get(&key).cloned();
+    // Somebody may have removed the layer, and unpacked it again since.
+    if let Some(known) = known.filter(|known| known.exists()) {
+        return Ok(known);
+    }
+    let idle = idle_whiteouts(snapshotter, place)?;
+    let directory = match place.meta.pending.is_complete() && idle.is_empty() {
+        true => snapshotter.fs_path(place.id),
+        false => variant(snapshotter, place, &key.1, &idle)?,
+    };
+    lock(&snapshotter.inner.variants).insert(key, directory.clone());
+    Ok(directory)
+}
+
+/// Lists the directories whose whiteouts hide nothing, because nothing lies below.
+fn idle_whiteouts(snapshotter: &Snapshotter, place: &Place<'_>) -> Result<Vec<PathBuf>, Error> {
+    let merged = snapshotter.merged(place.stack)?;
+    let mut idle = Vec::new();
+    for path in &place.meta.pending.whiteout_parents {
+        let mut parts = merged.root_parts();
+        let mut at = PathBuf::new();
+        for component in path.components() {
+            at.push(component);
+            parts = match parts.is_empty() {
+                true => break,
+                false => merged.lookup(&parts, &at)?.map(|found| found.parts),
+            }
+            .unwrap_or_default();
+        }
+        if parts.is_empty() {
+            idle.push(path.clone());
+        }
+    }
+    Ok(idle)
+}
+
+/// Makes the variant called `key`, unless it is there.
+fn variant(
     snapshotter: &Snapshotter,
-    id: &LayerId,
-    meta: &LayerMeta,
-    below: &[LayerId],
-    stack: &Stack,
+    place: &Place<'_>,
+    key: &str,
+    idle: &[PathBuf],
 ) -> Result<PathBuf, Error> {
-    let names: Vec<&str> = below.iter().map(LayerId::as_str).collect();
-    let key = Digest::of(names.join("\n").as_bytes());
+    let (id, pending) = (place.id, &place.meta.pending);
     let variants = snapshotter.layer_path(id).join("variants");
-    let path = variants.join(key.short());
+    let path = variants.join(key);
     let ready = path.join("fs");
     if ready.exists() {
         return Ok(ready);
     }
-    let lock = format!("variant-{id}-{}", key.short());
-    let _lock = snapshotter.lock(&lock, || false)?;
+    let _lock = snapshotter.lock(&format!("variant-{id}-{key}"), || false)?;
     if ready.exists() {
         return Ok(ready);
     }
@@ -46,7 +95,7 @@ pub(super) fn repaired(
     let copy = temp.join("variant");
     let fs = copy.join("fs");
     std::fs::create_dir_all(&fs).map_err(Error::io("create", &fs))?;
-    let view = snapshotter.view_of(below, stack)?;
+    let view = snapshotter.view_of(place.below, place.stack)?;
     let repair = Repair {
         id,
         layer: Root::open(&snapshotter.fs_path(id)).map_err(Error::io("open", &fs))?,
@@ -54,11 +103,12 @@ pub(super) fn repaired(
         below: Root::open(view.path()).map_err(Error::io("open", view.path()))?,
     };
     repair.clone_layer()?;
-    repair.implied_directories(&meta.pending.implied)?;
-    for link in meta.pending.links.chunks_exact(2) {
+    repair.drop_whiteouts(idle)?;
+    repair.implied_directories(&pending.implied)?;
+    for link in pending.links.chunks_exact(2) {
         repair.link(&link[0], &link[1])?;
     }
-    repair.settle_times(&meta.pending.implied)?;
+    repair.settle_times(&pending.implied)?;
     std::fs::create_dir_all(&variants).map_err(Error::io("create", &variants))?;
     std::fs::rename(&copy, &path).map_err(Error::io("name", &path))?;
     Ok(ready)
@@ -108,6 +158,20 @@ impl Repair<'_> {
             self.variant.set_xattr(path, opaque, value)?;
         }
         copy_metadata(source, &self.variant, path, path, &metadata)
+    }
+
+    /// Removes the whiteouts in directories that nothing lies below.
+    fn drop_whiteouts(&self, parents: &[PathBuf]) -> Result<(), Error> {
+        for path in parents {
+            let fail = || Error::io("change", path);
+            for entry in self.variant.read_dir(path).map_err(fail())? {
+                let child = path.join(entry.os_name());
+                if self.variant.lstat(&child).map_err(fail())?.is_whiteout() {
+                    self.variant.remove_all(&child).map_err(fail())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn implied_directories(&self, implied: &[PathBuf]) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use super::error::Error;
 use super::id::LayerId;
 use super::merged::Merged;
 use super::meta::{LayerMeta, RootEntry};
-use super::repair;
+use super::repair::{self, Place};
 use super::store::Snapshotter;
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::Root;
@@ -25,11 +25,19 @@ impl Snapshotter {
     pub(super) fn stack(&self, layers: &[LayerId]) -> Result<Stack, Error> {
         let mut stack = Stack::default();
         for (position, id) in layers.iter().enumerate() {
-            let meta = self.read_meta(id)?;
-            self.touch(id);
+            let meta = self.cached_meta(id)?;
+            self.touch_now_and_then(id);
             let directory = match meta.pending.is_empty() {
                 true => self.fs_path(id),
-                false => repair::repaired(self, id, &meta, &layers[..position], &stack)?,
+                false => {
+                    let place = Place {
+                        id,
+                        meta: &meta,
+                        below: &layers[..position],
+                        stack: &stack,
+                    };
+                    repair::repaired(self, &place)?
+                }
             };
             stack.push(directory, &meta);
         }
@@ -51,6 +59,9 @@ impl Stack {
             self.root = Some(directory.clone());
         }
         if !meta.is_empty {
+            // The kernel refuses a directory twice; whatever a layer does, doing it again on
+            // top makes the first time void.
+            self.directories.retain(|other| *other != directory);
             self.directories.insert(0, directory);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +66,19 @@ pub(super) struct Inner {
     /// Layers made since the last [`Snapshotter::settle`].
     unsettled: Mutex<Vec<LayerId>>,
     pub(super) views: Mutex<BTreeMap<Vec<LayerId>, Weak<ViewInner>>>,
+    /// Directories of layers as they are in some place, by layer and hash of what lies below.
+    pub(super) variants: Mutex<BTreeMap<(LayerId, String), PathBuf>>,
+    /// Records as they were read, by the state their files had then.
+    records: Mutex<BTreeMap<LayerId, (RecordState, Arc<LayerMeta>)>>,
+    /// When this process last noted the use of a layer.
+    touched: Mutex<BTreeMap<LayerId, Instant>>,
 }
+
+/// Inode and time of a record: a new record has a new inode.
+type RecordState = (u64, Timestamp);
+
+/// How often the use of a layer is noted.
+const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
 impl Snapshotter {
     /// Opens the layers below `root`, the root of the store.
@@ -103,6 +116,9 @@ impl Snapshotter {
                 boot_id: boot_id()?,
                 unsettled: Mutex::default(),
                 views: Mutex::default(),
+                variants: Mutex::default(),
+                records: Mutex::default(),
+                touched: Mutex::default(),
             }),
         })
     }
@@ -124,7 +140,7 @@ impl Snapshotter {
 
     /// Says whether a layer is there, complete, and certain to have survived the last boot.
     pub fn has(&self, id: &LayerId) -> bool {
-        self.meta(id).is_some()
+        self.cached_meta(id).is_ok()
     }
 
     /// Reads the record of a layer; `None` when there is no such layer.
@@ -271,6 +287,37 @@ impl Snapshotter {
             root: Default::default(),
             pending: Default::default(),
         }
+    }
+
+    /// Reads the record of a layer, from memory when its file is the same as last time.
+    pub(super) fn cached_meta(&self, id: &LayerId) -> Result<Arc<LayerMeta>, Error> {
+        let path = self.meta_path(id);
+        let state = match Metadata::of_path(&path) {
+            Ok(found) => (found.ino, found.ctime),
+            Err(error) if sys::root::is_missing(&error) => return Err(Error::Missing(id.clone())),
+            Err(error) => return Err(Error::io("stat", &path)(error)),
+        };
+        if let Some((known, meta)) = lock(&self.inner.records).get(id)
+            && *known == state
+        {
+            return Ok(meta.clone());
+        }
+        let meta = Arc::new(self.read_meta(id)?);
+        lock(&self.inner.records).insert(id.clone(), (state, meta.clone()));
+        Ok(meta)
+    }
+
+    /// Notes the use of a layer, unless this process did so just now.
+    pub(super) fn touch_now_and_then(&self, id: &LayerId) {
+        let now = Instant::now();
+        let mut touched = lock(&self.inner.touched);
+        let last = touched.insert(id.clone(), now);
+        if let Some(last) = last.filter(|last| now.duration_since(*last) < TOUCH_EVERY) {
+            touched.insert(id.clone(), last);
+            return;
+        }
+        drop(touched);
+        self.touch(id);
     }
 
     pub(super) fn read_meta(&self, id: &LayerId) -> Result<LayerMeta, Error> {

@@ -1,4 +1,4 @@
-//! Layers on real file systems, with overlayfs and with copies.
+//! Layers on real file systems, with overlayfs and with copies; walks tests/fixtures/layers.
 
 use std::path::Path;
 
@@ -240,6 +240,34 @@ fn pulled_layers_depend_on_what_lies_below_only_when_used() {
         );
         let alone = store.snapshotter.view(&[upper]);
         assert!(matches!(alone, Err(Error::BrokenLink { .. })), "{alone:?}");
+    }
+}
+
+#[test]
+fn whiteouts_that_hide_nothing_are_not_seen() {
+    if !is_root() {
+        return;
+    }
+    let layer = tarball::assemble(
+        "dir d mode=0o755\nfile d/.wh.gone\nfile d/new data=1\nfile .wh.top\nfile a/b/.wh.c\n",
+    );
+    let below = tarball::assemble("dir d mode=0o755\nfile d/gone data=1\nfile top data=1\n");
+    for kind in [Kind::Overlay, Kind::Native] {
+        let store = store(kind);
+        let layer = store.apply(&layer).unwrap();
+        let below = store.apply(&below).unwrap();
+        let names = |stack: &[LayerId]| {
+            // Also as a process sees them.
+            let active = store.snapshotter.prepare(stack).unwrap();
+            let seen = tree::read(active.mounted().unwrap(), false);
+            assert_eq!(seen, store.tree(stack), "{kind:?}");
+            let names: Vec<_> = seen.into_keys().collect();
+            names
+        };
+        let expected = ["a", "a/b", "d", "d/new"].map(Path::new);
+        assert_eq!(names(std::slice::from_ref(&layer)), expected);
+        assert_eq!(names(&[below.clone(), layer.clone()]), expected);
+        assert_eq!(names(&[below.clone(), layer.clone(), below]).len(), 6);
     }
 }
 
