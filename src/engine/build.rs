@@ -20,7 +20,7 @@ use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
-use crate::source::Images;
+use crate::source::{Images, WebFiles};
 use crate::worker::{ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
 
 /// Right to use the host's network.
@@ -184,7 +184,7 @@ impl<'a> Build<'a> {
             executor: Arc::clone(&engine.executor),
             session: Arc::new(session),
             images: self.images.clone(),
-            client: self.client.clone(),
+            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             stat_caches: engine.dir("cache/stat"),

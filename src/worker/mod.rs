@@ -20,11 +20,10 @@ use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
-use crate::registry;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
-use crate::source::Images;
+use crate::source::{Images, WebFiles};
 
 pub use layers::ImageLayers;
 pub use output::OpOutput;
@@ -42,8 +41,8 @@ pub struct WorkerOptions {
     pub session: Arc<Session>,
     /// Finds and fetches images.
     pub images: Images,
-    /// Talks to web servers.
-    pub client: registry::Client,
+    /// Fetches files from web servers.
+    pub web_files: WebFiles,
     /// Layers of images, fetched when needed.
     pub layers: Arc<ImageLayers>,
     /// Folder of RUN cache mounts.
