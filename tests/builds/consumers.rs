@@ -66,6 +66,9 @@ impl Bundle {
         for set in ["bounding", "effective", "permitted"] {
             spec["process"]["capabilities"][set] = CAPABILITIES.into();
         }
+        for set in ["inheritable", "ambient"] {
+            spec["process"]["capabilities"][set] = serde_json::json!([]);
+        }
         fs::write(&config, spec.to_string()).unwrap();
         Self {
             dir,
