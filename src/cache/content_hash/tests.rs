@@ -60,7 +60,7 @@ fn changes_with_everything_that_ends_in_the_image() {
             fs::rename(c.join("d/one"), c.join("d/won")).unwrap();
         }),
         ("place", &|c| {
-            fs::rename(c.join("d/one"), c.join("one")).unwrap();;
+            fs::rename(c.join("d/one"), c.join("one")).unwrap();
         }),
         ("bits of a file", &|c| set_mode(&c.join("d/one"), 0o640)),
         ("bits of a directory", &|c| {
@@ -69,7 +69,7 @@ fn changes_with_everything_that_ends_in_the_image() {
         ("set-id bit", &|c| set_mode(&c.join("d/two"), 0o4755)),
         ("new file", &|c| fs::write(c.join("d/new"), "").unwrap()),
         ("new directory", &|c| {
-            fs::create_dir(c.join("d/new")).unwrap();;
+            fs::create_dir(c.join("d/new")).unwrap();
         }),
         ("missing file", &|c| fs::remove_file(c.join("top")).unwrap()),
         ("link target", &|c| {
