@@ -11,3 +11,4 @@ mod executor_network;
 mod executor_runtime;
 mod executor_security;
 mod sandbox;
+mod surroundings;
