@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <state dir>/
+//!   base/                 lies under all images; see `prepare::make_base`
 //!   anchor/               empty; helpers hang their first root on it
 //!   instances/<id>        held by the executor for as long as it lives
 //!   steps/<id>-<n>/       scratch of a running step
@@ -44,6 +45,7 @@ impl Instance {
             std::fs::create_dir_all(directory.join(name))?;
         }
         sweep(directory, cgroups, runtime)?;
+        super::prepare::make_base(&directory.join("base"))?;
         loop {
             let mut random = [0_u8; 6];
             rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -63,6 +65,11 @@ impl Instance {
     /// Returns the empty directory that helpers start from.
     pub(super) fn anchor(directory: &Path) -> PathBuf {
         directory.join("anchor")
+    }
+
+    /// Returns the layer that lies under all images.
+    pub(super) fn base(&self) -> PathBuf {
+        self.directory.join("base")
     }
 
     /// Returns the directory in which an external runtime keeps its state.

@@ -192,6 +192,7 @@ impl Drop for Executor {
             let _ = worker.join();
         }
         lock(&self.shared.idle).clear();
+        self.shared.helper.cgroups.remove_bases();
         self.shared.networks.close();
     }
 }
@@ -243,6 +244,7 @@ impl Shared {
         };
         let surroundings = Surroundings {
             scratch: &container.scratch.path(),
+            base: &container.shared.instance.base(),
             devices: self.helper.devices(),
             network: container.network.as_ref().map(AsFd::as_fd),
         };

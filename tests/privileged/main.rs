@@ -29,6 +29,7 @@ mod file_op;
 mod hostile;
 mod sandbox;
 mod snapshot;
+mod surroundings;
 
 /// Says whether this process may do what these tests need.
 #[allow(clippy::disallowed_methods, reason = "the tests' own switch")]

@@ -136,6 +136,7 @@ impl Container {
         };
         let surroundings = Surroundings {
             scratch: &container.scratch.path(),
+            base: &container.shared.instance.base(),
             // Usually the runtime itself forbids devices.
             devices: match container.runtime.unified {
                 Some(_) => Devices::Bound,
@@ -393,6 +394,7 @@ impl Container {
             let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
             let _ = rustix::mount::unmount(&place, flags);
         }
+        self.shared.helper.cgroups.remove_foreign(&self.id);
     }
 }
 
