@@ -44,7 +44,7 @@ pub(super) struct HostNetwork {
 struct State {
     version: u32,
     subnet: Subnet,
-    method: nat::Method,
+    rules: nat::Rules,
     /// Whether forwarding was off before.
     forwarding_was_off: bool,
 }
@@ -148,7 +148,7 @@ fn put_back(directory: &Path) {
     let Some(state) = read_state(directory).filter(|_| survivors.is_empty()) else {
         return;
     };
-    nat::remove(state.subnet);
+    nat::remove(state.subnet, state.rules);
     if state.forwarding_was_off {
         let _ = std::fs::write(FORWARDING, "0");
     }
@@ -158,7 +158,7 @@ fn put_back(directory: &Path) {
 /// Sets forwarding and NAT up. Called under the lock, when there are no users.
 fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<State, String> {
     if let Some(before) = before {
-        nat::remove(before.subnet);
+        nat::remove(before.subnet, before.rules);
     }
     let forwarding =
         std::fs::read_to_string(FORWARDING).map_err(|error| format!("{FORWARDING}: {error}"))?;
@@ -167,13 +167,13 @@ fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<Sta
     let mut state = State {
         version: VERSION,
         subnet,
-        method: nat::Method::Nft,
+        rules: nat::Rules::ALL,
         forwarding_was_off: was_off,
     };
     // Written first: whatever happens next, there is a note of what must be put back.
     write_state(directory, &state)?;
-    let done = nat::install(subnet, was_off).and_then(|method| {
-        state.method = method;
+    let done = nat::install(subnet, was_off).and_then(|rules| {
+        state.rules = rules;
         write_state(directory, &state)?;
         if was_off {
             std::fs::write(FORWARDING, "1").map_err(|error| format!("{FORWARDING}: {error}"))?;
@@ -217,8 +217,13 @@ fn survivors(directory: &Path) -> io::Result<Vec<u8>> {
     Ok(alive)
 }
 
+/// Takes a number at random: the kernel may still be removing networks of the process that had
+/// the first one.
 fn take_number(directory: &Path) -> io::Result<(u8, Lock)> {
-    for number in 0..=u8::MAX {
+    let mut start = [0];
+    rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
+    for offset in 0..=u8::MAX {
+        let number = start[0].wrapping_add(offset);
         if let Some(lock) = Lock::try_exclusive(&user_file(directory, number))? {
             return Ok((number, lock));
         }

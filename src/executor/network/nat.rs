@@ -14,16 +14,32 @@ const MARK: &str = "cooper";
 /// Which program holds the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Method {
+enum Method {
     /// A table of our own.
     Nft,
     /// Rules among others', marked by a comment.
     Iptables,
 }
 
+/// What was set up, to be taken away again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Rules {
+    method: Method,
+    /// Whether rules stand among those of others as well.
+    among_others: bool,
+}
+
+impl Rules {
+    /// What may be there when a set-up was cut short.
+    pub(super) const ALL: Self = Self {
+        method: Method::Iptables,
+        among_others: true,
+    };
+}
+
 /// Lets containers out. `guard` keeps the host from forwarding for anybody else, which it did
 /// not do before we turned forwarding on.
-pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Method, String> {
+pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Rules, String> {
     let method = match run("nft", &["-f", "-"], &table(subnet, guard)) {
         Ok(_) => Method::Nft,
         Err(nft) => match change_iptables("-A", &masquerade(subnet)) {
@@ -31,21 +47,29 @@ pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Method, String> {
             Err(iptables) => return Err(format!("neither nft ({nft}) nor iptables ({iptables})")),
         },
     };
-    if method == Method::Iptables || others_drop() {
+    let among_others = method == Method::Iptables || others_drop();
+    if among_others {
         for rule in forward_rules() {
             change_iptables("-I", &rule)?;
         }
     }
-    Ok(method)
+    Ok(Rules {
+        method,
+        among_others,
+    })
 }
 
 /// Takes the rules away; what is not there is fine.
-pub(super) fn remove(subnet: Subnet) {
+pub(super) fn remove(subnet: Subnet, rules: Rules) {
     let _ = run("nft", &["-f", "-"], &without_table());
-    for rule in forward_rules() {
-        let _ = change_iptables("-D", &rule);
+    if rules.among_others {
+        for rule in forward_rules() {
+            let _ = change_iptables("-D", &rule);
+        }
     }
-    let _ = change_iptables("-D", &masquerade(subnet));
+    if rules.method == Method::Iptables {
+        let _ = change_iptables("-D", &masquerade(subnet));
+    }
 }
 
 fn without_table() -> String {
