@@ -20,11 +20,13 @@ pub enum CompressionKind {
 impl CompressionKind {
     /// Returns the level used when none is asked for.
     ///
-    /// gzip 6 is what everybody's layers have; libdeflate reaches a better ratio with it than
-    /// Go's default at twice the speed. zstd 3 is the library's own default.
+    /// libdeflate's levels are not zlib's: measured on files of /usr, its 4 packs 2 % tighter
+    /// than Go's default of 6, which everybody's layers have, at half as much again the speed
+    /// of its own 6 (130 against 92 MB per CPU second), which would win 3 % more. zstd 3 is the
+    /// library's own default.
     pub fn default_level(self) -> i32 {
         match self {
-            Self::Gzip => 6,
+            Self::Gzip => 4,
             Self::Zstd => 3,
             Self::Uncompressed => 0,
         }

@@ -34,6 +34,9 @@ use crate::sys::root::{self, Root};
 const SMALL: u64 = 256 * 1024;
 /// Bytes of a large file written at a time.
 const CHUNK: usize = 256 * 1024;
+/// Bytes of paths remembered until the end, for times, whiteouts and repairs; far more than
+/// any honest archive needs.
+const MAX_REMEMBERED: usize = 96 * 1024 * 1024;
 /// Share of the free room that one archive may fill, in percent.
 const ROOM_PERCENT: u64 = 95;
 
@@ -89,6 +92,8 @@ pub struct Extracted {
     pub implied: Vec<PathBuf>,
     /// Hard links to files that are not in the layer: name and target.
     pub missing_links: Vec<(PathBuf, PathBuf)>,
+    /// Directories that hold whiteouts.
+    pub whiteout_parents: Vec<PathBuf>,
 }
 
 /// Unpacks the tar that `input` yields into the existing directory `dest` of `root`.
@@ -128,8 +133,9 @@ pub(super) struct Extractor<'a> {
     dir_times: Vec<(PathBuf, u64, Timestamp)>,
     implied: BTreeSet<PathBuf>,
     pub(super) found: Extracted,
-    pub(super) has_whiteouts: bool,
+    pub(super) whiteout_parents: BTreeSet<PathBuf>,
     pub(super) has_opaques: bool,
+    remembered_bytes: usize,
     limit_bytes: u64,
     buffer: Vec<u8>,
 }
@@ -155,8 +161,9 @@ impl<'a> Extractor<'a> {
             dir_times: Vec::new(),
             implied: BTreeSet::new(),
             found: Extracted::default(),
-            has_whiteouts: false,
+            whiteout_parents: BTreeSet::new(),
             has_opaques: false,
+            remembered_bytes: 0,
             limit_bytes: available / 100 * ROOM_PERCENT,
             buffer: Vec::new(),
         })
@@ -331,7 +338,18 @@ impl<'a> Extractor<'a> {
         let ino = Metadata::of_fd(fd)
             .map_err(ArchiveError::file("stat", path))?
             .ino;
+        self.remember(path)?;
         self.dir_times.push((path.to_owned(), ino, mtime));
+        Ok(())
+    }
+
+    /// Counts a path that is kept until the end; an archive cannot fill the memory with them.
+    pub(super) fn remember(&mut self, path: &Path) -> Result<(), ArchiveError> {
+        let bytes = path.as_os_str().as_bytes();
+        self.remembered_bytes += bytes.len() + 64;
+        if self.remembered_bytes > MAX_REMEMBERED {
+            return Err(ArchiveError::refused(bytes, Refusal::TooManyEntries));
+        }
         Ok(())
     }
 
@@ -363,6 +381,8 @@ impl<'a> Extractor<'a> {
             if Metadata::at(parent, name).is_ok() {
                 self.clear(path)?;
             }
+            self.remember(path)?;
+            self.remember(&target)?;
             self.found.missing_links.push((path.to_owned(), target));
             return Ok(());
         };
@@ -430,6 +450,7 @@ impl<'a> Extractor<'a> {
             if hides {
                 whiteout::set_opaque(self, &parent, &name, &at)?;
             }
+            self.remember(&at)?;
             self.implied.insert(at.clone());
         }
         Ok(())
@@ -437,13 +458,15 @@ impl<'a> Extractor<'a> {
 
     /// Does what must wait until every file is complete.
     fn complete(mut self) -> Result<Extracted, ArchiveError> {
-        if self.has_whiteouts && self.has_opaques {
+        if !self.whiteout_parents.is_empty() && self.has_opaques {
             whiteout::drop_hidden(self.root, &self.dest, self.options.whiteouts)?;
         }
         self.parents.forget();
         // Things may have been replaced since: keep what still is as it was noted.
         let is_dir = |path: &PathBuf| self.root.lstat(path).is_ok_and(|found| found.is_dir());
         self.found.implied = self.implied.into_iter().filter(is_dir).collect();
+        let holders = self.whiteout_parents.into_iter().filter(is_dir);
+        self.found.whiteout_parents = holders.collect();
         let is_free = |path: &Path| !self.root.exists(path).unwrap_or(false);
         self.found.missing_links.retain(|(path, _)| is_free(path));
         if self.options.whiteouts != Whiteouts::Literal {

@@ -22,6 +22,9 @@ use super::pool::{self, Pending};
 
 type Block = Arc<Vec<u8>>;
 
+/// Most threads of one zstd stream.
+const MAX_ZSTD_WORKERS: usize = 8;
+
 /// Takes the bytes of a tar and writes the blob to `W`.
 #[derive(Debug)]
 pub struct LayerWriter<W> {
@@ -62,7 +65,7 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
         let hasher = spawn("layer-hash", move || hash(&blocks))?;
         let level = compression.effective_level();
         let output = spawn("layer-write", move || match compression.kind {
-            CompressionKind::Zstd => write_zstd(output, level, &work),
+            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), &work),
             _ => write_blocks(output, &work),
         })?;
         Ok(Self {
@@ -153,10 +156,17 @@ fn write_blocks<W: Write>(mut output: W, work: &Receiver<Work>) -> io::Result<W>
     Ok(output)
 }
 
-fn write_zstd<W: Write>(output: W, level: i32, work: &Receiver<Work>) -> io::Result<W> {
+fn write_zstd<W: Write>(
+    output: W,
+    level: i32,
+    threads: usize,
+    work: &Receiver<Work>,
+) -> io::Result<W> {
     let mut encoder = zstd::Encoder::new(output, level)?;
-    // At least one worker: the single-threaded mode gives other bytes.
-    encoder.multithread(u32::try_from(pool::threads()).unwrap_or(1))?;
+    // At least one worker: the single-threaded mode gives other bytes. Each holds several
+    // megabytes, so there is an end to it.
+    let workers = threads.clamp(1, MAX_ZSTD_WORKERS);
+    encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
     encoder.include_checksum(true)?;
     for work in work {
         if let Work::Block(block) = work {
@@ -229,6 +239,23 @@ mod tests {
                 assert!(back == input);
                 assert_eq!(reader.finish().unwrap(), sha);
             }
+        }
+    }
+
+    #[test]
+    fn zstd_is_the_same_with_any_number_of_threads() {
+        let input = sample(20 * BLOCK + 5);
+        let with = |threads| {
+            let (sender, work) = sync_channel(100);
+            for block in input.chunks(BLOCK) {
+                sender.send(Work::Block(Arc::new(block.to_vec()))).unwrap();
+            }
+            drop(sender);
+            write_zstd(Vec::new(), 3, threads, &work).unwrap()
+        };
+        let one = with(1);
+        for threads in [0, 2, 3, 8, 64] {
+            assert!(with(threads) == one, "{threads} threads");
         }
     }
 

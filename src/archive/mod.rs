@@ -16,6 +16,8 @@ mod entry;
 mod error;
 mod extract;
 mod gzip;
+#[cfg(test)]
+mod hostile_tests;
 mod jobs;
 mod layer_reader;
 mod layer_writer;

@@ -91,12 +91,26 @@ fn hide(extractor: &mut Extractor<'_>, path: &Path) -> Result<(), ArchiveError> 
         Ok(own) if own.is_dir() => set_opaque(extractor, &parent, &name, path),
         Ok(_) => Ok(()),
         Err(error) if root::is_missing(&error) => {
-            extractor.has_whiteouts = true;
+            note_parent(extractor, parent_path)?;
             root::mknod_at(&*parent, &name, FileKind::CharDevice, (0, 0))
                 .map_err(ArchiveError::file("hide", path))
         }
         Err(error) => Err(ArchiveError::file("hide", path)(error)),
     }
+}
+
+/// Notes that a directory holds whiteouts, by its own path even if links led to it.
+fn note_parent(extractor: &mut Extractor<'_>, path: &Path) -> Result<(), ArchiveError> {
+    if extractor.whiteout_parents.contains(path) {
+        return Ok(());
+    }
+    let resolved = extractor
+        .root
+        .resolve(path)
+        .map_err(ArchiveError::file("open", path))?;
+    extractor.remember(&resolved)?;
+    extractor.whiteout_parents.insert(resolved);
+    Ok(())
 }
 
 /// Removes whiteouts below opaque directories: nothing is left there for them to hide, and

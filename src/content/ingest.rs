@@ -40,6 +40,16 @@ impl Ingest {
         self.written_bytes
     }
 
+    /// Writes `bytes` at the end.
+    pub fn write_chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file
+            .write_all(bytes)
+            .map_err(Error::io("write", &self.path))?;
+        self.hasher.update(bytes);
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
     /// Throws away what was written and begins again at the first byte.
     pub fn restart(&mut self) -> Result<(), Error> {
         self.file

@@ -8,6 +8,7 @@
 //! index.json                one descriptor per image name; replaced whole, under locks/index
 //! blobs/<algorithm>/<hex>   content; written in ingest/, synced, then renamed into place
 //! ingest/<random>           writes in progress, each locked by its writer; unlocked ones are dead
+//! origins/<hex>             repositories that have the blob, one a line; hints for pushes
 //! leases/<random>           one locked file per process at work; lines name the blobs it needs
 //! locks/index, locks/gc     flock'ed while index.json changes, or while blobs are collected
 //! locks/blob-<hex>          flock'ed by the process that downloads that blob

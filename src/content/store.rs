@@ -52,6 +52,7 @@ impl ContentStore {
             ("blobs/sha256", 0o755),
             ("ingest", 0o700),
             ("leases", 0o700),
+            ("origins", 0o700),
             ("locks", 0o700),
         ] {
             let dir = root.join(name);
@@ -112,7 +113,7 @@ impl ContentStore {
     /// Returns the size of a blob in bytes, if it is there.
     pub fn size(&self, digest: &Digest) -> Option<u64> {
         let metadata = std::fs::symlink_metadata(self.path(digest)).ok()?;
-        metadata.is_file().then(|| metadata.len())
+        metadata.is_file().then_some(metadata.len())
     }
 
     /// Says whether a blob of that name and size is there, and keeps it from collection for as
@@ -197,8 +198,37 @@ impl ContentStore {
         Ok(ingest.commit(Some(&descriptor))?.0)
     }
 
+    /// Notes that a repository (`docker.io/library/debian`) has a blob, so that a push to the
+    /// same registry can ask it to take the blob from there.
+    pub fn note_origin(&self, digest: &Digest, repository: &str) -> Result<(), Error> {
+        if self.origins(digest).iter().any(|known| known == repository) {
+            return Ok(());
+        }
+        let path = self.origins_path(digest);
+        let line = format!("{repository}\n");
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(Error::io("write", &path))
+    }
+
+    /// Lists repositories that were seen to have a blob. They may have lost it since.
+    pub fn origins(&self, digest: &Digest) -> Vec<String> {
+        let text = std::fs::read_to_string(self.origins_path(digest)).unwrap_or_default();
+        // A line that a crash cut off names no repository that a registry would know.
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn origins_path(&self, digest: &Digest) -> PathBuf {
+        self.root().join("origins").join(digest.hex())
+    }
+
     /// Removes a blob, which need not be there.
     pub fn delete(&self, digest: &Digest) -> Result<(), Error> {
+        let origins = self.origins_path(digest);
+        lockfile::remove_if_there(&origins).map_err(Error::io("remove", &origins))?;
         let path = self.path(digest);
         lockfile::remove_if_there(&path).map_err(Error::io("remove", &path))
     }

@@ -1,1 +1,86 @@
-//! placeholder
+//! The engine: the front door of everything, and the one place where all modules meet.
+//!
+//! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
+//! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
+//! Dockerfiles), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], [`error`],
+//! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
+//! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
+//! and sockets.
+
+pub mod build;
+pub mod clock;
+pub mod error;
+pub mod images;
+mod inputs;
+mod options;
+pub mod process;
+pub mod prune;
+pub mod request;
+mod resolver;
+pub mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::content::{ContentStore, Lease};
+use crate::executor::{Executor, ExecutorOptions};
+use crate::snapshot::Snapshotter;
+
+pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use request::*;
+
+/// Largest manifest or index that is read.
+const MANIFEST_BYTES_MAX: u64 = 8 << 20;
+/// Largest image config that is read.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
+
+/// A store with all that works on it. Cheap to share; safe to use from many tasks.
+#[derive(Debug)]
+pub struct Engine {
+    options: EngineOptions,
+    content: ContentStore,
+    snapshots: Snapshotter,
+    cache: Cache,
+    executor: Arc<Executor>,
+    lease: Arc<Lease>,
+}
+
+impl Engine {
+    /// Opens the store, making it where it does not exist.
+    pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        let root = &options.root;
+        std::fs::create_dir_all(root).map_err(|error| {
+            let text = format!("cannot use {} as the store: {error}", root.display());
+            EngineError::new(ErrorKind::Config, text)
+                .with_hint("name another folder with --root or COOPER_ROOT")
+                .with_source(error)
+        })?;
+        let lease = Arc::new(Lease::take(root)?);
+        let content = ContentStore::open(root)?.with_lease(Arc::clone(&lease));
+        let snapshots = Snapshotter::open(root, content.clone(), None)?;
+        let cache = Cache::open(root);
+        let executor = Executor::new(&ExecutorOptions {
+            runtime: options.runtime.clone(),
+            ..ExecutorOptions::new(root.join("executor"))
+        })?;
+        let executor = Arc::new(executor);
+        Ok(Self {
+            content,
+            snapshots,
+            cache,
+            executor,
+            lease,
+            options,
+        })
+    }
+
+    /// Returns the folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.options.root
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.options.root.join(name)
+    }
+}

@@ -39,6 +39,7 @@ mod user;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use crate::sys::isolate_mounts;
 pub use error::ExecutorError;
 pub use network::DEFAULT_RUN_DIR;
 pub use run::{Executor, ExecutorOptions};

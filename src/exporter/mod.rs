@@ -1,1 +1,71 @@
-//! placeholder
+//! Results to images, archives, folders and registries.
+//!
+//! | output | what it is | written by |
+//! |---|---|---|
+//! | `image` | documents in the content store, names, maybe a push | [`image`], [`export`], [`push()`] |
+//! | `oci` | OCI image layout, tar or folder | [`bundle`], `layout` |
+//! | `docker` | the same with what `docker load` needs | [`bundle`], `layout` |
+//! | `tar` | root file system as tar | `rootfs` |
+//! | `local` | root file system in a folder | `local` |
+//!
+//! Read in order: [`output`] (what is wanted), [`image`] (layers and config become documents;
+//! pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
+//! `rootfs` and `local` (trees), [`push()`], [`export`] (all of it). Invariants: no clock, so the same
+//! layers give the same bytes; every blob is verified while it is read; a file appears whole or
+//! not at all; nothing is written outside a destination. Deliberately absent: solving, and
+//! where layers come from.
+
+pub mod bundle;
+mod destination;
+mod error;
+pub mod export;
+pub mod image;
+mod layout;
+mod local;
+pub mod output;
+mod push;
+mod rootfs;
+mod transfer;
+pub mod validate;
+
+pub use bundle::{ArchiveForm, ArchivedImage, Bundle};
+pub use error::Error;
+pub use export::{ExportRequest, Exported, ExportedImage, Exporter};
+pub use output::{
+    ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
+    OutputSpec, PushOptions, Stream, Target,
+};
+pub use push::{Target as PushTarget, push};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::content::ContentStore;
+use crate::oci::Platform;
+use crate::progress::VertexProgress;
+
+/// Images that go into an archive.
+#[derive(Debug, Clone, Copy)]
+pub struct Save<'a> {
+    /// The images with the names they get there.
+    pub images: &'a [ArchivedImage],
+    /// Form of the archive.
+    pub form: ArchiveForm,
+    /// Chooses from indexes where the form takes one image only.
+    pub platform: &'a Platform,
+    /// Where the archive goes.
+    pub destination: &'a ArchiveDestination,
+}
+
+/// Writes images of the store to an archive; blocks.
+pub fn save(
+    content: &ContentStore,
+    save: Save<'_>,
+    vertex: &VertexProgress,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let bundle = Bundle::collect(content, save.images, save.form, save.platform)?;
+    layout::write(&bundle, content, save.destination, vertex, cancel)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,39 @@
-//! placeholder
+//! Dockerfile → definition: a pure translation.
+//!
+//! Read in order: [`diagnostic`] (source text, spans, what is said to the user), [`dockerfile`]
+//! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
+//! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
+//! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
+//! [`lowered`] (the front door). Everything takes `&str` and returns values with diagnostics.
+//! Deliberately absent: network, files, clock and environment; what an image looks like is asked
+//! through one port.
+
+mod build_args;
+pub mod diagnostic;
+pub mod dockerfile;
+mod environment;
+pub mod error;
+mod excerpt;
+pub mod expand;
+mod git_url;
+pub mod ignore;
+mod image_config;
+mod lines;
+mod lint;
+mod lower;
+pub mod lowered;
+pub mod options;
+mod paths;
+mod plan;
+pub mod resolve;
+pub mod suggest;
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::FrontendError;
+pub use lowered::{Lowered, lower, targets};
+pub use options::{ContextSource, FrontendOptions, Network, NoCache, ResolveMode};
+pub use resolve::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};

@@ -149,7 +149,7 @@ impl Definition {
             let platform = message
                 .platform
                 .as_ref()
-                .map_or_else(Platform::host, platform_of);
+                .map_or_else(Platform::host, super::platform::from_pb);
             let op = message.op.ok_or(InvalidDefinition::NoOperation(index))?;
             if known.insert(digest.clone()) {
                 vertices.push(Vertex {
@@ -202,15 +202,4 @@ fn inputs_of(
         }
     };
     message.inputs.iter().map(resolve).collect()
-}
-
-fn platform_of(message: &pb::Platform) -> Platform {
-    Platform {
-        architecture: message.architecture.clone(),
-        os: message.os.clone(),
-        os_version: message.os_version.clone(),
-        os_features: message.os_features.clone(),
-        variant: message.variant.clone(),
-    }
-    .normalized()
 }

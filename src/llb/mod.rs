@@ -1,13 +1,22 @@
 //! LLB: the graph of low-level build operations, wire-compatible with BuildKit's.
 //!
-//! Read in order: [`op`], [`definition`], [`digest`]. The messages are BuildKit's protobuf
-//! messages (`pb`). Invariants: an op's bytes are never written again once they exist, since
-//! their hash is its name; nothing here depends on time, locale or the order of a hash map.
-//! Deliberately absent: I/O and execution.
+//! Read in order: [`op`], [`definition`], [`digest`]; then how graphs are made ([`state`],
+//! [`mount`], [`encode`], [`source_map`]) and shown ([`dump`]); [`pattern`] (path patterns)
+//! stands alone. The messages are BuildKit's protobuf messages (`pb`). Invariants: an op's bytes
+//! are never written again once they exist, since their hash is its name; nothing here depends on
+//! time, locale or the order of a hash map. Deliberately absent: I/O and execution.
 
+pub mod caps;
 pub mod definition;
 pub mod digest;
+pub mod dump;
+pub mod encode;
+pub mod mount;
 pub mod op;
+pub mod pattern;
+pub mod platform;
+pub mod source_map;
+pub mod state;
 
 pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, InvalidDefinition, Loaded, OutputRef, Vertex};
@@ -15,3 +24,6 @@ pub use digest::VertexDigest;
 
 /// Key of an op's description that holds the name people read.
 pub const CUSTOM_NAME: &str = "llb.customname";
+
+/// Key of an op's description that holds the Dockerfile instruction it comes from.
+pub const DOCKERFILE_COMMAND: &str = "com.docker.dockerfile.v1.command";

@@ -1,7 +1,7 @@
 //! The vocabulary of OCI images: digests, descriptors, manifests, configs, references.
 //!
 //! Read in order: [`digest`], [`platform`], [`media_type`], [`manifest`], [`config`],
-//! [`reference`]. Invariants: a digest that exists is well formed, so it is safe as a file
+//! [`mod@reference`]. Invariants: a digest that exists is well formed, so it is safe as a file
 //! name; documents are written with a fixed order of members. Deliberately absent: any I/O.
 
 pub mod config;

@@ -1,1 +1,98 @@
-//! placeholder
+//! The distribution client: finds, pulls and pushes content in registries (OCI
+//! distribution-spec 1.1, and Docker's token authentication).
+//!
+//! Read in order: [`options`], [`endpoint`] (which URL a registry has), [`http`] (one exchange),
+//! [`retry`], [`challenge`] and [`auth`] (who we are), `transport` (all of these together), then
+//! what is done with it: [`document`], [`manifest`], [`pull`], [`push`], [`download`] (files that
+//! are not in a registry).
+//!
+//! Invariants: every byte is checked by size and digest before anyone sees it; nothing is
+//! allocated because a header claims a size; credentials and tokens go to the origin they are
+//! for, never to another scheme, host or port; every wait has a limit. Deliberately absent:
+//! anything about builds.
+
+mod auth;
+mod challenge;
+pub mod document;
+mod download;
+mod endpoint;
+mod error;
+mod http;
+mod manifest;
+pub mod options;
+mod pull;
+mod push;
+mod retry;
+mod transport;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+
+pub use document::{Document, InvalidDocument};
+pub use download::Downloaded;
+pub use error::Error;
+pub use http::{Http, Request};
+pub use options::{Options, Proxies, RetryPolicy};
+pub use push::Pushed;
+pub use retry::http_date;
+
+use crate::oci::Digest;
+
+/// Talks to registries. Cheap to clone; all clones share connections, tokens and limits.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    http: Http,
+    endpoints: Mutex<BTreeMap<String, Arc<tokio::sync::OnceCell<endpoint::Endpoint>>>>,
+    auth: auth::Auth,
+    downloads: Semaphore,
+    uploads: Semaphore,
+    /// Blobs known to be in a repository, so that nobody asks twice.
+    present: Mutex<BTreeSet<(String, Digest)>>,
+}
+
+impl Client {
+    /// Makes a client. Nothing is connected yet.
+    pub fn new(options: Options) -> Self {
+        let http = Http::new(&options);
+        let (downloads, uploads) = (options.downloads_max, options.uploads_max);
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                http,
+                endpoints: Mutex::default(),
+                auth: auth::Auth::default(),
+                downloads: Semaphore::new(downloads.max(1)),
+                uploads: Semaphore::new(uploads.max(1)),
+                present: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Returns the plain HTTP side of the client, for sources that are not registries.
+    pub fn http(&self) -> &Http {
+        &self.shared.http
+    }
+
+    fn remember(&self, repository: &str, digest: &Digest) {
+        lock(&self.shared.present).insert((repository.to_owned(), digest.clone()));
+    }
+
+    fn knows(&self, repository: &str, digest: &Digest) -> bool {
+        lock(&self.shared.present).contains(&(repository.to_owned(), digest.clone()))
+    }
+}
+
+/// Locks a mutex whose data stays whole when a holder panics.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

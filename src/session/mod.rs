@@ -1,1 +1,40 @@
-//! placeholder
+//! What the client lends to a build: folders, secrets, SSH agents, registry credentials.
+//!
+//! Read in order: [`credentials`] (with [`helper`], the programs that keep passwords),
+//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked).
+//! Invariants: secret values
+//! never appear in debug output or errors; whatever waits for another program has a limit.
+//! Deliberately absent: transport to a daemon, and the environment, which the caller reads.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub mod agent;
+pub mod credentials;
+mod error;
+pub mod helper;
+pub mod secrets;
+pub mod ssh;
+pub mod tree;
+
+pub use credentials::{Credential, Credentials};
+pub use error::Error;
+pub use secrets::{SecretSource, SecretSpec, SecretValue, Secrets};
+pub use ssh::{SshAgents, SshSpec};
+
+/// Looks up a variable of the environment the user typed the command in.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Everything that the client lends to one build.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Folders by the name a definition calls them by.
+    pub build_contexts: BTreeMap<String, PathBuf>,
+    /// Secrets by id.
+    pub secrets: Secrets,
+    /// SSH agents by id.
+    pub ssh: SshAgents,
+    /// Credentials by registry.
+    pub credentials: Arc<Credentials>,
+}

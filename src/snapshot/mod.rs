@@ -5,88 +5,50 @@
 //! attribute. A layer knows nothing of its parents; a **stack** is a list of layers, lowest
 //! first, and the empty stack is an empty file system.
 //!
+//! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`temp`] (work in
+//! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
+//! (using a tree), [`normalize`], [`native`] and [`compare`] (a tree to a layer); [`apply`]
+//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
+//!
 //! On disk, below the root of the store:
 //!
 //! ```text
-//! layers/<id>/fs/          the upper directory
-//! layers/<id>/meta.json    LayerMeta; written last, so a layer without it does not exist
-//! layers/<id>/blobs/*.json compressed forms that are known
-//! tmp/layer-*/             layers being made, flock'ed by their makers
+//! layers/<id>/fs/              the upper directory
+//! layers/<id>/meta.json        LayerMeta; a layer without a readable one does not exist
+//! layers/<id>/blobs/*.json     LayerBlob: compressed forms that are known
+//! layers/<id>/variants/<h>/fs  the layer as it is on the stack with hash h, see repair
+//! layers/.empty/               an empty layer
+//! layers/.overlay              where and under what circumstances overlayfs was seen to work
+//! tmp/snap-*/                  work in progress, flock'ed by its process
+//! locks/{layer,blob,variant}-* flock'ed while that thing is being made
 //! ```
+//!
+//! Invariants: a layer appears under its name complete (one rename) and never changes; layers
+//! are not synced when they are made, so one of an earlier boot counts only when it was marked
+//! durable ([`Snapshotter::settle`]). Deliberately absent: processes, and what a layer is for.
 
+mod active;
+mod apply;
+mod blob;
+mod compare;
+mod error;
 mod id;
+mod merged;
+mod meta;
+mod native;
+mod normalize;
+mod probe;
+mod repair;
+mod stack;
+mod store;
+mod temp;
+mod view;
 
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
-
+pub use active::{Active, RootMount};
+pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
+pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
+pub use store::{Kind, LayerEntry, Snapshotter};
+pub use view::View;
 
-use crate::oci::{Descriptor, DiffId};
-
-/// How the root file system of a process is to be mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RootMount {
-    /// An overlay; see `sys::mount::overlay`.
-    Overlay {
-        /// Read-only layers, top first; never empty.
-        lower: Vec<PathBuf>,
-        /// Takes the changes.
-        upper: PathBuf,
-        /// Scratch space of the kernel, on the same file system as `upper`.
-        work: PathBuf,
-    },
-    /// A plain directory that is the whole tree.
-    Directory(PathBuf),
-}
-
-/// What is known about a layer without looking at its files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerMeta {
-    /// Version of this record; see [`META_VERSION`].
-    pub version: u32,
-    /// When the layer was made, in nanoseconds since 1970, as its maker said.
-    pub created_ns: i64,
-    /// Bytes of its regular files.
-    pub size_bytes: u64,
-    /// Hash of its tar, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub diff_id: Option<DiffId>,
-    /// Blob it was unpacked from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blob: Option<Descriptor>,
-    /// Boot of the machine it was made in: its files may not have reached the disk before.
-    pub boot_id: String,
-    /// Whether its files are on disk for good, whatever the boot.
-    #[serde(default)]
-    pub durable: bool,
-}
-
-/// Version of the record that [`LayerMeta`] is.
-pub const META_VERSION: u32 = 1;
-
-/// What the maker of a layer says about it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LayerInfo {
-    /// When the layer was made, in nanoseconds since 1970.
-    pub created_ns: i64,
-}
-
-/// Names a way of stacking layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// The kernel stacks the layers: overlayfs.
-    Overlay,
-    /// Whole trees are copied (sharing blocks where the file system can).
-    Native,
-}
-
-/// A layer as a blob in the content store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerBlob {
-    /// The compressed tar.
-    pub descriptor: Descriptor,
-    /// Hash of the uncompressed tar.
-    pub diff_id: DiffId,
-}
+pub use crate::archive::{Compression, CompressionKind, Observer, Unobserved};

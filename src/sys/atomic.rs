@@ -14,7 +14,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(parent_of(path))
 }
 
-/// Replaces the file at `path` as [`write`] does, but leaves the disk alone.
+/// Replaces the file at `path` as [`write()`] does, but leaves the disk alone.
 ///
 /// A killed process never leaves half a file; loss of power may. For records that are worth
 /// nothing after a restart of the machine.
@@ -23,6 +23,24 @@ pub fn write_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .persist(path)
         .map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Sets the time of last change of a file to the present.
+pub fn touch(path: &Path) -> io::Result<()> {
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        path,
+        &times,
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// Renames and makes the new name survive loss of power.

@@ -15,7 +15,7 @@ const RANGE: usize = 1 << 30;
 /// Bytes moved at a time when the kernel cannot copy by itself.
 const BUFFER: usize = 256 * 1024;
 
-/// Says how [`file`] copied.
+/// Says how [`file()`] copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyMethod {
     /// Both files share the blocks until one is written.

@@ -30,15 +30,7 @@ pub type Upper<'a> = (&'a Path, &'a Path);
 
 /// Mounts an overlay of `lower` (top first) on `target`; read-only without `upper`.
 pub fn overlay(lower: &[PathBuf], upper: Option<Upper<'_>>, target: &Path) -> io::Result<()> {
-    if lower.len() > MAX_LOWER {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!(
-                "{} layers, but the kernel stacks at most {MAX_LOWER}",
-                lower.len()
-            ),
-        ));
-    }
+    check_count(lower)?;
     match overlay_by_descriptor(lower, upper) {
         Ok(mount) => move_to(&mount, target),
         // No new mount API, no `lowerdir+`, or an option this kernel does not know.
@@ -49,6 +41,7 @@ pub fn overlay(lower: &[PathBuf], upper: Option<Upper<'_>>, target: &Path) -> io
 
 /// Makes an overlay that hangs nowhere yet; see [`overlay`] and [`super::detached`].
 pub fn overlay_detached(lower: &[PathBuf], upper: Option<Upper<'_>>) -> io::Result<OwnedFd> {
+    check_count(lower)?;
     match overlay_by_descriptor(lower, upper) {
         Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
             let place = tempfile::tempdir()?;
@@ -124,6 +117,17 @@ pub fn opaque_xattr() -> &'static str {
     } else {
         "trusted.overlay.opaque"
     }
+}
+
+fn check_count(lower: &[PathBuf]) -> io::Result<()> {
+    if lower.len() <= MAX_LOWER {
+        return Ok(());
+    }
+    let count = lower.len();
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{count} layers, but the kernel stacks at most {MAX_LOWER}"),
+    ))
 }
 
 fn overlay_by_descriptor(

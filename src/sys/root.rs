@@ -334,6 +334,23 @@ pub fn is_missing(error: &io::Error) -> bool {
     )
 }
 
+/// Makes a host directory that only its owner can enter.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(0o700))?)
+}
+
+/// Removes a host directory with everything below it, never following a link; missing is fine.
+pub fn remove_host_tree(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::INVAL.into());
+    };
+    let parent = match Root::open(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    dir::remove_tree(&parent, &terminated(name)?)
+}
+
 fn make_directory(
     parent: &OwnedFd,
     name: &std::ffi::CStr,

@@ -44,9 +44,17 @@ pub(super) struct HostNetwork {
 struct State {
     version: u32,
     subnet: Subnet,
-    rules: nat::Rules,
+    method: nat::Method,
     /// Whether forwarding was off before.
     forwarding_was_off: bool,
+    /// Whether rules of ours may stand among those of others.
+    #[serde(default = "yes")]
+    among_others: bool,
+}
+
+/// States without this word were written when nobody told.
+fn yes() -> bool {
+    true
 }
 
 /// Version of `state.json`.
@@ -84,7 +92,16 @@ impl HostNetwork {
                         IpAddr::V6(_) => None,
                     })
                     .collect();
-                let subnet = Subnet::choose(&routes, &wanted)
+                // Ours are those of a process that ended just now.
+                let is_ours = |device: u32| {
+                    let name = netlink.name_of(device);
+                    name.is_ok_and(|name| name.starts_with(DEVICE_PREFIX))
+                };
+                let others: Vec<_> = routes
+                    .into_iter()
+                    .filter(|route| !route.device.is_some_and(is_ours))
+                    .collect();
+                let subnet = Subnet::choose(&others, &wanted)
                     .ok_or("all private address ranges are in use")?;
                 set_up(&directory, subnet, before)?
             }
@@ -148,7 +165,7 @@ fn put_back(directory: &Path) {
     let Some(state) = read_state(directory).filter(|_| survivors.is_empty()) else {
         return;
     };
-    nat::remove(state.subnet, state.rules);
+    nat::remove(state.subnet, state.among_others);
     if state.forwarding_was_off {
         let _ = std::fs::write(FORWARDING, "0");
     }
@@ -158,7 +175,7 @@ fn put_back(directory: &Path) {
 /// Sets forwarding and NAT up. Called under the lock, when there are no users.
 fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<State, String> {
     if let Some(before) = before {
-        nat::remove(before.subnet, before.rules);
+        nat::remove(before.subnet, before.among_others);
     }
     let forwarding =
         std::fs::read_to_string(FORWARDING).map_err(|error| format!("{FORWARDING}: {error}"))?;
@@ -167,13 +184,14 @@ fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<Sta
     let mut state = State {
         version: VERSION,
         subnet,
-        rules: nat::Rules::ALL,
+        method: nat::Method::Nft,
         forwarding_was_off: was_off,
+        among_others: true,
     };
     // Written first: whatever happens next, there is a note of what must be put back.
     write_state(directory, &state)?;
-    let done = nat::install(subnet, was_off).and_then(|rules| {
-        state.rules = rules;
+    let done = nat::install(subnet, was_off).and_then(|installed| {
+        (state.method, state.among_others) = (installed.method, installed.among_others);
         write_state(directory, &state)?;
         if was_off {
             std::fs::write(FORWARDING, "1").map_err(|error| format!("{FORWARDING}: {error}"))?;

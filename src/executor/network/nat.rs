@@ -14,32 +14,25 @@ const MARK: &str = "cooper";
 /// Which program holds the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Method {
+pub(super) enum Method {
     /// A table of our own.
     Nft,
     /// Rules among others', marked by a comment.
     Iptables,
 }
 
-/// What was set up, to be taken away again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Rules {
-    method: Method,
-    /// Whether rules stand among those of others as well.
-    among_others: bool,
-}
-
-impl Rules {
-    /// What may be there when a set-up was cut short.
-    pub(super) const ALL: Self = Self {
-        method: Method::Iptables,
-        among_others: true,
-    };
+/// What was installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Installed {
+    /// Which program holds the rules.
+    pub(super) method: Method,
+    /// Whether some of them stand among those of others, where `iptables` put them.
+    pub(super) among_others: bool,
 }
 
 /// Lets containers out. `guard` keeps the host from forwarding for anybody else, which it did
 /// not do before we turned forwarding on.
-pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Rules, String> {
+pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Installed, String> {
     let method = match run("nft", &["-f", "-"], &table(subnet, guard)) {
         Ok(_) => Method::Nft,
         Err(nft) => match change_iptables("-A", &masquerade(subnet)) {
@@ -53,23 +46,22 @@ pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Rules, String> {
             change_iptables("-I", &rule)?;
         }
     }
-    Ok(Rules {
+    Ok(Installed {
         method,
         among_others,
     })
 }
 
-/// Takes the rules away; what is not there is fine.
-pub(super) fn remove(subnet: Subnet, rules: Rules) {
+/// Takes the rules away, those `among_others` too; what is not there is fine.
+pub(super) fn remove(subnet: Subnet, among_others: bool) {
     let _ = run("nft", &["-f", "-"], &without_table());
-    if rules.among_others {
-        for rule in forward_rules() {
-            let _ = change_iptables("-D", &rule);
-        }
+    if !among_others {
+        return;
     }
-    if rules.method == Method::Iptables {
-        let _ = change_iptables("-D", &masquerade(subnet));
+    for rule in forward_rules() {
+        let _ = change_iptables("-D", &rule);
     }
+    let _ = change_iptables("-D", &masquerade(subnet));
 }
 
 fn without_table() -> String {

@@ -1,0 +1,502 @@
+//! Times whole builds against Debian's buildah and the BuildKit inside docker.io, in one run.
+//!
+//! `cargo bench --bench peers [-- CASE …]` as root; the peers come from Debian packages
+//! (`buildah`, `docker.io`). The cases are those of docs/performance.md. Each line gives the
+//! median of the runs in milliseconds, and each peer's time divided by cooper's.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints its table"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads its environment"
+)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a program, not a library")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs of each case that count.
+const RUNS: usize = 3;
+
+/// What one build of a case writes.
+#[derive(Clone, Copy, PartialEq)]
+enum Output {
+    /// The tool's own image store.
+    Store,
+    /// A tar of an OCI layout with gzip layers (docker's archive where a tool has no such).
+    Archive,
+}
+
+/// One kind of work.
+struct Case {
+    name: &'static str,
+    output: Output,
+    /// Whether the cache is emptied before each run.
+    cold: bool,
+    /// Makes the context once.
+    prepare: fn(&Path),
+    /// Changes the context before each run.
+    change: fn(&Path, usize),
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "noop",
+        output: Output::Store,
+        cold: false,
+        prepare: noop,
+        change: |_, _| (),
+    },
+    Case {
+        name: "edit",
+        output: Output::Store,
+        cold: false,
+        prepare: edit,
+        change: edit_one,
+    },
+    Case {
+        name: "steps",
+        output: Output::Store,
+        cold: true,
+        prepare: steps,
+        change: |_, _| (),
+    },
+    Case {
+        name: "parallel",
+        output: Output::Store,
+        cold: true,
+        prepare: parallel,
+        change: |_, _| (),
+    },
+    Case {
+        name: "biglayer",
+        output: Output::Archive,
+        cold: true,
+        prepare: big_layer,
+        change: |_, _| (),
+    },
+    Case {
+        name: "smallfiles",
+        output: Output::Archive,
+        cold: true,
+        prepare: small_files,
+        change: |_, _| (),
+    },
+];
+
+/// A builder on this machine with a store of its own.
+trait Tool {
+    fn name(&self) -> &'static str;
+    fn build(&self, context: &Path, output: Output, no_cache: bool);
+    fn reset(&self);
+}
+
+struct Cooper {
+    store: PathBuf,
+    base: PathBuf,
+    out: PathBuf,
+}
+
+impl Cooper {
+    fn call(&self, args: &[&str]) {
+        run(Command::new(env!("CARGO_BIN_EXE_cooper"))
+            .arg("--root")
+            .arg(&self.store)
+            .args(args));
+    }
+}
+
+impl Tool for Cooper {
+    fn name(&self) -> &'static str {
+        "cooper"
+    }
+
+    fn build(&self, context: &Path, output: Output, _no_cache: bool) {
+        let context = context.to_str().unwrap();
+        let archive = format!("type=oci,dest={}", self.out.display());
+        match output {
+            Output::Store => self.call(&["build", "-q", "-t", "bench", context]),
+            Output::Archive => self.call(&["build", "-q", "-t", "bench", "-o", &archive, context]),
+        }
+    }
+
+    fn reset(&self) {
+        let _ = fs::remove_dir_all(&self.store);
+        self.call(&["load", "-q", "-i", self.base.to_str().unwrap()]);
+    }
+}
+
+struct Buildah {
+    dir: PathBuf,
+    base: PathBuf,
+    out: PathBuf,
+}
+
+impl Buildah {
+    fn call(&self, args: &[&str]) {
+        let (root, runroot) = (self.dir.join("root"), self.dir.join("run"));
+        let mut command = Command::new("buildah");
+        command
+            .arg("--root")
+            .arg(root)
+            .arg("--runroot")
+            .arg(runroot);
+        run(command.args(["--storage-driver", "overlay"]).args(args));
+    }
+}
+
+impl Tool for Buildah {
+    fn name(&self) -> &'static str {
+        "buildah"
+    }
+
+    fn build(&self, context: &Path, output: Output, no_cache: bool) {
+        let cache = if no_cache { "--no-cache" } else { "--layers" };
+        let context = context.to_str().unwrap();
+        self.call(&[
+            "build",
+            "-q",
+            "--layers",
+            cache,
+            "--jobs",
+            "8",
+            "--isolation",
+            "oci",
+            "--runtime",
+            "runc",
+            "--network",
+            "host",
+            "--pull-never",
+            "-t",
+            "bench",
+            context,
+        ]);
+        if output == Output::Archive {
+            let _ = fs::remove_file(&self.out);
+            self.call(&[
+                "push",
+                "-q",
+                "bench",
+                &format!("oci-archive:{}", self.out.display()),
+            ]);
+        }
+    }
+
+    fn reset(&self) {
+        let _ = Command::new("buildah")
+            .arg("--root")
+            .arg(self.dir.join("root"))
+            .args(["--storage-driver", "overlay", "rmi", "-a", "-f"])
+            .output();
+        let base = format!("docker-archive:{}", self.base.display());
+        self.call(&["pull", "-q", "--policy", "always", &base]);
+    }
+}
+
+struct Docker {
+    dir: PathBuf,
+    daemon: Child,
+    base: PathBuf,
+    out: PathBuf,
+}
+
+impl Docker {
+    fn start(dir: PathBuf, base: PathBuf, out: PathBuf) -> Self {
+        fs::create_dir_all(&dir).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let daemon = Command::new("dockerd")
+            .args(["--bridge=none", "--iptables=false"])
+            .arg(format!("--host=unix://{}/sock", dir.display()))
+            .arg(format!("--data-root={}/data", dir.display()))
+            .arg(format!("--exec-root={}/exec", dir.display()))
+            .arg(format!("--pidfile={}/pid", dir.display()))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("dockerd (Debian package docker.io)");
+        let docker = Self {
+            dir,
+            daemon,
+            base,
+            out,
+        };
+        let end = Instant::now() + Duration::from_secs(60);
+        while !docker
+            .command(&["version"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
+            assert!(Instant::now() < end, "dockerd does not answer");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        docker
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/docker");
+        command.env("DOCKER_BUILDKIT", "1").arg("--host");
+        command
+            .arg(format!("unix://{}/sock", self.dir.display()))
+            .args(args);
+        command
+    }
+}
+
+impl Tool for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn build(&self, context: &Path, output: Output, no_cache: bool) {
+        let cache = if no_cache {
+            "--no-cache=true"
+        } else {
+            "--no-cache=false"
+        };
+        let context = context.to_str().unwrap();
+        run(&mut self.command(&[
+            "build",
+            "-q",
+            cache,
+            "--network=host",
+            "-t",
+            "bench",
+            context,
+        ]));
+        if output == Output::Archive {
+            run(&mut self.command(&["save", "-o", self.out.to_str().unwrap(), "bench"]));
+        }
+    }
+
+    fn reset(&self) {
+        run(&mut self.command(&["load", "-q", "-i", self.base.to_str().unwrap()]));
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let _ = Command::new("kill")
+            .arg(self.daemon.id().to_string())
+            .status();
+        let _ = self.daemon.wait();
+    }
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let dir = PathBuf::from(std::env::var("BENCH_DIR").unwrap_or("/var/tmp/cooper-bench".into()));
+    fs::create_dir_all(&dir).unwrap();
+    let base = base_archive(&dir);
+    let out = dir.join("out.tar");
+    let cooper = Cooper {
+        store: dir.join("cooper"),
+        base: base.clone(),
+        out: out.clone(),
+    };
+    let buildah = Buildah {
+        dir: dir.join("buildah"),
+        base: base.clone(),
+        out: out.clone(),
+    };
+    let docker = Docker::start(dir.join("docker"), base, out);
+    let tools: [&dyn Tool; 3] = [&cooper, &buildah, &docker];
+    for tool in tools {
+        tool.reset();
+    }
+    println!(
+        "{:<12} {:>10} {:>10} {:>10} {:>8} {:>8}",
+        "case", "cooper", "buildah", "docker", "x", "x"
+    );
+    for case in CASES
+        .iter()
+        .filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.name))
+    {
+        let context = dir.join("context").join(case.name);
+        let _ = fs::remove_dir_all(&context);
+        fs::create_dir_all(&context).unwrap();
+        (case.prepare)(&context);
+        let times = measure(case, &context, &tools);
+        let [ours, buildah, docker] = times;
+        let (a, b) = (buildah / ours, docker / ours);
+        println!(
+            "{:<12} {ours:>10.1} {buildah:>10.1} {docker:>10.1} {a:>8.1} {b:>8.1}",
+            case.name
+        );
+    }
+}
+
+/// Runs a case with all tools in turn and returns the median of each in milliseconds.
+fn measure(case: &Case, context: &Path, tools: &[&dyn Tool; 3]) -> [f64; 3] {
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for round in 0..=RUNS {
+        (case.change)(context, round);
+        for (tool, times) in tools.iter().zip(&mut times) {
+            if case.cold && tool.name() == "cooper" {
+                tool.reset();
+            }
+            let start = Instant::now();
+            tool.build(context, case.output, case.cold);
+            // The first round fills caches and is not counted.
+            if round > 0 {
+                times.push(start.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    })
+}
+
+/// Makes the base image out of Debian's busybox, once.
+fn base_archive(dir: &Path) -> PathBuf {
+    let archive = dir.join("base.tar");
+    if !archive.exists() {
+        let script = format!(
+            "set -euo pipefail; . scripts/lib.sh; export COOPER_ROOT={dir}/base
+             make_busybox_root {dir}/busybox; base_image {cooper} bench-base {dir}/busybox
+             {cooper} save -o {archive} bench-base",
+            dir = dir.display(),
+            cooper = env!("CARGO_BIN_EXE_cooper"),
+            archive = archive.display(),
+        );
+        run(Command::new("bash")
+            .arg("-c")
+            .arg(script)
+            .current_dir(env!("CARGO_MANIFEST_DIR")));
+    }
+    archive
+}
+
+fn noop(context: &Path) {
+    files(&context.join("src"), 5000);
+    let mut dockerfile = String::new();
+    for stage in 0..5 {
+        writeln!(
+            dockerfile,
+            "FROM bench-base AS s{stage}\nCOPY src /src{stage}"
+        )
+        .unwrap();
+        for step in 0..5 {
+            writeln!(dockerfile, "RUN echo {stage} {step} > /out{stage}-{step}").unwrap();
+        }
+    }
+    dockerfile.push_str("FROM bench-base\n");
+    for stage in 0..5 {
+        writeln!(dockerfile, "COPY --from=s{stage} /out{stage}-4 /").unwrap();
+    }
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+fn edit(context: &Path) {
+    files(&context.join("src"), 20_000);
+    let dockerfile = "FROM bench-base\nCOPY src /src\nRUN ls /src | wc -l > /count\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+fn edit_one(context: &Path, round: usize) {
+    fs::write(
+        context.join("src/d7/f7"),
+        format!("edited in round {round}\n"),
+    )
+    .unwrap();
+}
+
+fn steps(context: &Path) {
+    let mut dockerfile = String::from("FROM bench-base\n");
+    for step in 0..40 {
+        writeln!(dockerfile, "RUN echo {step}").unwrap();
+    }
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+fn parallel(context: &Path) {
+    let mut dockerfile = String::new();
+    for stage in 0..8 {
+        writeln!(
+            dockerfile,
+            "FROM bench-base AS s{stage}\nRUN sleep 1; echo {stage} > /o{stage}"
+        )
+        .unwrap();
+    }
+    dockerfile.push_str("FROM scratch\n");
+    for stage in 0..8 {
+        writeln!(dockerfile, "COPY --from=s{stage} /o{stage} /").unwrap();
+    }
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+/// Writes 390 MB: two thirds text, one third random.
+fn big_layer(context: &Path) {
+    fs::create_dir_all(context.join("data")).unwrap();
+    let mut random = Random(1);
+    for number in 0..13 {
+        let mut text = Vec::with_capacity(20 << 20);
+        while text.len() < 20 << 20 {
+            let word = random.next();
+            text.extend_from_slice(format!("line {} of file {number}: ", word % 5000).as_bytes());
+            text.extend_from_slice(format!("{:x} and more words\n", word % 100_000).as_bytes());
+        }
+        fs::write(context.join(format!("data/text{number}")), &text).unwrap();
+        let bytes: Vec<u8> = (0..10 << 17)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
+    }
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM scratch\nCOPY data /data\n",
+    )
+    .unwrap();
+}
+
+fn small_files(context: &Path) {
+    let dockerfile = "FROM bench-base\nRUN for d in $(seq 300); do mkdir -p /t/$d; cd /t/$d; \
+                      for f in $(seq 100); do echo $d $f > $f; done; done\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+/// Writes `count` small files in folders of a hundred.
+fn files(dir: &Path, count: usize) {
+    let mut random = Random(7);
+    for number in 0..count {
+        let folder = dir.join(format!("d{}", number / 100));
+        if number % 100 == 0 {
+            fs::create_dir_all(&folder).unwrap();
+        }
+        let mut text = format!("file {number}\n");
+        for _ in 0..random.next() % 60 {
+            writeln!(text, "value {:x}", random.next()).unwrap();
+        }
+        fs::write(folder.join(format!("f{}", number % 100)), text).unwrap();
+    }
+}
+
+/// A small generator of numbers (xorshift), the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed:\n{text}");
+}

@@ -1,0 +1,3 @@
+fn main() {
+    println!("{}", phrase::count_to(std::env::args().count()));
+}

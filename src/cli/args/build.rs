@@ -1,0 +1,216 @@
+//! The options of `cooper build`: docker's names and defaults.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use super::{ProgressArgs, value};
+use crate::engine::request::{ExtraHost, Ulimit};
+use crate::oci::{Platform, Reference};
+
+/// `cooper build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Build context: a folder, or `-` to read a tar archive or a Dockerfile from stdin
+    #[arg(value_name = "PATH | -")]
+    pub(crate) context: String,
+
+    /// Dockerfile to read [default: PATH/Dockerfile]; `-` for stdin
+    #[arg(long, short = 'f', value_name = "PATH")]
+    pub(crate) file: Option<String>,
+    /// Name of the image, and maybe a tag: name:tag (repeatable)
+    #[arg(long = "tag", short = 't', value_name = "NAME[:TAG]", value_parser = value::reference)]
+    pub(crate) names: Vec<Reference>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set a build argument; without a value it is taken from the environment (repeatable)
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// Set a label of the image (repeatable)
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Add an annotation to the manifest (repeatable)
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// Platforms to build for [default: the host's]
+    ///
+    /// Environment: DOCKER_DEFAULT_PLATFORM.
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',', value_parser = value::platform)]
+    pub(crate) platforms: Vec<Platform>,
+    /// Another build context: name=folder, name=docker-image://image or name=oci-layout://folder (repeatable)
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
+
+    /// Run every step again
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) no_cache: bool,
+    /// Run every step of these stages again
+    #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_stages: Vec<String>,
+    /// Ask the registry for newer base images
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) pull: bool,
+
+    /// Where the result goes: type=image|registry|oci|docker|tar|local|cacheonly[,dest=…][,…], a
+    /// folder, or `-` for a tar on stdout (repeatable) [default: type=image]
+    ///
+    /// Keys: dest=PATH|-, name=a,b, push=BOOL, tar=BOOL (false: an OCI layout folder),
+    /// compression=gzip|zstd|uncompressed, compression-level=N, force-compression=BOOL,
+    /// oci-mediatypes=BOOL, annotation.KEY=VALUE.
+    #[arg(long = "output", short = 'o', value_name = "SPEC")]
+    pub(crate) outputs: Vec<String>,
+    /// Shorthand for --output=type=registry
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) push: bool,
+    /// Keep the image in the local store, also beside other outputs
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) load: bool,
+    /// Write the image id to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was made to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
+
+    /// Network of RUN steps: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: String,
+    /// Grant a right to the build: network.host or security.insecure (repeatable)
+    #[arg(long = "allow", value_name = "RIGHT", value_delimiter = ',')]
+    pub(crate) entitlements: Vec<String>,
+    /// Add a line to /etc/hosts of RUN steps: host:ip, host=ip or host:host-gateway (repeatable)
+    #[arg(long = "add-host", value_name = "HOST:IP", value_parser = value::extra_host)]
+    pub(crate) extra_hosts: Vec<ExtraHost>,
+    /// Size of /dev/shm of RUN steps [default: 64m]
+    #[arg(long, value_name = "BYTES", value_parser = value::size)]
+    pub(crate) shm_size: Option<u64>,
+    /// Resource limit of RUN steps (repeatable)
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = value::ulimit)]
+    pub(crate) ulimits: Vec<Ulimit>,
+    /// Parent of the control groups of RUN steps
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Secret for RUN --mount=type=secret: id=ID[,src=PATH|,env=NAME] (repeatable)
+    #[arg(long = "secret", value_name = "SPEC")]
+    pub(crate) secrets: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET|KEY,…] (repeatable)
+    #[arg(long = "ssh", value_name = "SPEC")]
+    pub(crate) ssh: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+    #[command(flatten)]
+    pub(crate) compatibility: CompatibilityArgs,
+}
+
+/// Limits of RUN steps that `docker build` has; they work, `--help` leaves them out for brevity.
+#[derive(Debug, Args)]
+pub(crate) struct ResourceArgs {
+    /// Memory limit
+    #[arg(long, short = 'm', hide = true, value_name = "BYTES", value_parser = value::signed_size)]
+    pub(crate) memory: Option<i64>,
+    /// Limit of memory and swap together; -1 for none
+    #[arg(long, hide = true, value_name = "BYTES", value_parser = value::signed_size, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<i64>,
+    /// Relative weight of processor time
+    #[arg(long, short = 'c', hide = true)]
+    pub(crate) cpu_shares: Option<u64>,
+    /// Length of a scheduler period in microseconds
+    #[arg(long, hide = true)]
+    pub(crate) cpu_period: Option<u64>,
+    /// Processor time in a period in microseconds
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// Processors that may be used
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes that may be used
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_mems: Option<String>,
+}
+
+/// Options of `docker build` that mean nothing here: taken so that scripts run unchanged.
+///
+/// `--rm` and `--force-rm`: nothing is left behind anyway. `--compress`: the context does not
+/// travel. `--isolation`: Windows only. `--builder`, `--disable-content-trust`: no such thing.
+/// `--provenance`, `--sbom`, `--attest`: only turning them off is taken, since none are made.
+#[derive(Debug, Args)]
+pub(crate) struct CompatibilityArgs {
+    /// Ignored
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
+    pub(crate) rm: Option<bool>,
+    /// Ignored
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
+    pub(crate) force_rm: Option<bool>,
+    /// Ignored
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
+    pub(crate) compress: Option<bool>,
+    /// Ignored
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
+    pub(crate) disable_content_trust: Option<bool>,
+    /// Ignored
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    /// Ignored
+    #[arg(long, hide = true)]
+    pub(crate) builder: Option<String>,
+    /// Only `false` is taken
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Only `false` is taken
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    /// Only `type=…,disabled=true` is taken
+    #[arg(long = "attest", hide = true)]
+    pub(crate) attest: Vec<String>,
+    /// Refused: layers are not merged
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
+    pub(crate) squash: Option<bool>,
+    /// Refused: security options are not supported
+    #[arg(long = "security-opt", hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    /// Refused: no cache import yet
+    #[arg(long = "cache-from", hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    /// Refused: no cache export yet
+    #[arg(long = "cache-to", hide = true)]
+    pub(crate) cache_to: Vec<String>,
+}
+
+impl CompatibilityArgs {
+    /// Says which option was given that would silently mean less than it says.
+    pub(crate) fn refused(&self) -> Option<String> {
+        let off = |text: &String| text == "false" || text.contains("disabled=true");
+        let attestations = [&self.provenance, &self.sbom].into_iter().flatten();
+        if attestations.chain(&self.attest).any(|text| !off(text)) {
+            return Some(
+                "attestations are not supported: use --provenance=false --sbom=false".into(),
+            );
+        }
+        if self.squash == Some(true) {
+            return Some("--squash is not supported: use a multi-stage build instead".into());
+        }
+        if !self.security_opt.is_empty() {
+            return Some("--security-opt is not supported".into());
+        }
+        if !self.cache_to.is_empty() {
+            return Some("--cache-to is not supported".into());
+        }
+        None
+    }
+
+    /// Names the options that were given and are ignored although they would have an effect.
+    pub(crate) fn ignored(&self) -> Vec<&'static str> {
+        let mut ignored = Vec::new();
+        if !self.cache_from.is_empty() {
+            ignored.push("--cache-from");
+        }
+        if self.isolation.as_deref().is_some_and(|i| i != "default") {
+            ignored.push("--isolation");
+        }
+        ignored
+    }
+}

@@ -1,0 +1,275 @@
+//! The build context and the Dockerfile, from what was typed and what stdin holds.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::engine::request::{BuildContext, DockerfileSource, NamedContext};
+use crate::oci::{Digest, Reference};
+
+/// Largest Dockerfile that is read from stdin.
+const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of stdin looked at to tell a tar archive from a Dockerfile.
+const PEEK_BYTES: u64 = 512;
+/// First bytes of compressed streams.
+const MAGIC: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+/// Where a tar header says what it is.
+const USTAR: std::ops::Range<usize> = 257..262;
+
+/// Finds the build context and the Dockerfile.
+pub(crate) fn resolve(
+    context: &str,
+    file: Option<&str>,
+    stdin: impl Read + Send + 'static,
+) -> Result<(BuildContext, DockerfileSource), String> {
+    if context == "-" {
+        if file == Some("-") {
+            return Err(
+                "invalid argument: can't use stdin for both build context and dockerfile".into(),
+            );
+        }
+        return from_stdin(file, stdin);
+    }
+    let path = Path::new(context);
+    if !path.exists() && is_remote(context) {
+        return Err(format!(
+            "remote build context {context:?} is not supported: clone or download it first"
+        ));
+    }
+    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("unable to prepare context: path {context:?} not found")
+        }
+        _ => format!("unable to prepare context: cannot open {context:?}: {error}"),
+    })?;
+    if !metadata.is_dir() {
+        return Err(format!(
+            "unable to prepare context: {context:?} is not a directory"
+        ));
+    }
+    let dockerfile = match file {
+        None => DockerfileSource::Default,
+        Some(file) => self::dockerfile(file, stdin)?,
+    };
+    Ok((BuildContext::Directory(path.to_owned()), dockerfile))
+}
+
+/// Finds a Dockerfile that needs no build context.
+pub(crate) fn dockerfile(
+    file: &str,
+    stdin: impl Read + Send + 'static,
+) -> Result<DockerfileSource, String> {
+    match file {
+        "-" => Ok(DockerfileSource::Text(read_text(stdin)?)),
+        file => Ok(DockerfileSource::File(file.into())),
+    }
+}
+
+/// Reads one `--build-context`: `name=folder`, `name=docker-image://…`, `name=oci-layout://…`.
+pub(crate) fn named(text: &str) -> Result<(String, NamedContext), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+        .ok_or_else(|| format!("invalid context value: {text}, expected key=value"))?;
+    let context = if let Some(image) = value.strip_prefix("docker-image://") {
+        let image: Reference = image.parse().map_err(|error| format!("{error}"))?;
+        NamedContext::Image(image.with_default_tag())
+    } else if let Some(layout) = value.strip_prefix("oci-layout://") {
+        oci_layout(layout)?
+    } else if let Some(stage) = value.strip_prefix("target:") {
+        NamedContext::Stage(stage.to_owned())
+    } else if !Path::new(value).exists() && is_remote(value) {
+        return Err(format!("remote build context {value:?} is not supported"));
+    } else if Path::new(value).is_dir() {
+        NamedContext::Directory(value.into())
+    } else {
+        return Err(format!(
+            "failed to get build context {name}: {value:?} is not a directory"
+        ));
+    };
+    Ok((name.to_owned(), context))
+}
+
+fn oci_layout(text: &str) -> Result<NamedContext, String> {
+    let (rest, digest) = match text.rsplit_once('@') {
+        Some((rest, digest)) => {
+            let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
+            (rest, Some(digest))
+        }
+        None => (text, None),
+    };
+    let name_start = rest.rfind('/').map_or(0, |slash| slash + 1);
+    let (path, tag) = match rest[name_start..].rfind(':') {
+        Some(colon) => {
+            let (path, tag) = rest.split_at(name_start + colon);
+            (path, Some(tag[1..].to_owned()))
+        }
+        None => (rest, None),
+    };
+    let path = PathBuf::from(path);
+    if !path.is_dir() {
+        return Err(format!(
+            "oci-layout {:?} is not a directory",
+            path.display()
+        ));
+    }
+    Ok(NamedContext::OciLayout { path, tag, digest })
+}
+
+fn from_stdin(
+    file: Option<&str>,
+    mut stdin: impl Read + Send + 'static,
+) -> Result<(BuildContext, DockerfileSource), String> {
+    let mut head = Vec::new();
+    let peek = stdin.by_ref().take(PEEK_BYTES);
+    read_all(peek, &mut head)?;
+    let everything = std::io::Cursor::new(head.clone()).chain(stdin);
+    if is_archive(&head) {
+        let dockerfile = match file {
+            None => DockerfileSource::Default,
+            Some(file) => DockerfileSource::InContext(file.to_owned()),
+        };
+        return Ok((BuildContext::Tar(Box::new(everything)), dockerfile));
+    }
+    if head.is_empty() {
+        return Err("nothing to build: stdin is empty".into());
+    }
+    if file.is_some() {
+        return Err(
+            "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles".into(),
+        );
+    }
+    let text = read_text(everything)?;
+    Ok((BuildContext::Empty, DockerfileSource::Text(text)))
+}
+
+fn read_text(source: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    read_all(source.take(DOCKERFILE_BYTES_MAX + 1), &mut bytes)?;
+    if bytes.len() as u64 > DOCKERFILE_BYTES_MAX {
+        return Err("the Dockerfile on stdin is larger than 16 MiB".into());
+    }
+    String::from_utf8(bytes).map_err(|_| "the Dockerfile on stdin is not valid UTF-8".into())
+}
+
+fn read_all(mut source: impl Read, bytes: &mut Vec<u8>) -> Result<(), String> {
+    match source.read_to_end(bytes) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("cannot read stdin: {error}")),
+    }
+}
+
+fn is_archive(head: &[u8]) -> bool {
+    MAGIC.iter().any(|magic| head.starts_with(magic)) || head.get(USTAR) == Some(b"ustar")
+}
+
+fn is_remote(text: &str) -> bool {
+    const PREFIXES: [&str; 6] = [
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
+    ];
+    PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(context: &str, file: Option<&str>, stdin: &[u8]) -> String {
+        match resolve(context, file, std::io::Cursor::new(stdin.to_vec())) {
+            Err(error) => format!("error: {error}"),
+            Ok((BuildContext::Tar(mut tar), dockerfile)) => {
+                let mut bytes = Vec::new();
+                tar.read_to_end(&mut bytes).unwrap();
+                assert_eq!(bytes, stdin);
+                format!("Tar {dockerfile:?}")
+            }
+            Ok((context, dockerfile)) => format!("{context:?} {dockerfile:?}"),
+        }
+    }
+
+    #[test]
+    fn stdin_is_an_archive_or_a_dockerfile() {
+        let mut tar = vec![0; 2048];
+        tar[USTAR].copy_from_slice(b"ustar");
+        for (context, file, stdin, expected) in [
+            (
+                "-",
+                None,
+                &b"FROM scratch\n"[..],
+                r#"Empty Text("FROM scratch\n")"#,
+            ),
+            ("-", None, &tar, "Tar Default"),
+            (
+                "-",
+                Some("sub/Dockerfile"),
+                &tar,
+                r#"Tar InContext("sub/Dockerfile")"#,
+            ),
+            ("-", None, b"\x1f\x8bxxxx", "Tar Default"),
+            ("-", None, b"", "error: nothing to build: stdin is empty"),
+            (
+                "-",
+                Some("-"),
+                b"",
+                "error: invalid argument: can't use stdin for both build context and dockerfile",
+            ),
+            (
+                "-",
+                Some("D"),
+                b"FROM a",
+                "error: ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
+            ),
+            (
+                "/",
+                Some("-"),
+                b"FROM a",
+                r#"Directory("/") Text("FROM a")"#,
+            ),
+            ("/", Some("D"), b"", r#"Directory("/") File("D")"#),
+            ("/", None, b"", r#"Directory("/") Default"#),
+            (
+                "/no/such",
+                None,
+                b"",
+                r#"error: unable to prepare context: path "/no/such" not found"#,
+            ),
+            (
+                "https://example.org/a.git",
+                None,
+                b"",
+                r#"error: remote build context "https://example.org/a.git" is not supported: clone or download it first"#,
+            ),
+        ] {
+            assert_eq!(show(context, file, stdin), expected);
+        }
+    }
+
+    #[test]
+    fn named_contexts_are_folders_images_and_layouts() {
+        for (text, expected) in [
+            ("a=/", r#"Ok(("a", Directory("/")))"#),
+            ("a=target:b", r#"Ok(("a", Stage("b")))"#),
+            (
+                "a=oci-layout:///:v1",
+                r#"Ok(("a", OciLayout { path: "/", tag: Some("v1"), digest: None }))"#,
+            ),
+            (
+                "a",
+                r#"Err("invalid context value: a, expected key=value")"#,
+            ),
+            (
+                "a=/no",
+                r#"Err("failed to get build context a: \"/no\" is not a directory")"#,
+            ),
+        ] {
+            assert_eq!(format!("{:?}", named(text)), expected);
+        }
+        let (_, image) = named("a=docker-image://debian").unwrap();
+        let debian: Reference = "debian:latest".parse().unwrap();
+        assert_eq!(image, NamedContext::Image(debian));
+    }
+}

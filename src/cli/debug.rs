@@ -1,0 +1,79 @@
+//! `cooper debug`: looks inside.
+
+use std::collections::BTreeMap;
+
+use super::args::{DumpLlbArgs, ProgressArgs, ProgressMode, value};
+use super::build::credentials;
+use super::context;
+use super::failure::Failure;
+use super::program::Program;
+use crate::engine::request::{BuildContext, BuildRequest, NetworkMode, NoCache, RunLimits};
+use crate::engine::{EngineError, ErrorKind};
+use crate::llb::dump;
+use crate::session::Session;
+
+/// `cooper debug dump-llb`.
+pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Failure> {
+    let request = request(program, args)?;
+    let mut build_contexts = BTreeMap::new();
+    if let BuildContext::Directory(directory) = &request.build_context {
+        build_contexts.insert("context".to_owned(), directory.clone());
+    }
+    let session = Session {
+        build_contexts,
+        credentials: credentials(&program.environment)?,
+        ..Session::default()
+    };
+    let engine = program.engine()?;
+    let progress = ProgressArgs {
+        progress: Some(ProgressMode::Quiet),
+        quiet: false,
+    };
+    let (result, journal) = program.show(&progress, async |progress, cancel| {
+        engine.dump_llb(request, &session, &progress, &cancel).await
+    })?;
+    let definition = result.map_err(|error| program.fail(error, &journal))?;
+    let dumped = match args.dot {
+        true => dump::dot(&definition),
+        false => dump::json(&definition),
+    };
+    let text = dumped.map_err(|error| {
+        let message = "the definition that was made cannot be read";
+        EngineError::new(ErrorKind::Internal, message).with_source(error)
+    })?;
+    program.console.result(&text).map_err(Failure::stdout)
+}
+
+fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failure> {
+    let user = |message| Failure::from(EngineError::new(ErrorKind::User, message));
+    let usage = Failure::Usage;
+    let (build_context, dockerfile) = match &args.context {
+        Some(path) => {
+            let file = Some(args.file.as_str());
+            context::resolve(&path.to_string_lossy(), file, std::io::stdin()).map_err(user)?
+        }
+        None => {
+            let dockerfile = context::dockerfile(&args.file, std::io::stdin()).map_err(user)?;
+            (BuildContext::Empty, dockerfile)
+        }
+    };
+    let from_environment = |name: &str| program.environment.text(name);
+    Ok(BuildRequest {
+        build_context,
+        dockerfile,
+        target: args.target.clone(),
+        build_args: value::pairs(&args.build_args, from_environment).map_err(usage)?,
+        labels: BTreeMap::new(),
+        names: Vec::new(),
+        platforms: args.platform.iter().cloned().collect(),
+        no_cache: NoCache::Nothing,
+        pull: false,
+        network: NetworkMode::Default,
+        extra_hosts: Vec::new(),
+        limits: RunLimits::default(),
+        named_contexts: BTreeMap::new(),
+        outputs: Vec::new(),
+        entitlements: Vec::new(),
+        source_date_epoch_s: None,
+    })
+}

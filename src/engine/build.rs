@@ -1,0 +1,303 @@
+//! The main job: one build, from a request to exported results.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::clock;
+use super::error::{EngineError, ErrorKind};
+use super::inputs::Inputs;
+use super::options;
+use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache};
+use super::resolver::Resolver;
+use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
+use crate::frontend::diagnostic::Source;
+use crate::frontend::{self, Lowered};
+use crate::llb::{Definition, Loaded, pb};
+use crate::progress::{Event, Progress, Warning, WarningSource};
+use crate::registry;
+use crate::session::Session;
+use crate::snapshot::LayerId;
+use crate::solver::{self, SolveOptions, Solved};
+use crate::source::{Images, WebFiles};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+
+/// Right to use the host's network.
+const NETWORK_HOST: &str = "network.host";
+/// Right to run processes without confinement.
+const SECURITY_INSECURE: &str = "security.insecure";
+
+/// One build on its way: what was asked, and what it works with.
+struct Build<'a> {
+    engine: &'a Engine,
+    request: BuildRequest,
+    inputs: Inputs,
+    client: registry::Client,
+    images: Images,
+    progress: Progress,
+    cancel: CancellationToken,
+}
+
+impl Engine {
+    /// Builds: reads, translates, solves, exports.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        session: Session,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome, EngineError> {
+        let build = Build::open(self, request, &session, progress, cancel)?;
+        let lowered = build.lower().await?;
+        report(&lowered, &build.progress);
+        let loaded = load(&lowered.definition)?;
+        check_rights(&loaded, &build.request)?;
+        let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
+        let layers = Arc::new(layers);
+        let worker = build.worker(session, &loaded, Arc::clone(&layers));
+        let solved = build.solve(&lowered.definition, worker).await?;
+        let stack = match &solved.output {
+            Some(output) => output.layers().to_vec(),
+            None => Vec::new(),
+        };
+        let unpacked = layers.unpack_all(&stack, &build.progress, &build.cancel);
+        unpacked.await.map_err(EngineError::from_op)?;
+        let exported = build.export(lowered, stack).await?;
+        Ok(BuildOutcome {
+            image: exported.image.map(|image| BuiltImage {
+                manifest: image.manifest,
+                id: image.id,
+                names: image.names,
+            }),
+            response: exported.response,
+            cache: CacheSummary {
+                hits: solved.summary.hits,
+                misses: solved.summary.misses,
+                not_needed: solved.summary.not_needed,
+            },
+        })
+    }
+
+    /// Translates a Dockerfile and returns the graph.
+    pub async fn dump_llb(
+        &self,
+        request: BuildRequest,
+        session: &Session,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Definition, EngineError> {
+        let build = Build::open(self, request, session, progress.clone(), cancel.clone())?;
+        Ok(build.lower().await?.definition)
+    }
+
+    /// Makes a registry client with what the session lends.
+    pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
+        let known = self.options.insecure_registries.iter().cloned();
+        registry::Client::new(registry::Options {
+            credentials: Arc::clone(&session.credentials),
+            insecure: known.chain(insecure).collect(),
+            proxies: self.options.proxies.clone(),
+            ..registry::Options::default()
+        })
+    }
+}
+
+impl<'a> Build<'a> {
+    fn open(
+        engine: &'a Engine,
+        mut request: BuildRequest,
+        session: &Session,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<Self, EngineError> {
+        for note in engine.cache.notes() {
+            let short = format!("build cache: {note}");
+            progress.send(Event::Warning(Warning {
+                short,
+                ..Warning::default()
+            }));
+        }
+        if let Some(reason) = engine.snapshots.fallback_reason() {
+            let short = format!("overlayfs cannot be used, files are copied instead: {reason}");
+            progress.send(Event::Warning(Warning {
+                short,
+                ..Warning::default()
+            }));
+        }
+        let inputs = Inputs::open(engine, &mut request, &progress)?;
+        let client = engine.registry(session, options::insecure_registries(&request));
+        let images = Images::new(client.clone(), engine.content.clone());
+        Ok(Self {
+            engine,
+            request,
+            inputs,
+            client,
+            images,
+            progress,
+            cancel,
+        })
+    }
+
+    async fn lower(&self) -> Result<Lowered, EngineError> {
+        let options = options::frontend_options(&self.request, &self.inputs)?;
+        let resolver = Resolver {
+            images: self.images.clone(),
+            progress: self.progress.clone(),
+        };
+        let inputs = &self.inputs;
+        tokio::select! {
+            lowered = frontend::lower(&inputs.text, &options, &resolver) => {
+                lowered.map_err(|error| {
+                    let source = Source::new(&inputs.filename, &inputs.text);
+                    EngineError::from_frontend(error, &source)
+                })
+            }
+            () = self.cancel.cancelled() => Err(EngineError::cancelled()),
+        }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        match self.request.outputs.as_slice() {
+            [] => vec![OutputSpec::default_image()],
+            outputs => outputs.to_vec(),
+        }
+    }
+
+    fn worker(
+        &self,
+        mut session: Session,
+        loaded: &Loaded,
+        layers: Arc<ImageLayers>,
+    ) -> Arc<LocalWorker> {
+        let engine = self.engine;
+        session.build_contexts.clone_from(&self.inputs.folders);
+        let image_steps = match &loaded.result {
+            Some(result) => keys::base_chain(&loaded.vertices, result),
+            None => Vec::new(),
+        };
+        let outputs = self.outputs();
+        let image_options = outputs.iter().find_map(OutputSpec::image_options);
+        Arc::new(LocalWorker::new(WorkerOptions {
+            content: engine.content.clone(),
+            snapshots: engine.snapshots.clone(),
+            executor: Arc::clone(&engine.executor),
+            session: Arc::new(session),
+            images: self.images.clone(),
+            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
+            layers,
+            cache_mounts: engine.dir("cache/mounts"),
+            stat_caches: engine.dir("cache/stat"),
+            scratch: engine.dir("tmp"),
+            shm_size_bytes: self.request.limits.shm_size_bytes.unwrap_or(0),
+            resources: options::resources(&self.request),
+            image_steps: image_steps
+                .into_iter()
+                .map(|vertex| vertex.digest.clone())
+                .collect(),
+            ahead: Ahead::new(&loaded.vertices),
+            compression: image_options.map(|options| options.compression),
+            now_ns: clock::now_ns,
+        }))
+    }
+
+    async fn solve(
+        &self,
+        definition: &Definition,
+        worker: Arc<LocalWorker>,
+    ) -> Result<Solved<OpOutput>, EngineError> {
+        let mut options = SolveOptions::new(clock::now_ns());
+        options.no_cache = self.request.no_cache == NoCache::Everything;
+        if let Some(most) = self.engine.options.parallelism_max {
+            options.max_parallelism = most;
+        }
+        let folder = self
+            .inputs
+            .folders
+            .get("context")
+            .map(|path| path.display().to_string());
+        let (folder, filename) = (folder.unwrap_or_default(), &self.inputs.filename);
+        let target = self.request.target.as_deref().unwrap_or_default();
+        options.scope = format!("{folder}\0{filename}\0{target}");
+        let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
+        let cache = &self.engine.cache;
+        let solved = solver::solve(definition, worker, cache, progress, options, cancel).await;
+        let cache = cache.clone();
+        // Nobody waits for it, not even the end of the process.
+        std::thread::spawn(move || cache.tidy());
+        solved.map_err(|error| EngineError::from_solve(error, definition))
+    }
+
+    async fn export(
+        &self,
+        lowered: Lowered,
+        layers: Vec<LayerId>,
+    ) -> Result<Exported, EngineError> {
+        let engine = self.engine;
+        let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
+        let exporter = Exporter::new(content, snapshots, self.client.clone());
+        let export = ExportRequest {
+            platform: match self.request.platforms.first() {
+                Some(platform) => platform.clone(),
+                None => lowered.image.platform().normalized(),
+            },
+            config: lowered.image,
+            layers,
+            names: self.request.names.clone(),
+            outputs: self.outputs(),
+            epoch_s: self.request.source_date_epoch_s.or(lowered.epoch),
+        };
+        Ok(exporter
+            .export(export, &self.progress, &self.cancel)
+            .await?)
+    }
+}
+
+fn load(definition: &Definition) -> Result<Loaded, EngineError> {
+    definition.load().map_err(|error| {
+        EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
+    })
+}
+
+/// Refuses a definition that needs rights which were not granted.
+fn check_rights(loaded: &Loaded, request: &BuildRequest) -> Result<(), EngineError> {
+    let granted = |right: &str| request.entitlements.iter().any(|granted| granted == right);
+    for vertex in &loaded.vertices {
+        let pb::op::Op::Exec(exec) = &vertex.op else {
+            continue;
+        };
+        let host = exec.network == pb::NetMode::Host as i32;
+        let insecure = exec.security != pb::SecurityMode::Sandbox as i32;
+        let missing = if host && request.network != NetworkMode::Host && !granted(NETWORK_HOST) {
+            NETWORK_HOST
+        } else if insecure && !granted(SECURITY_INSECURE) {
+            SECURITY_INSECURE
+        } else {
+            continue;
+        };
+        let text = format!("{missing} is not allowed: {}", vertex.name());
+        return Err(EngineError::new(ErrorKind::User, text)
+            .with_hint(format!("grant it with --allow {missing}")));
+    }
+    Ok(())
+}
+
+/// Passes the frontend's warnings on.
+fn report(lowered: &Lowered, progress: &Progress) {
+    let text: Arc<str> = lowered.source.text.as_str().into();
+    for finding in &lowered.warnings {
+        progress.send(Event::Warning(Warning {
+            vertex: None,
+            rule: finding.rule.unwrap_or_default().to_owned(),
+            short: finding.message.to_string(),
+            detail: finding.help.iter().map(ToString::to_string).collect(),
+            url: String::new(),
+            source: Some(WarningSource {
+                filename: lowered.source.name.clone(),
+                text: Arc::clone(&text),
+                first_line: finding.span.start.line,
+                last_line: finding.span.end.line,
+            }),
+        }));
+    }
+}

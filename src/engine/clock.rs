@@ -1,0 +1,25 @@
+//! The one place that asks what time it is; everybody else is told.
+
+use std::time::SystemTime;
+
+/// Returns the time now.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the place the ban points to"
+)]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Returns the nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    ns_of(now())
+}
+
+/// Returns the nanoseconds between 1970 and a time.
+pub fn ns_of(time: SystemTime) -> i64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,104 @@
+//! What was asked, in the words of the modules that do it.
+
+use super::error::{EngineError, ErrorKind};
+use super::inputs::Inputs;
+use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache};
+use crate::executor::Resources;
+use crate::exporter::OutputSpec;
+use crate::frontend::{self, FrontendOptions, Network};
+
+/// Why `host-gateway` is refused.
+const GATEWAY_UNKNOWN: &str = "the host's address inside steps is not known";
+
+/// Returns what the frontend needs to know.
+pub(super) fn frontend_options(
+    request: &BuildRequest,
+    inputs: &Inputs,
+) -> Result<FrontendOptions, EngineError> {
+    if request.platforms.len() > 1 {
+        let text = "one build makes an image for one platform";
+        return Err(EngineError::new(ErrorKind::User, text).with_hint("build once for each"));
+    }
+    let mut add_hosts = Vec::new();
+    for host in &request.extra_hosts {
+        match host.address {
+            HostAddress::Ip(ip) => add_hosts.push((host.name.clone(), ip)),
+            HostAddress::Gateway => {
+                let text = format!("--add-host {}=host-gateway: {GATEWAY_UNKNOWN}", host.name);
+                return Err(EngineError::new(ErrorKind::User, text)
+                    .with_hint("name an address of the host"));
+            }
+        }
+    }
+    let limits = &request.limits;
+    Ok(FrontendOptions {
+        filename: inputs.filename.clone(),
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        platform: request.platforms.first().cloned(),
+        no_cache: match &request.no_cache {
+            NoCache::Nothing => frontend::NoCache::Nothing,
+            NoCache::Everything => frontend::NoCache::All,
+            NoCache::Stages(names) => frontend::NoCache::Stages(names.clone()),
+        },
+        resolve_mode: match request.pull {
+            true => frontend::ResolveMode::Pull,
+            false => frontend::ResolveMode::Default,
+        },
+        network: match request.network {
+            NetworkMode::Default => Network::Sandbox,
+            NetworkMode::None => Network::None,
+            NetworkMode::Host => Network::Host,
+        },
+        add_hosts,
+        shm_size_bytes: limits.shm_size_bytes,
+        ulimits: limits
+            .ulimits
+            .iter()
+            .map(|limit| frontend::options::Ulimit {
+                name: limit.name.clone(),
+                soft: limit.soft,
+                hard: limit.hard,
+            })
+            .collect(),
+        cgroup_parent: limits.cgroup_parent.clone().unwrap_or_default(),
+        context: inputs.context.clone(),
+        contexts: inputs.contexts.clone(),
+        source_date_epoch: request.source_date_epoch_s,
+        ..FrontendOptions::default()
+    })
+}
+
+/// Returns the limits of the processes of steps.
+pub(super) fn resources(request: &BuildRequest) -> Resources {
+    let limits = &request.limits;
+    let positive = |value: Option<i64>| u64::try_from(value.unwrap_or(0)).unwrap_or(0);
+    Resources {
+        memory_bytes: positive(limits.memory_bytes),
+        memory_swap_bytes: positive(limits.memory_swap_bytes),
+        cpu_shares: limits.cpu_shares.unwrap_or(0),
+        cpu_quota_us: positive(limits.cpu_quota_us),
+        cpu_period_us: limits.cpu_period_us.unwrap_or(0),
+        cpuset_cpus: limits.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: limits.cpuset_mems.clone().unwrap_or_default(),
+        ..Resources::default()
+    }
+}
+
+/// Returns the registries that an output allows to be asked without checks.
+pub(super) fn insecure_registries(request: &BuildRequest) -> Vec<String> {
+    let insecure = |output: &&OutputSpec| matches!(output, OutputSpec::Image { push: Some(push), .. } if push.insecure);
+    let outputs = request.outputs.iter().filter(insecure);
+    let own = outputs
+        .clone()
+        .filter_map(OutputSpec::image_options)
+        .flat_map(|o| &o.names);
+    let shared = request
+        .names
+        .iter()
+        .filter(|_| outputs.clone().next().is_some());
+    own.chain(shared)
+        .map(|name| name.domain().to_owned())
+        .collect()
+}

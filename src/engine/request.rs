@@ -1,0 +1,391 @@
+//! What a front end asks of the engine, and what it gets back: plain values, no behaviour.
+//!
+//! Read in order: [`EngineOptions`] (once per process), [`BuildRequest`] → [`BuildOutcome`]
+//! (the main job), then the small requests of the other commands. What was typed stays in
+//! `cli`; everything here is already meant: paths are absolute or relative to the current
+//! directory as the system resolves them, references are full, sizes are bytes.
+//!
+//! The engine answers these types with:
+//!
+//! ```text
+//! Engine::open(EngineOptions)                                   -> Result<Engine, EngineError>
+//! engine.build(BuildRequest, Session, Progress, CancellationToken)      (async) -> Result<BuildOutcome, EngineError>
+//! engine.pull(PullRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<ImageSummary, EngineError>
+//! engine.push(&Reference, &Session, &Progress, &CancellationToken)      (async) -> Result<Descriptor, EngineError>
+//! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
+//! engine.load(LoadRequest, &Progress, &CancellationToken)               (async) -> Result<Vec<ImageSummary>, EngineError>
+//! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
+//! engine.images()                                               -> Result<Vec<ImageSummary>, EngineError>
+//! engine.remove(&str image)                                     -> Result<Vec<Removed>, EngineError>
+//! engine.inspect(&str image)                                    -> Result<ImageDetails, EngineError>
+//! engine.history(&str image)                                    -> Result<Vec<HistoryEntry>, EngineError>
+//! engine.disk_usage()                                           -> Result<DiskUsage, EngineError>
+//! engine.prune(PruneRequest)                                    -> Result<Pruned, EngineError>
+//! engine.dump_llb(BuildRequest, &Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
+//! ```
+//!
+//! `image` is a name or an image id, whole or its first hex digits (at least four).
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub use crate::exporter::{
+    ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination, ImageOptions,
+    InvalidOutput, OutputSpec, PushOptions, Stream, Target,
+};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Manifest, Platform, Reference};
+pub use crate::registry::Proxies;
+
+/// How a process uses the engine; fixed for its life.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// The store: created when it does not exist.
+    pub root: PathBuf,
+    /// OCI runtime that runs the steps instead of the built-in one.
+    pub runtime: Option<PathBuf>,
+    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
+    /// certificates; loopback hosts need no entry.
+    pub insecure_registries: Vec<String>,
+    /// Proxies of the user's environment, for registries and other servers.
+    pub proxies: Proxies,
+    /// Most steps that run at the same time; the number of processors where `None`.
+    pub parallelism_max: Option<usize>,
+}
+
+/// One build, as meant.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// The user's folder.
+    pub build_context: BuildContext,
+    /// Where the Dockerfile comes from.
+    pub dockerfile: DockerfileSource,
+    /// The stage wanted; the last one where `None`.
+    pub target: Option<String>,
+    /// `--build-arg`: values already taken from the environment where none was typed.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--tag`, with the default tag filled in. The image gets these names in the local store.
+    pub names: Vec<Reference>,
+    /// Platforms to build for; the host's where empty.
+    pub platforms: Vec<Platform>,
+    /// What must run although its result is in the cache.
+    pub no_cache: NoCache,
+    /// Whether base images are looked up in their registry although they are in the store.
+    pub pull: bool,
+    /// Network of RUN steps that do not name one.
+    pub network: NetworkMode,
+    /// Lines added to `/etc/hosts` of RUN steps.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Limits of RUN steps' processes.
+    pub limits: RunLimits,
+    /// `--build-context`: other inputs, by name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// What is written; empty means: into the local store only.
+    pub outputs: Vec<OutputSpec>,
+    /// Rights granted: `network.host`, `security.insecure`.
+    pub entitlements: Vec<String>,
+    /// `SOURCE_DATE_EPOCH`: seconds that replace every later time in the image.
+    pub source_date_epoch_s: Option<i64>,
+}
+
+/// The main build context.
+pub enum BuildContext {
+    /// No folder at all: `COPY` finds nothing.
+    Empty,
+    /// A folder on this machine.
+    Directory(PathBuf),
+    /// A tar archive, maybe compressed, read to its end once (`cooper build - < context.tar`).
+    Tar(Box<dyn Read + Send>),
+}
+
+impl std::fmt::Debug for BuildContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Self::Tar(_) => f.write_str("Tar"),
+        }
+    }
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` in the build context.
+    Default,
+    /// A file on this machine (`-f`), already resolved against the current directory. Its
+    /// `<name>.dockerignore` stands beside it.
+    File(PathBuf),
+    /// A path inside a build context that is a tar archive.
+    InContext(String),
+    /// The text itself (`-f -`, or a Dockerfile on stdin instead of a context).
+    Text(String),
+}
+
+/// What must run although its result is in the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Every step.
+    Everything,
+    /// The steps of these stages.
+    Stages(Vec<String>),
+}
+
+/// Network of a RUN step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// A namespace of its own with outgoing access.
+    #[default]
+    Default,
+    /// A namespace of its own with a loopback device only.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// A line of `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraHost {
+    /// The name.
+    pub name: String,
+    /// What it resolves to.
+    pub address: HostAddress,
+}
+
+/// The address of an [`ExtraHost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// A fixed address.
+    Ip(IpAddr),
+    /// The host as a step sees it (`host-gateway`).
+    Gateway,
+}
+
+/// Limits of the processes of RUN steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// Size of `/dev/shm`; 64 MiB where `None`.
+    pub shm_size_bytes: Option<u64>,
+    /// Resource limits.
+    pub ulimits: Vec<Ulimit>,
+    /// Parent of the steps' control groups.
+    pub cgroup_parent: Option<String>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<i64>,
+    /// Memory and swap together in bytes; -1 for no limit.
+    pub memory_swap_bytes: Option<i64>,
+    /// Relative weight of processor time (cgroup v1's scale: 1024 is one share).
+    pub cpu_shares: Option<u64>,
+    /// Length of a scheduler period.
+    pub cpu_period_us: Option<u64>,
+    /// Processor time in a period; -1 for no limit.
+    pub cpu_quota_us: Option<i64>,
+    /// Processors that may be used: `0-3,6`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes that may be used.
+    pub cpuset_mems: Option<String>,
+}
+
+/// One resource limit: `nofile=1024:2048`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Lower-case name without `RLIMIT_`: `nofile`.
+    pub name: String,
+    /// Soft limit; -1 for none.
+    pub soft: i64,
+    /// Hard limit; -1 for none.
+    pub hard: i64,
+}
+
+/// An input other than the main build context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A folder on this machine.
+    Directory(PathBuf),
+    /// An image (`docker-image://name`).
+    Image(Reference),
+    /// An image inside an OCI layout (`oci-layout://path[:tag][@digest]`).
+    OciLayout {
+        /// The layout's folder.
+        path: PathBuf,
+        /// Tag in the layout's index.
+        tag: Option<String>,
+        /// Digest in the layout.
+        digest: Option<Digest>,
+    },
+    /// Another stage of the Dockerfile (`target:name` of other tools' build files).
+    Stage(String),
+}
+
+/// What a build made.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOutcome {
+    /// The image, when an output made one.
+    pub image: Option<BuiltImage>,
+    /// BuildKit's exporter response: `containerimage.digest`, `image.name` …
+    pub response: BTreeMap<String, String>,
+    /// How the cache did.
+    pub cache: CacheSummary,
+}
+
+/// The image that a build made.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// Its id: the digest of its config, printed by `-q` and written by `--iidfile`.
+    pub id: ImageId,
+    /// Its names.
+    pub names: Vec<Reference>,
+}
+
+/// How many steps the cache knew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheSummary {
+    /// Steps whose result was there.
+    pub hits: usize,
+    /// Steps that ran.
+    pub misses: usize,
+    /// Steps nobody needed.
+    pub not_needed: usize,
+}
+
+/// Fetches an image into the local store.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The image.
+    pub reference: Reference,
+    /// Which of an index's images; the host's where `None`.
+    pub platform: Option<Platform>,
+}
+
+/// Writes images of the local store to an archive.
+#[derive(Debug, Clone)]
+pub struct SaveRequest {
+    /// Names or ids.
+    pub images: Vec<String>,
+    /// Form of the archive.
+    pub format: ArchiveForm,
+    /// Where it goes.
+    pub destination: Destination,
+}
+
+/// Reads images from an archive into the local store.
+#[derive(Debug)]
+pub struct LoadRequest {
+    /// The archive: an OCI layout or `docker save` tar, maybe compressed.
+    pub archive: LoadSource,
+    /// Which of an index's images get unpacked names; all are stored.
+    pub platform: Option<Platform>,
+}
+
+/// Where an archive to load comes from.
+pub enum LoadSource {
+    /// A file, or a folder that is an OCI layout.
+    Path(PathBuf),
+    /// A stream, read to its end.
+    Stream(Box<dyn Read + Send>),
+}
+
+impl std::fmt::Debug for LoadSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// An image of the local store, in short.
+#[derive(Debug, Clone)]
+pub struct ImageSummary {
+    /// Its name; `None` when it has none any more.
+    pub name: Option<Reference>,
+    /// Its manifest or index.
+    pub manifest: Descriptor,
+    /// Digest of the config (of the host's platform when it is an index).
+    pub id: ImageId,
+    /// Platforms it has.
+    pub platforms: Vec<Platform>,
+    /// Time of creation, RFC 3339, as the config says.
+    pub created: Option<String>,
+    /// Bytes of its compressed layers.
+    pub size_bytes: u64,
+}
+
+/// What `remove` took away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name.
+    Untagged(Reference),
+    /// The last name of a manifest went; the next `prune` frees its bytes.
+    Deleted(Digest),
+}
+
+/// Everything the store knows about an image.
+#[derive(Debug, Clone)]
+pub struct ImageDetails {
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// The descriptor of the manifest.
+    pub descriptor: Descriptor,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The config.
+    pub config: ImageConfig,
+}
+
+/// One line of `history`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// Time of the step, RFC 3339.
+    pub created: Option<String>,
+    /// The command.
+    pub created_by: String,
+    /// The author's remark.
+    pub comment: String,
+    /// The layer it made: its descriptor; `None` for an empty one.
+    pub layer: Option<Descriptor>,
+}
+
+/// What the store holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// One row for each kind of data.
+    pub rows: Vec<UsageRow>,
+}
+
+/// The data of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    /// `images`, `layers`, `cache records`, `cache mounts`, `temporary`.
+    pub kind: &'static str,
+    /// How many there are.
+    pub count: u64,
+    /// Bytes they take.
+    pub size_bytes: u64,
+    /// Bytes that `prune --all` would free.
+    pub reclaimable_bytes: u64,
+}
+
+/// What to throw away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PruneRequest {
+    /// Everything that no image needs, not only what no record leads to.
+    pub all: bool,
+}
+
+/// What was thrown away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Names of the things, for people: `layer 3f…`.
+    pub removed: Vec<String>,
+    /// Bytes freed.
+    pub freed_bytes: u64,
+}

@@ -1,0 +1,175 @@
+//! Images in and out of the store: pull, push, save, load.
+
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::error::{EngineError, ErrorKind};
+use super::request::{ImageSummary, LoadRequest, LoadSource, PullRequest, SaveRequest};
+use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushTarget, Save};
+use crate::oci::{Descriptor, Digest, Platform, Reference};
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::source::{Images, ResolveMode, bundle};
+
+impl Engine {
+    /// Fetches an image with all its layers and gives it its name.
+    pub async fn pull(
+        &self,
+        request: PullRequest,
+        session: &Session,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<ImageSummary, EngineError> {
+        let reference = request.reference.with_default_tag();
+        let step = progress.of_vertex(Digest::of(b"pull"));
+        step.start(&format!("pulling {reference}"));
+        let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
+        let platform = request.platform.unwrap_or_else(Platform::host);
+        let work = async {
+            let image = images
+                .resolve(&reference, &platform, ResolveMode::Pull)
+                .await?;
+            images.fetch_layers(&image, &step).await?;
+            Ok::<_, EngineError>(image)
+        };
+        let pulled = tokio::select! {
+            pulled = work => pulled,
+            () = cancel.cancelled() => Err(EngineError::cancelled()),
+        };
+        step.complete(pulled.as_ref().err().map(ToString::to_string));
+        let image = pulled?;
+        if reference.digest().is_none() {
+            self.content.images().tag(&reference, &image.root)?;
+        }
+        self.summary(Some(reference), &image.root)
+    }
+
+    /// Uploads an image of the store to the registry its name says.
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        session: &Session,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Descriptor, EngineError> {
+        let root = self.find(&reference.to_string())?;
+        let step = progress.of_vertex(Digest::of(b"push"));
+        step.start(&format!("pushing {reference}"));
+        let client = self.registry(session, Vec::new());
+        let target = PushTarget {
+            reference,
+            root: &root,
+            by_digest: false,
+        };
+        let pushed = exporter::push(target, &self.content, &client, &step, cancel).await;
+        step.complete(error_text(&pushed));
+        Ok(pushed?)
+    }
+
+    /// Writes images to an archive.
+    pub async fn save(
+        &self,
+        request: SaveRequest,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(), EngineError> {
+        let mut images: Vec<ArchivedImage> = Vec::new();
+        for image in &request.images {
+            let root = self.find(image)?;
+            let by_name = image
+                .parse::<Reference>()
+                .ok()
+                .map(Reference::with_default_tag);
+            let name = by_name.filter(|name| {
+                name.digest().is_none()
+                    && self
+                        .content
+                        .images()
+                        .resolve(name)
+                        .is_ok_and(|d| d.is_some())
+            });
+            match images
+                .iter_mut()
+                .find(|known| known.root.digest == root.digest)
+            {
+                Some(known) => known.names.extend(name),
+                None => images.push(ArchivedImage {
+                    root,
+                    names: name.into_iter().collect(),
+                }),
+            }
+        }
+        let step = progress.of_vertex(Digest::of(b"save"));
+        step.start("saving images");
+        let (content, cancel, inner) = (self.content.clone(), cancel.clone(), step.clone());
+        let saved = tokio::task::spawn_blocking(move || {
+            let save = Save {
+                images: &images,
+                form: request.format,
+                platform: &Platform::host(),
+                destination: &ArchiveDestination::Tar(request.destination),
+            };
+            exporter::save(&content, save, &inner, &cancel).map_err(EngineError::from)
+        });
+        let saved = saved
+            .await
+            .unwrap_or_else(|error| Err(EngineError::new(ErrorKind::Internal, error.to_string())));
+        step.complete(error_text(&saved));
+        saved
+    }
+
+    /// Reads the images of an archive into the store.
+    pub async fn load(
+        &self,
+        request: LoadRequest,
+        progress: &Progress,
+        _cancel: &CancellationToken,
+    ) -> Result<Vec<ImageSummary>, EngineError> {
+        let step = progress.of_vertex(Digest::of(b"load"));
+        step.start("loading images");
+        let content = self.content.clone();
+        let loaded = tokio::task::spawn_blocking(move || match request.archive {
+            LoadSource::Path(path) if path.is_dir() => bundle::load_folder(&path, &content),
+            LoadSource::Path(path) => bundle::load_stream(std::fs::File::open(path)?, &content),
+            LoadSource::Stream(stream) => bundle::load_stream(stream, &content),
+        });
+        let loaded = match loaded.await {
+            Ok(loaded) => loaded.map_err(EngineError::from),
+            Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
+        };
+        step.complete(error_text(&loaded));
+        let mut images = Vec::new();
+        for image in loaded? {
+            self.check_complete(&image.descriptor)?;
+            for name in &image.names {
+                self.content.images().tag(name, &image.descriptor)?;
+                images.push(self.summary(Some(name.clone()), &image.descriptor)?);
+            }
+            if image.names.is_empty() {
+                images.push(self.summary(None, &image.descriptor)?);
+            }
+        }
+        Ok(images)
+    }
+
+    /// Expects that everything the image for this platform consists of is in the store.
+    fn check_complete(&self, root: &Descriptor) -> Result<(), EngineError> {
+        let image = self.load_image(root, &Platform::host())?;
+        match image
+            .manifest
+            .layers
+            .iter()
+            .find(|layer| !self.content.contains(&layer.digest))
+        {
+            Some(layer) => Err(bundle::BundleError::Missing(layer.digest.to_string()).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn error_text<T, E: std::error::Error>(result: &Result<T, E>) -> Option<String> {
+    result
+        .as_ref()
+        .err()
+        .map(|error| super::error::chain(error))
+}

@@ -1,0 +1,105 @@
+//! What can go wrong while a result is written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::archive::ArchiveError;
+use crate::oci::{Digest, Reference};
+use crate::{content, registry, snapshot};
+
+use super::validate::Invalid;
+
+/// Says why a result could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A blob could not be read or written.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+    /// A layer could not be made or mounted.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// A tree could not be packed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A registry refused.
+    #[error("cannot push {reference}")]
+    Push {
+        /// What was pushed.
+        reference: Box<Reference>,
+        /// What the registry said.
+        source: registry::Error,
+    },
+    /// A push was asked for but the image has no name.
+    #[error("tag is needed when pushing to registry")]
+    PushWithoutName,
+    /// The image breaks a rule of the image-spec: a mistake of this builder or of a base image.
+    #[error("image {manifest} is not valid")]
+    Invalid {
+        /// The image's manifest.
+        manifest: Digest,
+        /// The broken rule.
+        source: Box<Invalid>,
+    },
+    /// A document could not be encoded.
+    #[error("cannot encode an image document")]
+    Encode(#[from] serde_json::Error),
+    /// A document in the store is not what its media type says.
+    #[error("{digest} is not a {expected}")]
+    Malformed {
+        /// The document.
+        digest: Digest,
+        /// What it should be.
+        expected: &'static str,
+        /// Why it is not.
+        source: serde_json::Error,
+    },
+    /// An index was given where the format holds one image only.
+    #[error(
+        "{digest} is an image index and none of its images is in the local store for {platform}"
+    )]
+    NoImageForPlatform {
+        /// The index.
+        digest: Digest,
+        /// The platform looked for.
+        platform: String,
+    },
+    /// The file or folder given as `dest` cannot take the result.
+    #[error("{problem}: {}", path.display())]
+    Destination {
+        /// What is wrong.
+        problem: &'static str,
+        /// The destination.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Writing to a stream failed.
+    #[error("cannot write the archive")]
+    Stream(#[source] io::Error),
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// A thread of this process died.
+    #[error("a worker thread stopped: {0}")]
+    Thread(String),
+}
+
+impl Error {
+    /// Wraps an I/O error with what was tried on which path.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! An OCI image layout as a tar stream or as a folder.
+//!
+//! The tar is written as it is read: nothing is held in memory, every blob is verified on the
+//! way, and the headers say nothing about this machine (owner 0, mode 0644, time 0).
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::bundle::{Bundle, blob_path};
+use super::output::{ArchiveDestination, Destination};
+use super::transfer::{Counted, Meter};
+use super::{Error, destination};
+use crate::archive::{Entry, EntryKind, TarWriter};
+use crate::content::ContentStore;
+use crate::oci::Descriptor;
+use crate::progress::VertexProgress;
+use crate::sys::metadata::Timestamp;
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 256 * 1024;
+/// Annotation by which entries of an existing index are replaced.
+const FULL_NAME: &str = "io.containerd.image.name";
+
+/// Writes the layout to where it is wanted.
+pub(super) fn write(
+    bundle: &Bundle,
+    content: &ContentStore,
+    target: &ArchiveDestination,
+    vertex: &VertexProgress,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let meter = Meter::new(vertex, "sending tarball", bundle.blob_bytes(), cancel);
+    match target {
+        ArchiveDestination::Tar(target) => {
+            destination::fill(target, |writer| write_tar(bundle, content, writer, &meter))?;
+        }
+        ArchiveDestination::Directory(directory) => {
+            write_directory(bundle, content, directory, &meter)?;
+        }
+    }
+    meter.finish();
+    Ok(())
+}
+
+/// Writes the layout as a tar.
+fn write_tar(
+    bundle: &Bundle,
+    content: &ContentStore,
+    writer: &mut dyn Write,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    let mut tar = TarWriter::new(writer);
+    for (path, bytes) in &bundle.files {
+        let size = bytes.len() as u64;
+        tar.entry(&entry(path, EntryKind::Regular, size))?;
+        tar.data(bytes)?;
+    }
+    for directory in ["blobs", "blobs/sha256"] {
+        tar.entry(&entry(directory, EntryKind::Directory, 0))?;
+    }
+    for blob in &bundle.blobs {
+        let size = blob.size;
+        let path = blob_path(&blob.digest);
+        tar.entry(&entry(&path, EntryKind::Regular, size))?;
+        copy_blob(content, blob, meter, |bytes| Ok(tar.data(bytes)?))?;
+    }
+    tar.finish()?;
+    Ok(())
+}
+
+/// Writes the layout into a folder. Blobs first, the index last, each by a rename, so that a
+/// failure leaves a layout that is still right. An existing layout keeps its other images.
+fn write_directory(
+    bundle: &Bundle,
+    content: &ContentStore,
+    directory: &Path,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+    for blob in &bundle.blobs {
+        let path = directory.join(blob_path(&blob.digest));
+        if path.metadata().is_ok_and(|found| found.len() == blob.size) {
+            meter.add(blob.size);
+            continue;
+        }
+        write_blob(content, blob, &path, meter)?;
+    }
+    for (name, bytes) in &bundle.files {
+        let path = directory.join(name);
+        let bytes = match *name {
+            "index.json" => merged_index(&path, bundle)?,
+            _ => bytes.clone(),
+        };
+        destination::fill(&Destination::File(path), |writer| {
+            writer.write_all(&bytes).map_err(Error::Stream)
+        })?;
+    }
+    Ok(())
+}
+
+fn write_blob(
+    content: &ContentStore,
+    blob: &Descriptor,
+    path: &Path,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    let file = Destination::File(path.to_owned());
+    destination::fill(&file, |writer| {
+        let write = |bytes: &[u8]| writer.write_all(bytes).map_err(Error::Stream);
+        copy_blob(content, blob, meter, write)
+    })
+}
+
+/// Copies a blob to its end, where the reader checks size and digest.
+fn copy_blob(
+    content: &ContentStore,
+    blob: &Descriptor,
+    meter: &Meter<'_>,
+    mut write: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut reader = Counted::new(content.open_blob(blob)?, meter);
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = reader
+            .read(&mut buffer)
+            .map_err(|error| meter.explain(error))?;
+        if count == 0 {
+            return Ok(());
+        }
+        write(&buffer[..count])?;
+    }
+}
+
+/// Adds the bundle's entries to the index that is there; the same names are replaced.
+fn merged_index(path: &Path, bundle: &Bundle) -> Result<Vec<u8>, Error> {
+    let mut index = serde_json::to_value(&bundle.index)?;
+    let old: Value = match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let name = |entry: &Value| entry["annotations"][FULL_NAME].as_str().map(str::to_owned);
+    let is_new = |entry: &&Value| {
+        !bundle.index.manifests.iter().any(|new| match name(entry) {
+            Some(name) => new.annotations.get(FULL_NAME) == Some(&name),
+            None => entry["digest"].as_str() == Some(&new.digest.to_string()),
+        })
+    };
+    let old = old["manifests"].as_array().into_iter().flatten();
+    let mut entries: Vec<Value> = old.filter(is_new).cloned().collect();
+    if let Some(manifests) = index["manifests"].as_array_mut() {
+        entries.append(manifests);
+        *manifests = entries;
+    }
+    Ok(serde_json::to_vec(&index)?)
+}
+
+fn entry(path: &str, kind: EntryKind, size: u64) -> Entry {
+    let mode = match kind {
+        EntryKind::Directory => 0o755,
+        _ => 0o644,
+    };
+    Entry {
+        path: path.into(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        size,
+        mtime: Timestamp::default(),
+        xattrs: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,419 @@
+//! What to write and where, as meant; read from BuildKit's exporter attributes.
+//!
+//! | type | meaning | needs a destination |
+//! |---|---|---|
+//! | `image` | names in the local store, and a push when asked | no |
+//! | `registry` | `image` with `push=true` | no |
+//! | `oci` | an OCI image layout as tar, or a folder with `tar=false` | yes |
+//! | `docker` | an archive that `docker load` takes | yes |
+//! | `tar` | the root file system as tar | yes |
+//! | `local` | the root file system in a folder | yes |
+//! | `cacheonly` | nothing | no |
+//!
+//! Attributes that no row of [`ATTRIBUTES`] knows are an error for a person at the command
+//! line; the daemon drops them before, as BuildKit does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use crate::archive::{Compression, CompressionKind};
+use crate::oci::Reference;
+
+/// Attributes of `-o`, apart from `type` and `dest`.
+pub const ATTRIBUTES: &[&str] = &[
+    "name",
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "store",
+    "unpack",
+    "tar",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+    "annotation.*",
+];
+
+/// One thing to write.
+#[derive(Debug, Clone)]
+pub enum OutputSpec {
+    /// Names in the local store, and a push when asked.
+    Image {
+        /// How the image is made.
+        options: ImageOptions,
+        /// Whether the local store keeps the names.
+        store: bool,
+        /// Whether it is pushed, and how.
+        push: Option<PushOptions>,
+    },
+    /// An OCI image layout.
+    Oci {
+        /// How the image is made.
+        options: ImageOptions,
+        /// Where it goes.
+        destination: ArchiveDestination,
+    },
+    /// An OCI image layout with what `docker load` needs.
+    Docker {
+        /// How the image is made.
+        options: ImageOptions,
+        /// Where it goes.
+        destination: ArchiveDestination,
+    },
+    /// The root file system as tar.
+    Tar {
+        /// Where it goes.
+        destination: Destination,
+    },
+    /// The root file system in a folder.
+    Local {
+        /// The folder; made when it does not exist.
+        directory: PathBuf,
+    },
+    /// Nothing: the build fills the cache.
+    CacheOnly,
+}
+
+/// How an image is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// Names besides those of the request.
+    pub names: Vec<Reference>,
+    /// Form of the layers.
+    pub compression: Compression,
+    /// OCI media types; Docker's where `false`.
+    pub oci_media_types: bool,
+    /// Remarks in the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How an image is pushed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Push without writing tags.
+    pub by_digest: bool,
+    /// Allow plain HTTP and unknown certificates.
+    pub insecure: bool,
+}
+
+/// Where an image archive goes.
+#[derive(Debug, Clone)]
+pub enum ArchiveDestination {
+    /// One tar.
+    Tar(Destination),
+    /// A folder (`tar=false`).
+    Directory(PathBuf),
+}
+
+/// Where a stream of bytes goes.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// A file, replaced as a whole when everything went well.
+    File(PathBuf),
+    /// A stream that somebody else opened.
+    Stream(Stream),
+}
+
+/// A writer that is lent to one output.
+#[derive(Clone)]
+pub struct Stream(Arc<Mutex<Option<Box<dyn Write + Send>>>>);
+
+impl Stream {
+    /// Lends `writer`.
+    pub fn new(writer: impl Write + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(writer)))))
+    }
+
+    /// Takes the writer; an error the second time.
+    pub fn take(&self) -> io::Result<Box<dyn Write + Send>> {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer
+            .take()
+            .ok_or_else(|| io::Error::other("the stream was already written by another output"))
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
+/// Where output goes that was given as attributes: `dest=`.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// Not given.
+    Nowhere,
+    /// A path.
+    Path(PathBuf),
+    /// A stream (`-`).
+    Stream(Stream),
+}
+
+/// Says why attributes do not name an output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOutput {
+    /// No such type.
+    #[error(
+        "unknown output type {0:?}: expected image, registry, oci, docker, tar, local or cacheonly"
+    )]
+    UnknownType(String),
+    /// A destination is missing.
+    #[error("dest is required for {0} exporter")]
+    NoDestination(String),
+    /// A folder cannot be a stream.
+    #[error("dest cannot be stdout for {0} exporter")]
+    NotAStream(String),
+    /// The type writes nothing to a path.
+    #[error("dest is not supported by the {0} exporter")]
+    UnwantedDestination(String),
+    /// An attribute that the type does not have.
+    #[error("unknown attribute {key:?} for output type {kind}")]
+    UnknownAttribute {
+        /// The attribute.
+        key: String,
+        /// The type.
+        kind: String,
+    },
+    /// A boolean is neither.
+    #[error("non-bool value specified for {key}: {value:?}")]
+    NotABool {
+        /// The attribute.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// No such compression.
+    #[error("unsupported layer compression {0:?}: expected gzip, zstd or uncompressed")]
+    UnknownCompression(String),
+    /// The level is not one the compression has.
+    #[error("invalid compression level {level:?} for {kind}: expected {range}")]
+    InvalidLevel {
+        /// What was given.
+        level: String,
+        /// The compression.
+        kind: &'static str,
+        /// What would be right.
+        range: &'static str,
+    },
+    /// A name is not a reference.
+    #[error(transparent)]
+    InvalidName(#[from] crate::oci::InvalidReference),
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            compression: Compression::default(),
+            oci_media_types: true,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+impl OutputSpec {
+    /// Returns what a build writes when it was asked for nothing: the image in the local store.
+    pub fn default_image() -> Self {
+        Self::Image {
+            options: ImageOptions::default(),
+            store: true,
+            push: None,
+        }
+    }
+
+    /// Reads the attributes of one output.
+    pub fn from_attributes(
+        kind: &str,
+        target: Target,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<Self, InvalidOutput> {
+        let mut reader = Attributes {
+            kind,
+            left: attributes.clone(),
+        };
+        let spec = match kind {
+            "image" | "registry" => {
+                if !matches!(target, Target::Nowhere) {
+                    return Err(InvalidOutput::UnwantedDestination(kind.to_owned()));
+                }
+                reader.image(kind == "registry")?
+            }
+            "oci" => Self::Oci {
+                options: reader.options(true)?,
+                destination: reader.archive(target)?,
+            },
+            "docker" => Self::Docker {
+                options: reader.options(false)?,
+                destination: reader.archive(target)?,
+            },
+            "tar" => Self::Tar {
+                destination: reader.destination(target)?,
+            },
+            "local" => Self::Local {
+                directory: reader.directory(target)?,
+            },
+            "cacheonly" => Self::CacheOnly,
+            other => return Err(InvalidOutput::UnknownType(other.to_owned())),
+        };
+        match reader.left.into_keys().next() {
+            None => Ok(spec),
+            Some(key) => Err(InvalidOutput::UnknownAttribute {
+                key,
+                kind: kind.to_owned(),
+            }),
+        }
+    }
+
+    /// Returns how the image is made, for the outputs that make one.
+    pub fn image_options(&self) -> Option<&ImageOptions> {
+        match self {
+            Self::Image { options, .. }
+            | Self::Oci { options, .. }
+            | Self::Docker { options, .. } => Some(options),
+            Self::Tar { .. } | Self::Local { .. } | Self::CacheOnly => None,
+        }
+    }
+
+    /// Returns how the image is made, to change it.
+    pub fn image_options_mut(&mut self) -> Option<&mut ImageOptions> {
+        match self {
+            Self::Image { options, .. }
+            | Self::Oci { options, .. }
+            | Self::Docker { options, .. } => Some(options),
+            Self::Tar { .. } | Self::Local { .. } | Self::CacheOnly => None,
+        }
+    }
+
+    /// Returns what people read while it is written.
+    pub fn title(&self) -> Option<&'static str> {
+        match self {
+            Self::Image { .. } => Some("exporting to image"),
+            Self::Oci { .. } => Some("exporting to oci image format"),
+            Self::Docker { .. } => Some("exporting to docker image format"),
+            Self::Tar { .. } => Some("exporting to client tarball"),
+            Self::Local { .. } => Some("exporting to client directory"),
+            Self::CacheOnly => None,
+        }
+    }
+}
+
+/// Attributes that are taken out one after the other; what is left is unknown.
+struct Attributes<'a> {
+    kind: &'a str,
+    left: BTreeMap<String, String>,
+}
+
+impl Attributes<'_> {
+    fn image(&mut self, registry: bool) -> Result<OutputSpec, InvalidOutput> {
+        let push = self.flag("push")?.unwrap_or(registry);
+        let push_options = PushOptions {
+            by_digest: self.flag("push-by-digest")?.unwrap_or(false),
+            insecure: self.flag("registry.insecure")?.unwrap_or(false),
+        };
+        // Unpacking after the build makes no sense where layers are born unpacked.
+        self.flag("unpack")?;
+        Ok(OutputSpec::Image {
+            store: self.flag("store")?.unwrap_or(true),
+            options: self.options(true)?,
+            push: push.then_some(push_options),
+        })
+    }
+
+    fn options(&mut self, oci_media_types: bool) -> Result<ImageOptions, InvalidOutput> {
+        let mut options = ImageOptions {
+            compression: self.compression()?,
+            oci_media_types: self.flag("oci-mediatypes")?.unwrap_or(oci_media_types),
+            ..ImageOptions::default()
+        };
+        let names = self.left.remove("name").unwrap_or_default();
+        for name in names.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+            let reference: Reference = name.parse()?;
+            options.names.push(reference.with_default_tag());
+        }
+        let keys: Vec<String> = self.left.keys().cloned().collect();
+        for key in keys {
+            if let Some(name) = key.strip_prefix("annotation.")
+                && let Some(value) = self.left.remove(&key)
+            {
+                options.annotations.insert(name.to_owned(), value);
+            }
+        }
+        Ok(options)
+    }
+
+    fn compression(&mut self) -> Result<Compression, InvalidOutput> {
+        let mut compression = Compression::default();
+        if let Some(kind) = self.left.remove("compression") {
+            compression.kind = match kind.as_str() {
+                "gzip" => CompressionKind::Gzip,
+                "zstd" => CompressionKind::Zstd,
+                "uncompressed" => CompressionKind::Uncompressed,
+                _ => return Err(InvalidOutput::UnknownCompression(kind)),
+            };
+        }
+        if let Some(level) = self.left.remove("compression-level") {
+            compression.level = Some(checked_level(&compression, level)?);
+        }
+        compression.force = self.flag("force-compression")?.unwrap_or(false);
+        Ok(compression)
+    }
+
+    fn archive(&mut self, target: Target) -> Result<ArchiveDestination, InvalidOutput> {
+        if self.flag("tar")?.unwrap_or(true) {
+            return Ok(ArchiveDestination::Tar(self.destination(target)?));
+        }
+        Ok(ArchiveDestination::Directory(self.directory(target)?))
+    }
+
+    fn destination(&self, target: Target) -> Result<Destination, InvalidOutput> {
+        match target {
+            Target::Nowhere => Err(InvalidOutput::NoDestination(self.kind.to_owned())),
+            Target::Path(path) => Ok(Destination::File(path)),
+            Target::Stream(stream) => Ok(Destination::Stream(stream)),
+        }
+    }
+
+    fn directory(&self, target: Target) -> Result<PathBuf, InvalidOutput> {
+        match target {
+            Target::Nowhere => Err(InvalidOutput::NoDestination(self.kind.to_owned())),
+            Target::Path(path) => Ok(path),
+            Target::Stream(_) => Err(InvalidOutput::NotAStream(self.kind.to_owned())),
+        }
+    }
+
+    /// Takes a boolean in Go's spelling; an empty value means true, as BuildKit reads it.
+    fn flag(&mut self, key: &str) -> Result<Option<bool>, InvalidOutput> {
+        let Some(value) = self.left.remove(key) else {
+            return Ok(None);
+        };
+        match value.as_str() {
+            "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
+            _ => Err(InvalidOutput::NotABool {
+                key: key.to_owned(),
+                value,
+            }),
+        }
+    }
+}
+
+fn checked_level(compression: &Compression, text: String) -> Result<i32, InvalidOutput> {
+    let (kind, low, high, range) = match compression.kind {
+        CompressionKind::Gzip => ("gzip", 0, 9, "0 to 9"),
+        CompressionKind::Zstd => ("zstd", 0, 22, "0 to 22"),
+        CompressionKind::Uncompressed => ("uncompressed", 0, 0, "0"),
+    };
+    match text.parse::<i32>() {
+        Ok(level) if (low..=high).contains(&level) => Ok(level),
+        _ => Err(InvalidOutput::InvalidLevel {
+            level: text,
+            kind,
+            range,
+        }),
+    }
+}

@@ -1,0 +1,337 @@
+//! Whole exports over a real store: what is written is valid, the same every time, and refused
+//! when any of it is broken.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::archive::TarReader;
+use crate::oci::{Descriptor, History, ImageConfig, Reference};
+use crate::progress::Progress;
+use crate::registry;
+use crate::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
+use crate::sys::metadata::Timestamp;
+use crate::sys::root::Root;
+
+/// A store with two layers in it.
+struct Fixture {
+    temp: tempfile::TempDir,
+    content: ContentStore,
+    exporter: Exporter,
+    layers: Vec<LayerId>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("store");
+        let content = ContentStore::open(&root).unwrap();
+        let snapshots = Snapshotter::open(&root, content.clone(), Some(Kind::Native)).unwrap();
+        let registry = registry::Client::new(registry::Options::default());
+        let mut layers = Vec::new();
+        for (number, path) in [(1_i64, "etc/first"), (2, "second")] {
+            let active = snapshots.prepare(&layers).unwrap();
+            let tree = active.mounted().unwrap();
+            let file = tree.join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, format!("text {number}")).unwrap();
+            std::os::unix::fs::symlink("/etc/first", tree.join(format!("link{number}"))).unwrap();
+            // The second layer must not depend on when the first one was unpacked.
+            let root = Root::open(tree).unwrap();
+            for path in ["etc/first", "etc", "second", "link1", "link2", ""] {
+                match root.set_times(Path::new(path), Timestamp::from_seconds(number)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                    _ => {}
+                }
+            }
+            let created_ns = number * 1_000_000_000;
+            layers.push(active.commit(LayerInfo { created_ns }).unwrap());
+        }
+        let exporter = Exporter::new(content.clone(), snapshots, registry);
+        Self {
+            temp,
+            content,
+            exporter,
+            layers,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn export(&self, outputs: &[&str]) -> Result<Exported, Error> {
+        let outputs = outputs.iter().map(|text| self.output(text)).collect();
+        let entry = |empty_layer| History {
+            created_by: "step".to_owned(),
+            empty_layer,
+            ..History::default()
+        };
+        let request = ExportRequest {
+            config: ImageConfig {
+                history: vec![entry(false), entry(true), entry(false)],
+                ..ImageConfig::default()
+            },
+            layers: self.layers.clone(),
+            platform: Platform::linux("amd64", ""),
+            names: vec!["app:1.0".parse().unwrap()],
+            outputs,
+            epoch_s: None,
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (progress, cancel) = (Progress::silent(), CancellationToken::new());
+        runtime.block_on(self.exporter.export(request, &progress, &cancel))
+    }
+
+    /// Reads `type dest key=value…`; `-` for no destination.
+    fn output(&self, text: &str) -> OutputSpec {
+        let mut words = text.split(' ');
+        let (kind, dest) = (words.next().unwrap(), words.next().unwrap_or("-"));
+        let target = match dest {
+            "-" => Target::Nowhere,
+            name => Target::Path(self.path(name)),
+        };
+        let pair = |word: &str| {
+            let (key, value) = word.split_once('=').unwrap();
+            (key.to_owned(), value.to_owned())
+        };
+        let attributes: BTreeMap<String, String> = words.map(pair).collect();
+        OutputSpec::from_attributes(kind, target, &attributes).unwrap()
+    }
+}
+
+/// Lists a tar: each path with the bytes of its file.
+fn list(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut reader = TarReader::new(std::fs::File::open(path).unwrap());
+    let mut entries = BTreeMap::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match reader.read(&mut buffer).unwrap() {
+                0 => break,
+                count => bytes.extend_from_slice(&buffer[..count]),
+            }
+        }
+        entries.insert(entry.path.to_str().unwrap().to_owned(), bytes);
+    }
+    entries
+}
+
+fn json(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+#[test]
+fn an_image_is_valid_named_and_the_same_every_time() {
+    let fixture = Fixture::new();
+    let exported = fixture.export(&["image"]).unwrap();
+    let image = exported.image.unwrap();
+    let config = validate::image(&fixture.content, &image.manifest).unwrap();
+    assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:02Z"));
+    let name: Reference = "app:1.0".parse().unwrap();
+    let named = fixture.content.images().resolve(&name).unwrap().unwrap();
+    assert_eq!(named.digest, image.manifest.digest);
+    let digest = image.manifest.digest.to_string();
+    assert_eq!(exported.response["containerimage.digest"], digest);
+    assert_eq!(exported.response["image.name"], "docker.io/library/app:1.0");
+    let again = fixture.export(&["image"]).unwrap().image.unwrap();
+    assert_eq!(again, image);
+    // Another machine, another store, the same bytes.
+    let elsewhere = Fixture::new().export(&["image"]).unwrap().image.unwrap();
+    assert_eq!(elsewhere.manifest, image.manifest);
+}
+
+#[test]
+fn every_compression_gives_a_valid_image_with_the_same_config() {
+    let fixture = Fixture::new();
+    let mut ids = std::collections::BTreeSet::new();
+    for options in [
+        "compression=gzip",
+        "compression=gzip compression-level=9 force-compression=true",
+        "compression=zstd",
+        "compression=uncompressed",
+    ] {
+        let exported = fixture.export(&[&format!("image - {options}")]).unwrap();
+        let image = exported.image.unwrap();
+        validate::image(&fixture.content, &image.manifest).unwrap();
+        ids.insert(image.id.to_string());
+    }
+    assert_eq!(ids.len(), 1);
+}
+
+#[test]
+fn archives_hold_every_blob_once_and_name_the_image() {
+    let fixture = Fixture::new();
+    let exported = fixture
+        .export(&["docker d.tar", "oci o.tar", "oci again.tar"])
+        .unwrap();
+    let oci = list(&fixture.path("o.tar"));
+    let image = exported.image.unwrap();
+    let index = json(&oci["index.json"]);
+    let entry = &index["manifests"][0];
+    assert_eq!(entry["digest"], image.manifest.digest.to_string());
+    assert_eq!(
+        entry["annotations"]["io.containerd.image.name"],
+        "docker.io/library/app:1.0"
+    );
+    assert_eq!(
+        entry["annotations"]["org.opencontainers.image.ref.name"],
+        "1.0"
+    );
+    // Three small files, two folders, manifest, config and two layers.
+    assert_eq!(oci.len(), 2 + 2 + 4);
+    for (path, bytes) in &oci {
+        if let Some(hex) = path.strip_prefix("blobs/sha256/") {
+            assert_eq!(crate::oci::Digest::of(bytes).hex(), hex);
+        }
+    }
+    let bytes = |name: &str| std::fs::read(fixture.path(name)).unwrap();
+    assert_eq!(bytes("o.tar"), bytes("again.tar"));
+    let docker = list(&fixture.path("d.tar"));
+    let table = json(&docker["manifest.json"]);
+    assert_eq!(table[0]["RepoTags"][0], "app:1.0");
+    let config = table[0]["Config"].as_str().unwrap();
+    assert_eq!(json(&docker[config])["architecture"], "amd64");
+    assert_eq!(table[0]["Layers"].as_array().unwrap().len(), 2);
+    assert!(json(&docker["repositories"])["app"]["1.0"].is_string());
+}
+
+#[test]
+fn a_layout_folder_keeps_other_images_and_replaces_its_own() {
+    let fixture = Fixture::new();
+    fixture.export(&["oci layout tar=false"]).unwrap();
+    fixture
+        .export(&["oci layout tar=false compression=zstd"])
+        .unwrap();
+    fixture
+        .export(&["oci layout tar=false name=other"])
+        .unwrap();
+    let index = json(&std::fs::read(fixture.path("layout/index.json")).unwrap());
+    let names: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            entry["annotations"]["io.containerd.image.name"]
+                .as_str()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "docker.io/library/app:1.0",
+            "docker.io/library/other:latest"
+        ]
+    );
+    // The folder is a content store of its own.
+    let copy = ContentStore::open(&fixture.path("layout")).unwrap();
+    for (_, descriptor) in copy.images().list().unwrap() {
+        validate::image(&copy, &descriptor).unwrap();
+    }
+}
+
+#[test]
+fn trees_are_written_whole() {
+    let fixture = Fixture::new();
+    let exported = fixture.export(&["tar root.tar", "local out"]).unwrap();
+    assert!(exported.image.is_none() && exported.response.is_empty());
+    let tar = list(&fixture.path("root.tar"));
+    let names: Vec<&str> = tar.keys().map(String::as_str).collect();
+    assert_eq!(names, ["etc", "etc/first", "link1", "link2", "second"]);
+    assert_eq!(tar["etc/first"], b"text 1");
+    let read = |name: &str| std::fs::read(fixture.path("out").join(name)).unwrap();
+    assert_eq!(read("second"), b"text 2");
+    assert_eq!(read("etc/first"), b"text 1");
+}
+
+#[test]
+fn any_corrupt_blob_fails_the_export_and_leaves_no_file() {
+    let fixture = Fixture::new();
+    let image = fixture.export(&["image"]).unwrap().image.unwrap();
+    let bundle = Bundle::collect(
+        &fixture.content,
+        &[ArchivedImage {
+            root: image.manifest.clone(),
+            names: Vec::new(),
+        }],
+        ArchiveForm::Oci,
+        &Platform::host(),
+    )
+    .unwrap();
+    assert_eq!(bundle.blobs.len(), 4);
+    for blob in &bundle.blobs {
+        let path = fixture.content.path(&blob.digest);
+        let mut bytes = Vec::new();
+        std::fs::File::open(&path)
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        let mut broken = bytes.clone();
+        broken[bytes.len() / 2] ^= 1;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &broken).unwrap();
+        assert!(validate::image(&fixture.content, &image.manifest).is_err());
+        let saved = save_to(&fixture, &image.manifest, "broken.tar");
+        assert!(saved.is_err(), "{}", blob.media_type);
+        assert!(!fixture.path("broken.tar").exists());
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    save_to(&fixture, &image.manifest, "whole.tar").unwrap();
+}
+
+fn save_to(fixture: &Fixture, root: &Descriptor, name: &str) -> Result<(), Error> {
+    let images = [ArchivedImage {
+        root: root.clone(),
+        names: Vec::new(),
+    }];
+    let what = Save {
+        images: &images,
+        form: ArchiveForm::Docker,
+        platform: &Platform::host(),
+        destination: &ArchiveDestination::Tar(Destination::File(fixture.path(name))),
+    };
+    let (vertex, cancel) = (VertexProgress::silent(), CancellationToken::new());
+    save(&fixture.content, what, &vertex, &cancel)
+}
+
+#[test]
+fn a_cancelled_export_writes_nothing() {
+    let fixture = Fixture::new();
+    let image = fixture.export(&["image"]).unwrap().image.unwrap();
+    let images = [ArchivedImage {
+        root: image.manifest,
+        names: Vec::new(),
+    }];
+    let destination = ArchiveDestination::Tar(Destination::File(fixture.path("never.tar")));
+    let what = Save {
+        images: &images,
+        form: ArchiveForm::Oci,
+        platform: &Platform::host(),
+        destination: &destination,
+    };
+    let (vertex, cancel) = (VertexProgress::silent(), CancellationToken::new());
+    cancel.cancel();
+    let saved = save(&fixture.content, what, &vertex, &cancel);
+    assert!(matches!(saved, Err(Error::Cancelled)));
+    assert!(!fixture.path("never.tar").exists());
+}
+
+#[test]
+fn a_push_needs_a_name_and_an_index_needs_an_image() {
+    let fixture = Fixture::new();
+    let missing = Descriptor::of(crate::oci::media_type::OCI_MANIFEST, b"{}");
+    assert!(save_to(&fixture, &missing, "x.tar").is_err());
+    let index = crate::oci::Index::default();
+    let bytes = serde_json::to_vec(&index).unwrap();
+    fixture.content.put(&bytes).unwrap();
+    let descriptor = Descriptor::of(crate::oci::media_type::OCI_INDEX, &bytes);
+    assert!(matches!(
+        save_to(&fixture, &descriptor, "x.tar"),
+        Err(Error::NoImageForPlatform { .. })
+    ));
+}

@@ -1,0 +1,5 @@
+//! Fixtures and properties of the parser.
+
+mod dump;
+mod fixtures;
+mod mutation;

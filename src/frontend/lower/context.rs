@@ -1,0 +1,209 @@
+//! Sources of the files of build contexts.
+//!
+//! Which paths of a local folder are used is known only when everything is lowered; then they
+//! are written into its source, so that no more than these needs to be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Lowerer, Lowering};
+use crate::frontend::diagnostic::{Diagnostic, Span};
+use crate::frontend::git_url::GitUrl;
+use crate::frontend::options::{ContextSource, FrontendOptions};
+use crate::frontend::paths;
+use crate::llb::pattern::PatternMatcher;
+use crate::llb::state::{About, FileAction, FileOp, Output, Source};
+use crate::llb::{caps, pb};
+
+/// Name under which files of the main context are counted.
+const MAIN: &str = "";
+
+/// Name of the file that a context behind a URL consists of.
+const HTTP_FILE: &str = "context";
+
+/// The contexts used so far.
+#[derive(Debug)]
+pub(super) struct LocalFiles {
+    used: BTreeMap<String, UsedContext>,
+    /// What the ignore file of the main context hides, where that can be told from a path alone.
+    ignored: Option<PatternMatcher>,
+}
+
+impl LocalFiles {
+    /// Starts with no context used.
+    pub(super) fn new(options: &FrontendOptions) -> Self {
+        let ignored = match &options.context {
+            ContextSource::Local { excludes, .. } => PatternMatcher::new(excludes).ok(),
+            _ => None,
+        };
+        Self {
+            used: BTreeMap::new(),
+            // With a negation a hidden folder may still hold files that are not hidden.
+            ignored: ignored.filter(|patterns| !patterns.has_negations()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct UsedContext {
+    root: Output,
+    /// Whether the root is a folder of the client, whose used paths are of interest.
+    is_local: bool,
+    paths: BTreeSet<String>,
+}
+
+impl Lowerer<'_> {
+    /// Returns the files of the main build context.
+    pub(super) fn main_context(&mut self, span: Span) -> Lowering<Option<Output>> {
+        let source = &self.options.context;
+        if matches!(source, ContextSource::Image(image) if image == "scratch") {
+            return Ok(None);
+        }
+        self.context_root(MAIN, source, span).map(Some)
+    }
+
+    /// Returns the files of a context; `key` is empty for the main one.
+    pub(super) fn context_root(
+        &mut self,
+        key: &str,
+        source: &ContextSource,
+        span: Span,
+    ) -> Lowering<Output> {
+        if let Some(used) = self.files.used.get(key) {
+            return Ok(used.root);
+        }
+        let root = self.new_root(key, source, span)?;
+        let used = UsedContext {
+            root,
+            is_local: matches!(source, ContextSource::Local { .. }),
+            paths: BTreeSet::new(),
+        };
+        self.files.used.insert(key.to_owned(), used);
+        Ok(root)
+    }
+
+    fn new_root(&mut self, key: &str, source: &ContextSource, span: Span) -> Lowering<Output> {
+        let named = |text: &str, main: &str| match key {
+            MAIN => format!("[internal] {main}"),
+            key => format!("[context {key}] {text}"),
+        };
+        match source {
+            ContextSource::Local { name, excludes } => {
+                let hint = if key == MAIN {
+                    name.clone()
+                } else {
+                    format!("context:{key}-")
+                };
+                let source = Source::new(format!("local://{name}"), caps::SOURCE_LOCAL)
+                    .with_list(
+                        "local.excludepatterns",
+                        excludes,
+                        caps::SOURCE_LOCAL_EXCLUDE_PATTERNS,
+                    )
+                    .with_cap(
+                        "local.sharedkeyhint",
+                        hint,
+                        caps::SOURCE_LOCAL_SHARED_KEY_HINT,
+                    );
+                let about = About::named(named("load from client", "load build context"));
+                Ok(self.builder.source(source, about))
+            }
+            ContextSource::Git(url) => {
+                let name = named(url, &format!("load git source {url}"));
+                self.git_root(url, name, span)
+            }
+            ContextSource::Http { url, unpack } => {
+                let source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", HTTP_FILE);
+                let about = About::named(named(url, "load remote build context"));
+                let file = self.builder.source(source, about);
+                Ok(if *unpack { self.unpacked(file) } else { file })
+            }
+            ContextSource::Image(_) | ContextSource::OciLayout { .. } => {
+                let message = "an image cannot be the main build context";
+                Err(Box::new(Diagnostic::error(span, message)))
+            }
+        }
+    }
+
+    fn git_root(&mut self, url: &str, name: String, span: Span) -> Lowering<Output> {
+        let fail = |why: String| Box::new(Diagnostic::error(span, why));
+        let parsed = GitUrl::parse(url);
+        let parsed = parsed.ok_or_else(|| fail(format!("{url:?} names no git repository")))?;
+        let mut parsed = parsed.map_err(|error| fail(format!("{url}: {error}")))?;
+        let keep = self.args.given.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+        if keep.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "true")) {
+            parsed.keep_git_dir = Some(true);
+        }
+        Ok(self.builder.source(parsed.source(), About::named(name)))
+    }
+
+    fn unpacked(&mut self, archive: Output) -> Output {
+        let copy = pb::FileActionCopy {
+            src: format!("/{HTTP_FILE}"),
+            dest: "/".to_owned(),
+            mode: -1,
+            timestamp: -1,
+            attempt_unpack_docker_compatibility: true,
+            ..pb::FileActionCopy::default()
+        };
+        let file = FileOp {
+            base: None,
+            actions: vec![FileAction {
+                source: Some(archive),
+                owner: None,
+                action: pb::file_action::Action::Copy(copy),
+            }],
+        };
+        self.builder.file(file, About::default())
+    }
+
+    /// Notes that a path below `root` is used, if that is a local folder.
+    pub(super) fn use_path(&mut self, root: Option<Output>, path: &str) {
+        let used = self
+            .files
+            .used
+            .values_mut()
+            .find(|used| Some(used.root) == root);
+        if let Some(used) = used {
+            used.paths.insert(paths::absolute("/", path));
+        }
+    }
+
+    /// Returns whether the ignore file hides a source of `COPY` or `ADD`.
+    pub(super) fn is_ignored(&self, source: &str) -> bool {
+        let path = paths::absolute("/", source);
+        let Some(patterns) = &self.files.ignored else {
+            return false;
+        };
+        if path == "/" {
+            // The root itself cannot be hidden, but everything in it can.
+            return ["*", "**", "**/*"].iter().any(|all| self.excludes(all));
+        }
+        patterns.matches_or_parent(&path[1..])
+    }
+
+    fn excludes(&self, pattern: &str) -> bool {
+        match &self.options.context {
+            ContextSource::Local { excludes, .. } => excludes.iter().any(|e| e == pattern),
+            _ => false,
+        }
+    }
+
+    /// Writes the used paths into the sources of local folders.
+    pub(super) fn complete_local_files(&mut self) {
+        for used in self.files.used.values().filter(|used| used.is_local) {
+            if used.paths.contains("/") {
+                continue;
+            }
+            let paths: Vec<String> = used.paths.iter().map(|path| path[1..].to_owned()).collect();
+            if let Some(source) = self.builder.source_mut(used.root) {
+                let cap = caps::SOURCE_LOCAL_FOLLOW_PATHS;
+                *source = std::mem::take(source).with_list("local.followpaths", &paths, cap);
+            }
+        }
+    }
+
+    /// Notes that a file system as a whole is used: changed, run in or wanted as the result.
+    pub(super) fn use_everything(&mut self, root: Option<Output>) {
+        self.use_path(root, "/");
+    }
+}

@@ -1,0 +1,345 @@
+//! Stages → ops and an image config: one function per instruction.
+//!
+//! Read in order: this file (what is known of a stage while it is lowered, the loop over its
+//! steps), `from` (what a stage starts with), `context` (sources of local files), `name` (names
+//! of steps), then the instructions: `run`, `run_mount`, `copy`, `copy_source`, `variables`
+//! (`ARG`, `ENV`, `LABEL`), `directory` (`WORKDIR`, `USER`), `settings` (everything that only
+//! changes the config), `expose`, `signal`.
+//!
+//! | instruction | op | history entry |
+//! |---|---|---|
+//! | `RUN` | exec | `RUN [\|n A=v …] command # buildkit` |
+//! | `COPY`, `ADD` | file; with `--link` file and merge | `COPY src dest # buildkit` |
+//! | `WORKDIR` | file (mkdir), unless it is `/` | `WORKDIR /path` |
+//! | `ONBUILD` | – | – |
+//! | all others | – | the instruction with its values, no layer |
+//!
+//! Each instruction sees the variables as they were before it.
+
+mod context;
+mod copy;
+mod copy_source;
+mod directory;
+mod expose;
+mod from;
+mod name;
+mod run;
+mod run_mount;
+mod settings;
+mod signal;
+mod variables;
+
+use std::collections::BTreeMap;
+
+use super::build_args::{self, BuildArgs};
+use super::diagnostic::{Diagnostic, Source, Span};
+use super::dockerfile::{Instruction, InstructionKind, Word};
+use super::environment::Environment;
+use super::lint;
+use super::options::FrontendOptions;
+use super::plan::{Plan, Step};
+use crate::llb::Definition;
+use crate::llb::source_map::{Location, Range, SourceFile};
+use crate::llb::state::{Builder, Output};
+use crate::oci::{ImageConfig, Platform};
+
+use context::LocalFiles;
+
+/// The result of lowering something, or where it fails.
+type Lowering<T> = Result<T, Box<Diagnostic>>;
+
+/// What the target stage became.
+#[derive(Debug)]
+pub(super) struct LoweredStage {
+    /// The ops.
+    pub(super) definition: Definition,
+    /// The image config.
+    pub(super) image: ImageConfig,
+    /// The config of the image it starts from, if any.
+    pub(super) base_image: Option<ImageConfig>,
+    /// What was noticed.
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// Lowers the stages that the target needs.
+pub(super) fn lower_plan(
+    plan: &Plan<'_>,
+    source: &Source,
+    options: &FrontendOptions,
+    args: &BuildArgs,
+) -> Lowering<LoweredStage> {
+    let file = SourceFile {
+        filename: source.name.clone(),
+        language: "Dockerfile".to_owned(),
+        text: source.text.clone(),
+    };
+    let mut lowerer = Lowerer {
+        builder: Builder::new(options.target_platform(), vec![file]),
+        plan,
+        options,
+        args,
+        files: LocalFiles::new(options),
+        states: BTreeMap::new(),
+        warnings: Vec::new(),
+        links: 0,
+    };
+    let needed = plan.needed();
+    let (explicit, implicit): (Vec<usize>, Vec<usize>) = needed
+        .into_iter()
+        .partition(|index| *index < plan.explicit_count());
+    for index in implicit.into_iter().chain(explicit) {
+        let state = lowerer.stage(index)?;
+        lowerer.states.insert(index, state);
+    }
+    Ok(lowerer.finish())
+}
+
+/// The graph under construction and what all stages share.
+struct Lowerer<'a> {
+    builder: Builder,
+    plan: &'a Plan<'a>,
+    options: &'a FrontendOptions,
+    args: &'a BuildArgs,
+    files: LocalFiles,
+    states: BTreeMap<usize, StageState>,
+    warnings: Vec<Diagnostic>,
+    /// Number of `--link` so far; tells their progress groups apart.
+    links: usize,
+}
+
+/// A stage between two instructions.
+#[derive(Debug, Clone)]
+struct StageState {
+    /// The stage's number in the plan.
+    index: usize,
+    /// The file system.
+    root: Option<Output>,
+    /// The image config.
+    image: ImageConfig,
+    /// The config of the image at the bottom.
+    base_image: Option<ImageConfig>,
+    /// What the stage is for.
+    platform: Platform,
+    /// Variables that processes get and words may use.
+    environment: Environment,
+    /// Working directory.
+    cwd: String,
+    /// Arguments declared so far, with the values they got.
+    declared: Vec<(String, Option<String>)>,
+    /// Whether a `WORKDIR` stands in the file above.
+    has_workdir: bool,
+    /// Steps of the progress display so far.
+    shown: usize,
+    /// Where the instruction of which only the last counts stood last, by keyword.
+    last: BTreeMap<&'static str, Span>,
+}
+
+impl StageState {
+    /// Remembers an instruction of which only the last counts; returns the one before.
+    fn mark(&mut self, keyword: &'static str, span: Span) -> Option<Span> {
+        self.last.insert(keyword, span)
+    }
+}
+
+impl Lowerer<'_> {
+    fn stage(&mut self, index: usize) -> Lowering<StageState> {
+        let mut state = self.start(index)?;
+        let plan = self.plan;
+        for step in &plan.stages[index].steps {
+            let warned = self.warnings.len();
+            let lowered = self.step(&mut state, step);
+            if let Some(span) = step.trigger_of {
+                for warning in &mut self.warnings[warned..] {
+                    warning.span = span;
+                }
+            }
+            lowered.map_err(|error| match step.trigger_of {
+                Some(span) => {
+                    let Diagnostic { message, help, .. } = *error;
+                    let text = &step.instruction.original;
+                    let message = format!("in the trigger {text:?} of the base: {message}");
+                    Box::new(Diagnostic::error(span, message).with_help_if(help.map(String::from)))
+                }
+                None => error,
+            })?;
+        }
+        Ok(state)
+    }
+
+    fn step(&mut self, state: &mut StageState, step: &Step<'_>) -> Lowering<()> {
+        let instruction = &*step.instruction;
+        match &instruction.kind {
+            InstructionKind::Add(add) => self.add(state, step, add),
+            InstructionKind::Copy(copy) => self.copy(state, step, copy),
+            InstructionKind::Run(run) => self.run(state, step, run),
+            InstructionKind::Workdir(path) => self.workdir(state, step, path),
+            InstructionKind::Arg(arg) => self.arg(state, instruction, arg),
+            InstructionKind::Env(pairs) => self.env(state, instruction, pairs),
+            InstructionKind::Label(pairs) => self.label(state, pairs),
+            InstructionKind::User(user) => self.user(state, user),
+            InstructionKind::Cmd(command) => {
+                self.cmd(state, instruction, command);
+                Ok(())
+            }
+            InstructionKind::Entrypoint(command) => {
+                self.entrypoint(state, instruction, command);
+                Ok(())
+            }
+            InstructionKind::Expose(ports) => self.expose(state, ports),
+            InstructionKind::Healthcheck(check) => {
+                self.healthcheck(state, instruction, check);
+                Ok(())
+            }
+            InstructionKind::Maintainer(author) => {
+                self.maintainer(state, author);
+                Ok(())
+            }
+            InstructionKind::Onbuild(onbuild) => {
+                let trigger = onbuild.expression.clone();
+                state.image.config.on_build.push(trigger);
+                Ok(())
+            }
+            InstructionKind::Shell(words) => {
+                self.shell(state, words);
+                Ok(())
+            }
+            InstructionKind::Stopsignal(signal) => self.stopsignal(state, signal),
+            InstructionKind::Volume(paths) => self.volume(state, paths),
+            InstructionKind::From(_) => {
+                let message = "FROM cannot stand inside a stage";
+                Err(Box::new(Diagnostic::error(instruction.span, message)))
+            }
+        }
+    }
+
+    /// Expands a word with the stage's variables and warns of those that nothing sets.
+    fn expand(&mut self, state: &StageState, word: &Word) -> Lowering<String> {
+        let escape = self.plan.escape;
+        let variables = &state.environment;
+        let (text, missing) = build_args::expand_with_missing(word, escape, variables)?;
+        for missing in missing {
+            self.warn_undefined(state, &missing, word);
+        }
+        Ok(text)
+    }
+
+    /// Expands a word that may be absent.
+    fn expand_optional(
+        &mut self,
+        state: &StageState,
+        word: Option<&Word>,
+    ) -> Lowering<Option<String>> {
+        let text = word.map(|word| self.expand(state, word)).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    fn warn_undefined(
+        &mut self,
+        state: &StageState,
+        missing: &super::expand::Missing,
+        word: &Word,
+    ) {
+        let is_declared = state.declared.iter().any(|(name, _)| *name == missing.name);
+        if !missing.has_fallback && !is_declared && BuildArgs::is_variable(&missing.name) {
+            let known = state.environment.names();
+            self.warnings
+                .push(lint::undefined_var(missing, word, known));
+        }
+    }
+
+    /// Adds a history entry of an instruction that changes the config only.
+    fn commit(&self, state: &mut StageState, created_by: String) {
+        super::image_config::commit(&mut state.image, created_by, false, self.args.epoch);
+    }
+
+    /// Adds a history entry of an instruction that makes a layer.
+    fn commit_layer(&self, state: &mut StageState, created_by: String) {
+        super::image_config::commit(&mut state.image, created_by, true, self.args.epoch);
+    }
+
+    /// Completes the sources of local files and encodes the graph.
+    fn finish(mut self) -> LoweredStage {
+        let target = self.states.remove(&self.plan.target);
+        let Some(state) = target else {
+            unreachable!("the target is among the stages that it needs");
+        };
+        self.use_everything(state.root);
+        self.complete_local_files();
+        let mut image = state.image;
+        if !self.options.labels.is_empty() {
+            let labels = image.config.labels.get_or_insert_default();
+            labels.extend(self.options.labels.clone());
+        }
+        if let Some(platform) = &self.options.platform {
+            set_platform(&mut image, platform);
+        }
+        let platform = image.platform().normalized();
+        image.set_platform(&platform);
+        LoweredStage {
+            definition: self.builder.finish(state.root),
+            image,
+            base_image: state.base_image,
+            warnings: self.warnings,
+        }
+    }
+}
+
+/// Names the platform that was asked for; details that it leaves open stay as the base has them.
+fn set_platform(image: &mut ImageConfig, platform: &Platform) {
+    let is_same = image.os == platform.os && image.architecture == platform.architecture;
+    image.os.clone_from(&platform.os);
+    image.architecture.clone_from(&platform.architecture);
+    if !platform.variant.is_empty() || !is_same {
+        image.variant.clone_from(&platform.variant);
+    }
+    if !platform.os_version.is_empty() || !is_same {
+        image.os_version.clone_from(&platform.os_version);
+    }
+    if !platform.os_features.is_empty() {
+        image.os_features.clone_from(&platform.os_features);
+    }
+}
+
+/// Returns where a span stands, for the source map.
+fn location(span: Span) -> Location {
+    // A span may end at the start of the line behind it.
+    let ends_before = span.end.column == 1 && span.end.line > span.start.line;
+    let column = |column: u32| column.saturating_sub(1);
+    Location {
+        file: 0,
+        ranges: vec![Range {
+            start_line: span.start.line,
+            start_column: column(span.start.column),
+            end_line: span.end.line - u32::from(ends_before),
+            end_column: if ends_before {
+                0
+            } else {
+                column(span.end.column)
+            },
+        }],
+    }
+}
+
+/// Returns the instruction's text with its keyword in upper case.
+fn with_upper_keyword(text: &str) -> String {
+    match text.split_once(' ') {
+        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+        None => text.to_uppercase(),
+    }
+}
+
+/// Returns the shell command as a list of arguments.
+fn with_shell(image: &ImageConfig, command: &str) -> Vec<String> {
+    let mut args = match &image.config.shell {
+        Some(shell) if !shell.is_empty() => shell.clone(),
+        _ if image.os == "windows" => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
+        _ => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+    };
+    args.push(command.to_owned());
+    args
+}
+
+/// Returns the text of an instruction, for names of steps.
+fn text_of(instruction: &Instruction) -> &str {
+    instruction.original.trim()
+}

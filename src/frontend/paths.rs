@@ -1,0 +1,125 @@
+//! Slash-separated paths in a container: cleaned lexically, absolute, trailing slashes kept
+//! where they mean something.
+
+/// Resolves `.`, `..` and doubled slashes without looking at files; empty gives `.`.
+pub(super) fn clean(path: &str) -> String {
+    let is_absolute = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => match parts.last() {
+                Some(last) if *last != ".." => {
+                    parts.pop();
+                }
+                _ if is_absolute => {}
+                _ => parts.push(part),
+            },
+            part => parts.push(part),
+        }
+    }
+    let joined = parts.join("/");
+    match (is_absolute, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
+}
+
+/// Makes `path` absolute, relative ones counting from `directory`.
+pub(super) fn absolute(directory: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        clean(path)
+    } else {
+        clean(&format!("/{directory}/{path}"))
+    }
+}
+
+/// Makes the destination of a copy absolute; a `/` or `/.` at its end stays, since it says that
+/// the destination is a directory. The empty path and `.` are the directory itself.
+pub(super) fn destination(directory: &str, path: &str) -> String {
+    let path = if path.is_empty() || path == "." {
+        "./"
+    } else {
+        path
+    };
+    let mut cleaned = absolute(directory, path);
+    if path.ends_with('/') && !cleaned.ends_with('/') {
+        cleaned.push('/');
+    } else if path.ends_with("/.") {
+        if cleaned != "/" {
+            cleaned.push('/');
+        }
+        cleaned.push('.');
+    }
+    cleaned
+}
+
+/// Returns the last part of a path; `/` for the root and `.` for nothing.
+pub(super) fn base(path: &str) -> &str {
+    if path.is_empty() {
+        return ".";
+    }
+    let trimmed = path.trim_end_matches('/');
+    match trimmed.rsplit('/').next() {
+        Some("") | None => "/",
+        Some(last) => last,
+    }
+}
+
+/// Returns whether a path has wildcards.
+pub(super) fn has_wildcards(path: &str) -> bool {
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => return true,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_keep_what_makes_them_directories() {
+        for (directory, path, expected) in [
+            ("/", "", "/"),
+            ("/w", "", "/w/"),
+            ("/w", ".", "/w/"),
+            ("/w", "./", "/w/"),
+            ("/w", "a", "/w/a"),
+            ("/w", "a/", "/w/a/"),
+            ("/w", "a/.", "/w/a/."),
+            ("/w", "..", "/"),
+            ("/w", "/a//b/../c/", "/a/c/"),
+            ("/w", "/.", "/."),
+            ("/w", "/a/.", "/a/."),
+            ("/w", "../../x", "/x"),
+        ] {
+            assert_eq!(destination(directory, path), expected, "{directory} {path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned_lexically() {
+        for (path, expected) in [
+            ("", "."),
+            ("/", "/"),
+            ("a/../..", ".."),
+            ("/../a", "/a"),
+            ("a//./b/", "a/b"),
+        ] {
+            assert_eq!(clean(path), expected, "{path}");
+        }
+        for (path, expected) in [("", "."), ("/", "/"), ("/a/b/", "b"), ("x", "x")] {
+            assert_eq!(base(path), expected, "{path}");
+        }
+        assert!(has_wildcards("a*") && has_wildcards("[a]") && !has_wildcards("a\\*b"));
+    }
+}

@@ -1,0 +1,276 @@
+//! What a name means: an earlier stage, a named context, an image.
+
+use super::{Base, ImageBase, Plan, PlannedStage};
+use crate::frontend::build_args::{self, BuildArgs};
+use crate::frontend::diagnostic::{Diagnostic, Span};
+use crate::frontend::dockerfile::mount::{CacheMount, parse_mount_with};
+use crate::frontend::dockerfile::{Instruction, InstructionKind, MountKind, Word};
+use crate::frontend::environment::Environment;
+use crate::frontend::error::FrontendError;
+use crate::frontend::expand::Expander;
+use crate::frontend::options::{ContextSource, FrontendOptions};
+use crate::frontend::suggest;
+use crate::oci::{Platform, Reference};
+
+type Found<T> = Result<T, Box<Diagnostic>>;
+
+const SCRATCH: &str = "scratch";
+
+impl Plan<'_> {
+    /// Finds a stage of the file by name; the last of several before stage number `before`.
+    pub(super) fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
+        let name = name.to_lowercase();
+        let stages = &self.stages[..before.min(self.explicit).min(self.stages.len())];
+        stages
+            .iter()
+            .rposition(|stage| stage.name.as_deref() == Some(name.as_str()))
+    }
+
+    /// Finds out what the text after `FROM` means.
+    pub(super) fn base(
+        &self,
+        text: &str,
+        span: Span,
+        platform: &Platform,
+        options: &FrontendOptions,
+    ) -> Found<Base> {
+        if text == SCRATCH {
+            return Ok(Base::Scratch);
+        }
+        if let Some(earlier) = self.stage_named(text, self.stages.len()) {
+            return Ok(Base::Stage(earlier));
+        }
+        if let Some((key, source)) = options.named_context(text, platform) {
+            return context_base(key, source, span);
+        }
+        self.image_base(text, span)
+    }
+
+    /// Finds the stages an instruction takes files from, adding implicit ones.
+    pub(super) fn sources(
+        &mut self,
+        stage: usize,
+        instruction: &Instruction,
+        options: &FrontendOptions,
+    ) -> Result<Vec<Option<usize>>, FrontendError> {
+        match &instruction.kind {
+            InstructionKind::Copy(copy) => {
+                let Some(word) = &copy.from else {
+                    return Ok(Vec::new());
+                };
+                let name = self.expand_name(word, stage)?;
+                Ok(vec![Some(self.source(stage, &name, word.span, options)?)])
+            }
+            InstructionKind::Run(run) => {
+                let mut sources = Vec::new();
+                for word in &run.mounts {
+                    let from = self.mount_from(word, stage)?;
+                    sources.push(match from {
+                        Some(name) => Some(self.source(stage, &name, word.span, options)?),
+                        None => {
+                            // BuildKit counts a stage for each mount; the count decides whether
+                            // names of steps carry the stage's name.
+                            self.implicit_stage(SCRATCH, Base::Scratch, word.span);
+                            None
+                        }
+                    });
+                }
+                Ok(sources)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Expands the name in `--from`, with the variables that the file itself sets.
+    fn expand_name(&self, word: &Word, stage: usize) -> Found<String> {
+        let scope = &self.stages[stage].scope;
+        let (name, missing) = build_args::expand_with_missing(word, self.escape, scope)?;
+        match missing.iter().find(|missing| !missing.has_fallback) {
+            Some(missing) => {
+                let message = format!("the variable {} has no value here", missing.name);
+                let help = "a name in --from may use ARG and ENV of the same stage";
+                Err(Box::new(
+                    Diagnostic::error(missing.span(word), message).with_help(help),
+                ))
+            }
+            None if name.is_empty() => {
+                let message = format!("the name {:?} is empty", word.raw);
+                Err(Box::new(Diagnostic::error(word.span, message)))
+            }
+            None => Ok(name),
+        }
+    }
+
+    /// Returns the name in `from=` of a mount.
+    ///
+    /// Mistakes in the mount are left to the lowering, which knows all variables.
+    fn mount_from(&self, word: &Word, stage: usize) -> Found<Option<String>> {
+        let scope = &self.stages[stage].scope;
+        let expander = Expander::new(self.escape);
+        let mount = parse_mount_with(&word.raw, &mut |value| {
+            let expanded = expander
+                .word(value, scope)
+                .map_err(|error| error.to_string())?;
+            Ok(expanded.value)
+        });
+        let from = match mount.map(|mount| mount.kind) {
+            Ok(MountKind::Bind { from, .. } | MountKind::Cache(CacheMount { from, .. })) => from,
+            _ => None,
+        };
+        match from {
+            Some(from) if from.is_empty() => {
+                let message = "the name after from= is empty";
+                Err(Box::new(Diagnostic::error(word.span, message)))
+            }
+            from => Ok(from),
+        }
+    }
+
+    /// Finds the stage that a name in `--from` or `from=` means.
+    fn source(
+        &mut self,
+        stage: usize,
+        name: &str,
+        span: Span,
+        options: &FrontendOptions,
+    ) -> Found<usize> {
+        if let Some(earlier) = self.stage_named(name, stage) {
+            return Ok(earlier);
+        }
+        if let Some(later) = self.stage_named(name, self.explicit) {
+            return Ok(later);
+        }
+        if name.bytes().all(|b| b.is_ascii_digit()) {
+            let index = name
+                .parse::<usize>()
+                .ok()
+                .filter(|index| *index < self.explicit);
+            return index.ok_or_else(|| {
+                let last = self.explicit - 1;
+                let message = format!("there is no stage number {name}; the last one is {last}");
+                Box::new(Diagnostic::error(span, message))
+            });
+        }
+        if let Some(known) = self.implicit.get(name) {
+            return Ok(*known);
+        }
+        let platform = options.target_platform();
+        let base = if name == SCRATCH {
+            Base::Scratch
+        } else if let Some((key, source)) = options.named_context(name, &platform) {
+            context_base(key, source, span)?
+        } else {
+            self.image_base(name, span)?
+        };
+        Ok(self.implicit_stage(name, base, span))
+    }
+
+    /// Reads the name of an image.
+    fn image_base(&self, text: &str, span: Span) -> Found<Base> {
+        let reference = text.parse::<Reference>().map_err(|error| {
+            let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
+            let help = suggest::did_you_mean(text, names);
+            Box::new(Diagnostic::error(span, error.to_string()).with_help_if(help))
+        })?;
+        Ok(Base::Image(Box::new(ImageBase {
+            written: text.to_owned(),
+            reference: reference.with_default_tag(),
+            context: None,
+            oci_layout: None,
+            resolved: None,
+        })))
+    }
+
+    fn implicit_stage(&mut self, name: &str, base: Base, span: Span) -> usize {
+        if let Some(known) = self.implicit.get(name) {
+            return *known;
+        }
+        let index = self.stages.len();
+        self.stages.push(PlannedStage {
+            name: None,
+            label: String::new(),
+            span,
+            command: String::new(),
+            base,
+            platform: None,
+            steps: Vec::new(),
+            counted: 0,
+            ignore_cache: false,
+            has_triggers: true,
+            scope: Environment::default(),
+        });
+        self.implicit.insert(name.to_owned(), index);
+        index
+    }
+}
+
+/// Turns a named context into the base of a stage.
+pub(super) fn context_base(key: &str, source: &ContextSource, span: Span) -> Found<Base> {
+    let parse = |text: &str| {
+        text.parse::<Reference>().map_err(|error| {
+            let message = format!("the build context {key:?} is not usable: {error}");
+            Box::new(Diagnostic::error(span, message))
+        })
+    };
+    let (reference, oci_layout) = match source {
+        ContextSource::Image(image) if image == SCRATCH => return Ok(Base::Scratch),
+        ContextSource::Image(image) => (parse(image)?.with_default_tag(), None),
+        ContextSource::OciLayout { store, digest } => {
+            // The layout has no name for the image, so the context's name stands for it.
+            let name = key.split_once("::").map_or(key, |(name, _)| name);
+            (
+                parse(name)?.with_digest(digest.clone()),
+                Some(store.clone()),
+            )
+        }
+        source => {
+            return Ok(Base::Context {
+                key: key.to_owned(),
+                source: source.clone(),
+            });
+        }
+    };
+    Ok(Base::Image(Box::new(ImageBase {
+        written: key.to_owned(),
+        reference,
+        context: Some(key.to_owned()),
+        oci_layout,
+        resolved: None,
+    })))
+}
+
+/// Keeps track of the variables that `ARG` and `ENV` set; what cannot be expanded is passed over,
+/// since the lowering reports it.
+pub(super) fn follow(
+    scope: &mut Environment,
+    instruction: &Instruction,
+    escape: char,
+    args: &BuildArgs,
+) {
+    let expand = |word: &Word, scope: &Environment| build_args::expand(word, escape, scope).ok();
+    match &instruction.kind {
+        InstructionKind::Arg(arg) => {
+            for declaration in &arg.args {
+                let name = &declaration.name.raw;
+                let value = match (args.given.get(name), &declaration.value) {
+                    (Some(given), _) => Some(given.clone()),
+                    (None, Some(word)) => expand(word, scope),
+                    (None, None) => args.inherited(name).map(str::to_owned),
+                };
+                if let Some(value) = value {
+                    scope.set(name, &value);
+                }
+            }
+        }
+        InstructionKind::Env(pairs) => {
+            let before = scope.clone();
+            for pair in pairs {
+                let expanded = (expand(&pair.key, &before), expand(&pair.value, &before));
+                if let (Some(key), Some(value)) = expanded {
+                    scope.set(&key, &value);
+                }
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,477 @@
+//! From a [`Builder`] to a [`Definition`]: messages, digests, metadata, terminal op.
+//!
+//! Ops are encoded in the order in which they were added, which is topological because an op
+//! can only name outputs of earlier ones. Equal ops become one; what is said about them is
+//! joined, the later word winning.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::caps;
+use super::mount::Mount;
+use super::pb;
+use super::platform;
+use super::source_map::SourceMap;
+use super::state::{Builder, Exec, FileAction, FileOp, Kind, Node, Output, Owner, UserId};
+use super::{CUSTOM_NAME, DOCKERFILE_COMMAND, Definition, VertexDigest};
+
+impl Builder {
+    /// Encodes what `result` needs; `None` gives the definition of the empty file system.
+    pub fn finish(&self, result: Option<Output>) -> Definition {
+        let Some(result) = result else {
+            return Definition::default();
+        };
+        let needed = self.reachable(result);
+        let mut encoder = Encoder {
+            digests: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            definition: Definition::default(),
+            sources: SourceMap::new(self.files.clone()),
+        };
+        for (index, node) in self.nodes.iter().enumerate() {
+            if needed.contains(&index) {
+                encoder.add(index, node, self);
+            }
+        }
+        encoder.finish(result)
+    }
+
+    fn reachable(&self, result: Output) -> BTreeSet<usize> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![result.node];
+        while let Some(index) = open.pop() {
+            if needed.insert(index) {
+                open.extend(self.nodes[index].inputs().iter().map(|input| input.node));
+            }
+        }
+        needed
+    }
+}
+
+struct Encoder {
+    digests: BTreeMap<usize, VertexDigest>,
+    seen: BTreeSet<VertexDigest>,
+    definition: Definition,
+    sources: SourceMap,
+}
+
+impl Encoder {
+    fn add(&mut self, index: usize, node: &Node, builder: &Builder) {
+        let mut inputs = Inputs {
+            digests: &self.digests,
+            list: Vec::new(),
+        };
+        let op = match &node.kind {
+            Kind::Source(source) => pb::op::Op::Source(pb::SourceOp {
+                identifier: source.identifier.clone(),
+                attrs: source.attrs.clone(),
+            }),
+            Kind::Exec(exec) => pb::op::Op::Exec(exec_to_pb(exec, &mut inputs)),
+            Kind::File(file) => pb::op::Op::File(file_to_pb(file, &mut inputs)),
+            Kind::Merge(outputs) => {
+                let inputs = outputs.iter().map(|output| pb::MergeInput {
+                    input: inputs.push(*output),
+                });
+                pb::op::Op::Merge(pb::MergeOp {
+                    inputs: inputs.collect(),
+                })
+            }
+            Kind::Diff { lower, upper } => pb::op::Op::Diff(pb::DiffOp {
+                lower: Some(pb::LowerDiffInput {
+                    input: inputs.index(*lower),
+                }),
+                upper: Some(pb::UpperDiffInput {
+                    input: inputs.index(*upper),
+                }),
+            }),
+        };
+        let has_platform = match &node.kind {
+            Kind::Source(source) => source.is_platform_specific(),
+            Kind::Exec(_) => true,
+            Kind::File(_) | Kind::Merge(_) | Kind::Diff { .. } => false,
+        };
+        let platform = node.about.platform.as_ref().unwrap_or(&builder.platform);
+        let message = pb::Op {
+            inputs: inputs.list,
+            platform: has_platform.then(|| platform::to_pb(platform)),
+            constraints: Some(pb::WorkerConstraints::default()),
+            op: Some(op),
+        };
+        let bytes = Bytes::from(message.encode_to_vec());
+        let digest = VertexDigest::of(&bytes);
+        self.sources.add(&digest, &node.about.locations);
+        describe(
+            self.definition.metadata.entry(digest.clone()).or_default(),
+            node,
+        );
+        if self.seen.insert(digest.clone()) {
+            self.definition.ops.push(bytes);
+        }
+        self.digests.insert(index, digest);
+    }
+
+    fn finish(mut self, result: Output) -> Definition {
+        let terminal = pb::Op {
+            inputs: vec![to_input(&self.digests, result)],
+            ..pb::Op::default()
+        };
+        let bytes = Bytes::from(terminal.encode_to_vec());
+        let mut needed = BTreeSet::from([caps::CONSTRAINTS, caps::PLATFORM]);
+        for metadata in self.definition.metadata.values() {
+            if metadata.ignore_cache {
+                needed.insert(caps::META_IGNORE_CACHE);
+            }
+            if !metadata.description.is_empty() {
+                needed.insert(caps::META_DESCRIPTION);
+            }
+        }
+        let metadata = pb::OpMetadata {
+            caps: needed.iter().map(|cap| ((*cap).to_owned(), true)).collect(),
+            ..pb::OpMetadata::default()
+        };
+        self.definition
+            .metadata
+            .insert(VertexDigest::of(&bytes), metadata);
+        self.definition.ops.push(bytes);
+        self.definition.source = Some(self.sources.to_pb());
+        self.definition
+    }
+}
+
+/// The inputs of one op while it is encoded; each output stands there once.
+struct Inputs<'a> {
+    digests: &'a BTreeMap<usize, VertexDigest>,
+    list: Vec<pb::Input>,
+}
+
+impl Inputs<'_> {
+    /// Adds an input even if it is there already.
+    fn push(&mut self, output: Output) -> i64 {
+        self.list.push(to_input(self.digests, output));
+        position(self.list.len() - 1)
+    }
+
+    /// Returns the index of `output` among the inputs; -1 for the empty file system.
+    fn index(&mut self, output: Option<Output>) -> i64 {
+        let Some(output) = output else {
+            return -1;
+        };
+        let input = to_input(self.digests, output);
+        match self.list.iter().position(|known| *known == input) {
+            Some(index) => position(index),
+            None => self.push(output),
+        }
+    }
+}
+
+fn position(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
+}
+
+fn to_input(digests: &BTreeMap<usize, VertexDigest>, output: Output) -> pb::Input {
+    let digest = digests.get(&output.node).map(VertexDigest::to_string);
+    pb::Input {
+        digest: digest.unwrap_or_default(),
+        index: i64::from(output.index),
+    }
+}
+
+fn describe(metadata: &mut pb::OpMetadata, node: &Node) {
+    let about = &node.about;
+    metadata.ignore_cache |= about.ignore_cache;
+    if !about.name.is_empty() {
+        let name = about.name.clone();
+        metadata.description.insert(CUSTOM_NAME.to_owned(), name);
+    }
+    if let Some(command) = &about.command {
+        let key = DOCKERFILE_COMMAND.to_owned();
+        metadata.description.insert(key, command.clone());
+    }
+    if let Some(group) = &about.progress_group {
+        metadata.progress_group = Some(group.clone());
+    }
+    let caps = node.caps().into_iter().map(|cap| (cap.to_owned(), true));
+    metadata.caps.extend(caps);
+}
+
+fn exec_to_pb(exec: &Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
+    let mut mounts = Vec::new();
+    let mut outputs = 0;
+    for mount in exec.sorted_mounts() {
+        let input = inputs.index(Mount::source(&mount));
+        let output = if mount.has_output() { outputs } else { -1 };
+        outputs += i64::from(mount.has_output());
+        mounts.push(mount.to_pb(input, output));
+    }
+    mounts.extend(exec.secrets.iter().filter_map(|s| s.mount_to_pb()));
+    mounts.extend(exec.ssh.iter().enumerate().map(|(i, s)| s.to_pb(i)));
+    pb::ExecOp {
+        meta: Some(meta_to_pb(exec)),
+        mounts,
+        network: exec.network.into(),
+        security: exec.security.into(),
+        secretenv: exec.secrets.iter().filter_map(|s| s.env_to_pb()).collect(),
+        cdi_devices: exec.devices.clone(),
+    }
+}
+
+fn meta_to_pb(exec: &Exec) -> pb::Meta {
+    const AGENT: &str = "SSH_AUTH_SOCK";
+    let mut env: Vec<String> = exec
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    if let Some(agent) = exec.ssh.first()
+        && !exec.env.iter().any(|(name, _)| name == AGENT)
+    {
+        env.push(format!("{AGENT}={}", agent.target_or_default(0)));
+    }
+    pb::Meta {
+        args: exec.args.clone(),
+        env,
+        cwd: exec.cwd.clone(),
+        user: exec.user.clone(),
+        proxy_env: exec.proxy.clone(),
+        extra_hosts: exec.extra_hosts.clone(),
+        hostname: exec.hostname.clone(),
+        ulimit: exec.ulimits.clone(),
+        cgroup_parent: exec.cgroup_parent.clone(),
+        remove_mount_stubs_recursive: true,
+        valid_exit_codes: Vec::new(),
+    }
+}
+
+/// Chains the actions: the first works on the base, each later one on the result before it,
+/// and the last one's result is the op's only output.
+fn file_to_pb(file: &FileOp, inputs: &mut Inputs<'_>) -> pb::FileOp {
+    let base = inputs.index(file.base);
+    let sources: Vec<i64> = file
+        .actions
+        .iter()
+        .map(|action| inputs.index(action.source))
+        .collect();
+    let count = inputs.list.len();
+    let mut actions = Vec::new();
+    for (index, action) in file.actions.iter().enumerate() {
+        let last = index + 1 == file.actions.len();
+        actions.push(pb::FileAction {
+            input: match index.checked_sub(1) {
+                Some(previous) => position(count + previous),
+                None => base,
+            },
+            secondary_input: sources[index],
+            output: if last { 0 } else { -1 },
+            action: Some(owned_action(action, base)),
+        });
+    }
+    pb::FileOp { actions }
+}
+
+fn owned_action(action: &FileAction, base: i64) -> pb::file_action::Action {
+    use pb::file_action::Action;
+    let mut message = action.action.clone();
+    let Some(owner) = &action.owner else {
+        return message;
+    };
+    let owner = Some(owner_to_pb(owner, base));
+    match &mut message {
+        Action::Copy(copy) => copy.owner = owner,
+        Action::Mkfile(file) => file.owner = owner,
+        Action::Mkdir(dir) => dir.owner = owner,
+        Action::Symlink(link) => link.owner = owner,
+        Action::Rm(_) => {}
+    }
+    message
+}
+
+fn owner_to_pb(owner: &Owner, base: i64) -> pb::ChownOpt {
+    let user = |id: &UserId| pb::UserOpt {
+        user: Some(match id {
+            UserId::Name(name) => pb::user_opt::User::ByName(pb::NamedUserOpt {
+                name: name.clone(),
+                input: base,
+            }),
+            UserId::Id(id) => pb::user_opt::User::ById(*id),
+        }),
+    };
+    pb::ChownOpt {
+        user: owner.user.as_ref().map(user),
+        group: owner.group.as_ref().map(user),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::dump;
+    use crate::llb::mount::{BindAccess, MountKind, SshMount};
+    use crate::llb::source_map::{Location, Range, SourceFile};
+    use crate::llb::state::{About, Source};
+    use crate::oci::Platform;
+
+    fn builder() -> Builder {
+        let file = SourceFile {
+            filename: "Dockerfile".to_owned(),
+            language: "Dockerfile".to_owned(),
+            text: "FROM a\n".to_owned(),
+        };
+        Builder::new(Platform::linux("amd64", ""), vec![file])
+    }
+
+    fn image(builder: &mut Builder, name: &str) -> Output {
+        let source = Source::new(format!("docker-image://{name}"), caps::SOURCE_IMAGE);
+        builder.source(source, About::named(format!("FROM {name}")))
+    }
+
+    fn copy(src: &str, dest: &str) -> pb::file_action::Action {
+        pb::file_action::Action::Copy(pb::FileActionCopy {
+            src: src.to_owned(),
+            dest: dest.to_owned(),
+            mode: -1,
+            timestamp: -1,
+            ..pb::FileActionCopy::default()
+        })
+    }
+
+    #[test]
+    fn the_empty_file_system_has_an_empty_definition() {
+        let definition = builder().finish(None);
+        assert_eq!(definition, Definition::default());
+        assert_eq!(dump::text(&definition).unwrap(), "result scratch\n");
+    }
+
+    #[test]
+    fn equal_ops_become_one_and_unneeded_ones_vanish() {
+        let mut b = builder();
+        let first = image(&mut b, "a");
+        let unneeded = image(&mut b, "b");
+        let second = image(&mut b, "a");
+        let merged = b.merge(&[Some(first), None, Some(second)], About::default());
+        let definition = b.finish(merged);
+        assert_ne!(first, unneeded);
+        assert_eq!(
+            dump::text(&definition).unwrap(),
+            "%0 source docker-image://a\n    platform linux/amd64\n    name FROM a\n\
+             %1 merge %0 %0\nresult %1\n"
+        );
+        assert_eq!(definition.load().unwrap().vertices.len(), 2);
+    }
+
+    #[test]
+    fn mounts_are_sorted_and_number_the_outputs() {
+        let mut b = builder();
+        let root = image(&mut b, "a");
+        let tools = image(&mut b, "b");
+        let exec = Exec {
+            root: Some(root),
+            args: vec!["make".to_owned()],
+            cwd: "/".to_owned(),
+            mounts: vec![Mount {
+                target: "/tools".to_owned(),
+                kind: MountKind::Bind {
+                    source: Some(tools),
+                    selector: "/bin".to_owned(),
+                    access: BindAccess::ReadOnly,
+                },
+            }],
+            ssh: vec![SshMount {
+                id: String::new(),
+                target: None,
+                uid: 0,
+                gid: 0,
+                mode: 0o600,
+                optional: true,
+            }],
+            ..Exec::default()
+        };
+        let location = Location {
+            file: 0,
+            ranges: vec![Range {
+                start_line: 1,
+                start_column: 0,
+                end_line: 1,
+                end_column: 6,
+            }],
+        };
+        let about = About {
+            ignore_cache: true,
+            locations: vec![location],
+            ..About::default()
+        };
+        let output = b.exec(exec, about);
+        let definition = b.finish(Some(output));
+        assert_eq!(
+            dump::text(&definition).unwrap(),
+            "%0 source docker-image://a\n    platform linux/amd64\n    name FROM a\n\
+             %1 source docker-image://b\n    platform linux/amd64\n    name FROM b\n\
+             %2 exec\n    args [\"make\"]\n    env SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0\n    \
+             cwd /\n    mount / BIND %0 output=0\n    \
+             mount /tools BIND %1 selector=/bin readonly no-output\n    \
+             mount /run/buildkit/ssh_agent.0 SSH id=\"\" 0:0 0600 optional\n    \
+             platform linux/amd64\n    ignore-cache\n    at Dockerfile:1-1\nresult %2\n"
+        );
+        let terminal = VertexDigest::of(definition.ops.last().unwrap());
+        let needed: Vec<&str> = definition.metadata[&terminal]
+            .caps
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(
+            needed,
+            [
+                "constraints",
+                "meta.description",
+                "meta.ignorecache",
+                "platform"
+            ]
+        );
+    }
+
+    #[test]
+    fn actions_form_a_chain_and_owners_are_looked_up_in_the_base() {
+        let mut b = builder();
+        let base = image(&mut b, "a");
+        let from = image(&mut b, "b");
+        let action = |source, src: &str| FileAction {
+            source,
+            owner: Some(Owner::parse("me:7")),
+            action: copy(src, "/d/"),
+        };
+        let file = FileOp {
+            base: Some(base),
+            actions: vec![action(Some(from), "/x"), action(None, "/y")],
+        };
+        let output = b.file(file, About::default());
+        let text = dump::text(&b.finish(Some(output))).unwrap();
+        assert!(
+            text.ends_with(
+                "%2 file\n    0: on %0 copy %1:/x /d/ owner=me@0:7\n    \
+                 1: on action 0 copy scratch:/y /d/ owner=me@0:7 output=0\nresult %2\n"
+            ),
+            "{text}"
+        );
+    }
+
+    /// The bytes of an op name it for ever: this digest may only change on purpose.
+    #[test]
+    fn an_op_keeps_its_digest() {
+        let mut b = builder();
+        let output = image(&mut b, "docker.io/library/alpine:latest");
+        let definition = b.finish(Some(output));
+        assert_eq!(
+            crate::oci::hex_of(&definition.ops[0]),
+            "1a300a2e646f636b65722d696d6167653a2f2f646f636b65722e696f2f6c6962726172792f616c70\
+             696e653a6c6174657374520e0a05616d64363412056c696e75785a00"
+        );
+        let json = dump::json(&definition).unwrap();
+        assert!(
+            json.contains(r#"{"Op":{"Op":{"source":{"identifier":"docker-image://docker.io"#),
+            "{json}"
+        );
+        assert_eq!(json.lines().count(), 2);
+        assert!(dump::dot(&definition).unwrap().contains("shape=ellipse"));
+    }
+}

@@ -1,0 +1,207 @@
+//! From a layer to a blob: one pass that reads, packs, hashes, compresses and stores.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use super::error::Error;
+use super::id::LayerId;
+use super::meta::{LayerBlob, LayerMeta, RootEntry};
+use super::store::{Snapshotter, write_record};
+use crate::archive::{
+    Compression, CompressionKind, Format, LayerReader, LayerWriter, Observer, PackOptions,
+    TarWriter, Unobserved, Whiteouts, WrittenLayer, pack,
+};
+use crate::content::Ingest;
+use crate::oci::{Descriptor, DiffId, Digest, media_type};
+use crate::sys::mount;
+use crate::sys::root::Root;
+
+/// Bytes moved at a time when a blob is compressed again.
+const CHUNK: usize = 256 * 1024;
+
+impl Snapshotter {
+    /// Returns a layer as a blob in the content store, compressed as asked.
+    ///
+    /// A blob that was made or pulled before is used again; a pulled one whatever its
+    /// compression, unless [`Compression::force`] is set. Several callers for the same blob
+    /// share one run. Media types are OCI's.
+    pub fn layer_blob(&self, id: &LayerId, compression: &Compression) -> Result<LayerBlob, Error> {
+        self.layer_blob_observed(id, compression, &Unobserved)
+    }
+
+    /// Does what [`Snapshotter::layer_blob`] does; tells `observer` how far it is.
+    pub fn layer_blob_observed(
+        &self,
+        id: &LayerId,
+        compression: &Compression,
+        observer: &dyn Observer,
+    ) -> Result<LayerBlob, Error> {
+        let meta = self.read_meta(id)?;
+        if let Some(known) = self.known_blob(id, &meta, compression)? {
+            return Ok(known);
+        }
+        let name = record_name(compression);
+        let _lock = self.lock(&format!("blob-{id}-{name}"), || observer.is_cancelled())?;
+        if let Some(known) = self.known_blob(id, &meta, compression)? {
+            return Ok(known);
+        }
+        let blob = match self.pulled_blob(&meta)? {
+            Some(pulled) => self.recompress(&pulled, compression, observer)?,
+            None => self.pack(id, &meta, compression, observer)?,
+        };
+        let records = self.layer_path(id).join("blobs");
+        std::fs::create_dir_all(&records).map_err(Error::io("create", &records))?;
+        write_record(&records.join(format!("{name}.json")), &blob)?;
+        self.remember_diff_id(id, &blob.diff_id)?;
+        Ok(blob)
+    }
+
+    /// Lists the blobs that are known to hold a layer, in whatever compression.
+    pub fn known_blobs(&self, id: &LayerId) -> Vec<Digest> {
+        let meta = self.read_meta(id).ok();
+        let pulled = meta.and_then(|meta| meta.blob).map(|blob| blob.digest);
+        let records = std::fs::read_dir(self.layer_path(id).join("blobs"));
+        let made = records.into_iter().flatten().flatten().filter_map(|entry| {
+            let bytes = std::fs::read(entry.path()).ok()?;
+            let blob: LayerBlob = serde_json::from_slice(&bytes).ok()?;
+            Some(blob.descriptor.digest)
+        });
+        pulled.into_iter().chain(made).collect()
+    }
+
+    /// Finds a blob that need not be made.
+    fn known_blob(
+        &self,
+        id: &LayerId,
+        meta: &LayerMeta,
+        compression: &Compression,
+    ) -> Result<Option<LayerBlob>, Error> {
+        if let Some(pulled) = self.pulled_blob(meta)?
+            && (!compression.force
+                || oci_media_type(compression.kind) == pulled.descriptor.media_type)
+        {
+            return Ok(Some(pulled));
+        }
+        // A record that cannot be read is as good as none.
+        let Ok(bytes) = std::fs::read(self.record_path(id, compression)) else {
+            return Ok(None);
+        };
+        let Ok(known) = serde_json::from_slice::<LayerBlob>(&bytes) else {
+            return Ok(None);
+        };
+        Ok(self.content().claim(&known.descriptor)?.then_some(known))
+    }
+
+    /// Returns the blob a layer was unpacked from, if it is still stored.
+    fn pulled_blob(&self, meta: &LayerMeta) -> Result<Option<LayerBlob>, Error> {
+        let (Some(blob), Some(diff_id)) = (&meta.blob, &meta.diff_id) else {
+            return Ok(None);
+        };
+        if !self.content().claim(blob)? {
+            return Ok(None);
+        }
+        let media_type = match Format::of_layer(&blob.media_type) {
+            Some(Format::Gzip) => media_type::OCI_LAYER_GZIP,
+            Some(Format::Zstd) => media_type::OCI_LAYER_ZSTD,
+            _ => media_type::OCI_LAYER,
+        };
+        Ok(Some(LayerBlob {
+            descriptor: Descriptor::new(media_type, blob.digest.clone(), blob.size),
+            diff_id: diff_id.clone(),
+        }))
+    }
+
+    fn pack(
+        &self,
+        id: &LayerId,
+        meta: &LayerMeta,
+        compression: &Compression,
+        observer: &dyn Observer,
+    ) -> Result<LayerBlob, Error> {
+        let directory = self.fs_path(id);
+        let root = Root::open(&directory).map_err(Error::io("open", &directory))?;
+        let options = PackOptions {
+            whiteouts: Whiteouts::Overlay {
+                opaque_xattr: mount::opaque_xattr(),
+            },
+            root_entry: meta.root == RootEntry::Told,
+            latest_mtime: None,
+        };
+        let fail = || Error::archive(id);
+        let writer = LayerWriter::new(self.content().ingest()?, *compression).map_err(fail())?;
+        let mut tar = TarWriter::new(writer);
+        pack(&root, options, &mut tar, observer).map_err(fail())?;
+        let written = tar.finish().and_then(LayerWriter::finish).map_err(fail())?;
+        commit(written, compression)
+    }
+
+    /// Compresses a pulled layer again: the tar, and so the diff id, stays the same.
+    fn recompress(
+        &self,
+        pulled: &LayerBlob,
+        compression: &Compression,
+        observer: &dyn Observer,
+    ) -> Result<LayerBlob, Error> {
+        let blob = &pulled.descriptor;
+        let fail = || Error::archive(&blob.digest);
+        let format = Format::of_layer(&blob.media_type).unwrap_or(Format::Plain);
+        let input = self.content().open_blob(blob)?;
+        let mut reader = LayerReader::new(input, format).map_err(fail())?;
+        let mut writer = LayerWriter::new(self.content().ingest()?, *compression).map_err(fail())?;
+        let mut buffer = vec![0; CHUNK];
+        let mut bytes = 0;
+        loop {
+            if observer.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let count = reader
+                .read(&mut buffer)
+                .map_err(|error| fail()(crate::archive::ArchiveError::Read(error)))?;
+            if count == 0 {
+                break;
+            }
+            writer
+                .write_all(&buffer[..count])
+                .map_err(|error| fail()(crate::archive::ArchiveError::Write(error)))?;
+            bytes += count as u64;
+            observer.unpacked(bytes);
+        }
+        commit(writer.finish().map_err(fail())?, compression)
+    }
+
+    fn remember_diff_id(&self, id: &LayerId, diff_id: &DiffId) -> Result<(), Error> {
+        // Read again: somebody may have marked the layer durable meanwhile.
+        let mut meta = self.read_meta(id)?;
+        if meta.diff_id.is_none() {
+            meta.diff_id = Some(diff_id.clone());
+            self.write_meta(id, &meta)?;
+        }
+        Ok(())
+    }
+
+    fn record_path(&self, id: &LayerId, compression: &Compression) -> PathBuf {
+        let name = format!("{}.json", record_name(compression));
+        self.layer_path(id).join("blobs").join(name)
+    }
+}
+
+fn commit(written: WrittenLayer<Ingest>, compression: &Compression) -> Result<LayerBlob, Error> {
+    let (digest, size) = written.output.commit(None)?;
+    Ok(LayerBlob {
+        descriptor: Descriptor::new(oci_media_type(compression.kind), digest, size),
+        diff_id: DiffId(Digest::from_sha256(written.diff_sha256)),
+    })
+}
+
+fn record_name(compression: &Compression) -> String {
+    let kind = compression.kind.as_str();
+    format!("{kind}-{}", compression.effective_level())
+}
+
+fn oci_media_type(kind: CompressionKind) -> &'static str {
+    match kind {
+        CompressionKind::Gzip => media_type::OCI_LAYER_GZIP,
+        CompressionKind::Zstd => media_type::OCI_LAYER_ZSTD,
+        CompressionKind::Uncompressed => media_type::OCI_LAYER,
+    }
+}

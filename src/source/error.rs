@@ -1,0 +1,117 @@
+//! What can go wrong with an input.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::content;
+use crate::oci::{Descriptor, Digest, Platform};
+use crate::registry::{self, InvalidDocument};
+
+/// Says why an input cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image is not in the local store, and nobody else was to be asked.
+    #[error("image {reference} is not in the local store")]
+    NotLocal {
+        /// The image.
+        reference: String,
+    },
+    /// The image is offered for other platforms only.
+    #[error(
+        "image {reference} is not offered for {wanted}; it is offered for {}",
+        listed(offered)
+    )]
+    NoPlatform {
+        /// The image.
+        reference: String,
+        /// The platform that was asked for.
+        wanted: Box<Platform>,
+        /// The platforms there are.
+        offered: Vec<Platform>,
+    },
+    /// A manifest or index cannot be used.
+    #[error("the manifest of {reference} cannot be used")]
+    Document {
+        /// The image.
+        reference: String,
+        /// What is wrong with it.
+        source: InvalidDocument,
+    },
+    /// An image cannot be used for another reason.
+    #[error("image {reference} cannot be used: {reason}")]
+    Unusable {
+        /// The image.
+        reference: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A layer is of a type that cannot be unpacked.
+    #[error("image {reference} has a layer of the unsupported type {}", layer.media_type)]
+    UnsupportedLayer {
+        /// The image.
+        reference: String,
+        /// The layer.
+        layer: Box<Descriptor>,
+    },
+    /// Something other than what the definition asks for came.
+    #[error("{what}: wrong digest: expected {expected}, got {actual}")]
+    WrongDigest {
+        /// Where from.
+        what: String,
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// A URL cannot be used.
+    #[error("invalid URL {url}: {reason}")]
+    InvalidUrl {
+        /// The URL without credentials.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Git failed.
+    #[error("git {url}: {reason}")]
+    Git {
+        /// The repository without credentials.
+        url: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The registry or web server failed.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The local store failed.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+}
+
+impl Error {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn listed(platforms: &[Platform]) -> String {
+    if platforms.is_empty() {
+        return "no platform".to_owned();
+    }
+    let texts: Vec<String> = platforms.iter().map(Platform::to_string).collect();
+    texts.join(", ")
+}

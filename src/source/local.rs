@@ -1,0 +1,239 @@
+//! Local inputs: the Dockerfile, its ignore file, and build contexts that come as archives.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::archive;
+use crate::sys::lock::Lock;
+use crate::sys::root::{Root, is_missing};
+
+/// Largest Dockerfile or ignore file that is read.
+pub const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// Says why a local input could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The file is something else.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file is too large to be what it should be.
+    #[error("{} has {size_bytes} bytes, more than the limit of {TEXT_BYTES_MAX}", path.display())]
+    TooLarge {
+        /// The path.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The text is not text.
+    #[error("{} is not valid UTF-8 (first bad byte at offset {offset})", path.display())]
+    NotText {
+        /// The path.
+        path: PathBuf,
+        /// Where it stops being text.
+        offset: usize,
+    },
+    /// The operating system refused.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The archive that should be a build context is not one.
+    #[error("cannot unpack the build context")]
+    Archive(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Reads a text file that the user named; `None` where it does not exist.
+///
+/// A FIFO or a device is refused without waiting for it.
+pub fn read_text(path: &Path) -> Result<Option<String>, LocalError> {
+    let io_error = |source: io::Error| LocalError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => std::fs::File::from(fd),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(io_error(error.into())),
+    };
+    let metadata = file.metadata().map_err(io_error)?;
+    if !metadata.is_file() {
+        return Err(LocalError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    if metadata.len() > TEXT_BYTES_MAX {
+        return Err(LocalError::TooLarge {
+            path: path.to_owned(),
+            size_bytes: metadata.len(),
+        });
+    }
+    let mut bytes = Vec::new();
+    file.take(TEXT_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(io_error)?;
+    into_text(path, bytes).map(Some)
+}
+
+/// Takes bytes as text, or says where they are not.
+pub fn into_text(path: &Path, bytes: Vec<u8>) -> Result<String, LocalError> {
+    String::from_utf8(bytes).map_err(|error| LocalError::NotText {
+        path: path.to_owned(),
+        offset: error.utf8_error().valid_up_to(),
+    })
+}
+
+/// Reads a text file by its path inside a folder, following links inside the folder only.
+pub fn read_text_in(folder: &Path, path: &Path) -> Result<Option<String>, LocalError> {
+    let root = Root::open(folder).map_err(|source| LocalError::Io {
+        path: folder.to_owned(),
+        source,
+    })?;
+    match root.resolve(path) {
+        Ok(resolved) => read_text(&folder.join(resolved.strip_prefix("/").unwrap_or(&resolved))),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(source) => Err(LocalError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// A build context that came as an archive, unpacked; removed when dropped.
+#[derive(Debug)]
+pub struct UnpackedContext {
+    folder: tempfile::TempDir,
+    _lock: Lock,
+}
+
+impl UnpackedContext {
+    /// Begins the name of every such folder in `tmp/`; `<folder>.lock` beside it is locked by
+    /// its owner.
+    const PREFIX: &str = "context-";
+
+    /// Unpacks `reader` into a folder below `tmp`, after removing what dead processes left.
+    pub fn unpack(mut reader: impl Read + Send, tmp: &Path) -> Result<Self, LocalError> {
+        let context = Self::empty(tmp)?;
+        let io_error = |source: io::Error| LocalError::Io {
+            path: context.path().to_owned(),
+            source,
+        };
+        let mut head = Vec::new();
+        let head_bytes = archive::Format::DETECT_BYTES as u64;
+        reader
+            .by_ref()
+            .take(head_bytes)
+            .read_to_end(&mut head)
+            .map_err(io_error)?;
+        let format = archive::Format::detect(&head);
+        let whole = io::Cursor::new(head).chain(reader);
+        let mut tar = archive::decoder(io::BufReader::new(whole), format).map_err(io_error)?;
+        let root = Root::open(context.path()).map_err(io_error)?;
+        let options = archive::ExtractOptions {
+            whiteouts: archive::Whiteouts::Literal,
+            owner: None,
+        };
+        archive::extract(
+            &mut tar,
+            &root,
+            Path::new(""),
+            options,
+            &archive::Unobserved,
+        )
+        .map_err(|error| LocalError::Archive(error.into()))?;
+        Ok(context)
+    }
+
+    /// Makes an empty context.
+    pub fn empty(tmp: &Path) -> Result<Self, LocalError> {
+        let io_error = |source: io::Error| LocalError::Io {
+            path: tmp.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(tmp).map_err(io_error)?;
+        sweep(tmp).map_err(io_error)?;
+        let folder = tempfile::Builder::new()
+            .prefix(Self::PREFIX)
+            .tempdir_in(tmp)
+            .map_err(io_error)?;
+        let lock = Lock::exclusive(&lock_path(folder.path())).map_err(io_error)?;
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
+    }
+
+    /// Returns the folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for UnpackedContext {
+    fn drop(&mut self) {
+        // A lock file that stays behind is removed by the next sweep.
+        let _ = std::fs::remove_file(lock_path(self.folder.path()));
+    }
+}
+
+fn lock_path(folder: &Path) -> PathBuf {
+    folder.with_extension("lock")
+}
+
+/// Removes the folders of processes that are gone.
+fn sweep(tmp: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(tmp)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if !name.starts_with(UnpackedContext::PREFIX) || !name.ends_with(".lock") {
+            continue;
+        }
+        if let Some(_dead) = Lock::try_exclusive(&path)? {
+            let removed = std::fs::remove_dir_all(path.with_extension(""));
+            if removed.is_ok() || removed.is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_files_are_refused_and_never_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        assert!(read_text(&path("absent")).unwrap().is_none());
+        std::fs::write(path("good"), "FROM scratch\n").unwrap();
+        assert_eq!(
+            read_text(&path("good")).unwrap().as_deref(),
+            Some("FROM scratch\n")
+        );
+        std::fs::write(path("binary"), b"FROM \xff").unwrap();
+        let text = |name: &str| read_text(&path(name)).unwrap_err().to_string();
+        assert!(text("binary").contains("offset 5"));
+        std::fs::create_dir(path("folder")).unwrap();
+        assert!(text("folder").contains("not a regular file"));
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(path("fifo"))
+            .status()
+            .unwrap();
+        assert!(fifo.success());
+        assert!(text("fifo").contains("not a regular file"));
+    }
+}

@@ -1,0 +1,447 @@
+//! The exec op: one process in a container on the file systems of its inputs.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::cache_mount::{self, CacheMount, CacheMountId};
+use super::{failed, invalid, io_failed, stack};
+use crate::executor::{
+    Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
+};
+use crate::llb::pb;
+use crate::oci::Digest;
+use crate::session::agent::ForwardedAgent;
+use crate::snapshot::{Active, LayerId, LayerInfo, View};
+use crate::solver::{FailureKind, OpContext, OpError};
+use crate::sys::disk;
+use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
+
+/// Free bytes of the store's disk below which a failing step is told so.
+const FREE_BYTES_LOW: u64 = 4 << 20;
+
+/// A writable file system of a running step.
+struct Writable {
+    /// The output it becomes; negative for none.
+    output: i64,
+    /// The file system.
+    active: Active,
+    /// The layers it stands on, lowest first.
+    below: Vec<LayerId>,
+}
+
+/// What a running step holds besides its process: released when the step ends.
+#[derive(Default)]
+struct Held {
+    /// Writable file systems.
+    writable: Vec<Writable>,
+    /// Read-only file systems that are mounted into the step.
+    views: Vec<View>,
+    /// Cache folders in use.
+    caches: Vec<CacheMount>,
+    /// SSH agents in use.
+    agents: Vec<ForwardedAgent>,
+}
+
+/// One exec op on its way.
+pub(super) struct ExecRun<'a> {
+    /// The worker that runs it.
+    pub(super) worker: &'a LocalWorker,
+    /// Its op.
+    pub(super) exec: &'a pb::ExecOp,
+    /// The file systems of its inputs.
+    pub(super) inputs: &'a [OpOutput],
+    /// Where its output goes, and what tells it to stop.
+    pub(super) context: &'a OpContext,
+}
+
+impl ExecRun<'_> {
+    /// Runs the process and commits what it wrote.
+    pub(super) async fn run(self) -> Result<Vec<OpOutput>, OpError> {
+        for input in self.inputs {
+            self.options()
+                .layers
+                .unpack(input.layers(), self.context)
+                .await?;
+        }
+        let mut held = Held::default();
+        // Waiting for a locked cache folder may take long: other tasks must go on.
+        let spec = tokio::task::block_in_place(|| self.spec(&mut held))?;
+        let executor = &self.options().executor;
+        let run = executor.run(&spec, &self.context.progress, &self.context.cancel);
+        let exit = run.await.map_err(|error| self.executor_error(error))?;
+        self.check(&exit)?;
+        tokio::task::block_in_place(|| self.outputs(held))
+    }
+
+    fn options(&self) -> &WorkerOptions {
+        &self.worker.options
+    }
+
+    fn executor_error(&self, error: crate::executor::ExecutorError) -> OpError {
+        if self.context.cancel.is_cancelled() {
+            return OpError::cancelled();
+        }
+        let user = matches!(
+            error,
+            crate::executor::ExecutorError::User(_)
+                | crate::executor::ExecutorError::Spec(_)
+                | crate::executor::ExecutorError::Target { .. }
+        );
+        let kind = match error.exit_code() {
+            Some(exit_code) => FailureKind::Step { exit_code },
+            None if user => FailureKind::User,
+            None => FailureKind::Config,
+        };
+        OpError::new(kind, super::chain(&error)).caused_by(error)
+    }
+
+    fn meta(&self) -> Result<&pb::Meta, OpError> {
+        let meta = self
+            .exec
+            .meta
+            .as_ref()
+            .ok_or_else(|| invalid("an exec op has no meta"))?;
+        if meta.args.is_empty() {
+            return Err(invalid("an exec op has no arguments"));
+        }
+        Ok(meta)
+    }
+
+    /// Translates the op to what the executor runs.
+    fn spec(&self, held: &mut Held) -> Result<ProcessSpec, OpError> {
+        let meta = self.meta()?;
+        let root = self.exec.mounts.iter().find(|mount| mount.dest == "/");
+        let root = root.ok_or_else(|| invalid("an exec op has no root mount"))?;
+        let writable = self.prepare(root)?;
+        let root_mount = writable.active.root_mount().map_err(failed)?;
+        held.writable.push(writable);
+        let mut mounts = Vec::new();
+        for mount in self.exec.mounts.iter().filter(|mount| mount.dest != "/") {
+            mounts.extend(self.mount(mount, held)?);
+        }
+        let security = pb::SecurityMode::try_from(self.exec.security)
+            .map_err(|_| invalid("unknown security mode"))?;
+        let mut spec = ProcessSpec::new(root_mount, meta.args.iter().cloned());
+        spec.root_readonly = root.readonly;
+        spec.env = self.environment(meta)?;
+        spec.cwd.clone_from(&meta.cwd);
+        spec.user.clone_from(&meta.user);
+        spec.hostname.clone_from(&meta.hostname);
+        spec.extra_hosts = extra_hosts(meta)?;
+        spec.network = match pb::NetMode::try_from(self.exec.network) {
+            Ok(pb::NetMode::Unset) => NetworkMode::Default,
+            Ok(pb::NetMode::Host) => NetworkMode::Host,
+            Ok(pb::NetMode::None) => NetworkMode::None,
+            Err(_) => return Err(invalid("unknown network mode")),
+        };
+        spec.insecure = security == pb::SecurityMode::Insecure;
+        spec.ulimits = ulimits(meta);
+        spec.cgroup_parent.clone_from(&meta.cgroup_parent);
+        spec.shm_size_bytes = self.options().shm_size_bytes;
+        spec.resources = self.options().resources.clone();
+        spec.mounts = mounts;
+        Ok(spec)
+    }
+
+    /// Makes a writable file system on the input of a mount.
+    fn prepare(&self, mount: &pb::Mount) -> Result<Writable, OpError> {
+        let below = stack(self.inputs, mount.input)?.to_vec();
+        let active = self.options().snapshots.prepare(&below).map_err(failed)?;
+        Ok(Writable {
+            output: mount.output,
+            active,
+            below,
+        })
+    }
+
+    /// Returns the environment with the proxy variables and the secrets in it.
+    fn environment(&self, meta: &pb::Meta) -> Result<Vec<String>, OpError> {
+        let mut env = meta.env.clone();
+        let proxy = meta.proxy_env.clone().unwrap_or_default();
+        for (name, value) in [
+            ("HTTP_PROXY", proxy.http_proxy),
+            ("HTTPS_PROXY", proxy.https_proxy),
+            ("FTP_PROXY", proxy.ftp_proxy),
+            ("NO_PROXY", proxy.no_proxy),
+            ("ALL_PROXY", proxy.all_proxy),
+        ] {
+            if !value.is_empty() {
+                env.push(format!("{name}={value}"));
+                env.push(format!("{}={value}", name.to_lowercase()));
+            }
+        }
+        for secret in &self.exec.secretenv {
+            match self.options().session.secrets.get(&secret.id) {
+                Some(value) => {
+                    let text = std::str::from_utf8(value.bytes())
+                        .map_err(|_| invalid(format!("secret {} is not text", secret.id)))?;
+                    env.push(format!("{}={text}", secret.name));
+                }
+                None if secret.optional => {}
+                None => return Err(missing_secret(&secret.id)),
+            }
+        }
+        Ok(env)
+    }
+
+    /// Translates one mount other than the root; none for an absent optional secret.
+    fn mount(&self, mount: &pb::Mount, held: &mut Held) -> Result<Option<ProcessMount>, OpError> {
+        let kind = match pb::MountType::try_from(mount.mount_type) {
+            Ok(pb::MountType::Bind) => Some(self.bind(mount, held)?),
+            Ok(pb::MountType::Tmpfs) => {
+                let size = mount.tmpfs_opt.as_ref().map_or(0, |options| options.size);
+                Some(MountKind::Tmpfs {
+                    size_bytes: u64::try_from(size).unwrap_or(0),
+                })
+            }
+            Ok(pb::MountType::Cache) => Some(self.cache(mount, held)?),
+            Ok(pb::MountType::Secret) => self.secret(mount)?,
+            Ok(pb::MountType::Ssh) => self.ssh(mount, held)?,
+            Err(_) => return Err(invalid("unknown mount type")),
+        };
+        Ok(kind.map(|kind| ProcessMount {
+            target: mount.dest.clone(),
+            kind,
+        }))
+    }
+
+    fn bind(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
+        let selector = mount.selector.clone();
+        let input = usize::try_from(mount.input)
+            .ok()
+            .and_then(|index| self.inputs.get(index));
+        if let Some(OpOutput::Tree(tree)) = input {
+            let source = tree.dir().to_owned();
+            return Ok(match mount.readonly {
+                true => MountKind::Bind {
+                    source,
+                    selector,
+                    readonly: true,
+                },
+                false => MountKind::DiscardedWrites {
+                    lower: vec![source],
+                    selector,
+                },
+            });
+        }
+        if !mount.readonly && mount.output >= 0 {
+            let writable = self.prepare(mount)?;
+            let source = writable.active.mounted().map_err(failed)?.to_owned();
+            held.writable.push(writable);
+            return Ok(MountKind::Bind {
+                source,
+                selector,
+                readonly: false,
+            });
+        }
+        let view = self
+            .options()
+            .snapshots
+            .view(stack(self.inputs, mount.input)?);
+        let view = view.map_err(failed)?;
+        let source = view.path().to_owned();
+        held.views.push(view);
+        Ok(match mount.readonly {
+            true => MountKind::Bind {
+                source,
+                selector,
+                readonly: true,
+            },
+            false => MountKind::DiscardedWrites {
+                lower: vec![source],
+                selector,
+            },
+        })
+    }
+
+    fn cache(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
+        let options = mount.cache_opt.clone().unwrap_or_default();
+        let id = if options.id.is_empty() {
+            &mount.dest
+        } else {
+            &options.id
+        };
+        let sharing = pb::CacheSharingOpt::try_from(options.sharing)
+            .map_err(|_| invalid("unknown sharing of a cache mount"))?;
+        let layers = stack(self.inputs, mount.input)?;
+        let origin = match layers {
+            [] => String::new(),
+            layers => origin_of(layers, &mount.selector),
+        };
+        let make = |path: &Path| self.make_cache_folder(layers, &mount.selector, path);
+        let folder = CacheMountId { id, origin };
+        let mounts = &self.options().cache_mounts;
+        let cache = cache_mount::acquire(mounts, &folder, sharing, &make, &self.context.cancel)
+            .map_err(|error| match self.context.cancel.is_cancelled() {
+                true => OpError::cancelled(),
+                false => io_failed(&format!("cannot use the cache mount {id:?}"), error),
+            })?;
+        let source = cache.path.clone();
+        held.caches.push(cache);
+        Ok(MountKind::Bind {
+            source,
+            selector: String::new(),
+            readonly: mount.readonly,
+        })
+    }
+
+    /// Makes the folder of a cache mount with what the mount's source holds.
+    fn make_cache_folder(&self, layers: &[LayerId], selector: &str, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)?;
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let view = self
+            .options()
+            .snapshots
+            .view(layers)
+            .map_err(io::Error::other)?;
+        super::copy_tree(view.path(), selector, path, &self.context.cancel)
+            .map_err(io::Error::other)
+    }
+
+    fn secret(&self, mount: &pb::Mount) -> Result<Option<MountKind>, OpError> {
+        let options = mount.secret_opt.clone().unwrap_or_default();
+        match self.options().session.secrets.get(&options.id) {
+            Some(value) => Ok(Some(MountKind::Secret {
+                data: value.bytes().to_vec(),
+                mode: options.mode & 0o7777,
+                uid: options.uid,
+                gid: options.gid,
+            })),
+            None if options.optional => Ok(None),
+            None => Err(missing_secret(&options.id)),
+        }
+    }
+
+    fn ssh(&self, mount: &pb::Mount, held: &mut Held) -> Result<Option<MountKind>, OpError> {
+        let options = mount.ssh_opt.clone().unwrap_or_default();
+        let id = if options.id.is_empty() {
+            "default"
+        } else {
+            &options.id
+        };
+        let agents = &self.options().session.ssh;
+        if !agents.contains(id) {
+            return match options.optional {
+                true => Ok(None),
+                false => Err(invalid(format!("SSH agent {id:?} was not given"))
+                    .hint(format!("give it with --ssh {id}"))),
+            };
+        }
+        let agent = agents
+            .forward(id, &self.options().scratch)
+            .map_err(failed)?;
+        let path = agent.socket().to_owned();
+        held.agents.push(agent);
+        let (mode, uid, gid) = (options.mode & 0o7777, options.uid, options.gid);
+        Ok(Some(MountKind::Socket {
+            path,
+            mode,
+            uid,
+            gid,
+        }))
+    }
+
+    /// Turns an exit into success or the words people know from docker.
+    fn check(&self, exit: &Exit) -> Result<(), OpError> {
+        let meta = self.meta()?;
+        if self.context.cancel.is_cancelled() {
+            return Err(OpError::cancelled());
+        }
+        let is_success = match meta.valid_exit_codes.as_slice() {
+            [] => exit.is_success(),
+            codes => codes.contains(&exit.code),
+        };
+        if is_success {
+            return Ok(());
+        }
+        let command = meta.args.join(" ");
+        let code = exit.code;
+        let mut text =
+            format!("process {command:?} did not complete successfully: exit code: {code}");
+        if let Some(oom) = &exit.oom {
+            let number = |bytes: Option<u64>| match bytes {
+                Some(bytes) => format!("{bytes} bytes"),
+                None => "unknown".to_owned(),
+            };
+            let (limit, peak) = (number(oom.limit_bytes), number(oom.peak_bytes));
+            text.push_str(&format!(": out of memory (limit: {limit}, peak: {peak})"));
+        } else if let Some(signal) = exit.signal {
+            text.push_str(&format!(": killed by signal {signal}"));
+        }
+        let failure = OpError::new(FailureKind::Step { exit_code: code }, text);
+        let store = std::fs::File::open(&self.options().scratch);
+        match store.and_then(disk::available_bytes) {
+            Ok(free) if free < FREE_BYTES_LOW => Err(failure.hint(format!(
+                "no space left on the disk of the store ({free} bytes are free): \
+                 `cooper prune` frees some"
+            ))),
+            _ => Err(failure),
+        }
+    }
+
+    /// Commits what was written, one output for each that the op names, in order.
+    fn outputs(&self, held: Held) -> Result<Vec<OpOutput>, OpError> {
+        let mut outputs: Vec<(i64, OpOutput)> = Vec::new();
+        for Writable {
+            output,
+            active,
+            below: mut layers,
+        } in held.writable
+        {
+            if output < 0 {
+                continue;
+            }
+            let created_ns = (self.options().now_ns)();
+            layers.push(active.commit(LayerInfo { created_ns }).map_err(failed)?);
+            outputs.push((output, OpOutput::Stack(layers)));
+        }
+        for mount in self
+            .exec
+            .mounts
+            .iter()
+            .filter(|mount| mount.readonly && mount.output >= 0)
+        {
+            if !outputs.iter().any(|(output, _)| *output == mount.output) {
+                let layers = stack(self.inputs, mount.input)?.to_vec();
+                outputs.push((mount.output, OpOutput::Stack(layers)));
+            }
+        }
+        outputs.sort_by_key(|(output, _)| *output);
+        Ok(outputs.into_iter().map(|(_, output)| output).collect())
+    }
+}
+
+fn missing_secret(id: &str) -> OpError {
+    invalid(format!("secret {id}: not found")).hint(format!(
+        "give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+    ))
+}
+
+/// Names what a cache folder starts with.
+fn origin_of(layers: &[LayerId], selector: &str) -> String {
+    let ids: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
+    Digest::of(format!("{}\0{selector}", ids.join(",")).as_bytes()).to_string()
+}
+
+fn extra_hosts(meta: &pb::Meta) -> Result<Vec<(String, IpAddr)>, OpError> {
+    let parse = |host: &pb::HostIp| match host.ip.parse() {
+        Ok(ip) => Ok((host.host.clone(), ip)),
+        Err(_) => Err(invalid(format!(
+            "{:?} is not an address (host {})",
+            host.ip, host.host
+        ))),
+    };
+    meta.extra_hosts.iter().map(parse).collect()
+}
+
+fn ulimits(meta: &pb::Meta) -> Vec<ProcessUlimit> {
+    let limit = |ulimit: &pb::Ulimit| ProcessUlimit {
+        name: ulimit.name.clone(),
+        soft: ulimit.soft,
+        hard: ulimit.hard,
+    };
+    meta.ulimit.iter().map(limit).collect()
+}

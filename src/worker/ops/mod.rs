@@ -1,0 +1,224 @@
+//! The ops, one file each; [`perform`] is the table.
+
+pub mod cache_mount;
+pub mod content;
+pub mod exec;
+pub mod file;
+pub mod source;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{LocalWorker, OpOutput};
+use crate::llb::{Vertex, pb};
+use crate::progress::{Event, Warning};
+use crate::session::tree::Origin;
+use crate::snapshot::LayerId;
+use crate::solver::{FailureKind, OpContext, OpError};
+use crate::sys::root::Root;
+use file::FileOpError;
+use file::graph::{FileInput, FileOpContext};
+
+/// Performs the op of a vertex on the outputs of its inputs.
+pub(super) async fn perform(
+    worker: &LocalWorker,
+    vertex: &Vertex,
+    inputs: &[OpOutput],
+    context: &OpContext,
+) -> Result<Vec<OpOutput>, OpError> {
+    match &vertex.op {
+        pb::op::Op::Source(op) => source::fetch(worker, vertex, op, context).await,
+        pb::op::Op::Exec(op) => {
+            exec::ExecRun {
+                worker,
+                exec: op,
+                inputs,
+                context,
+            }
+            .run()
+            .await
+        }
+        pb::op::Op::File(op) => file(worker, op, inputs, context).await,
+        pb::op::Op::Merge(op) => merge(op, inputs).map(|output| vec![output]),
+        pb::op::Op::Diff(op) => diff(op, inputs).map(|output| vec![output]),
+        pb::op::Op::Build(_) => Err(invalid("nested builds (LLB BuildOp) are not supported")),
+    }
+}
+
+/// Performs the actions of a file op.
+async fn file(
+    worker: &LocalWorker,
+    op: &pb::FileOp,
+    inputs: &[OpOutput],
+    context: &OpContext,
+) -> Result<Vec<OpOutput>, OpError> {
+    for input in inputs {
+        worker
+            .options
+            .layers
+            .unpack(input.layers(), context)
+            .await?;
+    }
+    let inputs: Vec<FileInput> = inputs
+        .iter()
+        .map(|input| match input {
+            OpOutput::Tree(tree) => FileInput::Tree(Arc::clone(tree)),
+            OpOutput::Stack(layers) => FileInput::Stack(layers.clone()),
+        })
+        .collect();
+    let (options, op, context) = (Arc::clone(&worker.options), op.clone(), context.clone());
+    blocking(move || {
+        let performed = file::graph::perform(
+            &op,
+            &inputs,
+            &FileOpContext {
+                snapshotter: &options.snapshots,
+                created_ns: (options.now_ns)(),
+                cancel: &context.cancel,
+            },
+        );
+        let performed = performed.map_err(file_error)?;
+        for short in performed.warnings {
+            let vertex = Some(context.progress.vertex().clone());
+            let warning = Warning {
+                vertex,
+                short,
+                ..Warning::default()
+            };
+            context.progress.build().send(Event::Warning(warning));
+        }
+        Ok(performed.outputs.into_iter().map(OpOutput::Stack).collect())
+    })
+    .await
+}
+
+/// Copies what `selector` names inside `source` to the existing folder `target`, with owner
+/// and mode of the folder itself.
+pub(super) fn copy_tree(
+    source: &Path,
+    selector: &str,
+    target: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), FileOpError> {
+    let path = if selector.is_empty() { "/" } else { selector };
+    let action = pb::file_action::Action::Copy(pb::FileActionCopy {
+        src: path.to_owned(),
+        dest: "/".to_owned(),
+        mode: -1,
+        timestamp: -1,
+        follow_symlink: true,
+        dir_copy_contents: true,
+        create_dest_path: true,
+        ..pb::FileActionCopy::default()
+    });
+    let origin = Origin::Directory(source.to_owned());
+    let step = file::Step {
+        action: &action,
+        source: Some(&origin),
+        owner: None,
+        cancel,
+    };
+    let open = |error| FileOpError::io("open", "/")(error);
+    file::apply(
+        &step,
+        &file::Target::directory(target).map_err(open)?,
+        target,
+    )?;
+    let set = || {
+        let metadata = Root::open(source)?.stat(Path::new(path))?;
+        let root = Root::open(target)?;
+        root.set_owner(Path::new("/"), metadata.uid, metadata.gid)?;
+        root.set_mode(Path::new("/"), metadata.mode)
+    };
+    set().map_err(|error| FileOpError::io("set owner of", "/")(error))
+}
+
+/// Sorts a file op's error by who can do something about it.
+fn file_error(error: FileOpError) -> OpError {
+    match &error {
+        FileOpError::Cancelled => OpError::cancelled(),
+        FileOpError::Io { .. } => OpError::new(FailureKind::Config, chain(&error)).caused_by(error),
+        _ => OpError::new(FailureKind::User, chain(&error)).caused_by(error),
+    }
+}
+
+/// Writes an error with its causes on one line, leaving out what a text already says.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Lays file systems on top of each other: their layers, one list after the other.
+fn merge(op: &pb::MergeOp, inputs: &[OpOutput]) -> Result<OpOutput, OpError> {
+    let mut layers: Vec<LayerId> = Vec::new();
+    for input in &op.inputs {
+        layers.extend_from_slice(stack(inputs, input.input)?);
+    }
+    Ok(OpOutput::Stack(layers))
+}
+
+/// Returns the layers that `upper` has above `lower`.
+fn diff(op: &pb::DiffOp, inputs: &[OpOutput]) -> Result<OpOutput, OpError> {
+    let side = |input: Option<i64>| stack(inputs, input.unwrap_or(-1));
+    let lower = side(op.lower.as_ref().map(|lower| lower.input))?;
+    let upper = side(op.upper.as_ref().map(|upper| upper.input))?;
+    match upper.strip_prefix(lower) {
+        Some(layers) => Ok(OpOutput::Stack(layers.to_vec())),
+        None => Err(invalid(
+            "the diff of two unrelated file systems is not supported",
+        )),
+    }
+}
+
+/// Returns the layers of an input; none for -1, the empty file system.
+pub(super) fn stack(inputs: &[OpOutput], index: i64) -> Result<&[LayerId], OpError> {
+    if index < 0 {
+        return Ok(&[]);
+    }
+    match usize::try_from(index)
+        .ok()
+        .and_then(|index| inputs.get(index))
+    {
+        Some(OpOutput::Stack(layers)) => Ok(layers),
+        Some(OpOutput::Tree(_)) => Err(invalid("a local folder stands where a file system must")),
+        None => Err(invalid("an op names an input that does not exist")),
+    }
+}
+
+/// Says that the definition or the user's input is wrong.
+pub(super) fn invalid(message: impl Into<String>) -> OpError {
+    OpError::new(FailureKind::User, message)
+}
+
+/// Passes on an error of the machine.
+pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> OpError {
+    OpError::new(FailureKind::Config, chain(&error)).caused_by(error)
+}
+
+/// Passes on an I/O error with what was tried.
+pub(super) fn io_failed(action: &str, error: io::Error) -> OpError {
+    OpError::new(FailureKind::Config, format!("{action}: {error}")).caused_by(error)
+}
+
+/// Runs blocking work on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(OpError::internal(format!(
+            "a worker thread ended early: {error}"
+        ))),
+    }
+}

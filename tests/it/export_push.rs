@@ -1,0 +1,115 @@
+//! Exports that push: everything arrives, the second time nothing travels, blobs are mounted.
+
+use cooper::content::ContentStore;
+use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, Target};
+use cooper::oci::{Descriptor, History, ImageConfig, Platform, Reference, media_type};
+use cooper::progress::Progress;
+use cooper::registry::{Client, Options};
+use cooper::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::registry::Registry;
+
+struct Fixture {
+    _temp: tempfile::TempDir,
+    exporter: Exporter,
+    layers: Vec<LayerId>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let content = ContentStore::open(temp.path()).unwrap();
+        let snapshots =
+            Snapshotter::open(temp.path(), content.clone(), Some(Kind::Native)).unwrap();
+        let active = snapshots.prepare(&[]).unwrap();
+        let tree = active.mounted().unwrap();
+        let file = std::fs::File::create(tree.join("file")).unwrap();
+        // The same bytes wherever and whenever the test runs.
+        let then = std::time::SystemTime::UNIX_EPOCH;
+        file.set_modified(then).unwrap();
+        std::fs::File::open(tree)
+            .unwrap()
+            .set_modified(then)
+            .unwrap();
+        let layer = active.commit(LayerInfo { created_ns: 1 }).unwrap();
+        let registry = Client::new(Options::default());
+        Self {
+            exporter: Exporter::new(content, snapshots, registry),
+            layers: vec![layer],
+            _temp: temp,
+        }
+    }
+
+    async fn push(&self, name: &str, attributes: &[(&str, &str)]) -> Exported {
+        let pairs = attributes.iter();
+        let attributes = pairs
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let output = OutputSpec::from_attributes("registry", Target::Nowhere, &attributes).unwrap();
+        let name: Reference = name.parse().unwrap();
+        let request = ExportRequest {
+            config: ImageConfig {
+                history: vec![History::default()],
+                ..ImageConfig::default()
+            },
+            layers: self.layers.clone(),
+            platform: Platform::linux("amd64", ""),
+            names: vec![name.with_default_tag()],
+            outputs: vec![output],
+            epoch_s: None,
+        };
+        let (progress, cancel) = (Progress::silent(), CancellationToken::new());
+        let exported = self.exporter.export(request, &progress, &cancel).await;
+        exported.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_second_push_uploads_nothing() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", registry.host());
+    let image = fixture.push(&name, &[]).await.image.unwrap();
+    let manifest = registry.manifest("a/app", "1").unwrap();
+    assert_eq!(Descriptor::of("", &manifest).digest, image.manifest.digest);
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 2);
+    registry.clear_log();
+    // Another client on another machine, which knows nothing of the first push.
+    let again = Fixture::new().push(&name, &[]).await.image.unwrap();
+    assert_eq!(again.id, image.id);
+    assert_eq!(registry.count("POST", "/blobs/uploads/"), 0);
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 0);
+}
+
+#[tokio::test]
+async fn blobs_that_another_repository_has_are_mounted() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    fixture
+        .push(&format!("{}/a/app:1", registry.host()), &[])
+        .await;
+    registry.clear_log();
+    fixture
+        .push(&format!("{}/b/app:1", registry.host()), &[])
+        .await;
+    let log = registry.log();
+    let mounts = log.iter().filter(|request| request.query.contains("from="));
+    // The config and the layer.
+    assert_eq!(mounts.count(), 2);
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 0);
+    assert!(registry.manifest("b/app", "1").is_some());
+}
+
+#[tokio::test]
+async fn a_push_by_digest_writes_no_tag() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", registry.host());
+    let attributes = [("push-by-digest", "true"), ("oci-mediatypes", "false")];
+    let image = fixture.push(&name, &attributes).await.image.unwrap();
+    assert!(registry.manifest("a/app", "1").is_none());
+    let digest = image.manifest.digest.to_string();
+    assert!(registry.manifest("a/app", &digest).is_some());
+    assert_eq!(image.manifest.media_type, media_type::DOCKER_MANIFEST);
+}

@@ -1,0 +1,23 @@
+//! Tests that need no privileges and no network but loopback.
+
+#![allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on panics; a skipped one says so"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod copy;
+#[path = "../support/copy_case.rs"]
+mod copy_case;
+mod export_push;
+mod registry;
+mod registry_real;
+mod session;
+mod source;

@@ -1,0 +1,490 @@
+//! Images, files and repositories: pinned, fetched, checked.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use cooper::content::ContentStore;
+use cooper::oci::{Descriptor, Digest, Platform, Reference, media_type};
+use cooper::progress::VertexProgress;
+use cooper::registry::{Client, Options, RetryPolicy};
+use cooper::source::{Error, GitOptions, GitUrl, HttpFile, Images, ResolveMode, WebFiles, git};
+
+use crate::support::registry::{Action, Registry};
+
+fn client() -> Client {
+    Client::new(Options {
+        retry: RetryPolicy {
+            first_pause: Duration::from_millis(2),
+            ..RetryPolicy::default()
+        },
+        ..Options::default()
+    })
+}
+
+struct Env {
+    _dir: tempfile::TempDir,
+    store: ContentStore,
+    registry: Registry,
+}
+
+impl Env {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContentStore::open(dir.path()).unwrap();
+        Self {
+            _dir: dir,
+            store,
+            registry: Registry::start(),
+        }
+    }
+
+    /// A source as a new build would have it.
+    fn images(&self) -> Images {
+        Images::new(client(), self.store.clone())
+    }
+
+    fn name(&self, rest: &str) -> Reference {
+        format!("{}/{rest}", self.registry.host()).parse().unwrap()
+    }
+}
+
+fn amd64() -> Platform {
+    Platform::linux("amd64", "")
+}
+
+fn silent() -> VertexProgress {
+    VertexProgress::silent()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pulled_once_and_then_local() {
+    let env = Env::new();
+    env.registry.put_image("app", "1", b"layer");
+    let name = env.name("app:1");
+    let image = env
+        .images()
+        .resolve(&name, &amd64(), ResolveMode::Default)
+        .await
+        .unwrap();
+    assert_eq!(image.config.config.env, ["PATH=/bin"]);
+    assert_eq!(image.layers.len(), 1);
+    assert_eq!(image.root, image.manifest_descriptor);
+    let (layer, diff_id) = &image.layers[0];
+    assert_eq!(diff_id.0, Digest::of(b"layer"));
+    assert!(!env.store.contains(&layer.digest), "layers come later");
+    env.images()
+        .fetch_layer(&image, 0, &silent())
+        .await
+        .unwrap();
+    assert_eq!(env.store.read(layer, 100).unwrap(), b"layer");
+    assert_eq!(env.registry.count("GET", "/blobs/"), 2);
+
+    env.registry.clear_log();
+    for (name, mode) in [
+        (name.clone(), ResolveMode::Default),
+        (name.clone(), ResolveMode::Local),
+        (image.pinned_reference(), ResolveMode::Default),
+    ] {
+        let again = env.images().resolve(&name, &amd64(), mode).await.unwrap();
+        assert_eq!(again.config, image.config);
+        env.images().fetch_layers(&again, &silent()).await.unwrap();
+    }
+    assert_eq!(env.registry.requests(), [""; 0], "nobody was asked");
+
+    // --pull asks, but reads nothing that did not change.
+    let images = env.images();
+    images
+        .resolve(&name, &amd64(), ResolveMode::Pull)
+        .await
+        .unwrap();
+    assert_eq!(env.registry.requests(), ["HEAD /v2/app/manifests/1"]);
+    images
+        .resolve(&name, &amd64(), ResolveMode::Pull)
+        .await
+        .unwrap();
+    assert_eq!(env.registry.requests().len(), 1, "one build asks once");
+    let changed = env.registry.put_image("app", "1", b"another layer");
+    let (images, platform) = (env.images(), amd64());
+    let pulled = images.resolve(&name, &platform, ResolveMode::Pull);
+    assert_eq!(pulled.await.unwrap().root.digest, changed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_questions_are_asked_once() {
+    let env = Env::new();
+    env.registry.put_image("app", "1", b"layer");
+    let images = env.images();
+    let (name, platform) = (env.name("app:1"), amd64());
+    let all = (0..8).map(|_| images.resolve(&name, &platform, ResolveMode::Default));
+    let all = futures::future::try_join_all(all).await.unwrap();
+    assert_eq!(env.registry.count("GET", "/manifests/"), 1);
+    let fetches = all.iter().map(|image| async {
+        // As another process would.
+        env.images().fetch_layer(image, 0, &silent()).await
+    });
+    futures::future::try_join_all(fetches).await.unwrap();
+    assert_eq!(env.registry.count("GET", "/blobs/"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_gives_the_best_platform_or_says_what_it_has() {
+    let env = Env::new();
+    let mut entries = Vec::new();
+    for (number, platform) in [
+        Some(Platform::linux("arm", "v6")),
+        Some(Platform::linux("arm", "v7")),
+        Some(Platform::linux("s390x", "")),
+        None,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let digest = env
+            .registry
+            .put_image("app", "x", &[u8::try_from(number).unwrap()]);
+        let bytes = env.registry.manifest("app", &digest.to_string()).unwrap();
+        let mut entry = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        entry.platform = platform;
+        entries.push(entry);
+    }
+    let mut attestation = Descriptor::of(media_type::OCI_MANIFEST, b"attestation");
+    attestation.platform = Some(Platform {
+        os: "unknown".to_owned(),
+        architecture: "unknown".to_owned(),
+        ..amd64()
+    });
+    entries.insert(0, attestation);
+    let put = |tag: &str, entries: &[Descriptor]| {
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+        let index = index.to_string();
+        env.registry
+            .put_manifest("app", tag, media_type::OCI_INDEX, index.as_bytes());
+        Descriptor::of(media_type::OCI_INDEX, index.as_bytes())
+    };
+    let index = put("index", &entries);
+    let nested = put("nested", &[index]);
+    assert_eq!(nested.media_type, media_type::OCI_INDEX);
+    for tag in ["index", "nested"] {
+        let name = env.name(&format!("app:{tag}"));
+        for (platform, layer) in [
+            ("linux/arm/v7", &[1_u8][..]),
+            ("linux/arm/v6", &[0]),
+            ("linux/arm/v8", &[1]),
+            // Offered without a platform: its config says it.
+            ("linux/amd64", &[3]),
+        ] {
+            let platform: Platform = platform.parse().unwrap();
+            let image = env
+                .images()
+                .resolve(&name, &platform, ResolveMode::Default)
+                .await
+                .unwrap();
+            assert_eq!(image.layers[0].1.0, Digest::of(layer), "{tag} {platform}");
+        }
+        let error = env
+            .images()
+            .resolve(&name, &Platform::linux("riscv64", ""), ResolveMode::Default)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "image {} is not offered for linux/riscv64; it is offered for linux/amd64, \
+                 linux/arm/v6, linux/arm/v7, linux/s390x",
+                name.familiar()
+            )
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_local_blob_is_fetched_again() {
+    let env = Env::new();
+    env.registry.put_image("app", "1", b"layer");
+    let name = env.name("app:1");
+    let resolve = async |mode| env.images().resolve(&name, &amd64(), mode).await;
+    let image = resolve(ResolveMode::Default).await.unwrap();
+    env.images()
+        .fetch_layer(&image, 0, &silent())
+        .await
+        .unwrap();
+    let (layer, _) = &image.layers[0];
+    for blob in [&image.root, &image.manifest.config] {
+        let path = env.store.path(&blob.digest);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[5] ^= 1;
+        for damage in [bad.as_slice(), b"", &good[1..]] {
+            std::fs::write(&path, damage).unwrap();
+            let error = resolve(ResolveMode::Local).await.unwrap_err();
+            assert!(error.to_string().contains("is corrupt"), "{error}");
+            assert_eq!(resolve(ResolveMode::Default).await.unwrap(), image);
+            assert_eq!(std::fs::read(&path).unwrap(), good);
+        }
+    }
+    std::fs::write(env.store.path(&layer.digest), b"lay3r").unwrap();
+    assert!(env.store.read(layer, 100).is_err());
+    env.images()
+        .refetch_layer(&image, 0, &silent())
+        .await
+        .unwrap();
+    assert_eq!(env.store.read(layer, 100).unwrap(), b"layer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_an_image_is_refused() {
+    let env = Env::new();
+    let name = env.name("app:absent");
+    let resolve = |name: Reference, mode| {
+        let images = env.images();
+        async move { images.resolve(&name, &amd64(), mode).await.unwrap_err() }
+    };
+    let error = resolve(name.clone(), ResolveMode::Default).await;
+    assert!(error.to_string().contains("was not found at"), "{error}");
+    let error = resolve(name.clone(), ResolveMode::Local).await;
+    assert_eq!(
+        error.to_string(),
+        format!("image {} is not in the local store", name.familiar())
+    );
+    let config =
+        br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    env.registry.put_blob("app", config);
+    let config = Descriptor::of(media_type::OCI_CONFIG, config);
+    let artifact = Descriptor::of("application/vnd.example.config", b"{}");
+    let odd = Descriptor::of("application/vnd.oci.image.layer.v1.tar+encrypted", b"x");
+    for (tag, manifest, part) in [
+        (
+            "artifact",
+            serde_json::json!({"schemaVersion": 2, "config": artifact, "layers": []}),
+            "an artifact of the type application/vnd.example.config",
+        ),
+        (
+            "layers",
+            serde_json::json!({"schemaVersion": 2, "config": config, "layers": [odd]}),
+            "has 1 layers, its config 0 diff ids",
+        ),
+        (
+            "huge",
+            serde_json::json!({"schemaVersion": 2, "layers": [],
+                "config": Descriptor { size: 1 << 62, ..config.clone() }}),
+            "more than the limit of 8388608",
+        ),
+    ] {
+        let bytes = manifest.to_string();
+        env.registry
+            .put_manifest("app", tag, media_type::OCI_MANIFEST, bytes.as_bytes());
+        let error = resolve(env.name(&format!("app:{tag}")), ResolveMode::Default).await;
+        assert!(error.to_string().contains(part), "{tag}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_is_downloaded_once_while_it_does_not_change() {
+    let env = Env::new();
+    env.registry.put_file("dir/file.txt", b"content");
+    let header = |name, value: &str| Action::Header(name, value.to_owned());
+    let file = HttpFile {
+        url: format!("{}/dir/file.txt", env.registry.url()),
+        ..HttpFile::default()
+    };
+    let pin = |file: HttpFile| {
+        let web_files = WebFiles::new(client(), env.store.clone());
+        async move { web_files.pin(&file, &silent()).await }
+    };
+    let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
+    env.registry
+        .fail("GET", "file.txt", 1, header("Last-Modified", modified));
+    let pinned = pin(file.clone()).await.unwrap();
+    assert_eq!(pinned.content.digest, Digest::of(b"content"));
+    assert_eq!(pinned.filename, "file.txt");
+    assert_eq!(pinned.mtime_s, 784_111_777);
+    let unchanged = Action::Status(304, Vec::new(), String::new());
+    env.registry.fail("GET", "file.txt", 1, unchanged);
+    assert_eq!(pin(file.clone()).await.unwrap(), pinned);
+    let asked = env.registry.log().pop().unwrap();
+    assert_eq!(asked.header("if-modified-since"), Some(modified));
+    // With a checksum nobody is asked.
+    env.registry.clear_log();
+    let checked = HttpFile {
+        checksum: Some(Digest::of(b"content")),
+        ..file.clone()
+    };
+    pin(checked).await.unwrap();
+    assert!(env.registry.log().is_empty());
+    let wrong = HttpFile {
+        checksum: Some(Digest::of(b"other")),
+        ..file.clone()
+    };
+    let error = pin(wrong).await.unwrap_err();
+    assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
+
+    env.registry.put_file("dir/file.txt", b"changed");
+    let disposition = header("Content-Disposition", "attachment; filename=../../x.bin");
+    env.registry.fail("GET", "file.txt", 1, disposition);
+    let pinned = pin(file.clone()).await.unwrap();
+    assert_eq!(pinned.content.digest, Digest::of(b"changed"));
+    assert_eq!((pinned.filename.as_str(), pinned.mtime_s), ("x.bin", 0));
+    env.registry.fail("GET", "file.txt", 1, Action::CutAfter(3));
+    assert_eq!(pin(file.clone()).await.unwrap().content, pinned.content);
+
+    let missing = HttpFile {
+        url: file
+            .url
+            .replace("http://", "http://user:hunter2@")
+            .replace("file", "none"),
+        ..file
+    };
+    let error = pin(missing).await.unwrap_err().to_string();
+    assert!(error.contains("was not found at 127.0.0.1"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+fn run_git(dir: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args([
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "commit.gpgsign=false",
+        ])
+        .args(["-c", "user.name=t", "-c", "user.email=t@t.example"])
+        .args(arguments)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {arguments:?}: {text}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A repository with two commits, a tag on the first, a folder and a link that leads out.
+fn repository(dir: &Path, file: &str) -> (String, String) {
+    std::fs::create_dir_all(dir.join("sub")).unwrap();
+    run_git(dir, &["init", "--quiet", "--initial-branch=main"]);
+    std::fs::write(dir.join(file), "one").unwrap();
+    std::fs::write(dir.join("sub/inner.txt"), "inner").unwrap();
+    std::os::unix::fs::symlink("/etc", dir.join("out")).unwrap();
+    run_git(dir, &["add", "-A"]);
+    run_git(dir, &["commit", "--quiet", "-m", "one"]);
+    run_git(dir, &["tag", "-a", "v1", "-m", "v1"]);
+    let first = run_git(dir, &["rev-parse", "HEAD"]);
+    std::fs::write(dir.join(file), "two").unwrap();
+    run_git(dir, &["commit", "--quiet", "-am", "two"]);
+    (first, run_git(dir, &["rev-parse", "HEAD"]))
+}
+
+fn file_allowed() -> GitOptions {
+    GitOptions {
+        protocols: vec!["file".to_owned()],
+        ..GitOptions::default()
+    }
+}
+
+async fn check_out(url: &str, work: &Path) -> Result<(String, std::path::PathBuf), Error> {
+    let url = GitUrl::parse(url, &["file"])?;
+    let options = file_allowed();
+    let pinned = git::pin(&url, &options, work, &silent()).await?;
+    let target = tempfile::tempdir_in(work).unwrap().keep().join("tree");
+    git::fetch(&pinned, &options, &target, &silent()).await?;
+    Ok((pinned.commit, target))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_pinned_and_checked_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    let (first, second) = repository(&origin, "file.txt");
+    let url = format!("file://{}", origin.display());
+    for (rest, commit, path, content) in [
+        ("", &second, "file.txt", "two"),
+        ("#main", &second, "file.txt", "two"),
+        ("#v1", &first, "file.txt", "one"),
+        ("#refs/tags/v1", &first, "file.txt", "one"),
+        ("?tag=v1&subdir=sub", &first, "inner.txt", "inner"),
+        ("#:sub", &second, "inner.txt", "inner"),
+        (&format!("#{first}"), &first, "file.txt", "one"),
+        (
+            &format!("?ref=main&checksum={}", &second[..9]),
+            &second,
+            "file.txt",
+            "two",
+        ),
+    ] {
+        let (found, tree) = check_out(&format!("{url}{rest}"), dir.path())
+            .await
+            .unwrap();
+        assert_eq!(found, *commit, "{rest}");
+        assert_eq!(std::fs::read_to_string(tree.join(path)).unwrap(), content);
+        assert!(!tree.join(".git").exists());
+    }
+    let kept = format!("{url}?keep-git-dir=1");
+    let (_, tree) = check_out(&kept, dir.path()).await.unwrap();
+    assert!(tree.join(".git").is_dir());
+    for (rest, part) in [
+        ("#absent", "it has no absent"),
+        ("#:absent", "it has no folder absent"),
+        ("#:out", "out is not a folder in it"),
+        ("#:file.txt", "file.txt is not a folder in it"),
+        (&format!("?ref=main&checksum={first}"), "was expected"),
+        (&format!("#{}", "0".repeat(40)), "failed"),
+    ] {
+        let error = check_out(&format!("{url}{rest}"), dir.path())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains(part), "{rest}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submodules_come_along_and_nothing_of_the_repository_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inner, outer) = (dir.path().join("inner"), dir.path().join("outer"));
+    repository(&inner, "inner.txt");
+    repository(&outer, "outer.txt");
+    let inner_url = format!("file://{}", inner.display());
+    run_git(
+        &outer,
+        &["submodule", "--quiet", "add", &inner_url, "module"],
+    );
+    let canary = dir.path().join("canary");
+    // A filter and a hook that a careless checkout would run.
+    std::fs::write(outer.join(".gitattributes"), "* filter=evil\n").unwrap();
+    std::fs::create_dir_all(outer.join("hooks")).unwrap();
+    let hook = format!("#!/bin/sh\ntouch {}\n", canary.display());
+    std::fs::write(outer.join("hooks/post-checkout"), &hook).unwrap();
+    run_git(&outer, &["add", "-A"]);
+    run_git(&outer, &["commit", "--quiet", "-m", "module"]);
+    let url = format!("file://{}", outer.display());
+    let (_, tree) = check_out(&url, dir.path()).await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(tree.join("module/inner.txt")).unwrap(),
+        "two"
+    );
+    assert!(!tree.join("module/.git").exists());
+    assert!(!canary.exists());
+    let skipped = format!("{url}?submodules=0");
+    let (_, tree) = check_out(&skipped, dir.path()).await.unwrap();
+    assert!(!tree.join("module/inner.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submodule_of_a_forbidden_protocol_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let outer = dir.path().join("outer");
+    repository(&outer, "outer.txt");
+    let canary = dir.path().join("canary");
+    let command = format!("ext::touch% {}", canary.display());
+    let text = format!("[submodule \"m\"]\n\tpath = m\n\turl = {command}\n");
+    std::fs::write(outer.join(".gitmodules"), text).unwrap();
+    let head = run_git(&outer, &["rev-parse", "HEAD"]);
+    let entry = format!("160000,{head},m");
+    run_git(&outer, &["update-index", "--add", "--cacheinfo", &entry]);
+    run_git(&outer, &["add", ".gitmodules"]);
+    run_git(&outer, &["commit", "--quiet", "-m", "evil"]);
+    let url = format!("file://{}", outer.display());
+    check_out(&url, dir.path()).await.unwrap_err();
+    assert!(!canary.exists());
+}

@@ -1,0 +1,212 @@
+//! Holds the tree to its own rules: who imports whom, headers, sizes, links.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines a source file may have, its tests not counted.
+const FILE_LINES_MAX: usize = 800;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_under(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.to_str().unwrap().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    let src = root().join("src");
+    let name = |path: &Path| {
+        path.strip_prefix(&src)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    files_under(&src, ".rs")
+        .into_iter()
+        .map(|path| (name(&path), fs::read_to_string(&path).unwrap()))
+        .collect()
+}
+
+/// Returns a file without the test module at its end.
+fn without_tests(text: &str) -> &str {
+    let end = text
+        .match_indices("\n#[cfg(test)]\n")
+        .map(|(start, marker)| (start, &text[start + marker.len()..]))
+        .find(|(_, rest)| rest.lines().next().is_some_and(|line| line.ends_with('{')))
+        .map(|(start, _)| start + 1);
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Returns the code of a file without comments, strings and its test module.
+fn code_of(text: &str) -> String {
+    let mut code = String::new();
+    for line in without_tests(text).lines() {
+        let line = line.split("//").next().unwrap();
+        let mut inside = false;
+        for piece in line.split('"') {
+            if !inside {
+                code.push_str(piece);
+            }
+            inside = !inside;
+        }
+        code.push('\n');
+    }
+    code
+}
+
+/// Reads the table *Who may import whom* of docs/architecture.md.
+fn import_table() -> Vec<(String, BTreeSet<String>)> {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let table = text
+        .split("| Module | may import |")
+        .nth(1)
+        .expect("the import table");
+    let mut rows: Vec<(String, BTreeSet<String>)> = Vec::new();
+    for line in table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+    {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let allowed = match cells[1].strip_prefix("everything above") {
+            Some(rest) => {
+                let except: BTreeSet<&str> = rest
+                    .trim_matches([' ', '(', ')'])
+                    .trim_start_matches("not ")
+                    .split(", ")
+                    .collect();
+                let above = rows.iter().map(|(name, _)| name.clone());
+                above
+                    .filter(|name| !except.contains(name.as_str()))
+                    .collect()
+            }
+            None => cells[1]
+                .split(' ')
+                .filter(|word| *word != "–")
+                .map(str::to_owned)
+                .collect(),
+        };
+        rows.push((cells[0].to_owned(), allowed));
+    }
+    rows
+}
+
+#[test]
+fn modules_import_only_what_their_row_allows() {
+    let table = import_table();
+    let rows: BTreeMap<&str, &BTreeSet<String>> = table
+        .iter()
+        .map(|(name, allowed)| (name.as_str(), allowed))
+        .collect();
+    for (index, (name, allowed)) in table.iter().enumerate() {
+        let above: BTreeSet<&String> = table[..index].iter().map(|(above, _)| above).collect();
+        let below = allowed.iter().find(|module| !above.contains(module));
+        assert_eq!(
+            below, None,
+            "the row of {name} names a module that does not stand above it"
+        );
+    }
+    let mut broken = Vec::new();
+    for (file, text) in sources() {
+        let module = file.split(['/', '.']).next().unwrap();
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let allowed = rows
+            .get(module)
+            .unwrap_or_else(|| panic!("{module} has no row in the table"));
+        let code = code_of(&text);
+        for reached in code.split("crate::").skip(1) {
+            let groups: Vec<&str> = match reached.strip_prefix('{') {
+                Some(group) => group.split('}').next().unwrap().split(',').collect(),
+                None => vec![reached],
+            };
+            for group in groups {
+                let word = |c: char| c.is_alphanumeric() || c == '_';
+                let imported = group.trim().split(|c| !word(c)).next().unwrap();
+                if imported != module && !imported.is_empty() && !allowed.contains(imported) {
+                    broken.push(format!("src/{file} imports {imported}"));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_file_introduces_itself_and_keeps_its_size() {
+    let mut broken = Vec::new();
+    for (file, text) in sources() {
+        if !text.starts_with("//! ") {
+            broken.push(format!("src/{file} has no header"));
+        }
+        let lines = without_tests(&text).lines().count();
+        if lines > FILE_LINES_MAX {
+            broken.push(format!("src/{file} has {lines} lines; split it"));
+        }
+        if code_of(&text).contains("super::super") {
+            broken.push(format!("src/{file} reaches for super::super"));
+        }
+        if code_of(&text).contains("unsafe ") && !file.starts_with("sys/") {
+            broken.push(format!("src/{file} holds unsafe code; it belongs in sys"));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn links_between_documents_resolve() {
+    let mut broken = Vec::new();
+    let mut documents = files_under(&root().join("docs"), ".md");
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        documents.push(root().join(name));
+    }
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1) {
+            let target = link.split(')').next().unwrap().split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            if !document.parent().unwrap().join(target).exists() {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_fixture_folder_is_used() {
+    let fixtures = root().join("tests/fixtures");
+    let mut text: String = sources().into_iter().map(|(_, text)| text).collect();
+    for file in files_under(&root().join("tests"), ".rs") {
+        text.push_str(&fs::read_to_string(file).unwrap());
+    }
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let ways = [format!("fixtures/{name}"), format!("fixtures(\"{name}\")")];
+        assert!(
+            ways.iter().any(|way| text.contains(way)),
+            "nothing reads tests/fixtures/{name}"
+        );
+    }
+}
