@@ -235,8 +235,13 @@ fn survivors(directory: &Path) -> io::Result<Vec<u8>> {
     Ok(alive)
 }
 
+/// Takes a number at random: the kernel may still be removing networks of the process that had
+/// the first one.
 fn take_number(directory: &Path) -> io::Result<(u8, Lock)> {
-    for number in 0..=u8::MAX {
+    let mut start = [0];
+    rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
+    for offset in 0..=u8::MAX {
+        let number = start[0].wrapping_add(offset);
         if let Some(lock) = Lock::try_exclusive(&user_file(directory, number))? {
             return Ok((number, lock));
         }
