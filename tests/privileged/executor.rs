@@ -7,7 +7,7 @@ use cooper::executor::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::sandbox::{Outcome, Sandbox, chain, runtime};
+use crate::sandbox::{self, Outcome, Sandbox, chain, runtime};
 
 fn none(spec: &mut ProcessSpec) {
     spec.network = NetworkMode::None;
@@ -290,19 +290,17 @@ fn orphans_are_reaped_and_do_not_outlive_the_step() {
     let Some(sandbox) = Sandbox::new() else {
         return;
     };
+    // Several test processes may run at once; the number tells ours.
+    let time = format!("71.{}", std::process::id());
     let outcome = sandbox.sh(
-        "(sleep 0.05 & sleep 0.05 &) ; (sleep 71.713 &) ; sleep 0.3; ps -o stat,args | grep -c '^Z'",
+        &format!(
+            "(sleep 0.05 & sleep 0.05 &) ; (sleep {time} &) ; sleep 0.3
+             ps -o stat,args | grep -c '^Z'"
+        ),
         none,
     );
     assert_eq!(outcome.stdout.trim(), "0", "{}", outcome.stderr);
-    let left = std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .any(|process| {
-            std::fs::read(process.path().join("cmdline"))
-                .is_ok_and(|line| line.ends_with(b"71.713\0"))
-        });
-    assert!(!left, "a background process was left");
+    assert_eq!(sandbox::sleepers(&time), 0, "a background process was left");
 }
 
 #[test]
@@ -357,7 +355,8 @@ fn an_abandoned_run_is_killed() {
     let Some(sandbox) = Sandbox::new() else {
         return;
     };
-    let mut spec = sandbox.script("sleep 72.727");
+    let time = format!("72.{}", std::process::id());
+    let mut spec = sandbox.script(&format!("sleep {time}"));
     none(&mut spec);
     runtime().block_on(async {
         let cancel = CancellationToken::new();
@@ -368,16 +367,7 @@ fn an_abandoned_run_is_killed() {
                 .is_err()
         );
     });
-    let is_left = || {
-        std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .any(|process| {
-                std::fs::read(process.path().join("cmdline"))
-                    .is_ok_and(|line| line.ends_with(b"72.727\0"))
-            })
-    };
-    assert!(!is_left());
+    assert_eq!(sandbox::sleepers(&time), 0);
 }
 
 #[test]

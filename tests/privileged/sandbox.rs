@@ -184,6 +184,19 @@ impl Sandbox {
     }
 }
 
+/// Counts the processes of the machine that were started as `sleep TIME`.
+pub(crate) fn sleepers(time: &str) -> usize {
+    let ending = format!("sleep\0{time}\0");
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|process| {
+            std::fs::read(process.path().join("cmdline"))
+                .is_ok_and(|line| line.ends_with(ending.as_bytes()))
+        })
+        .count()
+}
+
 /// A runtime for one test.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()

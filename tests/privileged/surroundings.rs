@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cooper::executor::{Executor, ExecutorOptions};
 
-use crate::sandbox::{Sandbox, can_run};
+use crate::sandbox::{Sandbox, can_run, sleepers};
 
 /// Tests that must hold wherever containers run.
 const EVERYWHERE: [&str; 12] = [
@@ -27,6 +27,9 @@ const EVERYWHERE: [&str; 12] = [
 
 /// Names the directory to work in, for the process that is to be killed.
 const VICTIM: &str = "COOPER_TEST_VICTIM";
+
+/// How long it sleeps: tells its processes from others.
+const VICTIM_SLEEPS: &str = "73.737";
 
 fn rerun(setup: &str, tests: &[&str]) {
     let own = std::env::current_exe().unwrap();
@@ -112,15 +115,18 @@ fn victim() {
         options.state_dir = Path::new(&directory).join("state");
         options.run_dir = Path::new(&directory).join("run");
     });
-    sandbox.unwrap().sh("sleep 73.737 & sleep 73.738", |spec| {
-        spec.mounts = vec![cooper::executor::ProcessMount {
-            target: "/scratch".to_owned(),
-            kind: cooper::executor::MountKind::DiscardedWrites {
-                lower: vec!["/etc".into()],
-                selector: String::new(),
-            },
-        }];
-    });
+    let time = VICTIM_SLEEPS;
+    sandbox
+        .unwrap()
+        .sh(&format!("sleep {time} & sleep {time}"), |spec| {
+            spec.mounts = vec![cooper::executor::ProcessMount {
+                target: "/scratch".to_owned(),
+                kind: cooper::executor::MountKind::DiscardedWrites {
+                    lower: vec!["/etc".into()],
+                    selector: String::new(),
+                },
+            }];
+        });
 }
 
 #[test]
@@ -136,17 +142,7 @@ fn a_killed_executor_leaves_nothing() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let sleepers = || {
-        let is_sleeper = |path: PathBuf| {
-            std::fs::read(path.join("cmdline"))
-                .is_ok_and(|line| line.ends_with(b"73.737\0") || line.ends_with(b"73.738\0"))
-        };
-        std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter(|process| is_sleeper(process.path()))
-            .count()
-    };
+    let sleepers = || sleepers(VICTIM_SLEEPS);
     wait_until("both processes", || sleepers() == 2);
     let mut instances = std::fs::read_dir(temp.path().join("state/instances")).unwrap();
     let id = instances
