@@ -218,9 +218,9 @@ fn add_part(
         }
         if entry.kind != FileKind::Symlink {
             listed.mode |= match item.role {
-                Role::Selected => (rules.mode)(entry.kind, entry.mode),
+                Role::Selected => (rules.mode)(entry.kind, entry.mode()),
                 // An existing one keeps the bits of its source.
-                Role::Parent => entry.mode,
+                Role::Parent => entry.mode(),
             };
         }
         if !rules.owner_replaced {
@@ -242,8 +242,8 @@ fn payload(tree: &Tree, index: usize) -> [u8; 32] {
         FileKind::Symlink => *blake3::hash(tree.link(entry).unwrap_or_default()).as_bytes(),
         FileKind::CharDevice | FileKind::BlockDevice => {
             let mut number = [0; 32];
-            number[..4].copy_from_slice(&entry.rdev.0.to_le_bytes());
-            number[4..8].copy_from_slice(&entry.rdev.1.to_le_bytes());
+            number[..4].copy_from_slice(&entry.device().0.to_le_bytes());
+            number[4..8].copy_from_slice(&entry.device().1.to_le_bytes());
             number
         }
         FileKind::Fifo => [0; 32],

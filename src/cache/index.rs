@@ -77,6 +77,7 @@ struct Inner {
     /// `None` where the database cannot be used: every lookup is a miss.
     connection: Option<Mutex<Connection>>,
     flights: Option<Flights>,
+    folder: PathBuf,
     /// File to leave when the database turns out to be damaged.
     damage_mark: PathBuf,
     boot: String,
@@ -123,6 +124,7 @@ impl Cache {
                 connection,
                 flights,
                 damage_mark: open::damage_mark(&folder),
+                folder,
                 boot: boot.to_owned(),
                 notes,
             }),
@@ -252,6 +254,17 @@ impl Cache {
         self.retry(|db| {
             db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
         })
+    }
+
+    /// Empties a log that has grown, so that the next to open the store need not read it.
+    ///
+    /// Syncs the database, which takes its time: meant for a thread of its own. A process that
+    /// ends halfway leaves the log as it is.
+    pub fn tidy(&self) {
+        if self.inner.connection.is_some() {
+            // The next build tries again.
+            let _ = open::empty_log(&self.inner.folder);
+        }
     }
 
     pub(super) fn sweep_locks(&self) {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
@@ -13,6 +14,11 @@ use super::record::Gone;
 const FORMAT: i64 = 1;
 /// A version beyond this one is damage and not the future.
 const FORMAT_MAX: i64 = 1000;
+
+/// Size of a log that is still quick to read: 64 pages.
+const LOG_BYTES: u64 = 64 * 4096;
+/// How long the emptying of a log waits for others.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -177,6 +183,20 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// Writes a log of more than [`LOG_BYTES`] back to the database and cuts it off.
+pub(super) fn empty_log(folder: &Path) -> rusqlite::Result<()> {
+    let size = std::fs::metadata(folder.join("cache.db-wal")).map_or(0, |log| log.len());
+    if size <= LOG_BYTES {
+        return Ok(());
+    }
+    // A connection of its own: nobody of this process waits for the disk.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(folder.join("cache.db"), flags)?;
+    configure(&connection)?;
+    connection.busy_timeout(LOG_PATIENCE)?;
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
 }
 
 /// Makes the tables. The caller holds the lock.

@@ -94,7 +94,7 @@ impl StatCache {
 
     /// Returns the hash of a file that is unchanged since it was remembered.
     pub fn get(&self, entry: &Entry) -> Option<[u8; 32]> {
-        let index = self.find(entry.dev, entry.ino)?;
+        let index = self.find(entry.dev.into(), entry.ino)?;
         let record = self.record(index);
         if !record.describes(entry) {
             return None;
@@ -191,9 +191,9 @@ impl StatCache {
 impl Record {
     fn new(entry: &Entry, hash: [u8; 32]) -> Self {
         Self {
-            device: entry.dev,
+            device: entry.dev.into(),
             inode: entry.ino,
-            size: entry.size,
+            size: entry.size(),
             mtime_ns: entry.mtime_ns,
             ctime_ns: entry.ctime_ns,
             used_ns: 0,

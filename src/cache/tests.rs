@@ -523,3 +523,20 @@ fn format_1_is_read() {
         "{reason:?}"
     );
 }
+
+#[test]
+fn a_tidied_log_is_empty_and_nothing_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = Cache::open(root.path());
+    let log = || std::fs::metadata(root.path().join("cache/cache.db-wal")).unwrap();
+    cache.insert(&record(0), 1).unwrap();
+    cache.tidy();
+    assert!(log().len() > 0, "a short log may stay");
+    for n in 1..60 {
+        cache.insert(&record(n), 1).unwrap();
+    }
+    cache.tidy();
+    assert_eq!(log().len(), 0);
+    assert!((0..60).all(|n| finds(&cache, n)));
+    assert!((0..60).all(|n| finds(&Cache::open(root.path()), n)));
+}

@@ -20,8 +20,8 @@ use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
-use crate::source::Images;
-use crate::worker::{ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+use crate::source::{Images, WebFiles};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
 
 /// Right to use the host's network.
 const NETWORK_HOST: &str = "network.host";
@@ -184,7 +184,7 @@ impl<'a> Build<'a> {
             executor: Arc::clone(&engine.executor),
             session: Arc::new(session),
             images: self.images.clone(),
-            client: self.client.clone(),
+            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             stat_caches: engine.dir("cache/stat"),
@@ -195,6 +195,7 @@ impl<'a> Build<'a> {
                 .into_iter()
                 .map(|vertex| vertex.digest.clone())
                 .collect(),
+            ahead: Ahead::new(&loaded.vertices),
             compression: image_options.map(|options| options.compression),
             now_ns: clock::now_ns,
         }))
@@ -221,6 +222,9 @@ impl<'a> Build<'a> {
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
         let solved = solver::solve(definition, worker, cache, progress, options, cancel).await;
+        let cache = cache.clone();
+        // Nobody waits for it, not even the end of the process.
+        std::thread::spawn(move || cache.tidy());
         solved.map_err(|error| EngineError::from_solve(error, definition))
     }
 

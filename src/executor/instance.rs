@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! <state dir>/
+//!   base/                 lies under all images; see `prepare::make_base`
 //!   anchor/               empty; helpers hang their first root on it
 //!   instances/<id>        held by the executor for as long as it lives
 //!   steps/<id>-<n>/       scratch of a running step
+//!   runtime/              state of an external runtime
 //! ```
 
 use std::ffi::CString;
@@ -34,11 +36,16 @@ pub(super) struct Scratch {
 
 impl Instance {
     /// Takes a place below `directory` and clears away what killed executors left.
-    pub(super) fn open(directory: &Path, cgroups: &Cgroups) -> io::Result<Self> {
+    pub(super) fn open(
+        directory: &Path,
+        cgroups: &Cgroups,
+        runtime: Option<&Path>,
+    ) -> io::Result<Self> {
         for name in ["anchor", "instances", "steps"] {
             std::fs::create_dir_all(directory.join(name))?;
         }
-        sweep(directory, cgroups)?;
+        sweep(directory, cgroups, runtime)?;
+        super::prepare::make_base(&directory.join("base"))?;
         loop {
             let mut random = [0_u8; 6];
             rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -58,6 +65,16 @@ impl Instance {
     /// Returns the empty directory that helpers start from.
     pub(super) fn anchor(directory: &Path) -> PathBuf {
         directory.join("anchor")
+    }
+
+    /// Returns the layer that lies under all images.
+    pub(super) fn base(&self) -> PathBuf {
+        self.directory.join("base")
+    }
+
+    /// Returns the directory in which an external runtime keeps its state.
+    pub(super) fn runtime_state(directory: &Path) -> PathBuf {
+        directory.join("runtime")
     }
 
     /// Makes a name that nothing else in the machine has.
@@ -95,7 +112,7 @@ impl Drop for Scratch {
     }
 }
 
-fn sweep(directory: &Path, cgroups: &Cgroups) -> io::Result<()> {
+fn sweep(directory: &Path, cgroups: &Cgroups, runtime: Option<&Path>) -> io::Result<()> {
     for entry in std::fs::read_dir(directory.join("instances"))? {
         let entry = entry?;
         let Ok(id) = entry.file_name().into_string() else {
@@ -105,6 +122,9 @@ fn sweep(directory: &Path, cgroups: &Cgroups) -> io::Result<()> {
             continue;
         };
         let prefix = format!("{id}-");
+        if let Some(runtime) = runtime {
+            super::runtime::sweep(runtime, &Instance::runtime_state(directory), &prefix);
+        }
         cgroups.sweep(&prefix);
         for step in std::fs::read_dir(directory.join("steps"))?.flatten() {
             let name = step.file_name();
@@ -132,14 +152,14 @@ mod tests {
     fn what_a_killed_executor_left_is_removed() {
         let temp = tempfile::tempdir().unwrap();
         let cgroups = Cgroups::detect();
-        let living = Instance::open(temp.path(), &cgroups).unwrap();
+        let living = Instance::open(temp.path(), &cgroups, None).unwrap();
         let kept = living.scratch(&living.new_name());
         std::fs::create_dir_all(kept.path().join("0/upper")).unwrap();
         std::fs::write(temp.path().join("instances/dead"), "").unwrap();
         std::fs::create_dir_all(temp.path().join("steps/dead-1/upper/x")).unwrap();
         std::fs::create_dir_all(temp.path().join("steps/deadly-1")).unwrap();
 
-        let second = Instance::open(temp.path(), &cgroups).unwrap();
+        let second = Instance::open(temp.path(), &cgroups, None).unwrap();
         assert!(kept.path().exists());
         assert!(!temp.path().join("steps/dead-1").exists());
         assert!(temp.path().join("steps/deadly-1").exists());

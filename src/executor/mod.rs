@@ -5,7 +5,7 @@
 //! the host and in the image become descriptors and numbers), [`stubs`] (places to mount on,
 //! without a trace), [`user`], [`etc_files`], [`socket`]; [`slot`] and [`channel`] and
 //! [`order`] (the helper process, what it is told); [`step`] (the helper itself); [`cgroup`],
-//! [`network`] (what containers share with the machine).
+//! [`network`] (what containers share with the machine); [`runtime`] (external runtimes).
 //!
 //! Invariants:
 //!
@@ -25,14 +25,19 @@ mod etc_files;
 mod instance;
 mod network;
 mod order;
+mod output;
 mod prepare;
 mod run;
+mod runtime;
 mod slot;
 mod socket;
 mod spec;
 mod step;
 mod stubs;
 mod user;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
 
 pub use crate::sys::isolate_mounts;
 pub use error::ExecutorError;
@@ -42,5 +47,20 @@ pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, Exit, MountKind,
     NetworkMode, OomReport, ProcessMount, ProcessSpec, Resources, Ulimit,
 };
-pub use step::{is_step_invocation, step_main};
+
 pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};
+
+/// Says whether these arguments are those of one of our helper processes.
+pub fn is_step_invocation(args: &[OsString]) -> bool {
+    step::is_step_invocation(args) || runtime::is_unified_invocation(args)
+}
+
+/// Runs as helper process; to be called first thing when [`is_step_invocation`] says so.
+pub fn step_main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if runtime::is_unified_invocation(&args) {
+        runtime::unified_main(&args)
+    } else {
+        step::step_main()
+    }
+}

@@ -21,8 +21,8 @@ use super::stubs::{Place, StubMaker, Stubs};
 use super::user::{self, Identity};
 use crate::snapshot::RootMount;
 use crate::sys::detached::{self, MountAttrFlags};
-use crate::sys::metadata::Metadata;
-use crate::sys::root::Root;
+use crate::sys::metadata::{Metadata, Timestamp};
+use crate::sys::root::{NewDirectory, Root};
 
 /// Longest name of a machine (`HOST_NAME_MAX`).
 const MAX_HOSTNAME: usize = 64;
@@ -48,6 +48,8 @@ pub(super) struct Prepared {
 pub(super) struct Surroundings<'a> {
     /// Directory of this step alone, made when needed.
     pub(super) scratch: &'a Path,
+    /// Layer that holds places for what every container mounts; see [`make_base`].
+    pub(super) base: &'a Path,
     /// How devices are kept from the container.
     pub(super) devices: Devices,
     /// The network: the namespace to join, if it is one of ours.
@@ -342,9 +344,14 @@ fn mount_root(
     let mounted = || -> io::Result<(OwnedFd, Root)> {
         let (mount, changes) = match &spec.root {
             RootMount::Overlay { lower, upper, work } => {
+                forget_last_mount(work)?;
                 let upper_work = Some((upper.as_path(), work.as_path()));
+                let mut lower = lower.clone();
+                if lower.len() < crate::sys::mount::MAX_LOWER {
+                    lower.push(surroundings.base.to_owned());
+                }
                 (
-                    crate::sys::mount::overlay_detached(lower, upper_work)?,
+                    crate::sys::mount::overlay_detached(&lower, upper_work)?,
                     upper,
                 )
             }
@@ -357,6 +364,61 @@ fn mount_root(
         Ok((mount, Root::open(changes)?))
     };
     mounted().tried(|| "mount the root file system".to_owned())
+}
+
+/// Makes the layer that lies under the image's during a run. What it holds shows only where
+/// the image has nothing, so most steps find all their mount points and nothing has to be
+/// made, and removed again, in the layer that takes the changes.
+pub(super) fn make_base(directory: &Path) -> io::Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    let parent = directory.parent().unwrap_or(directory);
+    let temporary = tempfile::Builder::new()
+        .prefix(".base-")
+        .tempdir_in(parent)?;
+    let base = Root::open(temporary.path())?;
+    let new = NewDirectory {
+        mode: 0o755,
+        ..NewDirectory::default()
+    };
+    for name in KERNEL_DIRECTORIES.iter().chain(&["etc"]) {
+        base.mkdir_all(Path::new(name), new)?;
+    }
+    for file in ["etc/resolv.conf", "etc/hosts"] {
+        base.create_file(Path::new(file), 0o644)?;
+    }
+    // The same on every machine, in case the process changes one of them.
+    let all = [
+        "etc/resolv.conf",
+        "etc/hosts",
+        "etc",
+        "proc",
+        "sys",
+        "dev",
+        ".",
+    ];
+    for path in all {
+        base.handle(Path::new(path))?
+            .set_times(Timestamp::from_seconds(0))?;
+    }
+    base.handle(Path::new("."))?.set_mode(0o755)?;
+    let made = temporary.keep();
+    match std::fs::rename(&made, directory) {
+        // Somebody else was faster.
+        Err(_) if directory.exists() => std::fs::remove_dir_all(made),
+        other => other,
+    }
+}
+
+/// Removes the mark of an earlier mount of the same directories, which would make the kernel
+/// refuse them: unsynced changes may have been lost. They were not: the machine still runs.
+fn forget_last_mount(work: &Path) -> io::Result<()> {
+    let inner = work.join("work");
+    if inner.join("incompat/volatile").exists() {
+        crate::sys::dir::remove_tree(Root::open(&inner)?, c"incompat")?;
+    }
+    Ok(())
 }
 
 /// Layers whose changes go to a directory that is thrown away.

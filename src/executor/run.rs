@@ -1,14 +1,12 @@
 //! One run from beginning to end.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Cgroups;
@@ -16,7 +14,9 @@ use super::error::{ExecutorError, Tried};
 use super::instance::{Instance, Scratch};
 use super::network::{self, DEFAULT_RUN_DIR, Lent, Networks};
 use super::order::{Report, Request};
+use super::output::Stream;
 use super::prepare::{self, Surroundings};
+use super::runtime;
 use super::slot::{Helper, Kind, Slot};
 use super::socket::SocketProxy;
 use super::spec::{Exit, NetworkMode, ProcessSpec};
@@ -24,16 +24,13 @@ use super::stubs::Stubs;
 use crate::progress::{Event, LogStream, VertexProgress, Warning};
 
 /// Time between asking a container to end and killing it.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// Time that the kernel has for killing a container.
-const KILL_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Most helpers and networks kept ready.
 const MAX_READY: usize = 4;
-
-/// Bytes of output read at a time: what a pipe holds.
-const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Signal number that `kill -9` sends.
 const SIGKILL: i32 = 9;
@@ -70,11 +67,22 @@ pub struct Executor {
     workers: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
+/// What runs under way share with the executor.
 #[derive(Debug)]
-struct Shared {
-    helper: Helper,
-    instance: Instance,
-    networks: Networks,
+pub(super) struct Shared {
+    /// Makes helpers.
+    pub(super) helper: Helper,
+    /// Our place on disk.
+    pub(super) instance: Instance,
+    /// Lends networks.
+    pub(super) networks: Networks,
+    /// Our own program.
+    pub(super) program: PathBuf,
+    /// Directory for the state of an external runtime.
+    pub(super) runtime_state: PathBuf,
+    /// Whether the external runtime must be shown version 2 control groups only.
+    pub(super) is_unified: AtomicBool,
+    runtime: Option<PathBuf>,
     idle: Mutex<Vec<Slot>>,
     /// Steps that the caller still expects.
     expected: AtomicUsize,
@@ -88,16 +96,25 @@ impl Executor {
     pub fn new(options: &ExecutorOptions) -> Result<Self, ExecutorError> {
         let cgroups = Cgroups::detect();
         let directory = &options.state_dir;
-        let instance = Instance::open(directory, &cgroups)
+        let instance = Instance::open(directory, &cgroups, options.runtime.as_deref())
             .tried(|| format!("use the directory {}", directory.display()))?;
         let anchor = Instance::anchor(directory);
         let helper = Helper::open(options.helper.as_deref(), anchor, cgroups)
             .tried(|| "open the helper program".to_owned())?;
         network::sweep(&options.run_dir);
+        let own = || PathBuf::from("/proc/self/exe");
+        let needs_unified = options
+            .runtime
+            .as_deref()
+            .is_some_and(|path| runtime::refuses_hybrid(path) && helper.cgroups.is_hybrid());
         Ok(Self {
             shared: Arc::new(Shared {
                 helper,
                 instance,
+                program: options.helper.clone().unwrap_or_else(own),
+                runtime_state: Instance::runtime_state(directory),
+                is_unified: AtomicBool::new(needs_unified),
+                runtime: options.runtime.clone(),
                 networks: Networks::new(&options.run_dir),
                 idle: Mutex::default(),
                 expected: AtomicUsize::new(0),
@@ -131,6 +148,9 @@ impl Executor {
         if let Some(shortcoming) = &self.shared.helper.cgroups.shortcoming {
             self.shared.announce(log, shortcoming.clone());
         }
+        if let Some(path) = &self.shared.runtime {
+            return runtime::run(&self.shared, path, spec, log, cancel).await;
+        }
         let shared = Arc::clone(&self.shared);
         let (owned_spec, owned_log) = (spec.clone(), log.clone());
         let begun = tokio::task::spawn_blocking(move || shared.begin(&owned_spec, &owned_log));
@@ -144,7 +164,8 @@ impl Executor {
     /// Makes helpers and networks ready in a thread of its own, unless one does already.
     fn refill(&self) {
         let shared = &self.shared;
-        if shared.expected.load(Ordering::Relaxed) == 0
+        if shared.runtime.is_some()
+            || shared.expected.load(Ordering::Relaxed) == 0
             || shared.is_filling.swap(true, Ordering::AcqRel)
         {
             return;
@@ -171,6 +192,7 @@ impl Drop for Executor {
             let _ = worker.join();
         }
         lock(&self.shared.idle).clear();
+        self.shared.helper.cgroups.remove_bases();
         self.shared.networks.close();
     }
 }
@@ -222,6 +244,7 @@ impl Shared {
         };
         let surroundings = Surroundings {
             scratch: &container.scratch.path(),
+            base: &container.shared.instance.base(),
             devices: self.helper.devices(),
             network: container.network.as_ref().map(AsFd::as_fd),
         };
@@ -261,7 +284,7 @@ impl Shared {
     }
 
     /// Lends a network; without one, the step runs in the host's, which is announced.
-    fn lend_network(&self, log: &VertexProgress) -> Option<Lent> {
+    pub(super) fn lend_network(&self, log: &VertexProgress) -> Option<Lent> {
         match self.networks.lend() {
             Ok(lent) => Some(lent),
             Err(reason) => {
@@ -277,7 +300,7 @@ impl Shared {
     }
 
     /// Tells the user something once.
-    fn announce(&self, log: &VertexProgress, text: String) {
+    pub(super) fn announce(&self, log: &VertexProgress, text: String) {
         if lock(&self.announced).insert(text.clone()) {
             log.build().send(Event::Warning(Warning {
                 short: text,
@@ -438,40 +461,7 @@ fn exit_of(report: Report, program: &str) -> Result<Exit, ExecutorError> {
     }
 }
 
-/// One output stream of a container.
-struct Stream {
-    receiver: Option<pipe::Receiver>,
-    kind: LogStream,
-    buffer: Vec<u8>,
-}
-
-impl Stream {
-    fn new(end: OwnedFd, kind: LogStream) -> std::io::Result<Self> {
-        Ok(Self {
-            receiver: Some(pipe::Receiver::from_owned_fd(end)?),
-            kind,
-            buffer: vec![0; OUTPUT_BYTES],
-        })
-    }
-
-    fn is_open(&self) -> bool {
-        self.receiver.is_some()
-    }
-
-    /// Passes what is there on, or notes the end.
-    async fn pass_on(&mut self, log: &VertexProgress) -> std::io::Result<()> {
-        let Some(receiver) = &mut self.receiver else {
-            return Ok(());
-        };
-        match receiver.read(&mut self.buffer).await? {
-            0 => self.receiver = None,
-            count => log.log(self.kind, &self.buffer[..count]),
-        }
-        Ok(())
-    }
-}
-
-fn join_error(error: tokio::task::JoinError) -> ExecutorError {
+pub(super) fn join_error(error: tokio::task::JoinError) -> ExecutorError {
     ExecutorError::Setup {
         action: "run a task".to_owned(),
         source: std::io::Error::other(error),

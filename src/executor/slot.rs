@@ -98,7 +98,10 @@ impl Helper {
             anchor: self.anchor.clone(),
             cgroup_procs: cgroup.procs(),
             cgroup_view: self.cgroups.view(),
-            devices: self.devices(),
+            devices: match kind.insecure {
+                true => Devices::Made,
+                false => self.devices(),
+            },
             insecure: kind.insecure,
         };
         let started = self.launch();

@@ -32,6 +32,8 @@ pub use select::{CopySource, Item, Origin, Part, Role, Selection};
 
 /// Most entries a tree may hold.
 pub const ENTRIES_MAX: usize = 16_000_000;
+const MINOR_BITS: u32 = 20;
+const MINOR_MASK: u32 = (1 << MINOR_BITS) - 1;
 
 /// A walked directory: every entry with what `lstat` said of it.
 pub struct Tree {
@@ -44,6 +46,8 @@ pub struct Tree {
 }
 
 /// One entry of a [`Tree`]. Its name and link target are asked of the tree.
+///
+/// Contexts have up to a million of them, so it is kept at 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     path: Span,
@@ -52,18 +56,16 @@ pub struct Entry {
     pub kind: FileKind,
     /// Says whether the file has more names than one.
     pub hard_linked: bool,
-    /// Permission bits with set-id and sticky bits.
-    pub mode: u32,
+    /// Permission bits with set-id and sticky bits; see [`Entry::mode`].
+    bits: u16,
     /// Owner in the image: 0 for the user's folder.
     pub uid: u32,
     /// Group in the image: 0 for the user's folder.
     pub gid: u32,
-    /// Size in bytes.
-    pub size: u64,
-    /// Number of a device node, major and minor.
-    pub rdev: (u32, u32),
     /// Device that holds the file.
-    pub dev: u64,
+    pub dev: u32,
+    /// Size in bytes; of a device node its number instead.
+    extent: u64,
     /// Inode number.
     pub ino: u64,
     /// Last change of the contents, in nanoseconds since 1970.
@@ -248,12 +250,38 @@ impl Span {
 }
 
 impl Entry {
+    /// Returns the permission bits with set-id and sticky bits.
+    pub fn mode(&self) -> u32 {
+        u32::from(self.bits)
+    }
+
+    /// Returns the size in bytes.
+    pub fn size(&self) -> u64 {
+        if self.is_device() { 0 } else { self.extent }
+    }
+
+    /// Returns the number of a device node, major and minor; zeros for all other kinds.
+    pub fn device(&self) -> (u32, u32) {
+        match self.is_device() {
+            // Twenty bits each at most.
+            true => (
+                (self.extent >> MINOR_BITS) as u32,
+                self.extent as u32 & MINOR_MASK,
+            ),
+            false => (0, 0),
+        }
+    }
+
+    fn is_device(&self) -> bool {
+        matches!(self.kind, FileKind::CharDevice | FileKind::BlockDevice)
+    }
+
     /// Says whether `metadata` still describes the file that was walked.
     pub fn is_still(&self, metadata: &Metadata) -> bool {
         self.kind == metadata.kind
             && self.ino == metadata.ino
             && self.dev == device_number(metadata.dev)
-            && self.size == metadata.size
+            && self.size() == metadata.size
             && self.mtime_ns == metadata.mtime.as_nanoseconds()
             && self.ctime_ns == metadata.ctime.as_nanoseconds()
     }
@@ -268,12 +296,17 @@ impl Entry {
             link,
             kind: metadata.kind,
             hard_linked: metadata.nlink > 1 && metadata.kind != FileKind::Directory,
-            mode: metadata.mode,
+            // Twelve bits.
+            bits: (metadata.mode & 0o7777) as u16,
             uid,
             gid,
-            size: metadata.size,
-            rdev: metadata.rdev,
             dev: device_number(metadata.dev),
+            extent: match metadata.kind {
+                FileKind::CharDevice | FileKind::BlockDevice => {
+                    u64::from(device_number(metadata.rdev))
+                }
+                _ => metadata.size,
+            },
             ino: metadata.ino,
             mtime_ns: metadata.mtime.as_nanoseconds(),
             ctime_ns: metadata.ctime.as_nanoseconds(),
@@ -313,8 +346,9 @@ pub(crate) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-fn device_number((major, minor): (u32, u32)) -> u64 {
-    (u64::from(major) << 32) | u64::from(minor)
+/// Packs a device number as the kernel does: twelve bits of major, twenty of minor.
+fn device_number((major, minor): (u32, u32)) -> u32 {
+    (major << MINOR_BITS) | (minor & MINOR_MASK)
 }
 
 #[cfg(test)]

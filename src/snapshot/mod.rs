@@ -19,6 +19,7 @@
 //! layers/<id>/blobs/*.json     LayerBlob: compressed forms that are known
 //! layers/<id>/variants/<h>/fs  the layer as it is on the stack with hash h, see repair
 //! layers/.empty/               an empty layer
+//! layers/.overlay              where and under what circumstances overlayfs was seen to work
 //! tmp/snap-*/                  work in progress, flock'ed by its process
 //! locks/snap-*                 flock'ed while a layer, a blob or a variant is being made
 //! ```

@@ -96,7 +96,7 @@ impl Snapshotter {
         let temporary = root.join("tmp");
         let problem = match want {
             Some(Kind::Native) => None,
-            _ => probe::overlay_problem(&temporary),
+            _ => probe::remembered_problem(&root.join("layers/.overlay"), &temporary),
         };
         let (kind, fallback_reason) = match (want, problem) {
             (Some(kind), None) => (kind, None),

@@ -79,58 +79,72 @@ struct Record {
     size: u64,
 }
 
-/// Brings a file into the local store and says what it is.
-pub async fn pin(
-    client: &Client,
-    store: &ContentStore,
-    file: &HttpFile,
-    progress: &VertexProgress,
-) -> Result<PinnedHttp, Error> {
-    let mut request = request_of(file)?;
-    let shown = request.what.clone();
-    let algorithm = file
-        .checksum
-        .as_ref()
-        .map_or(Algorithm::Sha256, Digest::algorithm);
-    let path = record_path(store, file);
-    let record = read_record(&path, store, algorithm);
-    if let (Some(record), Some(checksum)) = (&record, &file.checksum)
-        && record.digest == *checksum
-    {
-        return pinned(file, shown, record);
+/// Brings files from web servers into the local store.
+#[derive(Debug, Clone)]
+pub struct WebFiles {
+    client: Client,
+    store: ContentStore,
+}
+
+impl WebFiles {
+    /// Makes a source out of an HTTP client and the local store.
+    pub fn new(client: Client, store: ContentStore) -> Self {
+        Self { client, store }
     }
-    if let Some(record) = &record {
-        for (name, value) in [
-            (IF_NONE_MATCH, &record.etag),
-            (IF_MODIFIED_SINCE, &record.last_modified),
-        ] {
-            if let Some(value) = value.as_deref().and_then(|v| v.parse().ok()) {
-                request.headers.insert(name, value);
+
+    /// Brings a file into the local store and says what it is.
+    pub async fn pin(
+        &self,
+        file: &HttpFile,
+        progress: &VertexProgress,
+    ) -> Result<PinnedHttp, Error> {
+        let mut request = request_of(file)?;
+        let shown = request.what.clone();
+        let algorithm = file
+            .checksum
+            .as_ref()
+            .map_or(Algorithm::Sha256, Digest::algorithm);
+        let path = record_path(&self.store, file);
+        let record = read_record(&path, &self.store, algorithm);
+        if let (Some(record), Some(checksum)) = (&record, &file.checksum)
+            && record.digest == *checksum
+        {
+            return pinned(file, shown, record);
+        }
+        if let Some(record) = &record {
+            for (name, value) in [
+                (IF_NONE_MATCH, &record.etag),
+                (IF_MODIFIED_SINCE, &record.last_modified),
+            ] {
+                if let Some(value) = value.as_deref().and_then(|v| v.parse().ok()) {
+                    request.headers.insert(name, value);
+                }
             }
         }
-    }
-    let downloaded = client
-        .http()
-        .download(&request, algorithm, store, progress)
-        .await?;
-    let record = match (record_of(&downloaded), record) {
-        (Some(new), _) => new,
-        (None, Some(old)) => old,
-        (None, None) => {
-            return Err(invalid(&shown, "the server claims that nothing changed"));
+        let downloaded = self
+            .client
+            .http()
+            .download(&request, algorithm, &self.store, progress)
+            .await?;
+        let record = match (record_of(&downloaded), record) {
+            (Some(new), _) => new,
+            (None, Some(old)) => old,
+            (None, None) => {
+                return Err(invalid(&shown, "the server claims that nothing changed"));
+            }
+        };
+        if let Some(expected) = &file.checksum
+            && *expected != record.digest
+        {
+            return Err(Error::WrongDigest {
+                what: shown,
+                expected: expected.clone(),
+                actual: record.digest,
+            });
         }
-    };
-    if let Some(expected) = &file.checksum
-        && *expected != record.digest
-    {
-        return Err(Error::WrongDigest {
-            what: shown,
-            expected: expected.clone(),
-            actual: record.digest,
-        });
+        write_record(&path, &record)?;
+        pinned(file, shown, &record)
     }
-    write_record(&path, &record)?;
-    pinned(file, shown, &record)
 }
 
 fn pinned(file: &HttpFile, shown: String, record: &Record) -> Result<PinnedHttp, Error> {

@@ -19,5 +19,5 @@ pub mod local;
 pub use error::Error;
 pub use git::{GitOptions, PinnedGit};
 pub use git_url::GitUrl;
-pub use http::{HttpFile, PinnedHttp};
+pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};

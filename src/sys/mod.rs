@@ -6,13 +6,14 @@
 //! [`lock`], [`mount`].
 //!
 //! Process side: [`ns`] (namespaces), [`process`] (starting, forking, waiting), [`caps`],
-//! [`seccomp`] (the default filter), [`detached`] (mounts that hang nowhere yet), [`netlink`]
-//! (network devices). Deliberately absent: images and builds.
+//! [`seccomp`] (the default filter), [`device_filter`], [`detached`] (mounts that hang nowhere
+//! yet), [`netlink`] (network devices). Deliberately absent: images and builds.
 
 pub mod atomic;
 pub mod caps;
 pub mod copy;
 pub mod detached;
+pub mod device_filter;
 pub mod dir;
 pub mod disk;
 pub mod handle;

@@ -1,11 +1,12 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`].
+//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
 
+pub mod ahead;
 pub mod keys;
 pub mod layers;
 pub mod ops;
@@ -20,12 +21,12 @@ use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
-use crate::registry;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
-use crate::source::Images;
+use crate::source::{Images, WebFiles};
 
+pub use ahead::Ahead;
 pub use layers::ImageLayers;
 pub use output::OpOutput;
 
@@ -42,8 +43,8 @@ pub struct WorkerOptions {
     pub session: Arc<Session>,
     /// Finds and fetches images.
     pub images: Images,
-    /// Talks to web servers.
-    pub client: registry::Client,
+    /// Fetches files from web servers.
+    pub web_files: WebFiles,
     /// Layers of images, fetched when needed.
     pub layers: Arc<ImageLayers>,
     /// Folder of RUN cache mounts.
@@ -58,6 +59,8 @@ pub struct WorkerOptions {
     pub resources: Resources,
     /// Steps whose layers become layers of the image: they are compressed while later steps run.
     pub image_steps: HashSet<VertexDigest>,
+    /// The steps that are to be foreseen.
+    pub ahead: Ahead,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
     /// Tells the time, in nanoseconds since 1970.
@@ -68,6 +71,7 @@ pub struct WorkerOptions {
 #[derive(Debug)]
 pub struct LocalWorker {
     options: Arc<WorkerOptions>,
+    digests: ops::content::SharedDigests,
 }
 
 impl LocalWorker {
@@ -75,6 +79,19 @@ impl LocalWorker {
     pub fn new(options: WorkerOptions) -> Self {
         Self {
             options: Arc::new(options),
+            digests: ops::content::SharedDigests::default(),
+        }
+    }
+
+    /// Has containers made ready for the steps that follow from a cache miss.
+    fn prepare_what_follows(&self, vertex: &Vertex) {
+        // Sources are read to find out whether anything changed.
+        if matches!(vertex.op, pb::op::Op::Source(_)) {
+            return;
+        }
+        match self.options.ahead.steps_from(&vertex.digest) {
+            0 => {}
+            steps => self.options.executor.warm_up(steps),
         }
     }
 
@@ -122,6 +139,7 @@ impl Worker for LocalWorker {
         inputs: Vec<OpOutput>,
         context: &OpContext,
     ) -> Result<Vec<OpOutput>, OpError> {
+        self.prepare_what_follows(vertex);
         let outputs = ops::perform(self, vertex, &inputs, context).await?;
         self.compress(vertex, &outputs);
         Ok(outputs)

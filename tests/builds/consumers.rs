@@ -7,6 +7,16 @@ use std::time::{Duration, Instant};
 
 use crate::env::{TestEnv, run, tool, which};
 
+/// What a container may do under docker, as far as servers need it.
+const CAPABILITIES: [&str; 6] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETGID",
+    "CAP_SETUID",
+];
+
 /// An image, unpacked into a bundle that runc can run.
 pub(crate) struct Bundle {
     dir: PathBuf,
@@ -50,11 +60,16 @@ impl Bundle {
         );
         let config = dir.join("config.json");
         let text = fs::read_to_string(&config).unwrap();
-        fs::write(
-            &config,
-            text.replace("\"terminal\": true", "\"terminal\": false"),
-        )
-        .unwrap();
+        let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+        spec["process"]["terminal"] = false.into();
+        // umoci leaves a process fewer rights than docker does.
+        for set in ["bounding", "effective", "permitted"] {
+            spec["process"]["capabilities"][set] = CAPABILITIES.into();
+        }
+        for set in ["inheritable", "ambient"] {
+            spec["process"]["capabilities"][set] = serde_json::json!([]);
+        }
+        fs::write(&config, spec.to_string()).unwrap();
         Self {
             dir,
             id: format!("cooper-test-{}-{image}", std::process::id()).replace([':', '/'], "-"),

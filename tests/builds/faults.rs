@@ -322,7 +322,7 @@ fn a_killed_build_loses_nothing_finished_and_leaves_nothing() {
     }
     let (_, progress) = env.ok(&["build", "-t", "slow", "--progress", "plain", context]);
     assert!(
-        !progress.contains("MISS  RUN echo kept"),
+        !progress.contains("MISS RUN echo kept"),
         "finished work was lost:\n{progress}"
     );
     let store = env.store().to_str().unwrap().to_owned();

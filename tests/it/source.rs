@@ -8,7 +8,7 @@ use cooper::content::ContentStore;
 use cooper::oci::{Descriptor, Digest, Platform, Reference, media_type};
 use cooper::progress::VertexProgress;
 use cooper::registry::{Client, Options, RetryPolicy};
-use cooper::source::{Error, GitOptions, GitUrl, HttpFile, Images, ResolveMode, git, http};
+use cooper::source::{Error, GitOptions, GitUrl, HttpFile, Images, ResolveMode, WebFiles, git};
 
 use crate::support::registry::{Action, Registry};
 
@@ -289,8 +289,8 @@ async fn a_url_is_downloaded_once_while_it_does_not_change() {
         ..HttpFile::default()
     };
     let pin = |file: HttpFile| {
-        let (client, store) = (client(), env.store.clone());
-        async move { http::pin(&client, &store, &file, &silent()).await }
+        let web_files = WebFiles::new(client(), env.store.clone());
+        async move { web_files.pin(&file, &silent()).await }
     };
     let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
     env.registry

@@ -165,7 +165,7 @@ fn nothing_is_left_on_the_host() {
         assert_eq!(forwarding(), "1");
         drop(second);
         assert_eq!((forwarding(), rules()), ("0".to_owned(), String::new()));
-        assert_eq!(ready(), 0);
+        wait_until("no network", || ready() == 0);
         assert_eq!(files(&run_dir), ["lock"]);
 
         // A process that was killed: its lock is gone, its state is not.

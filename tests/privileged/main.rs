@@ -23,11 +23,13 @@ mod tree;
 mod copy_case;
 mod executor;
 mod executor_network;
+mod executor_runtime;
 mod executor_security;
 mod file_op;
 mod hostile;
 mod sandbox;
 mod snapshot;
+mod surroundings;
 
 /// Says whether this process may do what these tests need.
 #[allow(clippy::disallowed_methods, reason = "the tests' own switch")]

@@ -228,3 +228,21 @@ fn several_writers_leave_a_whole_file() {
         1
     );
 }
+
+#[test]
+fn reads_and_writes_version_1() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let sample = fixtures.join("formats/stat_cache/v1/sample");
+    let record = Record {
+        device: 0x0080_0001,
+        inode: 42,
+        size: 1234,
+        mtime_ns: -5,
+        ctime_ns: 1_700_000_000_123_456_789,
+        used_ns: 1_700_000_001_000_000_000,
+        hash: [7; 32],
+    };
+    let bytes = encode(&[record]);
+    assert_eq!(fs::read(&sample).unwrap(), bytes);
+    assert_eq!(Record::decode(&read(&sample).unwrap()), record);
+}

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::spec::{DEFAULT_PIDS_MAX, OomReport, Resources};
 use super::{Cgroup, Group};
+use crate::executor::spec::{DEFAULT_PIDS_MAX, OomReport, Resources};
 
 /// Controllers that containers get in a version 2 tree, where they exist.
 const DELEGATED: [&str; 4] = ["memory", "pids", "cpu", "cpuset"];
@@ -44,7 +44,7 @@ fn enable(place: &Path) {
 
 impl Cgroup {
     /// Sets the limits of a container.
-    pub(in super::super) fn limit(&self, resources: &Resources) -> io::Result<()> {
+    pub(in crate::executor) fn limit(&self, resources: &Resources) -> io::Result<()> {
         for group in &self.groups {
             for (file, value) in group.settings(resources) {
                 write(&group.directory.join(&file), &value)?;
@@ -54,7 +54,7 @@ impl Cgroup {
     }
 
     /// Returns the most memory that the container held, where it was counted.
-    pub(in super::super) fn peak_memory(&self) -> Option<u64> {
+    pub(in crate::executor) fn peak_memory(&self) -> Option<u64> {
         let group = self.with("memory")?;
         let file = match group.version {
             2 => "memory.peak",
@@ -63,8 +63,23 @@ impl Cgroup {
         read_number(&group.directory.join(file))
     }
 
+    /// The same for groups below, when a process was killed: version 1 counts kills only in the
+    /// group that they hit, so there it is taken for one when the limit was ever reached.
+    pub(in crate::executor) fn oom_below(&self) -> Option<OomReport> {
+        let group = self.with("memory")?;
+        if group.version == 2 {
+            return self.oom();
+        }
+        let report = OomReport {
+            limit_bytes: group.memory_limit(),
+            peak_bytes: self.peak_memory(),
+        };
+        let (limit, peak) = (report.limit_bytes?, report.peak_bytes?);
+        (peak >= limit).then_some(report)
+    }
+
     /// Returns the limit and the peak when the kernel killed for lack of memory.
-    pub(in super::super) fn oom(&self) -> Option<OomReport> {
+    pub(in crate::executor) fn oom(&self) -> Option<OomReport> {
         let group = self.with("memory")?;
         let file = match group.version {
             2 => "memory.events",

@@ -16,7 +16,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::order::CgroupView;
+use crate::sys::device_filter;
 use parse::Hierarchy;
+use rustix::fs::Access;
+
+/// Times a group is made again that vanished before anything was in it.
+const MAKE_TRIES: u32 = 20;
 
 /// Directory that holds the groups of all containers.
 const DIRECTORY: &str = "cooper";
@@ -48,6 +53,9 @@ const DEVICES: [&str; 11] = [
 pub(super) struct Cgroups {
     trees: Vec<Tree>,
     view: CgroupView,
+    is_hybrid: bool,
+    /// Where groups of ours may be in any tree: OCI runtimes use them all.
+    everywhere: Vec<PathBuf>,
     /// Why there are none, or no limits.
     pub(super) shortcoming: Option<String>,
 }
@@ -85,10 +93,12 @@ impl Cgroups {
     }
 
     fn probe(hierarchies: &[Hierarchy]) -> Self {
-        let mut trees = Vec::new();
+        let mut trees: Vec<Tree> = Vec::new();
         let mut trouble = Vec::new();
+        // `/proc` lists version 2 last.
         for hierarchy in hierarchies {
-            let is_wanted = hierarchy.version == 2
+            // The unified tree of a hybrid machine has no controllers and decides nothing.
+            let is_wanted = (hierarchy.version == 2 && trees.is_empty())
                 || WANTED.iter().any(|wanted| hierarchy.has(wanted))
                 || ["cpu", "cpuset"].iter().any(|wanted| hierarchy.has(wanted));
             if !is_wanted {
@@ -98,10 +108,6 @@ impl Cgroups {
                 Ok(tree) => trees.push(tree),
                 Err(error) => trouble.push(format!("{}: {error}", hierarchy.mount_point.display())),
             }
-        }
-        // The unified tree of a hybrid machine has no controllers and decides nothing.
-        if trees.iter().any(|tree| tree.version == 1) {
-            trees.retain(|tree| tree.version == 1);
         }
         let limits = |name: &str| trees.iter().any(|tree: &Tree| tree.has(name));
         let shortcoming = if trees.is_empty() {
@@ -117,7 +123,10 @@ impl Cgroups {
         } else {
             None
         };
+        let has = |version| hierarchies.iter().any(|tree| tree.version == version);
         Self {
+            is_hybrid: has(1) && has(2),
+            everywhere: everywhere(hierarchies, &trees),
             view: view(hierarchies, &trees),
             trees,
             shortcoming,
@@ -129,14 +138,16 @@ impl Cgroups {
         self.view.clone()
     }
 
-    /// Says whether devices can be forbidden to containers.
-    pub(super) fn restricts_devices(&self) -> bool {
-        self.trees.iter().any(|tree| tree.has("devices"))
+    /// Says whether the machine has trees of both versions.
+    pub(super) fn is_hybrid(&self) -> bool {
+        self.is_hybrid
     }
 
-    /// Returns the directories in which groups are made, for sweeping.
-    pub(super) fn bases(&self) -> impl Iterator<Item = &Path> {
-        self.trees.iter().map(|tree| tree.base.as_path())
+    /// Says whether devices can be forbidden to containers.
+    pub(super) fn restricts_devices(&self) -> bool {
+        self.trees
+            .iter()
+            .any(|tree| tree.has("devices") || (tree.version == 2 && device_filter::is_available()))
     }
 
     /// Makes the groups of a container. A `parent` is a path below the root of each tree.
@@ -153,7 +164,15 @@ impl Cgroups {
             }
             let base = tree.base_under(parent)?;
             let directory = base.join(name);
-            if let Err(error) = tree.make_group(&base, &directory) {
+            let made = tree.make_group(&base, &directory).or_else(|error| {
+                // Another process that found the directory empty may have removed it.
+                if error.kind() != io::ErrorKind::NotFound {
+                    return Err(error);
+                }
+                tree.make_base()?;
+                tree.make_group(&base, &directory)
+            });
+            if let Err(error) = made {
                 // What was made so far must not stay behind.
                 let _ = cgroup.remove();
                 return Err(error);
@@ -167,9 +186,40 @@ impl Cgroups {
         Ok(cgroup)
     }
 
+    /// Returns the path, as OCI runtimes understand it, of a group `name` inside a container's.
+    ///
+    /// Usually relative to our own group, which differs from tree to tree in version 1; from
+    /// the mount point in version 2 and under a parent that the user chose.
+    pub(super) fn path_for_runtime(&self, cgroup: &Cgroup, name: &str) -> Option<String> {
+        let (tree, group) = (self.trees.first()?, cgroup.groups.first()?);
+        let own = tree.base.parent().filter(|_| tree.version == 1);
+        let relative = own.and_then(|own| group.directory.strip_prefix(own).ok());
+        let path = match relative {
+            Some(path) => path.to_owned(),
+            None => Path::new("/").join(group.directory.strip_prefix(&tree.mount_point).ok()?),
+        };
+        path.join(name).to_str().map(str::to_owned)
+    }
+
+    /// Removes the directories that held our groups, unless others use them.
+    pub(super) fn remove_bases(&self) {
+        for base in &self.everywhere {
+            let _ = std::fs::remove_dir(base);
+        }
+    }
+
+    /// Removes what an OCI runtime made of the groups of a container in trees that are not
+    /// ours.
+    pub(super) fn remove_foreign(&self, name: &str) {
+        for base in &self.everywhere {
+            // The next start finds what is still busy.
+            let _ = remove_group(&base.join(name));
+        }
+    }
+
     /// Removes groups whose names begin with `prefix`: those of a process that died.
     pub(super) fn sweep(&self, prefix: &str) {
-        for base in self.bases() {
+        for base in &self.everywhere {
             let Ok(entries) = std::fs::read_dir(base) else {
                 continue;
             };
@@ -186,9 +236,7 @@ impl Cgroups {
 
 impl Tree {
     fn probe(hierarchy: &Hierarchy) -> io::Result<Self> {
-        let own = hierarchy
-            .mount_point
-            .join(hierarchy.own.trim_start_matches('/'));
+        let own = hierarchy.own_directory();
         let mut tree = Self {
             version: hierarchy.version,
             controllers: hierarchy.controllers.clone(),
@@ -198,9 +246,17 @@ impl Tree {
         if hierarchy.version == 2 {
             tree.choose_unified_base(&own)?;
         } else {
-            make(&tree.base)?;
+            rustix::fs::access(&own, Access::WRITE_OK)?;
         }
         Ok(tree)
+    }
+
+    fn make_base(&self) -> io::Result<()> {
+        make(&self.base)?;
+        if self.version == 2 {
+            limits::delegate(self.base.parent().unwrap_or(&self.base), &self.base);
+        }
+        Ok(())
     }
 
     /// Finds the nearest place whose groups can have controllers: beside our own group, then
@@ -288,9 +344,16 @@ impl Cgroup {
             .collect()
     }
 
-    /// Forbids all devices but the usual ones, where version 1 can.
+    /// Forbids all devices but the usual ones, where [`Cgroups::restricts_devices`].
     pub(super) fn restrict_devices(&self) -> io::Result<()> {
-        let Some(group) = self.with("devices").filter(|group| group.version == 1) else {
+        if let Some(group) = self.groups.iter().find(|group| group.version == 2) {
+            return if device_filter::is_available() {
+                device_filter::attach(std::fs::File::open(&group.directory)?)
+            } else {
+                Ok(())
+            };
+        }
+        let Some(group) = self.with("devices") else {
             return Ok(());
         };
         std::fs::write(group.directory.join("devices.deny"), "a")?;
@@ -315,6 +378,17 @@ impl Cgroup {
     }
 }
 
+fn everywhere(hierarchies: &[Hierarchy], trees: &[Tree]) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = trees.iter().map(|tree| tree.base.clone()).collect();
+    for hierarchy in hierarchies {
+        let base = hierarchy.own_directory().join(DIRECTORY);
+        if !all.contains(&base) {
+            all.push(base);
+        }
+    }
+    all
+}
+
 fn view(hierarchies: &[Hierarchy], trees: &[Tree]) -> CgroupView {
     if trees.is_empty() {
         return CgroupView::None;
@@ -331,10 +405,21 @@ fn view(hierarchies: &[Hierarchy], trees: &[Tree]) -> CgroupView {
     }
 }
 
+/// Makes a group. Another process may remove the group above it, when that became empty, at any
+/// moment before this one is in it.
 fn make(directory: &Path) -> io::Result<()> {
-    match std::fs::create_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+    let mut tries = 0_u32;
+    loop {
+        match std::fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAKE_TRIES => {
+                tries += 1;
+                if let Some(parent) = directory.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+            }
+            other => return other,
+        }
     }
 }
 

@@ -22,6 +22,11 @@ impl Hierarchy {
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
+
+    /// Returns the directory of our own group.
+    pub(super) fn own_directory(&self) -> PathBuf {
+        self.mount_point.join(self.own.trim_start_matches('/'))
+    }
 }
 
 /// Finds the trees from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::etc_files;
 use super::nat::{self, DEVICE_PREFIX};
 use super::subnet::{Addresses, Subnet};
+use crate::executor::etc_files;
 use crate::sys::lock::Lock;
 use crate::sys::netlink::Netlink;
 
@@ -47,6 +47,14 @@ struct State {
     method: nat::Method,
     /// Whether forwarding was off before.
     forwarding_was_off: bool,
+    /// Whether rules of ours may stand among those of others.
+    #[serde(default = "yes")]
+    among_others: bool,
+}
+
+/// States without this word were written when nobody told.
+fn yes() -> bool {
+    true
 }
 
 /// Version of `state.json`.
@@ -75,7 +83,8 @@ impl HostNetwork {
         let state = match before {
             Some(state) if !survivors.is_empty() => state,
             before => {
-                let servers = etc_files::host_resolv_conf(super::super::spec::NetworkMode::Default);
+                let servers =
+                    etc_files::host_resolv_conf(crate::executor::spec::NetworkMode::Default);
                 let wanted: Vec<Ipv4Addr> = etc_files::servers(&servers)
                     .into_iter()
                     .filter_map(|server| match server {
@@ -83,7 +92,16 @@ impl HostNetwork {
                         IpAddr::V6(_) => None,
                     })
                     .collect();
-                let subnet = Subnet::choose(&routes, &wanted)
+                // Ours are those of a process that ended just now.
+                let is_ours = |device: u32| {
+                    let name = netlink.name_of(device);
+                    name.is_ok_and(|name| name.starts_with(DEVICE_PREFIX))
+                };
+                let others: Vec<_> = routes
+                    .into_iter()
+                    .filter(|route| !route.device.is_some_and(is_ours))
+                    .collect();
+                let subnet = Subnet::choose(&others, &wanted)
                     .ok_or("all private address ranges are in use")?;
                 set_up(&directory, subnet, before)?
             }
@@ -127,7 +145,7 @@ impl Drop for HostNetwork {
 }
 
 /// Puts back what processes that were killed left behind.
-pub(in super::super) fn sweep(run_dir: &Path) {
+pub(in crate::executor) fn sweep(run_dir: &Path) {
     let Ok(directory) = directory(run_dir) else {
         return;
     };
@@ -147,7 +165,7 @@ fn put_back(directory: &Path) {
     let Some(state) = read_state(directory).filter(|_| survivors.is_empty()) else {
         return;
     };
-    nat::remove(state.subnet);
+    nat::remove(state.subnet, state.among_others);
     if state.forwarding_was_off {
         let _ = std::fs::write(FORWARDING, "0");
     }
@@ -157,7 +175,7 @@ fn put_back(directory: &Path) {
 /// Sets forwarding and NAT up. Called under the lock, when there are no users.
 fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<State, String> {
     if let Some(before) = before {
-        nat::remove(before.subnet);
+        nat::remove(before.subnet, before.among_others);
     }
     let forwarding =
         std::fs::read_to_string(FORWARDING).map_err(|error| format!("{FORWARDING}: {error}"))?;
@@ -168,11 +186,12 @@ fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<Sta
         subnet,
         method: nat::Method::Nft,
         forwarding_was_off: was_off,
+        among_others: true,
     };
     // Written first: whatever happens next, there is a note of what must be put back.
     write_state(directory, &state)?;
-    let done = nat::install(subnet, was_off).and_then(|method| {
-        state.method = method;
+    let done = nat::install(subnet, was_off).and_then(|installed| {
+        (state.method, state.among_others) = (installed.method, installed.among_others);
         write_state(directory, &state)?;
         if was_off {
             std::fs::write(FORWARDING, "1").map_err(|error| format!("{FORWARDING}: {error}"))?;
@@ -216,8 +235,13 @@ fn survivors(directory: &Path) -> io::Result<Vec<u8>> {
     Ok(alive)
 }
 
+/// Takes a number at random: the kernel may still be removing networks of the process that had
+/// the first one.
 fn take_number(directory: &Path) -> io::Result<(u8, Lock)> {
-    for number in 0..=u8::MAX {
+    let mut start = [0];
+    rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
+    for offset in 0..=u8::MAX {
+        let number = start[0].wrapping_add(offset);
         if let Some(lock) = Lock::try_exclusive(&user_file(directory, number))? {
             return Ok((number, lock));
         }

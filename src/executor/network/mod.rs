@@ -20,6 +20,7 @@ mod namespace;
 mod nat;
 mod subnet;
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +52,7 @@ struct State {
     idle: Vec<Namespace>,
     /// Those in which the kernel had not yet cleared away the last sockets.
     settling: Vec<Namespace>,
-    free_numbers: Vec<u8>,
+    free_numbers: VecDeque<u8>,
     next_number: u8,
 }
 
@@ -141,7 +142,11 @@ impl Networks {
         settled
     }
 
-    /// Removes all networks and, if this was the last process that had any, what they needed.
+    /// Lets go of all networks and, if this was the last process that had any, removes what
+    /// they needed.
+    ///
+    /// The kernel takes all of them down together soon after. Waiting for each would cost tens
+    /// of milliseconds a piece; who gets its number before that replaces it.
     pub(super) fn close(&self) {
         let (idle, host) = {
             let mut state = self.state();
@@ -149,16 +154,16 @@ impl Networks {
             all.append(&mut state.settling);
             (all, state.host.take())
         };
-        for namespace in idle {
-            self.retire(namespace);
-        }
+        drop(idle);
         drop(host);
     }
 
     fn retire(&self, namespace: Namespace) {
         let number = namespace.number();
-        namespace.remove();
-        self.state().free_numbers.push(number);
+        // Closing the last descriptor is all: the kernel removes the network in its own time,
+        // which nobody has to wait for.
+        drop(namespace);
+        self.state().free_numbers.push_back(number);
     }
 
     fn make(&self) -> Result<Namespace, String> {
@@ -173,7 +178,7 @@ impl Networks {
             (host, number)
         };
         Namespace::make(&host, number).map_err(|error| {
-            self.state().free_numbers.push(number);
+            self.state().free_numbers.push_back(number);
             format!("cannot make a network namespace: {error}")
         })
     }
@@ -184,14 +189,13 @@ impl Networks {
 }
 
 impl State {
+    /// Takes the number that was not used for the longest time: the kernel may still be
+    /// removing the last network that had it.
     fn take_number(&mut self) -> Option<u8> {
-        if let Some(number) = self.free_numbers.pop() {
-            return Some(number);
-        }
-        let number = self.next_number;
-        (number < MAX_NETWORKS).then(|| {
+        if self.next_number < MAX_NETWORKS {
             self.next_number += 1;
-            number
-        })
+            return Some(self.next_number - 1);
+        }
+        self.free_numbers.pop_front()
     }
 }

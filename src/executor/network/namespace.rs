@@ -24,9 +24,8 @@ const SOCKET_COUNTS: &str = "/proc/thread-self/net/sockstat";
 pub(super) struct Namespace {
     descriptor: OwnedFd,
     number: u8,
-    device: String,
     /// Keeps forwarding and NAT in place.
-    host: Arc<HostNetwork>,
+    _host: Arc<HostNetwork>,
 }
 
 impl AsFd for Namespace {
@@ -40,15 +39,12 @@ impl Namespace {
     pub(super) fn make(host: &Arc<HostNetwork>, number: u8) -> io::Result<Self> {
         let device = host.device(number);
         let addresses = host.addresses(number);
-        let descriptor = {
-            let (device, mtu) = (device.clone(), host.mtu());
-            in_thread(move || make(&device, mtu, &addresses))?
-        };
+        let mtu = host.mtu();
+        let descriptor = in_thread(move || make(&device, mtu, &addresses))?;
         Ok(Self {
             descriptor,
             number,
-            device,
-            host: Arc::clone(host),
+            _host: Arc::clone(host),
         })
     }
 
@@ -67,17 +63,6 @@ impl Namespace {
             has_no_sockets()
         })
         .unwrap_or(false)
-    }
-
-    /// Removes it at once; when dropped, the kernel takes its time.
-    pub(super) fn remove(self) {
-        let removed = Netlink::open().and_then(|mut netlink| {
-            let index = netlink.index_of(&self.device)?;
-            netlink.remove(index)
-        });
-        // The device goes with the namespace in any case.
-        drop(removed);
-        drop(self.host);
     }
 }
 

@@ -21,9 +21,18 @@ pub(super) enum Method {
     Iptables,
 }
 
+/// What was installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Installed {
+    /// Which program holds the rules.
+    pub(super) method: Method,
+    /// Whether some of them stand among those of others, where `iptables` put them.
+    pub(super) among_others: bool,
+}
+
 /// Lets containers out. `guard` keeps the host from forwarding for anybody else, which it did
 /// not do before we turned forwarding on.
-pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Method, String> {
+pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Installed, String> {
     let method = match run("nft", &["-f", "-"], &table(subnet, guard)) {
         Ok(_) => Method::Nft,
         Err(nft) => match change_iptables("-A", &masquerade(subnet)) {
@@ -31,17 +40,24 @@ pub(super) fn install(subnet: Subnet, guard: bool) -> Result<Method, String> {
             Err(iptables) => return Err(format!("neither nft ({nft}) nor iptables ({iptables})")),
         },
     };
-    if method == Method::Iptables || others_drop() {
+    let among_others = method == Method::Iptables || others_drop();
+    if among_others {
         for rule in forward_rules() {
             change_iptables("-I", &rule)?;
         }
     }
-    Ok(method)
+    Ok(Installed {
+        method,
+        among_others,
+    })
 }
 
-/// Takes the rules away; what is not there is fine.
-pub(super) fn remove(subnet: Subnet) {
+/// Takes the rules away, those `among_others` too; what is not there is fine.
+pub(super) fn remove(subnet: Subnet, among_others: bool) {
     let _ = run("nft", &["-f", "-"], &without_table());
+    if !among_others {
+        return;
+    }
     for rule in forward_rules() {
         let _ = change_iptables("-D", &rule);
     }

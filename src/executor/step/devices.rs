@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode};
 
-use super::super::order::Devices;
 use super::skeleton;
+use crate::executor::order::Devices;
 use crate::sys::detached::{self, MountAttrFlags};
 
 /// Nodes that every container has: name, major, minor.

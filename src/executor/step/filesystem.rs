@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
-use super::super::order::{Mounted, Mounting, Network, Order, Prepare};
 use super::{Failure, Tried, invalid, skeleton};
+use crate::executor::order::{Mounted, Mounting, Network, Order, Prepare};
 use crate::sys::detached::{self, MountAttrFlags};
 use crate::sys::handle::Handle;
 use crate::sys::metadata::Metadata;
@@ -92,7 +92,7 @@ fn mount_kernel(base: &OwnedFd, prepare: &Prepare, order: &Order) -> Result<(), 
     detached::filesystem(c"tmpfs", &options, detached::INERT)
         .and_then(|shm| skeleton::attach(shm, base, "root/dev/shm"))
         .tried("mount /dev/shm")?;
-    if prepare.cgroup_view != super::super::order::CgroupView::None {
+    if prepare.cgroup_view != crate::executor::order::CgroupView::None {
         skeleton::open_at(base, "cgroup")
             .and_then(|view| skeleton::attach(view, base, "root/sys/fs/cgroup"))
             .tried("mount /sys/fs/cgroup")?;

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
-use super::super::channel;
-use super::super::order::{Prepare, Report, Request};
 use super::{Failure, Tried, process as user};
+use crate::executor::channel;
+use crate::executor::order::{Prepare, Report, Request};
 use crate::sys::{caps, process};
 
 /// Serves until the user's process has ended or the executor is gone.

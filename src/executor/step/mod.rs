@@ -31,7 +31,7 @@ pub(super) const INVOCATION: &str = "cooper-step";
 pub(super) const CHANNEL: i32 = 3;
 
 /// Says whether these arguments are those of a helper process.
-pub fn is_step_invocation(args: &[OsString]) -> bool {
+pub(super) fn is_step_invocation(args: &[OsString]) -> bool {
     args.len() == 1 && args[0] == INVOCATION
 }
 
@@ -57,7 +57,7 @@ impl<T, E: std::fmt::Display> Tried<T> for Result<T, E> {
 }
 
 /// Runs as helper process: reads what to do from descriptor 3.
-pub fn step_main() -> ExitCode {
+pub(super) fn step_main() -> ExitCode {
     let Some(channel) = process_sys::inherited_packets(CHANNEL) else {
         return ExitCode::from(64);
     };

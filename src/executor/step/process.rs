@@ -8,10 +8,10 @@ use std::path::Path;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySet;
 
-use super::super::channel;
-use super::super::order::{Order, Prepare, Report};
-use super::super::spec::DEFAULT_PATH;
 use super::{Failure, Tried, invalid};
+use crate::executor::channel;
+use crate::executor::order::{Order, Prepare, Report};
+use crate::executor::spec::DEFAULT_PATH;
 use crate::sys::root::{NewDirectory, Root};
 use crate::sys::{caps, process};
 

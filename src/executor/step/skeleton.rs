@@ -21,8 +21,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use rustix::thread::UnshareFlags;
 
-use super::super::order::{CgroupView, Prepare};
 use super::{Failure, Tried, devices};
+use crate::executor::order::{CgroupView, Prepare};
 use crate::sys::detached::{self, MountAttrFlags};
 use crate::sys::{ns, process};
 

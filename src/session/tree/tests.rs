@@ -71,6 +71,11 @@ fn walks_in_order_of_components() {
 }
 
 #[test]
+fn entries_are_small() {
+    assert_eq!(size_of::<Entry>(), 64);
+}
+
+#[test]
 fn leaves_out_what_is_ignored() {
     let files = [
         "a/keep.md",

@@ -194,6 +194,10 @@ impl<'a> Walker<'a> {
         let before = Metadata::of_fd(dir)?;
         let names = NameList::read(dir)?;
         let mut listed = Listed::default();
+        listed.listing.rows.reserve_exact(match self.plan.filter {
+            None => names.names.len(),
+            Some(_) => 0,
+        });
         let mut path = job.path.clone();
         for (name, kind) in names.sorted() {
             path.truncate(job.path.len());
@@ -222,6 +226,8 @@ impl<'a> Walker<'a> {
                 listing: NO_LISTING,
             });
         }
+        listed.listing.rows.shrink_to_fit();
+        listed.listing.text.shrink_to_fit();
         let after = Metadata::of_fd(dir)?;
         let same = before.mtime == after.mtime && before.ctime == after.ctime;
         Ok(same.then_some(listed))

@@ -16,7 +16,13 @@ mod table;
 use std::io;
 use std::sync::OnceLock;
 
+pub use profile::{CLONE_NEW, PERSONALITIES, REFUSED_FAMILIES};
 pub use program::Program;
+
+/// Lists the names of the calls that the profile allows whatever their arguments.
+pub fn allowed_names() -> impl Iterator<Item = &'static str> {
+    table::names()
+}
 
 /// Returns the default profile for containers with the default capabilities, or `None` on
 /// an architecture that has no table.

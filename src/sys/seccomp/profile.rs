@@ -16,13 +16,13 @@ const ARCH_ARM: u32 = 0x4000_0028;
 const NEWEST: u32 = 466;
 
 /// The bits that make namespaces: a container may not.
-const CLONE_NEW: u32 = 0x7E02_0000;
+pub const CLONE_NEW: u32 = 0x7E02_0000;
 
 /// Execution domains that programs ask for: Linux, UNAME26, ADDR_NO_RANDOMIZE variants, query.
-const PERSONALITIES: &[u32] = &[0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+pub const PERSONALITIES: &[u32] = &[0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 
 /// AF_ALG (a history of holes) and AF_VSOCK (reaches the hypervisor, whatever the namespace).
-const REFUSED_FAMILIES: &[u32] = &[38, 40];
+pub const REFUSED_FAMILIES: &[u32] = &[38, 40];
 
 /// Numbers of the calls that are looked at more closely.
 struct Special {
@@ -139,8 +139,8 @@ impl Special {
 
 #[cfg(test)]
 mod tests {
-    use super::super::program::interpreter;
     use super::*;
+    use crate::sys::seccomp::program::interpreter;
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;

@@ -144,7 +144,12 @@ pub(super) mod interpreter {
     use super::*;
 
     /// Runs a program on one call, as the kernel does.
-    pub(in super::super) fn run(program: &Program, arch: u32, number: u32, args: [u64; 6]) -> u32 {
+    pub(in crate::sys::seccomp) fn run(
+        program: &Program,
+        arch: u32,
+        number: u32,
+        args: [u64; 6],
+    ) -> u32 {
         let mut data = [0_u8; 64];
         data[0..4].copy_from_slice(&number.to_ne_bytes());
         data[4..8].copy_from_slice(&arch.to_ne_bytes());

@@ -32,6 +32,11 @@ pub(super) fn numbers(column: Column) -> Vec<u32> {
     numbers
 }
 
+/// Lists the names of the calls that are allowed whatever their arguments.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ALLOWED.iter().map(|(name, _)| *name)
+}
+
 /// Calls allowed whatever their arguments: number on x86_64, i386, aarch64, arm.
 #[rustfmt::skip]
 const ALLOWED: &[(&str, [u32; 4])] = &[

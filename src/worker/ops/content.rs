@@ -1,17 +1,71 @@
 //! What a step uses of an input, as a digest: the part of the cache key that contents make.
+//!
+//! Steps that use the same of a build context share one digest, and wait for whoever makes it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
 
 use super::{blocking, failed, file, invalid};
 use crate::cache::stat_cache::StatCache;
 use crate::cache::{ContentDigest, content_hash};
 use crate::llb::{Vertex, pb};
-use crate::session::tree::{CopySource, Origin};
+use crate::session::tree::{CopySource, Origin, Tree};
 use crate::solver::{OpContext, OpError};
 use crate::worker::{LocalWorker, OpOutput};
 
+/// The digests of one build that several steps may want.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct SharedDigests {
+    known: Mutex<HashMap<Use, Shared>>,
+}
+
+/// A tree, which the entry keeps alive, by its address, and what is used of it.
+type Use = (usize, Vec<u8>);
+
+#[derive(Debug)]
+struct Shared {
+    _tree: Arc<Tree>,
+    digest: Arc<OnceCell<ContentDigest>>,
+}
+
+impl SharedDigests {
+    fn of(&self, tree: &Arc<Tree>, used: Vec<u8>) -> Arc<OnceCell<ContentDigest>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = known
+            .entry((Arc::as_ptr(tree).addr(), used))
+            .or_insert_with(|| Shared {
+                _tree: Arc::clone(tree),
+                digest: Arc::default(),
+            });
+        Arc::clone(&shared.digest)
+    }
+}
+
 /// Digests what `user` uses of its input.
 pub(in crate::worker) async fn digest(
+    worker: &LocalWorker,
+    user: &Vertex,
+    input: usize,
+    output: &OpOutput,
+    context: &OpContext,
+) -> Result<ContentDigest, OpError> {
+    let used = match &user.op {
+        pb::op::Op::File(op) => file::key::uses(op, u32::try_from(input).unwrap_or(u32::MAX)),
+        _ => None,
+    };
+    match (output, used) {
+        (OpOutput::Tree(tree), Some(used)) => {
+            let shared = worker.digests.of(tree, used);
+            let made = || make(worker, user, input, output, context);
+            Ok(shared.get_or_try_init(made).await?.clone())
+        }
+        _ => make(worker, user, input, output, context).await,
+    }
+}
+
+async fn make(
     worker: &LocalWorker,
     user: &Vertex,
     input: usize,

@@ -55,7 +55,7 @@ pub(in crate::worker) async fn pin(
         }
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
-            let pinned = pin_http(worker, &file, context).await;
+            let pinned = worker.options.web_files.pin(&file, &context.progress).await;
             let pinned = pinned.map_err(error)?;
             let identity = format!(
                 "{} {:?} {} {attributes:?}",
@@ -177,22 +177,18 @@ fn http_file(
     Ok((file, attributes))
 }
 
-async fn pin_http(
-    worker: &LocalWorker,
-    file: &HttpFile,
-    context: &OpContext,
-) -> Result<source::PinnedHttp, source::Error> {
-    let options = &worker.options;
-    source::http::pin(&options.client, &options.content, file, &context.progress).await
-}
-
 async fn http(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = pin_http(worker, &file, context).await.map_err(error)?;
+    let pinned = worker
+        .options
+        .web_files
+        .pin(&file, &context.progress)
+        .await
+        .map_err(error)?;
     let options = Arc::clone(&worker.options);
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;

@@ -183,7 +183,7 @@ impl<'a> Folder<'a> {
         };
         let number = match entry.kind {
             FileKind::Fifo => 0,
-            _ => rustix::fs::makedev(entry.rdev.0, entry.rdev.1),
+            _ => rustix::fs::makedev(entry.device().0, entry.device().1),
         };
         let mode = Mode::from_raw_mode(0o600);
         let made = rustix::fs::mknodat(&self.target, name, kind, mode, number);
@@ -205,7 +205,7 @@ impl<'a> Folder<'a> {
             if self.native_owner != Some(owner) {
                 handle::set_owner(file, owner.0, owner.1)?;
             }
-            let mode = attributes.mode.apply(entry.kind, entry.mode);
+            let mode = attributes.mode.apply(entry.kind, entry.mode());
             rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
             if let Some(source) = source {
                 set_xattrs(xattr::read(source)?, |name, value| {
@@ -228,7 +228,7 @@ impl<'a> Folder<'a> {
                 rustix::fs::chownat(&self.target, name, Some(user), Some(group), flags)?;
             }
             if entry.kind != FileKind::Symlink {
-                let mode = self.plan.attributes.mode.apply(entry.kind, entry.mode);
+                let mode = self.plan.attributes.mode.apply(entry.kind, entry.mode());
                 handle::Handle::at(&self.target, name)?.set_mode(mode)?;
             }
             handle::set_times_of(&self.target, name, self.mtime(entry))

@@ -1,5 +1,7 @@
 //! What a file op uses of its inputs, hashed for the cache.
 
+use prost::Message;
+
 use crate::cache::ContentDigest;
 use crate::cache::content_hash::{self, Rules};
 use crate::cache::stat_cache::StatCache;
@@ -26,6 +28,47 @@ pub fn is_used_by_content(op: &pb::FileOp, input: u32) -> bool {
         used |= accounts(action).iter().any(|(of, _)| *of == input);
     }
     used
+}
+
+/// Describes what an op uses of one input, for telling whether [`content_digest`] gives the same
+/// for another op; `None` for an op that reads names of users there.
+pub fn uses(op: &pb::FileOp, input: u32) -> Option<Vec<u8>> {
+    let input = i64::from(input);
+    let mut described = pb::FileOp::default();
+    for action in &op.actions {
+        if accounts(action).iter().any(|(of, _)| *of == input) {
+            return None;
+        }
+        let Some(Action::Copy(copy)) = &action.action else {
+            continue;
+        };
+        if action.secondary_input == input {
+            let used = Action::Copy(what_counts(copy));
+            described.actions.push(pb::FileAction {
+                action: Some(used),
+                ..pb::FileAction::default()
+            });
+        }
+    }
+    Some(described.encode_to_vec())
+}
+
+/// Keeps what [`source`] and [`mode`] read, and whether an owner is named.
+fn what_counts(copy: &pb::FileActionCopy) -> pb::FileActionCopy {
+    pb::FileActionCopy {
+        src: copy.src.clone(),
+        follow_symlink: copy.follow_symlink,
+        allow_wildcard: copy.allow_wildcard,
+        allow_empty_wildcard: copy.allow_empty_wildcard,
+        dir_copy_contents: copy.dir_copy_contents,
+        include_patterns: copy.include_patterns.clone(),
+        exclude_patterns: copy.exclude_patterns.clone(),
+        required_paths: copy.required_paths.clone(),
+        mode: copy.mode,
+        mode_str: copy.mode_str.clone(),
+        owner: copy.owner.as_ref().map(|_| pb::ChownOpt::default()),
+        ..pb::FileActionCopy::default()
+    }
 }
 
 /// Hashes what an op uses of one input.
@@ -124,4 +167,49 @@ fn accounts(action: &pb::FileAction) -> Vec<(i64, &'static str)> {
     user.into_iter()
         .chain(named(&owner.group, "/etc/group"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(change: impl FnOnce(&mut pb::FileActionCopy)) -> pb::FileOp {
+        let mut copy = pb::FileActionCopy {
+            src: "/src".to_owned(),
+            dest: "/a".to_owned(),
+            mode: -1,
+            ..pb::FileActionCopy::default()
+        };
+        change(&mut copy);
+        pb::FileOp {
+            actions: vec![pb::FileAction {
+                secondary_input: 1,
+                action: Some(Action::Copy(copy)),
+                ..pb::FileAction::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn only_what_is_read_tells_uses_apart() {
+        let same = uses(&copy(|_| ()), 1).unwrap();
+        let of = |change: &dyn Fn(&mut pb::FileActionCopy)| uses(&copy(|c| change(c)), 1).unwrap();
+        assert_eq!(of(&|copy| copy.dest = "/b".to_owned()), same);
+        assert_eq!(of(&|copy| copy.timestamp = 5), same);
+        let others: [&dyn Fn(&mut pb::FileActionCopy); 9] = [
+            &|copy| copy.src = "/other".to_owned(),
+            &|copy| copy.mode = 0o644,
+            &|copy| copy.mode_str = "u=rwX".to_owned(),
+            &|copy| copy.owner = Some(pb::ChownOpt::default()),
+            &|copy| copy.exclude_patterns.push("x".to_owned()),
+            &|copy| copy.include_patterns.push("x".to_owned()),
+            &|copy| copy.required_paths.push("x".to_owned()),
+            &|copy| copy.allow_wildcard = true,
+            &|copy| copy.dir_copy_contents = true,
+        ];
+        for (number, change) in others.into_iter().enumerate() {
+            assert_ne!(of(change), same, "{number}");
+        }
+        assert_ne!(uses(&copy(|_| ()), 0).unwrap(), same);
+    }
 }

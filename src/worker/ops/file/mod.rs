@@ -95,7 +95,7 @@ pub fn copy_tree(view: &Path, path: &str, folder: &Path) -> Result<(), FileOpErr
         let entry = &part.tree.entries()[part.top];
         let root = Path::new("");
         let set = target.view().set_owner(root, entry.uid, entry.gid);
-        let set = set.and_then(|()| target.view().set_mode(root, entry.mode));
+        let set = set.and_then(|()| target.view().set_mode(root, entry.mode()));
         set.map_err(FileOpError::io("change", folder))?;
     }
     Ok(())

@@ -95,7 +95,7 @@ impl Writer<'_> {
         if part.kind() != FileKind::Directory {
             return self.plan_single();
         }
-        let mut first_names: BTreeMap<(u64, u64), Job> = BTreeMap::new();
+        let mut first_names: BTreeMap<(u32, u64), Job> = BTreeMap::new();
         // Directories on the way down: length of the path below the source, and position.
         let mut open: Vec<(usize, u32)> = Vec::new();
         for item in &part.items {
@@ -288,11 +288,11 @@ impl Writer<'_> {
             if directory.finish == Finish::All {
                 let (uid, gid) = attributes.owner.unwrap_or((entry.uid, entry.gid));
                 handle.set_owner(uid, gid)?;
-                handle.set_mode(attributes.mode.apply(entry.kind, entry.mode))?;
+                handle.set_mode(attributes.mode.apply(entry.kind, entry.mode()))?;
                 self.copy_xattrs(entry, &handle)?;
             }
             if directory.finish == Finish::Bits {
-                return handle.set_mode(entry.mode);
+                return handle.set_mode(entry.mode());
             }
             let source = Timestamp::from_nanoseconds(entry.mtime_ns);
             handle.set_times(attributes.mtime.unwrap_or(source))
