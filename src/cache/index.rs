@@ -88,6 +88,14 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsynced {
     last_seq: i64,
+    oldest_ns: i64,
+}
+
+impl Unsynced {
+    /// Returns when the oldest of the records was made, in nanoseconds since 1970.
+    pub fn oldest_ns(&self) -> i64 {
+        self.oldest_ns
+    }
 }
 
 impl fmt::Debug for Cache {
@@ -226,11 +234,17 @@ impl Cache {
     /// Returns the records that a coming sync of the disk will make safe; `None` if there are
     /// none. Call it before the sync and [`Self::mark_durable`] after.
     pub fn unsynced(&self) -> Result<Option<Unsynced>, CacheError> {
-        let last: Option<i64> = self.read(|db| {
-            db.prepare_cached("SELECT max(seq) FROM records WHERE durable = 0 AND gone = 0")?
-                .query_row([], |row| row.get(0))
+        let (last, oldest): (Option<i64>, Option<i64>) = self.read(|db| {
+            db.prepare_cached(
+                "SELECT max(seq), min(created_ns) FROM records WHERE durable = 0 AND gone = 0",
+            )?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
         })?;
-        Ok(last.map(|last_seq| Unsynced { last_seq }))
+        let both = last.zip(oldest);
+        Ok(both.map(|(last_seq, oldest_ns)| Unsynced {
+            last_seq,
+            oldest_ns,
+        }))
     }
 
     /// Notes that the results of these records are safely on the disk.

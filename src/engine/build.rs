@@ -48,6 +48,7 @@ impl Engine {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
+        self.settle_in_background();
         let build = Build::open(self, request, &session, progress, cancel)?;
         let lowered = build.lower().await?;
         report(&lowered, &build.progress);

@@ -238,6 +238,21 @@ impl Snapshotter {
         Ok(())
     }
 
+    /// Makes all layers of the store survive loss of power, whoever made them.
+    pub fn settle_all(&self) -> Result<(), Error> {
+        let entries = self.list()?;
+        sys::disk::sync_file_system(&self.inner.root)
+            .map_err(Error::io("sync", &self.inner.root))?;
+        for entry in entries.into_iter().filter(|entry| !entry.meta.durable) {
+            // A layer that was removed meanwhile needs no record.
+            if let Ok(mut meta) = self.read_meta(&entry.id) {
+                meta.durable = true;
+                self.write_meta(&entry.id, &meta)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn content(&self) -> &ContentStore {
         &self.inner.content
     }
