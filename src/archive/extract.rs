@@ -425,17 +425,19 @@ impl<'a> Extractor<'a> {
         }
         let resolved = self.root.resolve(path).map_err(fail(path))?;
         let mut at = PathBuf::new();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut parent = self.root.open2(&at, flags).map_err(fail(path))?;
         for component in resolved.components() {
-            let parent = self
-                .root
-                .open2(&at, OFlags::PATH | OFlags::DIRECTORY)
-                .map_err(fail(path))?;
             at.push(component);
             let Some((_, name)) = split(&at) else {
                 continue;
             };
+            let down = |parent: &OwnedFd| rustix::fs::openat(parent, &name, flags, Mode::empty());
             let old = match Metadata::at(&parent, name.as_c_str()) {
-                Ok(old) if old.is_dir() => continue,
+                Ok(old) if old.is_dir() => {
+                    parent = down(&parent).map_err(|error| fail(&at)(error.into()))?;
+                    continue;
+                }
                 Ok(old) => Some(old),
                 Err(error) if root::is_missing(&error) => None,
                 Err(error) => return Err(fail(&at)(error)),
@@ -450,6 +452,7 @@ impl<'a> Extractor<'a> {
             if hides {
                 whiteout::set_opaque(self, &parent, &name, &at)?;
             }
+            parent = down(&parent).map_err(|error| fail(&at)(error.into()))?;
             self.remember(&at)?;
             self.implied.insert(at.clone());
         }

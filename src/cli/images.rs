@@ -184,9 +184,7 @@ pub(crate) fn inspect(program: &Program, args: &InspectArgs) -> Result<(), Failu
 
 /// `cooper history`.
 pub(crate) fn history(program: &Program, args: &HistoryArgs) -> Result<(), Failure> {
-    let mut entries = program.engine()?.history(&args.image)?;
-    // As docker: the newest step stands first.
-    entries.reverse();
+    let entries = program.engine()?.history(&args.image)?;
     let lines = match args.format {
         ListFormat::Json => entries.iter().map(history_json).collect(),
         ListFormat::Table => history_table(&entries, args.no_trunc),

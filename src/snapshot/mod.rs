@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`temp`] (work in
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
-//! (using a tree), [`normalize`], [`native`] and [`compare`] (a tree to a layer); [`apply`]
+//! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
+//! layer); [`apply`]
 //! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
 //!
 //! On disk, below the root of the store:
@@ -20,7 +21,7 @@
 //! layers/.empty/               an empty layer
 //! layers/.overlay              where and under what circumstances overlayfs was seen to work
 //! tmp/snap-*/                  work in progress, flock'ed by its process
-//! locks/{layer,blob,variant}-* flock'ed while that thing is being made
+//! locks/snap-*                 flock'ed while a layer, a blob or a variant is being made
 //! ```
 //!
 //! Invariants: a layer appears under its name complete (one rename) and never changes; layers
@@ -31,6 +32,7 @@ mod active;
 mod apply;
 mod blob;
 mod compare;
+mod deep;
 mod error;
 mod id;
 mod merged;

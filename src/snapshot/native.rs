@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::compare;
+use super::deep;
 use super::merged::{Found, Merged, Parts};
 use super::normalize::Contents;
 use crate::archive::{is_host_xattr, is_overlay_xattr};
@@ -30,7 +31,9 @@ pub(super) fn materialize(lower: &Merged, tree: &Path) -> Result<Completed, Erro
         target: &target,
         links: Default::default(),
     };
-    copy.directory(Path::new(""), &lower.root_parts())?;
+    deep::walk(tree, move || {
+        copy.directory(Path::new(""), &lower.root_parts())
+    })?;
     let marker = tree.with_extension("time");
     completed(&marker).map_err(Error::io("write", &marker))
 }
@@ -146,8 +149,10 @@ pub(super) fn take_changes(
         upper: Root::open(upper).map_err(Error::io("open", upper))?,
         contents: Contents::default(),
     };
-    work.directory(Path::new(""), &lower.root_parts())?;
-    Ok(work.contents)
+    deep::walk(tree, move || {
+        work.directory(Path::new(""), &lower.root_parts())?;
+        Ok(work.contents)
+    })
 }
 
 struct Taker<'a> {

@@ -14,6 +14,7 @@ use rustix::fs::AtFlags;
 
 use super::Error;
 use super::compare;
+use super::deep;
 use super::merged::{Merged, Parts, is_opaque};
 use crate::sys::dir;
 use crate::sys::handle;
@@ -39,8 +40,10 @@ pub(super) fn normalize(upper: &Path, lower: &Merged) -> Result<Contents, Error>
         lower,
         contents: Contents::default(),
     };
-    work.directory(Path::new(""), &lower.root_parts(), false)?;
-    Ok(work.contents)
+    deep::walk(upper, move || {
+        work.directory(Path::new(""), &lower.root_parts(), false)?;
+        Ok(work.contents)
+    })
 }
 
 struct Normalizer<'a> {

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::deep;
 use super::error::Error;
 use super::id::LayerId;
 use super::meta::LayerMeta;
@@ -102,13 +103,15 @@ fn variant(
         variant: Root::open(&fs).map_err(Error::io("open", &fs))?,
         below: Root::open(view.path()).map_err(Error::io("open", view.path()))?,
     };
-    repair.clone_layer()?;
-    repair.drop_whiteouts(idle)?;
-    repair.implied_directories(&pending.implied)?;
-    for link in pending.links.chunks_exact(2) {
-        repair.link(&link[0], &link[1])?;
-    }
-    repair.settle_times(&pending.implied)?;
+    deep::walk(&fs, move || {
+        repair.clone_layer()?;
+        repair.drop_whiteouts(idle)?;
+        repair.implied_directories(&pending.implied)?;
+        for link in pending.links.chunks_exact(2) {
+            repair.link(&link[0], &link[1])?;
+        }
+        repair.settle_times(&pending.implied)
+    })?;
     std::fs::create_dir_all(&variants).map_err(Error::io("create", &variants))?;
     std::fs::rename(&copy, &path).map_err(Error::io("name", &path))?;
     Ok(ready)

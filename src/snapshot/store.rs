@@ -77,6 +77,9 @@ pub(super) struct Inner {
 /// Inode and time of a record: a new record has a new inode.
 type RecordState = (u64, Timestamp);
 
+/// Begins the names of this module's locks.
+const LOCK_PREFIX: &str = "snap-";
+
 /// How often the use of a layer is noted.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
@@ -197,6 +200,8 @@ impl Snapshotter {
     pub fn sweep(&self) -> Result<usize, Error> {
         let temporary = self.inner.root.join("tmp");
         let mut removed = temp::sweep(&temporary).map_err(Error::io("sweep", &temporary))?;
+        let locks = self.inner.root.join("locks");
+        sweep_locks(&locks).map_err(Error::io("sweep", &locks))?;
         let layers = self.inner.root.join("layers");
         let fail = || Error::io("list", &layers);
         for entry in std::fs::read_dir(&layers).map_err(fail())? {
@@ -259,7 +264,8 @@ impl Snapshotter {
         what: &str,
         is_cancelled: impl Fn() -> bool,
     ) -> Result<HeldLock, Error> {
-        let path = self.inner.root.join("locks").join(what);
+        let name = format!("{LOCK_PREFIX}{what}");
+        let path = self.inner.root.join("locks").join(name);
         loop {
             let taken = Lock::try_exclusive(&path).map_err(Error::io("lock", &path))?;
             if let Some(lock) = taken {
@@ -402,6 +408,23 @@ fn boot_id() -> Result<String, Error> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     Ok(text.trim().to_owned())
+}
+
+/// Removes lock files of the dead: the living remove theirs.
+fn sweep_locks(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with(LOCK_PREFIX) {
+            continue;
+        }
+        let path = entry.path();
+        if let Some(lock) = Lock::try_exclusive(&path)? {
+            drop(HeldLock { path, _lock: lock });
+        }
+    }
+    Ok(())
 }
 
 /// Nobody waits for the left-overs of dead processes to go.

@@ -239,19 +239,28 @@ impl Root {
     /// Components that do not exist are kept as they are.
     pub fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         let mut resolved = PathBuf::new();
+        // The object at `resolved`, so that each component costs one step; none when missing.
+        let mut at = Some(self.handle(&resolved)?);
         let mut pending: VecDeque<OsString> = components(path);
         let mut links = 0;
         while let Some(name) = pending.pop_front() {
             if name == ".." {
                 resolved.pop();
+                at = self.handle_if_there(&resolved)?;
                 continue;
             }
-            resolved.push(&name);
-            let found = match self.handle(&resolved) {
-                Err(error) if is_missing(&error) => continue,
-                other => other?,
+            let found = match &at {
+                Some(directory) => if_there(Handle::at(directory, name.as_os_str()))?,
+                None => None,
+            };
+            let Some(found) = found else {
+                resolved.push(&name);
+                at = None;
+                continue;
             };
             if found.metadata()?.kind != FileKind::Symlink {
+                resolved.push(&name);
+                at = Some(found);
                 continue;
             }
             links += 1;
@@ -259,15 +268,19 @@ impl Root {
                 return Err(Errno::LOOP.into());
             }
             let target = found.read_link()?;
-            resolved.pop();
             if target.is_absolute() {
                 resolved = PathBuf::new();
+                at = Some(self.handle(&resolved)?);
             }
             for name in components(&target).into_iter().rev() {
                 pending.push_front(name);
             }
         }
         Ok(resolved)
+    }
+
+    fn handle_if_there(&self, path: &Path) -> io::Result<Option<Handle>> {
+        if_there(self.handle(path))
     }
 
     /// Opens the directory that holds the last component of `path`, following links to it.
@@ -305,6 +318,13 @@ impl Root {
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+fn if_there(result: io::Result<Handle>) -> io::Result<Option<Handle>> {
+    match result {
+        Err(error) if is_missing(&error) => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -83,6 +83,12 @@ fn a_static_program_ends_up_alone_in_its_image() {
         "files were touched and something ran:\n{progress}"
     );
     assert_eq!(fs::read_to_string(&iid).unwrap(), first);
+    let (history, _) = env.ok(&["history", "hello:1.0"]);
+    let newest = history.lines().nth(1).unwrap();
+    assert!(
+        newest.contains("CMD [\"world\"]"),
+        "the newest step stands first:\n{history}"
+    );
     accepted_by_all(&env, "hello:1.0");
 
     let archive = env.path("hello.tar");

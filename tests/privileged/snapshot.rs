@@ -393,7 +393,7 @@ fn a_wrong_diff_id_or_blob_leaves_nothing_and_poisons_nothing() {
     );
     let locks = std::fs::read_dir(store.snapshotter.root().join("locks")).unwrap();
     let mut names = locks.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert!(!names.any(|name| name.starts_with("layer-")));
+    assert!(!names.any(|name| name.starts_with("snap-")));
 }
 
 #[test]
@@ -454,6 +454,51 @@ fn one_apply_wins_and_all_see_it() {
         }
     });
     assert_eq!(store.snapshotter.list().unwrap().len(), 1);
+}
+
+#[test]
+fn what_the_dead_left_is_swept() {
+    if !is_root() {
+        return;
+    }
+    let store = store(Kind::Overlay);
+    let root = store.snapshotter.root();
+    std::fs::create_dir_all(root.join("tmp/snap-dead/layer/fs/deep")).unwrap();
+    std::fs::write(root.join("locks/snap-layer-dead"), "").unwrap();
+    std::fs::write(root.join("locks/other"), "").unwrap();
+    // Named, but without a record: its maker died before, or the disk lost it.
+    std::fs::create_dir_all(root.join("layers/half/fs")).unwrap();
+    let living = store.snapshotter.prepare(&[]).unwrap();
+    assert_eq!(store.snapshotter.sweep().unwrap(), 2);
+    living.commit(INFO).unwrap();
+    assert_eq!(store.snapshotter.list().unwrap().len(), 1);
+    assert!(!root.join("locks/snap-layer-dead").exists() && root.join("locks/other").exists());
+}
+
+#[test]
+fn trees_as_deep_as_paths_go() {
+    if !is_root() {
+        return;
+    }
+    let path = "d/".repeat(1990);
+    let tar = tarball::assemble(&format!("pax path={path}f\nfile x data=1\n"));
+    for kind in [Kind::Overlay, Kind::Native] {
+        let store = store(kind);
+        let id = store.apply(&tar).unwrap();
+        let force = Compression {
+            force: true,
+            ..Default::default()
+        };
+        let blob = store.snapshotter.layer_blob(&id, &force).unwrap();
+        assert!(store.listing(&blob).lines().count() == 1);
+        let above = store.layer(std::slice::from_ref(&id), |dir| {
+            std::fs::write(dir.join("top"), "x").unwrap();
+        });
+        let view = store.snapshotter.view(&[id, above]).unwrap();
+        let root = cooper::sys::root::Root::open(view.path()).unwrap();
+        let file = path.clone() + "f";
+        assert_eq!(root.lstat(Path::new(&file)).unwrap().size, 1, "{kind:?}");
+    }
 }
 
 #[test]

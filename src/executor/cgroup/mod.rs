@@ -20,6 +20,9 @@ use crate::sys::device_filter;
 use parse::Hierarchy;
 use rustix::fs::Access;
 
+/// Times a group is made again that vanished before anything was in it.
+const MAKE_TRIES: u32 = 20;
+
 /// Directory that holds the groups of all containers.
 const DIRECTORY: &str = "cooper";
 
@@ -402,13 +405,21 @@ fn view(hierarchies: &[Hierarchy], trees: &[Tree]) -> CgroupView {
     }
 }
 
+/// Makes a group. Another process may remove the group above it, when that became empty, at any
+/// moment before this one is in it.
 fn make(directory: &Path) -> io::Result<()> {
-    match std::fs::create_dir(directory) {
-        // That it is there does not mean that anything can be made in it.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok(rustix::fs::access(directory, Access::WRITE_OK)?)
+    let mut tries = 0_u32;
+    loop {
+        match std::fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAKE_TRIES => {
+                tries += 1;
+                if let Some(parent) = directory.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+            }
+            other => return other,
         }
-        other => other,
     }
 }
 
