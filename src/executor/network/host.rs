@@ -26,6 +26,9 @@ use crate::sys::netlink::Netlink;
 /// Turns forwarding between devices on and off.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// Name of the file that says what was set up.
+const STATE: &str = "state.json";
+
 /// Largest packet that is usual; larger ones only cause trouble behind the uplink.
 const MAX_MTU: u32 = 1500;
 
@@ -82,6 +85,9 @@ impl HostNetwork {
         let before = read_state(&directory);
         let state = match before {
             Some(state) if !survivors.is_empty() => state,
+            None if !survivors.is_empty() && directory.join(STATE).exists() => {
+                return Err("another version of cooper is using networks".to_owned());
+            }
             before => {
                 let servers =
                     etc_files::host_resolv_conf(crate::executor::spec::NetworkMode::Default);
@@ -149,7 +155,7 @@ pub(in crate::executor) fn sweep(run_dir: &Path) {
     let Ok(directory) = directory(run_dir) else {
         return;
     };
-    if directory.join("state.json").exists()
+    if directory.join(STATE).exists()
         && let Ok(lock) = Lock::exclusive(&directory.join("lock"))
     {
         put_back(&directory);
@@ -169,7 +175,7 @@ fn put_back(directory: &Path) {
     if state.forwarding_was_off {
         let _ = std::fs::write(FORWARDING, "0");
     }
-    let _ = std::fs::remove_file(directory.join("state.json"));
+    let _ = std::fs::remove_file(directory.join(STATE));
 }
 
 /// Sets forwarding and NAT up. Called under the lock, when there are no users.
@@ -205,14 +211,14 @@ fn set_up(directory: &Path, subnet: Subnet, before: Option<State>) -> Result<Sta
 }
 
 fn read_state(directory: &Path) -> Option<State> {
-    let text = std::fs::read(directory.join("state.json")).ok()?;
+    let text = std::fs::read(directory.join(STATE)).ok()?;
     let state: State = serde_json::from_slice(&text).ok()?;
     (state.version == VERSION).then_some(state)
 }
 
 fn write_state(directory: &Path, state: &State) -> Result<(), String> {
     let text = serde_json::to_vec(state).map_err(|error| error.to_string())?;
-    crate::sys::atomic::write_unsynced(&directory.join("state.json"), &text)
+    crate::sys::atomic::write_unsynced(&directory.join(STATE), &text)
         .map_err(|error| format!("{}: {error}", directory.display()))
 }
 
@@ -256,7 +262,7 @@ fn user_file(directory: &Path, number: u8) -> PathBuf {
 /// One directory for each network namespace that cooper runs in: rules and forwarding belong
 /// to it, while the run directory may be shared by several.
 fn directory(run_dir: &Path) -> io::Result<PathBuf> {
-    let inode = std::fs::metadata("/proc/self/ns/net")?.ino();
+    let inode = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
     Ok(run_dir.join(format!("net-{inode}")))
 }
 
