@@ -164,14 +164,7 @@ impl Cgroups {
             }
             let base = tree.base_under(parent)?;
             let directory = base.join(name);
-            let made = tree.make_group(&base, &directory).or_else(|error| {
-                // Another process that found the directory empty may have removed it.
-                if error.kind() != io::ErrorKind::NotFound {
-                    return Err(error);
-                }
-                tree.make_base()?;
-                tree.make_group(&base, &directory)
-            });
+            let made = tree.make_group_in(&base, &directory);
             if let Err(error) = made {
                 // What was made so far must not stay behind.
                 let _ = cgroup.remove();
@@ -293,6 +286,18 @@ impl Tree {
         self.controllers.iter().any(|name| name == controller)
     }
 
+    /// Makes a group although other processes may remove its directory, which they do when it
+    /// is empty.
+    fn make_group_in(&self, base: &Path, directory: &Path) -> io::Result<()> {
+        for _ in 0..MAKE_TRIES {
+            match self.make_group(base, directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_base()?,
+                other => return other,
+            }
+        }
+        self.make_group(base, directory)
+    }
+
     fn make_group(&self, base: &Path, directory: &Path) -> io::Result<()> {
         make(directory)?;
         if self.version == 1 && self.has("cpuset") {
@@ -408,18 +413,12 @@ fn view(hierarchies: &[Hierarchy], trees: &[Tree]) -> CgroupView {
 /// Makes a group. Another process may remove the group above it, when that became empty, at any
 /// moment before this one is in it.
 fn make(directory: &Path) -> io::Result<()> {
-    let mut tries = 0_u32;
-    loop {
-        match std::fs::create_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAKE_TRIES => {
-                tries += 1;
-                if let Some(parent) = directory.parent() {
-                    std::fs::create_dir_all(parent)?;
-                }
-            }
-            other => return other,
+    match std::fs::create_dir(directory) {
+        // That it is there does not mean that anything can be made in it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok(rustix::fs::access(directory, Access::WRITE_OK)?)
         }
+        other => other,
     }
 }
 
