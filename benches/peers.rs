@@ -2,7 +2,12 @@
 //!
 //! `cargo bench --bench peers [-- CASE …]` as root; the peers come from Debian packages
 //! (`buildah`, `docker.io`). The cases are those of docs/performance.md. Each line gives the
-//! median of the runs in milliseconds, and each peer's time divided by cooper's.
+//! median of the runs in milliseconds, and each peer's time divided by cooper's. Everything lies
+//! in `BENCH_DIR` (/var/tmp/cooper-bench), to which the results are also appended.
+//!
+//! A cold run of cooper begins with a new store, which holds the base image as a blob; the peers
+//! keep the base image unpacked and are told not to use their cache. Old stores stay until the
+//! end: ext4 looks long for a place after a great many files were removed.
 
 #![allow(
     clippy::print_stdout,
@@ -15,8 +20,10 @@
 )]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a program, not a library")]
 
+use std::cell::Cell;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -98,7 +105,9 @@ trait Tool {
 }
 
 struct Cooper {
-    store: PathBuf,
+    stores: PathBuf,
+    /// Number of the store in use.
+    current: Cell<u32>,
     base: PathBuf,
     out: PathBuf,
 }
@@ -107,7 +116,7 @@ impl Cooper {
     fn call(&self, args: &[&str]) {
         run(Command::new(env!("CARGO_BIN_EXE_cooper"))
             .arg("--root")
-            .arg(&self.store)
+            .arg(self.stores.join(self.current.get().to_string()))
             .args(args));
     }
 }
@@ -127,7 +136,7 @@ impl Tool for Cooper {
     }
 
     fn reset(&self) {
-        let _ = fs::remove_dir_all(&self.store);
+        self.current.set(self.current.get() + 1);
         self.call(&["load", "-q", "-i", self.base.to_str().unwrap()]);
     }
 }
@@ -157,6 +166,7 @@ impl Tool for Buildah {
     }
 
     fn build(&self, context: &Path, output: Output, no_cache: bool) {
+        // Without layers it would make one layer of all steps, which nobody else does.
         let cache = if no_cache { "--no-cache" } else { "--layers" };
         let context = context.to_str().unwrap();
         self.call(&[
@@ -256,16 +266,12 @@ impl Tool for Docker {
     }
 
     fn build(&self, context: &Path, output: Output, no_cache: bool) {
-        let cache = if no_cache {
-            "--no-cache=true"
-        } else {
-            "--no-cache=false"
-        };
+        let cache = format!("--no-cache={no_cache}");
         let context = context.to_str().unwrap();
         run(&mut self.command(&[
             "build",
             "-q",
-            cache,
+            &cache,
             "--network=host",
             "-t",
             "bench",
@@ -299,8 +305,12 @@ fn main() {
     fs::create_dir_all(&dir).unwrap();
     let base = base_archive(&dir);
     let out = dir.join("out.tar");
+    let stores = dir.join("cooper");
+    let _ = fs::remove_dir_all(&stores);
+    fs::create_dir_all(&stores).unwrap();
     let cooper = Cooper {
-        store: dir.join("cooper"),
+        stores: stores.clone(),
+        current: Cell::new(0),
         base: base.clone(),
         out: out.clone(),
     };
@@ -314,10 +324,8 @@ fn main() {
     for tool in tools {
         tool.reset();
     }
-    println!(
-        "{:<12} {:>10} {:>10} {:>10} {:>8} {:>8}",
-        "case", "cooper", "buildah", "docker", "x", "x"
-    );
+    let names = ["case", "cooper ms", "buildah ms", "docker ms", "x", "x"];
+    show(&dir, names.map(str::to_owned));
     for case in CASES
         .iter()
         .filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.name))
@@ -328,12 +336,22 @@ fn main() {
         (case.prepare)(&context);
         let times = measure(case, &context, &tools);
         let [ours, buildah, docker] = times;
-        let (a, b) = (buildah / ours, docker / ours);
-        println!(
-            "{:<12} {ours:>10.1} {buildah:>10.1} {docker:>10.1} {a:>8.1} {b:>8.1}",
-            case.name
-        );
+        let numbers = [ours, buildah, docker, buildah / ours, docker / ours];
+        let [a, b, c, d, e] = numbers.map(|number| format!("{number:.1}"));
+        show(&dir, [case.name.to_owned(), a, b, c, d, e]);
     }
+    drop(docker);
+    let _ = fs::remove_dir_all(stores);
+}
+
+/// Prints a line of the table and keeps it.
+fn show(dir: &Path, [case, ours, a, b, c, d]: [String; 6]) {
+    let line = format!("{case:<12} {ours:>10} {a:>10} {b:>10} {c:>8} {d:>8}");
+    println!("{line}");
+    let mut results = OpenOptions::new();
+    let results = results.create(true).append(true);
+    let mut results = results.open(dir.join("results.txt")).unwrap();
+    writeln!(results, "{line}").unwrap();
 }
 
 /// Runs a case with all tools in turn and returns the median of each in milliseconds.

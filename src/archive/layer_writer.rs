@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Every queue is bounded, so memory is a few blocks for each core whatever the layer's size.
-//! The bytes written depend on the input, the algorithm and the level alone.
+//! The bytes written depend on the input, the algorithm and the level alone. A layer of one
+//! block, as most steps make, is finished by its caller: threads would cost more than the work.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -30,11 +31,25 @@ const MAX_ZSTD_WORKERS: usize = 8;
 pub struct LayerWriter<W> {
     block: Vec<u8>,
     tar_bytes: u64,
+    compression: Compression,
+    work: Work<W>,
+}
+
+/// Who works.
+#[derive(Debug)]
+enum Work<W> {
+    /// Nobody: nothing is known but a beginning.
+    None(Option<W>),
+    /// Threads, since the first block was full.
+    Threads(Threads<W>),
+}
+
+#[derive(Debug)]
+struct Threads<W> {
     to_hash: SyncSender<Block>,
-    to_output: SyncSender<Work>,
+    to_output: SyncSender<Piece>,
     hasher: JoinHandle<[u8; 32]>,
     output: JoinHandle<io::Result<W>>,
-    compression: Compression,
 }
 
 /// What a finished [`LayerWriter`] knows.
@@ -50,7 +65,7 @@ pub struct WrittenLayer<W> {
 
 /// What the output thread gets, in order.
 #[derive(Debug)]
-enum Work {
+enum Piece {
     /// A block that somebody else compresses.
     Member(Pending),
     /// A block as it is.
@@ -58,76 +73,102 @@ enum Work {
 }
 
 impl<W: Write + Send + 'static> LayerWriter<W> {
-    /// Starts the threads; the blob goes to `output`.
-    pub fn new(output: W, compression: Compression) -> Result<Self, ArchiveError> {
-        let (to_hash, blocks) = sync_channel(4);
-        let (to_output, work) = sync_channel(2 * pool::threads() + 2);
-        let hasher = spawn("layer-hash", move || hash(&blocks))?;
-        let level = compression.effective_level();
-        let output = spawn("layer-write", move || match compression.kind {
-            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), &work),
-            _ => write_blocks(output, &work),
-        })?;
-        Ok(Self {
-            block: Vec::with_capacity(BLOCK),
+    /// Begins a blob that goes to `output`.
+    pub fn new(output: W, compression: Compression) -> Self {
+        Self {
+            block: Vec::new(),
             tar_bytes: 0,
-            to_hash,
-            to_output,
-            hasher,
-            output,
             compression,
-        })
+            work: Work::None(Some(output)),
+        }
     }
 
     /// Ends the blob and waits for everybody.
     pub fn finish(mut self) -> Result<WrittenLayer<W>, ArchiveError> {
-        // gzip and zstd of nothing are something: there is always at least one block.
-        let sent = if self.block.is_empty() && self.tar_bytes > 0 {
-            Ok(())
-        } else {
-            self.send_block()
+        let sent = match &self.work {
+            Work::Threads(_) if !self.block.is_empty() => self.send_block(),
+            _ => Ok(()),
         };
-        let (hasher, output) = (self.hasher, self.output);
-        drop((self.to_hash, self.to_output));
-        // The thread's own error says more than "it ended early".
-        let output = join(output).and_then(|result| result);
-        let diff_sha256 = join(hasher);
-        let output = output.map_err(ArchiveError::Write)?;
-        sent.map_err(ArchiveError::Write)?;
+        let (output, diff_sha256) = match self.work {
+            Work::None(output) => {
+                let output = output.ok_or_else(|| ArchiveError::Write(ended()))?;
+                let diff_sha256 = Sha256::digest(&self.block).into();
+                let output = write_single(output, self.block, self.compression);
+                (output.map_err(ArchiveError::Write)?, diff_sha256)
+            }
+            Work::Threads(threads) => threads.finish(sent)?,
+        };
         Ok(WrittenLayer {
             output,
-            diff_sha256: diff_sha256.map_err(ArchiveError::Write)?,
+            diff_sha256,
             tar_bytes: self.tar_bytes,
         })
     }
 
     fn send_block(&mut self) -> io::Result<()> {
+        if let Work::None(output) = &mut self.work {
+            let output = output.take().ok_or_else(ended)?;
+            self.work = Work::Threads(Threads::start(output, self.compression)?);
+        }
+        let Work::Threads(threads) = &self.work else {
+            return Err(ended());
+        };
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
         let block = Arc::new(block);
-        let ended = |_| io::Error::other("writing the layer ended early");
-        self.to_hash
+        threads
+            .to_hash
             .send(block.clone())
             .map_err(|_| io::Error::other("hashing the layer ended early"))?;
-        let work = match self.compression.kind {
+        let piece = match self.compression.kind {
             CompressionKind::Gzip => {
                 let level = self.compression.effective_level();
-                Work::Member(pool::spawn(move || pool::gzip_member(level, &block)))
+                Piece::Member(pool::spawn(move || pool::gzip_member(level, &block)))
             }
-            _ => Work::Block(block),
+            _ => Piece::Block(block),
         };
-        self.to_output.send(work).map_err(ended)
+        threads.to_output.send(piece).map_err(|_| ended())
+    }
+}
+
+impl<W: Write + Send + 'static> Threads<W> {
+    fn start(output: W, compression: Compression) -> io::Result<Self> {
+        let (to_hash, blocks) = sync_channel(4);
+        let (to_output, work) = sync_channel(2 * pool::threads() + 2);
+        let hasher = spawn("layer-hash", move || hash(&blocks))?;
+        let level = compression.effective_level();
+        let output = spawn("layer-write", move || match compression.kind {
+            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), work),
+            _ => write_blocks(output, &work),
+        })?;
+        Ok(Self {
+            to_hash,
+            to_output,
+            hasher,
+            output,
+        })
+    }
+
+    fn finish(self, sent: io::Result<()>) -> Result<(W, [u8; 32]), ArchiveError> {
+        drop((self.to_hash, self.to_output));
+        // The thread's own error says more than "it ended early".
+        let output = join(self.output).and_then(|result| result);
+        let diff_sha256 = join(self.hasher);
+        let output = output.map_err(ArchiveError::Write)?;
+        sent.map_err(ArchiveError::Write)?;
+        Ok((output, diff_sha256.map_err(ArchiveError::Write)?))
     }
 }
 
 impl<W: Write + Send + 'static> Write for LayerWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A full block waits for one more byte: only then there is more than one.
+        if self.block.len() == BLOCK && !bytes.is_empty() {
+            self.send_block()?;
+        }
         let room = BLOCK - self.block.len();
         let taken = room.min(bytes.len());
         self.block.extend_from_slice(&bytes[..taken]);
         self.tar_bytes += taken as u64;
-        if self.block.len() == BLOCK {
-            self.send_block()?;
-        }
         Ok(taken)
     }
 
@@ -145,11 +186,30 @@ fn hash(blocks: &Receiver<Block>) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-fn write_blocks<W: Write>(mut output: W, work: &Receiver<Work>) -> io::Result<W> {
-    for work in work {
-        match work {
-            Work::Member(pending) => output.write_all(&pool::receive(&pending)?)?,
-            Work::Block(block) => output.write_all(&block)?,
+/// Writes a blob of one block, the same bytes that the threads would write. gzip and zstd of
+/// nothing are something, so an empty block counts.
+fn write_single<W: Write>(
+    mut output: W,
+    block: Vec<u8>,
+    compression: Compression,
+) -> io::Result<W> {
+    let level = compression.effective_level();
+    match compression.kind {
+        CompressionKind::Gzip => output.write_all(&pool::gzip_member(level, &block)?)?,
+        CompressionKind::Zstd => {
+            return write_zstd(output, level, 1, [Piece::Block(Arc::new(block))]);
+        }
+        CompressionKind::Uncompressed => output.write_all(&block)?,
+    }
+    output.flush()?;
+    Ok(output)
+}
+
+fn write_blocks<W: Write>(mut output: W, work: &Receiver<Piece>) -> io::Result<W> {
+    for piece in work {
+        match piece {
+            Piece::Member(pending) => output.write_all(&pool::receive(&pending)?)?,
+            Piece::Block(block) => output.write_all(&block)?,
         }
     }
     output.flush()?;
@@ -160,7 +220,7 @@ fn write_zstd<W: Write>(
     output: W,
     level: i32,
     threads: usize,
-    work: &Receiver<Work>,
+    work: impl IntoIterator<Item = Piece>,
 ) -> io::Result<W> {
     let mut encoder = zstd::Encoder::new(output, level)?;
     // At least one worker: the single-threaded mode gives other bytes. Each holds several
@@ -168,8 +228,8 @@ fn write_zstd<W: Write>(
     let workers = threads.clamp(1, MAX_ZSTD_WORKERS);
     encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
     encoder.include_checksum(true)?;
-    for work in work {
-        if let Work::Block(block) = work {
+    for piece in work {
+        if let Piece::Block(block) = piece {
             encoder.write_all(&block)?;
         }
     }
@@ -178,14 +238,17 @@ fn write_zstd<W: Write>(
     Ok(output)
 }
 
+fn ended() -> io::Error {
+    io::Error::other("writing the layer ended early")
+}
+
 fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, ArchiveError> {
+) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)
-        .map_err(ArchiveError::Write)
 }
 
 fn join<T>(handle: JoinHandle<T>) -> io::Result<T> {
@@ -207,7 +270,7 @@ mod tests {
     }
 
     fn write(bytes: &[u8], step: usize, compression: Compression) -> WrittenLayer<Vec<u8>> {
-        let mut writer = LayerWriter::new(Vec::new(), compression).unwrap();
+        let mut writer = LayerWriter::new(Vec::new(), compression);
         for chunk in bytes.chunks(step) {
             writer.write_all(chunk).unwrap();
         }
@@ -225,7 +288,7 @@ mod tests {
                 kind,
                 ..Default::default()
             };
-            for length in [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 17] {
+            for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17] {
                 let input = sample(length);
                 let one = write(&input, 1 << 20, compression);
                 let two = write(&input, 7919, compression);
@@ -248,14 +311,38 @@ mod tests {
         let with = |threads| {
             let (sender, work) = sync_channel(100);
             for block in input.chunks(BLOCK) {
-                sender.send(Work::Block(Arc::new(block.to_vec()))).unwrap();
+                sender.send(Piece::Block(Arc::new(block.to_vec()))).unwrap();
             }
             drop(sender);
-            write_zstd(Vec::new(), 3, threads, &work).unwrap()
+            write_zstd(Vec::new(), 3, threads, work).unwrap()
         };
         let one = with(1);
         for threads in [0, 2, 3, 8, 64] {
             assert!(with(threads) == one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn one_block_is_written_as_threads_would() {
+        for kind in [
+            CompressionKind::Gzip,
+            CompressionKind::Zstd,
+            CompressionKind::Uncompressed,
+        ] {
+            let compression = Compression {
+                kind,
+                ..Default::default()
+            };
+            for length in [0, 1, 1024, BLOCK] {
+                let input = sample(length);
+                let alone = write(&input, 1 << 20, compression);
+                let mut writer = LayerWriter::new(Vec::new(), compression);
+                writer.write_all(&input).unwrap();
+                writer.send_block().unwrap();
+                let together = writer.finish().unwrap();
+                assert!(alone.output == together.output, "{kind:?} {length}");
+                assert_eq!(alone.diff_sha256, together.diff_sha256);
+            }
         }
     }
 
@@ -270,7 +357,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut writer = LayerWriter::new(Full, Compression::default()).unwrap();
+        let mut writer = LayerWriter::new(Full, Compression::default());
         let block = sample(BLOCK);
         for _ in 0..50 {
             if writer.write_all(&block).is_err() {

@@ -58,6 +58,9 @@ pub fn pack<W: Write>(
     output: &mut TarWriter<W>,
     observer: &dyn Observer,
 ) -> Result<Packed, ArchiveError> {
+    if !options.root_entry && is_empty(root)? {
+        return Ok(Packed::default());
+    }
     let (to_loaders, batches) = sync_channel(AHEAD);
     let (to_writer, in_order) = sync_channel(AHEAD);
     let batches = load::Batches::new(batches);
@@ -89,6 +92,17 @@ pub fn pack<W: Write>(
         walked?;
         Ok(packer.packed)
     })
+}
+
+/// Says whether there is nothing to write, as in the layers of most steps that only check
+/// something: then no threads are started.
+fn is_empty(root: &Root) -> Result<bool, ArchiveError> {
+    let top = Path::new("");
+    let fd = root
+        .open_dir(top)
+        .map_err(ArchiveError::file("open", top))?;
+    let names = dir::list(&fd).map_err(ArchiveError::file("list", top))?;
+    Ok(names.is_empty())
 }
 
 fn died() -> std::io::Error {

@@ -128,7 +128,7 @@ impl Snapshotter {
             latest_mtime: None,
         };
         let fail = || Error::archive(id);
-        let writer = LayerWriter::new(self.content().ingest()?, *compression).map_err(fail())?;
+        let writer = LayerWriter::new(self.content().ingest()?, *compression);
         let mut tar = TarWriter::new(writer);
         pack(&root, options, &mut tar, observer).map_err(fail())?;
         let written = tar.finish().and_then(LayerWriter::finish).map_err(fail())?;
@@ -147,7 +147,7 @@ impl Snapshotter {
         let format = Format::of_layer(&blob.media_type).unwrap_or(Format::Plain);
         let input = self.content().open_blob(blob)?;
         let mut reader = LayerReader::new(input, format).map_err(fail())?;
-        let mut writer = LayerWriter::new(self.content().ingest()?, *compression).map_err(fail())?;
+        let mut writer = LayerWriter::new(self.content().ingest()?, *compression);
         let mut buffer = vec![0; CHUNK];
         let mut bytes = 0;
         loop {
