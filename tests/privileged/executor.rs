@@ -545,9 +545,9 @@ fn impossible_mounts_say_why() {
     );
 }
 
-/// Not a benchmark, but a bound that holds on a busy machine, and the numbers for readers.
+/// Ready or cold, one after the other; what they took is printed, and judged in `benches/`.
 #[test]
-fn a_container_is_cheap() {
+fn forty_containers_in_a_row_succeed() {
     let Some(sandbox) = Sandbox::new() else {
         return;
     };
@@ -582,7 +582,6 @@ fn a_container_is_cheap() {
         times.sort();
         let (median, slow) = (times[times.len() / 2], times[times.len() * 9 / 10]);
         println!("{name}: median {median:?}, nine in ten below {slow:?}");
-        assert!(median < Duration::from_secs(1), "{name}: {median:?}");
     }
     let begin = Instant::now();
     drop(sandbox.executor);
