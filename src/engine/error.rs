@@ -10,6 +10,7 @@ use crate::frontend::FrontendError;
 use crate::frontend::diagnostic::Source;
 use crate::llb::{Definition, VertexDigest, pb};
 use crate::oci::Digest;
+use crate::solver::error::chain;
 use crate::solver::{FailureKind, OpError, SolveError};
 use crate::source::bundle::BundleError;
 use crate::{cache, content, executor, exporter, snapshot, source};
@@ -166,20 +167,6 @@ fn command_of(definition: &Definition, wanted: &VertexDigest) -> String {
         Some(pb::op::Op::Exec(exec)) => exec.meta.unwrap_or_default().args.join(" "),
         _ => String::new(),
     }
-}
-
-/// Writes an error with its causes on one line, leaving out what a text already says.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 macro_rules! config_errors {

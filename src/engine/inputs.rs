@@ -185,6 +185,6 @@ fn named(
 
 impl From<LocalError> for EngineError {
     fn from(error: LocalError) -> Self {
-        Self::new(ErrorKind::User, super::error::chain(&error)).with_source(error)
+        Self::new(ErrorKind::User, crate::solver::error::chain(&error)).with_source(error)
     }
 }

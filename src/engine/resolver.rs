@@ -53,7 +53,7 @@ impl Resolver {
                 })
             }
             Err(error) => {
-                let message = super::error::chain(&error);
+                let message = crate::solver::error::chain(&error);
                 step.complete(Some(message.clone()));
                 let not_found = match &error {
                     source::Error::Registry(error) => error.is_not_found(),

@@ -34,7 +34,7 @@ fn settle(cache: &Cache, snapshots: &Snapshotter) {
     let Ok(Some(unsynced)) = cache.unsynced() else {
         return;
     };
-    if snapshots.settle_all().is_ok() {
+    if snapshots.settle().is_ok() {
         // Unmarked records cost the steps they stand for after a reboot, and nothing else.
         let _ = cache.mark_durable(unsynced);
     }
@@ -55,7 +55,7 @@ mod tests {
         std::fs::write(active.mounted().unwrap().join("file"), "text").unwrap();
         let layer = active.commit(LayerInfo { created_ns: 1 }).unwrap();
         assert!(!snapshots.meta(&layer).unwrap().durable);
-        snapshots.settle_all().unwrap();
+        snapshots.settle().unwrap();
         assert!(snapshots.meta(&layer).unwrap().durable);
     }
 }

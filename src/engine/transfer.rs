@@ -171,5 +171,5 @@ fn error_text<T, E: std::error::Error>(result: &Result<T, E>) -> Option<String> 
     result
         .as_ref()
         .err()
-        .map(|error| super::error::chain(error))
+        .map(|error| crate::solver::error::chain(error))
 }

@@ -63,8 +63,6 @@ pub(super) struct Inner {
     kind: Kind,
     fallback_reason: Option<String>,
     boot_id: String,
-    /// Layers made since the last [`Snapshotter::settle`].
-    unsettled: Mutex<Vec<LayerId>>,
     pub(super) views: Mutex<BTreeMap<Vec<LayerId>, Weak<ViewInner>>>,
     /// Directories of layers as they are in some place, by layer and hash of what lies below.
     pub(super) variants: Mutex<BTreeMap<(LayerId, String), PathBuf>>,
@@ -117,7 +115,6 @@ impl Snapshotter {
                 kind,
                 fallback_reason,
                 boot_id: boot_id()?,
-                unsettled: Mutex::default(),
                 views: Mutex::default(),
                 variants: Mutex::default(),
                 records: Mutex::default(),
@@ -217,29 +214,11 @@ impl Snapshotter {
         Ok(removed)
     }
 
-    /// Makes the layers of this process survive loss of power: writes the file system to disk
-    /// and says so in their records.
+    /// Makes all layers of the store survive loss of power, whoever made them: writes the file
+    /// system to disk and says so in their records.
     ///
-    /// Without it they are dropped after the next boot. Meant for the end of a build, off the
-    /// path anybody waits for.
+    /// Without it they are dropped after the next boot.
     pub fn settle(&self) -> Result<(), Error> {
-        let ids = std::mem::take(&mut *lock(&self.inner.unsettled));
-        if ids.is_empty() {
-            return Ok(());
-        }
-        sys::disk::sync_file_system(&self.inner.root)
-            .map_err(Error::io("sync", &self.inner.root))?;
-        for id in ids {
-            if let Ok(mut meta) = self.read_meta(&id) {
-                meta.durable = true;
-                self.write_meta(&id, &meta)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes all layers of the store survive loss of power, whoever made them.
-    pub fn settle_all(&self) -> Result<(), Error> {
         let entries = self.list()?;
         sys::disk::sync_file_system(&self.inner.root)
             .map_err(Error::io("sync", &self.inner.root))?;
@@ -383,7 +362,6 @@ impl Snapshotter {
             self.remove(id)?;
         }
         std::fs::rename(&layer, &path).map_err(Error::io("name", &path))?;
-        lock(&self.inner.unsettled).push(id.clone());
         Ok(())
     }
 

@@ -114,3 +114,17 @@ pub enum SolveError {
     #[error("the solver lost its runtime")]
     Runtime,
 }
+
+/// Writes an error with its causes on one line, leaving out what a text already says.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

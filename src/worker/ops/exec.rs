@@ -93,7 +93,7 @@ impl ExecRun<'_> {
             None if user => FailureKind::User,
             None => FailureKind::Config,
         };
-        OpError::new(kind, super::chain(&error)).caused_by(error)
+        OpError::new(kind, crate::solver::error::chain(&error)).caused_by(error)
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpError> {

@@ -17,6 +17,7 @@ use crate::llb::{Vertex, pb};
 use crate::progress::{Event, Warning};
 use crate::session::tree::Origin;
 use crate::snapshot::LayerId;
+use crate::solver::error::chain;
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::root::Root;
 use file::FileOpError;
@@ -143,20 +144,6 @@ fn file_error(error: FileOpError) -> OpError {
         FileOpError::Io { .. } => OpError::new(FailureKind::Config, chain(&error)).caused_by(error),
         _ => OpError::new(FailureKind::User, chain(&error)).caused_by(error),
     }
-}
-
-/// Writes an error with its causes on one line, leaving out what a text already says.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Lays file systems on top of each other: their layers, one list after the other.

@@ -299,5 +299,5 @@ pub(in crate::worker) fn error(error: source::Error) -> OpError {
         Error::Content(_) | Error::Io { .. } => FailureKind::Config,
         _ => FailureKind::Remote,
     };
-    OpError::new(kind, super::chain(&error)).caused_by(error)
+    OpError::new(kind, crate::solver::error::chain(&error)).caused_by(error)
 }
