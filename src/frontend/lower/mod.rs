@@ -37,6 +37,7 @@ use super::dockerfile::{Instruction, InstructionKind, Word};
 use super::environment::Environment;
 use super::lint;
 use super::options::FrontendOptions;
+use super::outline::Notes;
 use super::plan::{Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
@@ -59,6 +60,8 @@ pub(super) struct LoweredStage {
     pub(super) base_image: Option<ImageConfig>,
     /// What was noticed.
     pub(super) warnings: Vec<Diagnostic>,
+    /// What the stages take from the user.
+    pub(super) notes: Notes,
 }
 
 /// Lowers the stages that the target needs.
@@ -81,6 +84,7 @@ pub(super) fn lower_plan(
         files: LocalFiles::new(options),
         states: BTreeMap::new(),
         warnings: Vec::new(),
+        notes: Notes::default(),
         links: 0,
     };
     let needed = plan.needed();
@@ -103,6 +107,7 @@ struct Lowerer<'a> {
     files: LocalFiles,
     states: BTreeMap<usize, StageState>,
     warnings: Vec<Diagnostic>,
+    notes: Notes,
     /// Number of `--link` so far; tells their progress groups apart.
     links: usize,
 }
@@ -147,6 +152,7 @@ impl Lowerer<'_> {
         let plan = self.plan;
         for step in &plan.stages[index].steps {
             let warned = self.warnings.len();
+            self.notes.begin(index, step.trigger_of);
             let lowered = self.step(&mut state, step);
             if let Some(span) = step.trigger_of {
                 for warning in &mut self.warnings[warned..] {
@@ -280,6 +286,7 @@ impl Lowerer<'_> {
             image,
             base_image: state.base_image,
             warnings: self.warnings,
+            notes: self.notes,
         }
     }
 }

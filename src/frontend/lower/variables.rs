@@ -28,6 +28,11 @@ impl Lowerer<'_> {
                 (None, Some(word)) => Some(self.expand(state, word)?),
                 (None, None) => args.inherited(name).map(str::to_owned),
             };
+            let is_own = declaration.value.is_some()
+                || args.given.contains_key(name)
+                || args.global.get(name).is_none();
+            self.notes
+                .arg(instruction, declaration, value.as_deref(), is_own);
             shown.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
