@@ -4,11 +4,12 @@
 //! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
 //! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
-//! [`lowered`] (the front door). Everything takes `&str` and returns values with diagnostics.
+//! [`lowered`] (the front door), [`check`] (the same without building). Everything takes `&str` and returns values with diagnostics.
 //! Deliberately absent: network, files, clock and environment; what an image looks like is asked
 //! through one port.
 
 mod build_args;
+pub mod check;
 pub mod diagnostic;
 pub mod dockerfile;
 mod environment;
@@ -33,7 +34,9 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use check::{CheckReport, LintWarning, check};
 pub use error::FrontendError;
-pub use lowered::{Lowered, lower, targets};
+pub use lint::{RULES, Rule};
+pub use lowered::{LowerFailure, Lowered, lower, targets};
 pub use options::{ContextSource, FrontendOptions, Network, NoCache, ResolveMode};
 pub use resolve::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};
