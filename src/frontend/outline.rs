@@ -18,6 +18,7 @@ use super::environment::Environment;
 use super::error::FrontendError;
 use super::expand::Expander;
 use super::lower::lower_plan;
+use super::lowered::Scope;
 use super::options::FrontendOptions;
 use super::plan::{Base, Plan, resolve_bases};
 use super::resolve::ImageResolver;
@@ -89,9 +90,10 @@ pub async fn outline(
     let source = Source::new(options.filename.clone(), text);
     let (file, _) = dockerfile::parse(text)?;
     let args = BuildArgs::new(&file, options)?;
-    let mut plan = Plan::new(&file, options, &args)?;
+    let mut plan = Plan::new(&file, Scope::Target);
+    plan.read(&file, options, &args)?;
     resolve_bases(&mut plan, options, &args, resolver).await?;
-    let notes = lower_plan(&plan, &source, options, &args)?.notes;
+    let notes = lower_plan(&plan, &source, options, &args, &mut Vec::new())?.notes;
     let mut collector = Collector {
         plan: &plan,
         globals: globals(&file, options, &args),

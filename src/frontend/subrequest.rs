@@ -44,7 +44,12 @@ pub struct Position {
 impl Location {
     /// Points at the lines that a span touches.
     pub fn of(span: Span) -> Self {
-        let (first, last) = lines(span);
+        let (first, last) = span.lines();
+        Self::lines(first, last)
+    }
+
+    /// Points at lines.
+    pub fn lines(first: u32, last: u32) -> Self {
         let position = |line: u32| Position {
             line: i32::try_from(line).unwrap_or(i32::MAX),
             character: 0,
@@ -64,19 +69,6 @@ impl Location {
     pub fn first_line(&self) -> i32 {
         self.ranges.first().map_or(0, |range| range.start.line)
     }
-}
-
-/// Returns the first and the last line that a span touches; one that ends at the start of a line
-/// does not touch that line.
-pub fn lines(span: Span) -> (u32, u32) {
-    let (first, last) = (span.start.line, span.end.line);
-    let ends_before = span.end.column == 1 && last > first;
-    (first, last - u32::from(ends_before))
-}
-
-/// Writes a source.
-pub fn as_base64<S: Serializer>(source: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&STANDARD.encode(source))
 }
 
 /// Writes the only source of an answer, as a list.

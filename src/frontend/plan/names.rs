@@ -53,6 +53,20 @@ impl Plan<'_> {
         instruction: &Instruction,
         options: &FrontendOptions,
     ) -> Result<Vec<Option<usize>>, FrontendError> {
+        let known = self.stages.len();
+        let sources = self.named_sources(stage, instruction, options)?;
+        for implicit in &mut self.stages[known..] {
+            implicit.instruction = instruction.span;
+        }
+        Ok(sources)
+    }
+
+    fn named_sources(
+        &mut self,
+        stage: usize,
+        instruction: &Instruction,
+        options: &FrontendOptions,
+    ) -> Result<Vec<Option<usize>>, FrontendError> {
         match &instruction.kind {
             InstructionKind::Copy(copy) => {
                 let Some(word) = &copy.from else {
@@ -190,6 +204,7 @@ impl Plan<'_> {
             name: None,
             label: String::new(),
             span,
+            instruction: span,
             command: String::new(),
             base,
             platform: None,
