@@ -295,7 +295,9 @@ async fn git_checkout(
 pub(in crate::worker) fn error(error: source::Error) -> OpError {
     use source::Error;
     let kind = match &error {
-        Error::NotLocal { .. } | Error::InvalidUrl { .. } => FailureKind::User,
+        Error::NotLocal { .. } | Error::InvalidUrl { .. } | Error::Bundle { .. } => {
+            FailureKind::User
+        }
         Error::Content(_) | Error::Io { .. } => FailureKind::Config,
         _ => FailureKind::Remote,
     };
