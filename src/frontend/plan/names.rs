@@ -202,7 +202,7 @@ impl Plan<'_> {
             None => (parse(text)?, None),
             Some(Transported::Registry(name)) => (parse(&name)?, None),
             Some(Transported::Unsupported(transport)) => {
-                let message = format!("images of {transport}: cannot be read");
+                let message = format!("images of the transport {transport} cannot be read");
                 let help = "push the image to a registry, or save it and name it as \
                             oci-archive:path or docker-archive:path";
                 return Err(Box::new(Diagnostic::error(span, message).with_help(help)));
