@@ -34,15 +34,15 @@ const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 
 /// One build on its way: what was asked, and what it works with.
-struct Build<'a> {
+pub(super) struct Build<'a> {
     engine: &'a Engine,
-    request: BuildRequest,
-    inputs: Inputs,
+    pub(super) request: BuildRequest,
+    pub(super) inputs: Inputs,
     client: registry::Client,
     images: Images,
     pins: Arc<Pins>,
     progress: Progress,
-    cancel: CancellationToken,
+    pub(super) cancel: CancellationToken,
 }
 
 impl Engine {
@@ -113,7 +113,7 @@ impl Engine {
 }
 
 impl<'a> Build<'a> {
-    async fn open(
+    pub(super) async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
         session: Session,
@@ -164,12 +164,7 @@ impl<'a> Build<'a> {
 
     async fn lower(&self) -> Result<Lowered, EngineError> {
         let options = options::frontend_options(&self.request, &self.inputs)?;
-        let resolver = Resolver {
-            images: self.images.clone(),
-            session: Arc::clone(&self.inputs.session),
-            falls_back: self.request.pull == PullPolicy::Newer,
-            progress: self.progress.clone(),
-        };
+        let resolver = self.resolver();
         let inputs = &self.inputs;
         tokio::select! {
             lowered = frontend::lower(&inputs.text, &options, &resolver) => {
@@ -180,6 +175,16 @@ impl<'a> Build<'a> {
                 })
             }
             () = self.cancel.cancelled() => Err(EngineError::cancelled()),
+        }
+    }
+
+    /// Answers the frontend's questions about images.
+    pub(super) fn resolver(&self) -> Resolver {
+        Resolver {
+            images: self.images.clone(),
+            session: Arc::clone(&self.inputs.session),
+            falls_back: self.request.pull == PullPolicy::Newer,
+            progress: self.progress.clone(),
         }
     }
 

@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
-use super::diagnostic::Span;
+use super::check::{CheckReport, LintWarning};
+use super::diagnostic::{Severity, Span};
+use super::error::FrontendError;
 
 /// Lines of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -69,6 +71,106 @@ impl Location {
     pub fn first_line(&self) -> i32 {
         self.ranges.first().map_or(0, |range| range.start.line)
     }
+}
+
+/// What checks found, as BuildKit's clients read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckResults {
+    /// What the rules found; `None` for nothing.
+    pub warnings: Option<Vec<CheckWarning>>,
+    /// The Dockerfile.
+    pub sources: [SourceInfo; 1],
+    /// Why the Dockerfile cannot be built.
+    #[serde(rename = "buildError", skip_serializing_if = "Option::is_none")]
+    pub build_error: Option<BuildError>,
+}
+
+/// What a rule found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckWarning {
+    /// The rule.
+    pub rule_name: &'static str,
+    /// What the rule is about.
+    pub description: &'static str,
+    /// Where to read more.
+    pub url: &'static str,
+    /// What it found.
+    pub detail: String,
+    /// The lines of the instruction that it is about.
+    pub location: Location,
+}
+
+/// A source of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceInfo {
+    /// Its name.
+    pub filename: String,
+    /// Its text.
+    #[serde(serialize_with = "as_base64")]
+    pub data: String,
+    /// Its language.
+    pub language: &'static str,
+}
+
+/// Why a Dockerfile cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BuildError {
+    /// One sentence.
+    pub message: String,
+    /// The lines that are at fault.
+    pub location: Location,
+}
+
+impl CheckResults {
+    /// Takes over what checks found.
+    pub fn of(report: &CheckReport) -> Self {
+        let warning = |warning: &LintWarning| {
+            let (first, last) = warning.finding.lines();
+            CheckWarning {
+                rule_name: warning.rule.name,
+                description: warning.rule.description,
+                url: warning.rule.url,
+                detail: warning.detail.clone(),
+                location: Location::lines(first, last),
+            }
+        };
+        let warnings: Vec<CheckWarning> = report.warnings.iter().map(warning).collect();
+        Self {
+            warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
+            sources: [SourceInfo {
+                filename: report.source.name.clone(),
+                data: report.source.text.clone(),
+                language: "Dockerfile",
+            }],
+            build_error: report.build_error.as_ref().map(BuildError::of),
+        }
+    }
+}
+
+impl BuildError {
+    fn of(error: &FrontendError) -> Self {
+        let mut findings = error.findings().iter();
+        let finding = findings.find(|finding| finding.severity == Severity::Error);
+        match finding {
+            Some(finding) => {
+                let (first, last) = finding.lines();
+                Self {
+                    message: finding.message.clone(),
+                    location: Location::lines(first, last),
+                }
+            }
+            None => Self {
+                message: error.to_string(),
+                location: Location::default(),
+            },
+        }
+    }
+}
+
+/// Writes a source.
+fn as_base64<S: Serializer>(source: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(source))
 }
 
 /// Writes the only source of an answer, as a list.
