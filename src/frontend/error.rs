@@ -29,6 +29,12 @@ pub enum FrontendError {
         /// The one that was perhaps meant.
         suggestion: Option<String>,
     },
+    /// Rules found something in a Dockerfile that makes warnings errors.
+    #[error("the Dockerfile makes warnings errors (error=true), and there are some: {}", .rules.join(", "))]
+    Checks {
+        /// The rules, by name.
+        rules: Vec<&'static str>,
+    },
     /// An option cannot be used.
     #[error("{option}: {reason}")]
     Option {
@@ -57,7 +63,9 @@ impl FrontendError {
         match self {
             Self::Dockerfile(findings) => findings.render(source),
             Self::Image { finding, .. } => finding.render(source),
-            Self::UnknownTarget { .. } | Self::Option { .. } => format!("{self}\n"),
+            Self::UnknownTarget { .. } | Self::Checks { .. } | Self::Option { .. } => {
+                format!("{self}\n")
+            }
         }
     }
 
@@ -66,7 +74,7 @@ impl FrontendError {
         match self {
             Self::Dockerfile(findings) => &findings.0,
             Self::Image { finding, .. } => std::slice::from_ref(finding),
-            Self::UnknownTarget { .. } | Self::Option { .. } => &[],
+            Self::UnknownTarget { .. } | Self::Checks { .. } | Self::Option { .. } => &[],
         }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Images are made up: an image whose name the options do not mention has one layer and a `PATH`.
 
+mod subrequests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -157,10 +159,13 @@ fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
             let config = serde_json::to_string_pretty(&lowered.image).unwrap();
             files.insert("config.json", short_digests(&config) + "\n");
             let warnings = lowered.warnings.iter().map(|w| w.render(&lowered.source));
-            files.insert("warnings.txt", warnings.collect());
+            let remarks = lowered.remarks.iter().map(|r| format!("{r:?}\n"));
+            files.insert("warnings.txt", warnings.chain(remarks).collect());
         }
-        Err(error) => {
+        Err(LowerFailure { error, warnings }) => {
             let source = Source::new("Dockerfile", text);
+            let warnings = warnings.iter().map(|w| w.render(&source));
+            files.insert("warnings.txt", warnings.collect());
             files.insert("error.txt", error.render(&source));
         }
     }

@@ -19,10 +19,12 @@ use super::build_args::{self, BuildArgs};
 use super::diagnostic::{Diagnostic, Span};
 use super::dockerfile::{Dockerfile, Instruction, InstructionKind, Stage};
 use super::error::FrontendError;
+use super::expand::{Expanded, Expander};
 use super::lint;
+use super::lowered::Scope;
 use super::options::{ContextSource, FrontendOptions};
 use super::suggest;
-use crate::oci::{ImageConfig, Platform, Reference};
+use crate::oci::{ImageConfig, ImageFile, Platform, Reference};
 
 pub(super) use bases::resolve_bases;
 
@@ -33,6 +35,8 @@ pub(super) struct Plan<'a> {
     pub(super) stages: Vec<PlannedStage<'a>>,
     /// The stage whose result is wanted.
     pub(super) target: usize,
+    /// Which stages are wanted beside those that the target needs.
+    scope: Scope,
     /// Number of stages that the file has.
     explicit: usize,
     /// Implicit stages by the name they were asked for.
@@ -50,8 +54,10 @@ pub(super) struct PlannedStage<'a> {
     pub(super) name: Option<String>,
     /// What names of steps begin with; empty when there is only one stage.
     pub(super) label: String,
-    /// The `FROM`, or the instruction that names an implicit stage.
+    /// The `FROM`, or the word that names an implicit stage.
     pub(super) span: Span,
+    /// The instruction that this stands in.
+    instruction: Span,
     /// The text of the `FROM`.
     pub(super) command: String,
     /// What the stage starts from.
@@ -99,6 +105,8 @@ pub(super) struct ImageBase {
     pub(super) context: Option<String>,
     /// The OCI layout that it comes from.
     pub(super) oci_layout: Option<String>,
+    /// The file that it may come from, if that exists.
+    pub(super) file: Option<ImageFile>,
     /// What was found; known once the stage is needed.
     pub(super) resolved: Option<ResolvedBase>,
 }
@@ -141,31 +149,39 @@ impl Step<'_> {
 }
 
 impl<'a> Plan<'a> {
-    /// Finds the stages and what they need; base images are not looked up yet.
-    pub(super) fn new(
-        file: &'a Dockerfile,
-        options: &FrontendOptions,
-        args: &BuildArgs,
-    ) -> Result<Self, FrontendError> {
-        let mut plan = Self {
+    /// Starts a plan that has no stages yet.
+    pub(super) fn new(file: &Dockerfile, scope: Scope) -> Self {
+        Self {
             stages: Vec::new(),
             target: 0,
+            scope,
             explicit: file.stages.len(),
             implicit: BTreeMap::new(),
             escape: file.escape(),
             warnings: Vec::new(),
-        };
+        }
+    }
+
+    /// Finds the stages and what they need; base images are not looked up yet.
+    pub(super) fn read(
+        &mut self,
+        file: &'a Dockerfile,
+        options: &FrontendOptions,
+        args: &BuildArgs,
+    ) -> Result<(), FrontendError> {
         for stage in &file.stages {
-            let planned = plan.stage(stage, options, args)?;
-            plan.stages.push(planned);
+            let warned = self.warnings.len();
+            let planned = self.stage(stage, options, args);
+            lint::attribute(&mut self.warnings, warned, &stage.header);
+            self.stages.push(planned?);
         }
-        plan.target = plan.find_target(options)?;
-        plan.add_steps(file, options, args)?;
-        plan.refuse_cycles()?;
-        if plan.stages.len() == 1 {
-            plan.stages[0].label.clear();
+        self.target = self.find_target(options)?;
+        self.add_steps(file, options, args)?;
+        self.refuse_cycles()?;
+        if self.stages.len() == 1 {
+            self.stages[0].label.clear();
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Reads a `FROM`.
@@ -177,7 +193,7 @@ impl<'a> Plan<'a> {
     ) -> Result<PlannedStage<'a>, FrontendError> {
         let from = &stage.from;
         let index = self.stages.len();
-        let image = self.expand_from(&from.image, args)?;
+        let image = self.expand_from(&from.image, args)?.value;
         if image.is_empty() {
             let message = format!("the base image {:?} is empty", from.image.raw);
             return Err(self.empty_from(message, &from.image, args).into());
@@ -191,7 +207,7 @@ impl<'a> Plan<'a> {
             .as_deref()
             .and_then(|name| options.named_context(name, &wanted));
         let (base, is_replaced) = match replaced {
-            Some((key, source)) => (names::context_base(key, source, from.image.span)?, true),
+            Some((key, source)) => (self.context_base(key, source, from.image.span)?, true),
             None => (self.base(&image, from.image.span, &wanted, options)?, false),
         };
         let scope = match base {
@@ -207,6 +223,7 @@ impl<'a> Plan<'a> {
         Ok(PlannedStage {
             label: name.clone().unwrap_or_else(|| format!("stage-{index}")),
             span: stage.header.span,
+            instruction: stage.header.span,
             command: stage.header.original.clone(),
             base,
             platform,
@@ -232,16 +249,19 @@ impl<'a> Plan<'a> {
         let Some(word) = &stage.from.platform else {
             return Ok(None);
         };
-        let text = self.expand_from(word, args)?;
+        let expanded = self.expand_from(word, args)?;
+        let redundant = lint::redundant_platform(word, &expanded, &args.global);
+        self.warnings.extend(redundant);
+        let text = &expanded.value;
         if text.is_empty() {
             let message = format!("the platform {:?} is empty", word.raw);
             return Err(self.empty_from(message, word, args).into());
         }
         let parsed = text.parse::<Platform>();
         let platform = parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?;
-        let constant = lint::constant_platform(word, &platform, stage.name().as_deref());
-        let redundant = lint::redundant_platform(word, &text, &args.global);
-        self.warnings.extend(constant.into_iter().chain(redundant));
+        let name = stage.name();
+        let constant = lint::constant_platform(word, &expanded, &platform, name.as_deref());
+        self.warnings.extend(constant);
         Ok(Some(platform))
     }
 
@@ -250,14 +270,19 @@ impl<'a> Plan<'a> {
         &mut self,
         word: &super::dockerfile::Word,
         args: &BuildArgs,
-    ) -> Result<String, FrontendError> {
-        let (text, missing) = build_args::expand_with_missing(word, self.escape, &args.global)?;
-        for missing in missing {
-            let known = args.global.names();
+    ) -> Result<Expanded<String>, FrontendError> {
+        let expanded = Expander::new(self.escape).word(&word.raw, &args.global);
+        let expanded = expanded.map_err(|error| error.diagnostic(word))?;
+        for missing in &expanded.missing {
+            if args.declared.contains(&missing.name) {
+                continue;
+            }
+            let declared = args.declared.iter().map(String::as_str);
+            let known = args.global.names().chain(declared);
             self.warnings
-                .push(lint::undefined_arg_in_from(&missing, word, known));
+                .push(lint::undefined_arg_in_from(missing, word, known));
         }
-        Ok(text)
+        Ok(expanded)
     }
 
     /// Explains a `FROM` whose word expands to nothing.
@@ -337,10 +362,18 @@ impl<'a> Plan<'a> {
         self.explicit
     }
 
-    /// Returns the stages that the target needs, itself among them.
+    /// Returns the stages that are in scope, those they need among them.
     pub(super) fn needed(&self) -> BTreeSet<usize> {
+        match self.scope {
+            Scope::Target => self.needed_by([self.target]),
+            Scope::AllStages => self.needed_by(0..self.explicit),
+        }
+    }
+
+    /// Returns the stages that these need, themselves among them.
+    fn needed_by(&self, stages: impl IntoIterator<Item = usize>) -> BTreeSet<usize> {
         let mut needed = BTreeSet::new();
-        let mut open = vec![self.target];
+        let mut open: Vec<usize> = stages.into_iter().collect();
         while let Some(index) = open.pop() {
             if needed.insert(index) {
                 open.extend(self.stages[index].requirements());
