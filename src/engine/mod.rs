@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
+//! Dockerfiles), `options`, `warnings`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
 //! [`error`],
 //! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -20,6 +20,7 @@ pub mod request;
 mod resolver;
 mod settle;
 pub mod transfer;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
