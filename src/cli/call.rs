@@ -24,6 +24,7 @@ const UNUSED_MAX: usize = 20;
 /// Asks and shows the answer.
 pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(), Failure> {
     let question = match call.method {
+        Method::Check if call.mending != Mending::None => Question::Mend,
         Method::Check => Question::Check,
         Method::Outline => Question::Outline,
         Method::Targets => Question::Targets,
@@ -43,11 +44,12 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
     let shown = match answer {
         Answer::Check(report) => {
             let name = place.shown(&report.source.name);
+            return check::show(program, Findings { name, report }, call);
+        }
+        Answer::Mended(report, mended) => {
+            let name = place.shown(&report.source.name);
             let findings = Findings { name, report };
-            if call.mending != Mending::None {
-                return check::mend(program, findings, place.path(), call);
-            }
-            return check::show(program, findings, call);
+            return check::mend(program, findings, &mended, place.folder(), call);
         }
         Answer::Outline(outline) if json => pretty(&outline)?,
         Answer::Outline(outline) => outline.text(),
@@ -100,7 +102,7 @@ impl Place {
     }
 
     /// Returns the folder of the Dockerfile, if that is on this machine.
-    fn path(&self) -> Option<&Path> {
+    fn folder(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path.parent().unwrap_or(Path::new(""))),
             Self::Folder(folder) => Some(folder),

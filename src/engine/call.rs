@@ -6,6 +6,8 @@
 
 mod build_context;
 
+use std::path::Path;
+
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -15,11 +17,13 @@ use super::error::{EngineError, ErrorKind};
 use super::options;
 use super::request::BuildRequest;
 use crate::frontend::diagnostic::Source;
-use crate::frontend::{self, FrontendError, LowerFailure};
+use crate::frontend::{self, FrontendError, LowerFailure, fix};
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::source::local;
 
 pub use crate::frontend::diagnostic::Diagnostic;
+pub use crate::frontend::fix::Mended;
 pub use crate::frontend::subrequest::{CheckResults, columns};
 pub use crate::frontend::{CheckReport, LintWarning, Outline, RULES, Rule, Target, TargetList};
 pub use build_context::{Amount, ContextReport, FolderReport, IgnoreLine, PathSize};
@@ -29,6 +33,8 @@ pub use build_context::{Amount, ContextReport, FolderReport, IgnoreLine, PathSiz
 pub enum Question {
     /// What do the rules find in the Dockerfile?
     Check,
+    /// What can be mended of what the rules find?
+    Mend,
     /// What does the build of the target take from the user?
     Outline,
     /// Which stages are there?
@@ -42,6 +48,8 @@ pub enum Question {
 pub enum Answer {
     /// What the rules found.
     Check(CheckReport),
+    /// What the rules found, and the text with what could be mended.
+    Mended(CheckReport, Mended),
     /// What the target takes.
     Outline(Outline),
     /// The stages.
@@ -80,6 +88,11 @@ impl Build<'_> {
             Question::Check => Ok(Answer::Check(
                 frontend::check(text, options, resolver).await,
             )),
+            Question::Mend => {
+                let report = frontend::check(text, options, resolver).await;
+                let mended = fix::mend(&report, options, resolver).await;
+                Ok(Answer::Mended(report, mended))
+            }
             Question::Outline => {
                 let outline = frontend::outline(text, options, resolver).await;
                 outline
@@ -118,6 +131,18 @@ pub fn build_error(report: CheckReport) -> Option<EngineError> {
     let source = report.source;
     let error = report.build_error?;
     Some(EngineError::from_frontend(error, &source))
+}
+
+/// Writes a mended Dockerfile, unless the file is not what was checked any more.
+pub fn write_mended(path: &Path, checked: &str, mended: &str) -> Result<(), EngineError> {
+    let user = |text: String| EngineError::new(ErrorKind::User, text);
+    if local::read_text(path)?.as_deref() != Some(checked) {
+        let text = format!("{} changed while it was checked", path.display());
+        return Err(user(text).with_hint("check it again"));
+    }
+    local::replace_text(path, mended).map_err(|error| {
+        user(format!("cannot write {}: {error}", path.display())).with_source(error)
+    })
 }
 
 /// Something that can be asked, as BuildKit's clients read it.

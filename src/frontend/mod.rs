@@ -5,8 +5,8 @@
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
 //! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
 //! [`lowered`] (the front door), [`check`] (the same without building). [`targets`] and
-//! [`outline`] answer questions about a Dockerfile in the shapes of [`subrequest`]. Everything
-//! takes `&str` and returns values with diagnostics.
+//! [`outline`] answer questions about a Dockerfile in the shapes of [`subrequest`]; [`fix`] mends
+//! what checks found. Everything takes `&str` and returns values with diagnostics.
 //! Deliberately absent: network, files, clock and environment; what an image looks like is asked
 //! through one port.
 
@@ -18,6 +18,7 @@ mod environment;
 pub mod error;
 mod excerpt;
 pub mod expand;
+pub mod fix;
 mod git_url;
 pub mod ignore;
 mod image_config;

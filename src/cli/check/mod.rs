@@ -8,13 +8,15 @@ mod gitlab;
 mod sarif;
 mod text;
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::args::{Call, Mending, ReportFormat};
 use super::call::{found, pretty};
 use super::failure::Failure;
 use super::program::Program;
-use crate::engine::call::{self, CheckReport, CheckResults, Diagnostic, LintWarning};
+use crate::engine::call::{self, CheckReport, CheckResults, Diagnostic, LintWarning, Mended};
+use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Digest;
 
 /// Name under which reports list why a Dockerfile cannot be built.
@@ -116,13 +118,72 @@ fn conclude(report: CheckReport, call: Call) -> Result<(), Failure> {
     }
 }
 
-/// Mends what can be mended, and shows what was and what is left.
+/// Writes what was mended, or shows what would be, and says what is left.
 pub(crate) fn mend(
     program: &Program,
     findings: Findings,
+    mended: &Mended,
     folder: Option<&Path>,
     call: Call,
 ) -> Result<(), Failure> {
-    let _ = (program, findings, folder, call, Mending::Done);
-    Ok(())
+    let Findings { name, report } = findings;
+    if call.mending == Mending::Shown {
+        let diff = mended.diff(&name);
+        if !diff.is_empty() {
+            program.console.result(&diff).map_err(Failure::stdout)?;
+        }
+        program.console.note(&summary("Would mend", &name, mended));
+        return conclude(report, call);
+    }
+    if !mended.fixed.is_empty() {
+        let Some(folder) = folder else {
+            let message = "the Dockerfile cannot be mended: it is not a file on this machine";
+            let error = EngineError::new(ErrorKind::User, message);
+            return Err(error.with_hint("--fix --dry-run shows the changes").into());
+        };
+        let path = folder.join(&report.source.name);
+        call::write_mended(&path, &report.source.text, &mended.text)?;
+    }
+    let shown = summary("Mended", &name, mended);
+    program.console.result(&shown).map_err(Failure::stdout)?;
+    let left = CheckReport {
+        warnings: mended.left.clone(),
+        // That warnings are errors is no reason any more once there are none.
+        build_error: report
+            .build_error
+            .filter(|error| !error.is_of_checks() || !mended.left.is_empty()),
+        ..report
+    };
+    conclude(left, call)
+}
+
+/// Lists what was mended and what is left.
+fn summary(done: &str, name: &str, mended: &Mended) -> String {
+    let mut text = String::new();
+    let list = |text: &mut String, warnings: &[LintWarning]| {
+        for warning in warnings {
+            let (line, rule) = (warning.line(), warning.rule.name);
+            let _ = writeln!(text, " - {name}:{line}: {rule}: {}", warning.detail);
+        }
+    };
+    let count = |count: usize| match count {
+        1 => "1 finding".to_owned(),
+        count => format!("{count} findings"),
+    };
+    if mended.fixed.is_empty() && mended.left.is_empty() {
+        return "Check complete, no warnings found.\n".to_owned();
+    }
+    if !mended.fixed.is_empty() {
+        let _ = writeln!(text, "{done} {} in {name}:", count(mended.fixed.len()));
+        list(&mut text, &mended.fixed);
+    }
+    if !mended.left.is_empty() {
+        let _ = writeln!(
+            text,
+            "Left {} to be mended by hand:",
+            count(mended.left.len())
+        );
+        list(&mut text, &mended.left);
+    }
+    text
 }
