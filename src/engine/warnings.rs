@@ -16,7 +16,7 @@ pub(super) fn report(lowered: &Lowered, progress: &Progress) {
     for remark in &lowered.remarks {
         progress.send(Event::Warning(Warning {
             short: remark.message.clone(),
-            detail: remark.help.iter().cloned().collect(),
+            help: remark.help.clone(),
             ..Warning::default()
         }));
     }

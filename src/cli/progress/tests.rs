@@ -36,7 +36,7 @@ impl Write for Shared {
 }
 
 enum Step {
-    Event(Timed),
+    Event(Box<Timed>),
     Tick(Duration),
 }
 
@@ -62,7 +62,7 @@ fn parse(text: &str) -> Vec<Step> {
             continue;
         }
         let event = event(verb, vertex, rest, &mut inputs);
-        steps.push(Step::Event(Timed { since_start, event }));
+        steps.push(Step::Event(Box::new(Timed { since_start, event })));
     }
     steps
 }

@@ -294,17 +294,21 @@ impl<'a> Plan<'a> {
         args: &BuildArgs,
     ) -> Result<Expanded<String>, FrontendError> {
         let expanded = Expander::new(self.escape).word(&word.raw, &args.global);
-        let expanded = expanded.map_err(|error| error.diagnostic(word))?;
-        for missing in &expanded.missing {
-            if args.declared.contains(&missing.name) {
+        let missing = match &expanded {
+            Ok(expanded) => expanded.missing.clone(),
+            Err(error) => error.required().into_iter().collect(),
+        };
+        for missing in missing {
+            let is_set = args.global.get(&missing.name).is_some();
+            if is_set || args.declared.contains(&missing.name) {
                 continue;
             }
             let declared = args.declared.iter().map(String::as_str);
             let known = args.global.names().chain(declared);
             self.warnings
-                .push(lint::undefined_arg_in_from(missing, word, known));
+                .push(lint::undefined_arg_in_from(&missing, word, known));
         }
-        Ok(expanded)
+        Ok(expanded.map_err(|error| error.diagnostic(word))?)
     }
 
     /// Explains a `FROM` whose word expands to nothing.
