@@ -14,13 +14,13 @@ use super::request::{
     BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache, PullPolicy,
 };
 use super::resolver::Resolver;
+use super::warnings;
 use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
-use crate::frontend::diagnostic::{Diagnostic, Source};
-use crate::frontend::lowered::Remark;
-use crate::frontend::{self, LintWarning, LowerFailure, Lowered};
+use crate::frontend::diagnostic::Source;
+use crate::frontend::{self, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
 use crate::oci::Platform;
-use crate::progress::{Event, Progress, Warning, WarningSource};
+use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
@@ -57,8 +57,7 @@ impl Engine {
         self.settle_in_background();
         let build = Build::open(self, request, session, progress, cancel).await?;
         let lowered = build.lower().await?;
-        report(&lowered.warnings, &lowered.source, &build.progress);
-        remark(&lowered.remarks, &build.progress);
+        warnings::report(&lowered, &build.progress);
         let loaded = load(&lowered.definition)?;
         check_rights(&loaded, &build.request)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
@@ -170,7 +169,7 @@ impl<'a> Build<'a> {
             lowered = frontend::lower(&inputs.text, &options, &resolver) => {
                 lowered.map_err(|LowerFailure { error, warnings }| {
                     let source = Source::new(&inputs.filename, &inputs.text);
-                    report(&warnings, &source, &self.progress);
+                    warnings::send(&warnings, &source, &self.progress);
                     EngineError::from_frontend(error, &source)
                 })
             }
@@ -302,40 +301,4 @@ fn check_rights(loaded: &Loaded, request: &BuildRequest) -> Result<(), EngineErr
             .with_hint(format!("grant it with --allow {missing}")));
     }
     Ok(())
-}
-
-/// Passes the frontend's warnings on.
-fn report(warnings: &[Diagnostic], source: &Source, progress: &Progress) {
-    let text: Arc<str> = source.text.as_str().into();
-    for finding in warnings {
-        let rule = LintWarning::of(finding).map(|warning| warning.rule);
-        let (first_line, last_line) = finding.lines();
-        let description = rule.map(|rule| rule.description.to_owned());
-        let help = finding.help.iter().map(ToString::to_string);
-        progress.send(Event::Warning(Warning {
-            vertex: None,
-            rule: finding.rule.unwrap_or_default().to_owned(),
-            short: finding.message.clone(),
-            detail: description.into_iter().chain(help).collect(),
-            url: rule.map_or("", |rule| rule.url).to_owned(),
-            source: Some(WarningSource {
-                filename: source.name.clone(),
-                text: Arc::clone(&text),
-                first_line,
-                last_line,
-            }),
-        }));
-    }
-}
-
-/// Passes on what was noticed beside the text.
-fn remark(remarks: &[Remark], progress: &Progress) {
-    for remark in remarks {
-        progress.send(Event::Warning(Warning {
-            rule: remark.name.to_owned(),
-            short: remark.message.clone(),
-            detail: remark.help.iter().cloned().collect(),
-            ..Warning::default()
-        }));
-    }
 }

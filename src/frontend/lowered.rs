@@ -98,7 +98,7 @@ pub(super) async fn lower_scope(
     let (file, findings) = dockerfile::parse_all(text);
     let mut warnings = Vec::new();
     let judged = match Checks::new(&file, options) {
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
         Ok(checks) => {
             let findings = lint::of_text(&file, findings, &checks, &mut warnings);
             let job = Job {

@@ -26,7 +26,9 @@ fn copy(from: &Path, to: &Path) {
 /// Runs a command and returns exit code, stdout and stderr.
 fn run(folder: &Path, store: &Path, arguments: &str) -> (i32, String, String) {
     let escaped = arguments.replace("\\ ", "\0");
-    let words = escaped.split_whitespace().map(|word| word.replace('\0', " "));
+    let words = escaped
+        .split_whitespace()
+        .map(|word| word.replace('\0', " "));
     let output = Command::new(env!("CARGO_BIN_EXE_cooper"))
         .arg("build")
         .arg("--root")
@@ -91,7 +93,10 @@ fn updates_expectations() -> bool {
 #[test]
 fn questions_are_answered() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/call");
-    let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|f| f.unwrap().path()).collect();
+    let mut folders: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
     folders.sort();
     assert!(folders.len() >= 5, "fixtures are missing");
     let mut wrong = Vec::new();
@@ -100,7 +105,10 @@ fn questions_are_answered() {
         let (case, store) = (temp.path().join("case"), temp.path().join("store"));
         copy(&folder, &case);
         fs::create_dir(&store).unwrap();
-        for line in fs::read_to_string(folder.join("commands.txt")).unwrap().lines() {
+        for line in fs::read_to_string(folder.join("commands.txt"))
+            .unwrap()
+            .lines()
+        {
             let (name, arguments) = line.split_once(": ").unwrap();
             let (code, stdout, stderr) = run(&case, &store, arguments);
             if name.contains("sarif") {

@@ -13,6 +13,8 @@ mod from;
 mod rules;
 mod stages;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub(super) use config::{Checks, attribute};

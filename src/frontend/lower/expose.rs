@@ -84,7 +84,7 @@ impl PortSpec {
             } else {
                 lower
             },
-            names_host: host.is_some(),
+            names_host: host.is_some_and(|host| host.bytes().any(|byte| byte != b':')),
         })
     }
 }

@@ -31,10 +31,11 @@ mod variables;
 
 use std::collections::BTreeMap;
 
-use super::build_args::{self, BuildArgs};
+use super::build_args::BuildArgs;
 use super::diagnostic::{Diagnostic, Source, Span};
 use super::dockerfile::{Instruction, InstructionKind, Word};
 use super::environment::Environment;
+use super::expand::{Expander, Missing};
 use super::lint;
 use super::options::FrontendOptions;
 use super::outline::Notes;
@@ -233,13 +234,22 @@ impl Lowerer<'_> {
 
     /// Expands a word with the stage's variables and warns of those that nothing sets.
     fn expand(&mut self, state: &StageState, word: &Word) -> Lowering<String> {
-        let escape = self.plan.escape;
         let variables = &state.environment;
-        let (text, missing) = build_args::expand_with_missing(word, escape, variables)?;
-        for missing in missing {
+        let expanded = Expander::new(self.plan.escape).word(&word.raw, variables);
+        let expanded = match expanded {
+            Ok(expanded) => expanded,
+            Err(error) => {
+                let unset = |missing: &Missing| variables.get(&missing.name).is_none();
+                if let Some(missing) = error.required().filter(unset) {
+                    self.warn_undefined(state, &missing, word);
+                }
+                return Err(Box::new(error.diagnostic(word)));
+            }
+        };
+        for missing in expanded.missing {
             self.warn_undefined(state, &missing, word);
         }
-        Ok(text)
+        Ok(expanded.value)
     }
 
     /// Expands a word that may be absent.
@@ -252,12 +262,7 @@ impl Lowerer<'_> {
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    fn warn_undefined(
-        &mut self,
-        state: &StageState,
-        missing: &super::expand::Missing,
-        word: &Word,
-    ) {
+    fn warn_undefined(&mut self, state: &StageState, missing: &Missing, word: &Word) {
         let is_declared = state.declared.iter().any(|(name, _)| *name == missing.name);
         if !is_declared && BuildArgs::is_variable(&missing.name) {
             let known = state.environment.names();

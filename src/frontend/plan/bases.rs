@@ -103,16 +103,36 @@ impl Plan<'_> {
             config: found.config,
             platform,
         };
-        if image.context.is_none() && !resolved.is_empty() {
-            let ResolvedBase {
-                platform, config, ..
-            } = &resolved;
-            let warning = lint::base_image_platform(&image.written, platform, config, stage.span);
-            let instruction = stage.instruction;
-            self.warnings
-                .extend(warning.map(|warning| warning.about(instruction)));
-        }
         image.resolved = Some(resolved);
+        self.compare_platforms(index);
+    }
+
+    /// Warns, wherever a stage that is needed names it, of an image for another platform.
+    fn compare_platforms(&mut self, index: usize) {
+        let stage = &self.stages[index];
+        let Base::Image(image) = &stage.base else {
+            return;
+        };
+        let Some(resolved) = &image.resolved else {
+            return;
+        };
+        if image.context.is_some() || resolved.is_empty() {
+            return;
+        }
+        let (name, wanted) = (&image.written, &resolved.platform);
+        if lint::base_image_platform(name, wanted, &resolved.config, stage.span).is_none() {
+            return;
+        }
+        let needed = self.needed();
+        for place in stage
+            .uses
+            .iter()
+            .filter(|place| needed.contains(&place.stage))
+        {
+            let warning = lint::base_image_platform(name, wanted, &resolved.config, place.word);
+            self.warnings
+                .extend(warning.map(|warning| warning.about(place.instruction)));
+        }
     }
 
     fn unresolvable(&self, index: usize, source: ResolveError) -> FrontendError {

@@ -19,7 +19,7 @@ use super::build_args::{self, BuildArgs};
 use super::diagnostic::{Diagnostic, Span};
 use super::dockerfile::{Dockerfile, Instruction, InstructionKind, Stage};
 use super::error::FrontendError;
-use super::expand::{Expanded, Expander};
+use super::expand::{Expanded, Expander, Missing};
 use super::lint;
 use super::lowered::Scope;
 use super::options::{ContextSource, FrontendOptions};
@@ -56,8 +56,9 @@ pub(super) struct PlannedStage<'a> {
     pub(super) label: String,
     /// The `FROM`, or the word that names an implicit stage.
     pub(super) span: Span,
-    /// The instruction that this stands in.
-    instruction: Span,
+    /// Where what it starts from is named: by its `FROM`, or by each instruction that takes files
+    /// from an implicit stage.
+    uses: Vec<Use>,
     /// The text of the `FROM`.
     pub(super) command: String,
     /// What the stage starts from.
@@ -74,6 +75,17 @@ pub(super) struct PlannedStage<'a> {
     has_triggers: bool,
     /// Variables that are known without looking at the base image.
     scope: super::environment::Environment,
+}
+
+/// A place where an image is named.
+#[derive(Debug)]
+struct Use {
+    /// The stage it belongs to.
+    stage: usize,
+    /// The name.
+    word: Span,
+    /// The instruction that the name is part of.
+    instruction: Span,
 }
 
 /// What a stage starts from.
@@ -223,7 +235,11 @@ impl<'a> Plan<'a> {
         Ok(PlannedStage {
             label: name.clone().unwrap_or_else(|| format!("stage-{index}")),
             span: stage.header.span,
-            instruction: stage.header.span,
+            uses: vec![Use {
+                stage: index,
+                word: from.image.span,
+                instruction: stage.header.span,
+            }],
             command: stage.header.original.clone(),
             base,
             platform,
@@ -258,7 +274,13 @@ impl<'a> Plan<'a> {
             return Err(self.empty_from(message, word, args).into());
         }
         let parsed = text.parse::<Platform>();
-        let platform = parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?;
+        let platform = parsed.map_err(|error| {
+            let known = || args.global.names();
+            let near = |m: &Missing| suggest::variable(&m.name, known());
+            let near = expanded.missing.iter().find_map(near);
+            Diagnostic::error(word.span, error.to_string())
+                .with_help_if(near.map(|name| format!("did you mean `${name}`?")))
+        })?;
         let name = stage.name();
         let constant = lint::constant_platform(word, &expanded, &platform, name.as_deref());
         self.warnings.extend(constant);
@@ -272,17 +294,21 @@ impl<'a> Plan<'a> {
         args: &BuildArgs,
     ) -> Result<Expanded<String>, FrontendError> {
         let expanded = Expander::new(self.escape).word(&word.raw, &args.global);
-        let expanded = expanded.map_err(|error| error.diagnostic(word))?;
-        for missing in &expanded.missing {
-            if args.declared.contains(&missing.name) {
+        let missing = match &expanded {
+            Ok(expanded) => expanded.missing.clone(),
+            Err(error) => error.required().into_iter().collect(),
+        };
+        for missing in missing {
+            let is_set = args.global.get(&missing.name).is_some();
+            if is_set || args.declared.contains(&missing.name) {
                 continue;
             }
             let declared = args.declared.iter().map(String::as_str);
             let known = args.global.names().chain(declared);
             self.warnings
-                .push(lint::undefined_arg_in_from(missing, word, known));
+                .push(lint::undefined_arg_in_from(&missing, word, known));
         }
-        Ok(expanded)
+        Ok(expanded.map_err(|error| error.diagnostic(word))?)
     }
 
     /// Explains a `FROM` whose word expands to nothing.

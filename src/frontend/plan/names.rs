@@ -1,6 +1,6 @@
 //! What a name means: an earlier stage, a named context, an image.
 
-use super::{Base, ImageBase, Plan, PlannedStage};
+use super::{Base, ImageBase, Plan, PlannedStage, Use};
 use crate::frontend::build_args::{self, BuildArgs};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::mount::{CacheMount, parse_mount_with};
@@ -74,34 +74,26 @@ impl Plan<'_> {
         instruction: &Instruction,
         options: &FrontendOptions,
     ) -> Result<Vec<Option<usize>>, FrontendError> {
-        let known = self.stages.len();
-        let sources = self.named_sources(stage, instruction, options)?;
-        for implicit in &mut self.stages[known..] {
-            implicit.instruction = instruction.span;
-        }
-        Ok(sources)
-    }
-
-    fn named_sources(
-        &mut self,
-        stage: usize,
-        instruction: &Instruction,
-        options: &FrontendOptions,
-    ) -> Result<Vec<Option<usize>>, FrontendError> {
         match &instruction.kind {
             InstructionKind::Copy(copy) => {
                 let Some(word) = &copy.from else {
                     return Ok(Vec::new());
                 };
                 let name = self.expand_name(word, stage)?;
-                Ok(vec![Some(self.source(stage, &name, word.span, options)?)])
+                let source = self.source(stage, &name, word.span, options)?;
+                self.note_use(source, stage, word, instruction);
+                Ok(vec![Some(source)])
             }
             InstructionKind::Run(run) => {
                 let mut sources = Vec::new();
                 for word in &run.mounts {
                     let from = self.mount_from(word, stage)?;
                     sources.push(match from {
-                        Some(name) => Some(self.source(stage, &name, word.span, options)?),
+                        Some(name) => {
+                            let source = self.source(stage, &name, word.span, options)?;
+                            self.note_use(source, stage, word, instruction);
+                            Some(source)
+                        }
                         None => {
                             // BuildKit counts a stage for each mount; the count decides whether
                             // names of steps carry the stage's name.
@@ -113,6 +105,17 @@ impl Plan<'_> {
                 Ok(sources)
             }
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Remembers where an implicit stage is named.
+    fn note_use(&mut self, source: usize, stage: usize, word: &Word, instruction: &Instruction) {
+        if source >= self.explicit {
+            self.stages[source].uses.push(Use {
+                stage,
+                word: word.span,
+                instruction: instruction.span,
+            });
         }
     }
 
@@ -250,7 +253,7 @@ impl Plan<'_> {
             name: None,
             label: String::new(),
             span,
-            instruction: span,
+            uses: Vec::new(),
             command: String::new(),
             base,
             platform: None,
