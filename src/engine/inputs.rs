@@ -337,6 +337,10 @@ async fn named(
                 excludes,
             })
         }
+        // The empty image has no registry.
+        NamedContext::Image(reference) if reference.familiar() == "scratch:latest" => {
+            Ok(ContextSource::Image("scratch".to_owned()))
+        }
         NamedContext::Image(reference) => Ok(ContextSource::Image(reference.to_string())),
         NamedContext::OciLayout { path, tag, digest } => {
             let folder = absolute(path)?;

@@ -101,6 +101,7 @@ impl Setup<'_> {
             pins: Arc::clone(self.pins),
             layers: Arc::new(layers),
             cache_mounts: engine.dir("cache/mounts"),
+            copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
             scratch: engine.dir("tmp"),
             shm_size_bytes: 0,
