@@ -10,19 +10,19 @@ pub struct Rule {
     pub name: &'static str,
     /// What it is about: one sentence.
     pub description: &'static str,
-    /// Where to read more.
+    /// Where to read more; for the one rule without a page there, our own page.
     pub url: &'static str,
     /// Whether it is off until `experimental=` switches it on.
     pub experimental: bool,
 }
 
-/// A row of the table: the name, the description, and the last part of the link.
+/// A row of the table: the name, the link, and the description.
 macro_rules! rules {
-    ($($name:literal $page:literal $description:literal)*) => {
+    ($($name:literal $url:literal $description:literal)*) => {
         &[$(Rule {
             name: $name,
             description: $description,
-            url: concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/"),
+            url: $url,
             experimental: matches!($name.as_bytes(), b"InvalidDefinitionDescription"),
         }),*]
     };
@@ -30,49 +30,49 @@ macro_rules! rules {
 
 /// All rules, by name.
 pub static RULES: &[Rule] = rules! {
-    "ConsistentInstructionCasing" "consistent-instruction-casing"
+    "ConsistentInstructionCasing" "https://docs.docker.com/go/dockerfile/rule/consistent-instruction-casing/"
         "Keywords of one Dockerfile are written in one case, upper or lower"
-    "CopyIgnoredFile" "copy-ignored-file"
+    "CopyIgnoredFile" "https://docs.docker.com/go/dockerfile/rule/copy-ignored-file/"
         "What COPY and ADD take is not excluded by the ignore file"
-    "DuplicateStageName" "duplicate-stage-name"
+    "DuplicateStageName" "https://docs.docker.com/go/dockerfile/rule/duplicate-stage-name/"
         "No two stages have the same name"
-    "ExposeInvalidFormat" "expose-invalid-format"
+    "ExposeInvalidFormat" "https://docs.docker.com/go/dockerfile/rule/expose-invalid-format/"
         "EXPOSE names ports of the container only: no address, no port of the host"
-    "ExposeProtoCasing" "expose-proto-casing"
+    "ExposeProtoCasing" "https://docs.docker.com/go/dockerfile/rule/expose-proto-casing/"
         "Protocols in EXPOSE are in lower case"
-    "FromAsCasing" "from-as-casing"
+    "FromAsCasing" "https://docs.docker.com/go/dockerfile/rule/from-as-casing/"
         "AS is written in the same case as its FROM"
-    "FromPlatformFlagConstDisallowed" "from-platform-flag-const-disallowed"
+    "FromPlatformFlagConstDisallowed" "https://docs.docker.com/go/dockerfile/rule/from-platform-flag-const-disallowed/"
         "FROM --platform takes its value from a variable"
-    "InvalidBaseImagePlatform" "invalid-base-image-platform"
+    "InvalidBaseImagePlatform" "docs/rules/InvalidBaseImagePlatform.md"
         "A base image is for the platform that is being built"
-    "InvalidDefaultArgInFrom" "invalid-default-arg-in-from"
+    "InvalidDefaultArgInFrom" "https://docs.docker.com/go/dockerfile/rule/invalid-default-arg-in-from/"
         "FROM names an image even when no build argument is given"
-    "InvalidDefinitionDescription" "invalid-definition-description"
+    "InvalidDefinitionDescription" "https://docs.docker.com/go/dockerfile/rule/invalid-definition-description/"
         "A comment right above FROM or ARG begins with the name that it describes"
-    "JSONArgsRecommended" "json-args-recommended"
+    "JSONArgsRecommended" "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
         "CMD and ENTRYPOINT are JSON lists, so that signals reach the program"
-    "LegacyKeyValueFormat" "legacy-key-value-format"
+    "LegacyKeyValueFormat" "https://docs.docker.com/go/dockerfile/rule/legacy-key-value-format/"
         "ENV and LABEL put `=` between a name and its value"
-    "MaintainerDeprecated" "maintainer-deprecated"
+    "MaintainerDeprecated" "https://docs.docker.com/go/dockerfile/rule/maintainer-deprecated/"
         "The author of an image is a label, not a MAINTAINER"
-    "MultipleInstructionsDisallowed" "multiple-instructions-disallowed"
+    "MultipleInstructionsDisallowed" "https://docs.docker.com/go/dockerfile/rule/multiple-instructions-disallowed/"
         "CMD, ENTRYPOINT and HEALTHCHECK stand in a stage at most once each"
-    "NoEmptyContinuation" "no-empty-continuation"
+    "NoEmptyContinuation" "https://docs.docker.com/go/dockerfile/rule/no-empty-continuation/"
         "No blank lines stand between continued lines"
-    "RedundantTargetPlatform" "redundant-target-platform"
+    "RedundantTargetPlatform" "https://docs.docker.com/go/dockerfile/rule/redundant-target-platform/"
         "FROM --platform does not repeat the platform that is built anyway"
-    "ReservedStageName" "reserved-stage-name"
+    "ReservedStageName" "https://docs.docker.com/go/dockerfile/rule/reserved-stage-name/"
         "No stage is named scratch or context"
-    "SecretsUsedInArgOrEnv" "secrets-used-in-arg-or-env"
+    "SecretsUsedInArgOrEnv" "https://docs.docker.com/go/dockerfile/rule/secrets-used-in-arg-or-env/"
         "Secrets are not passed in ARG or ENV"
-    "StageNameCasing" "stage-name-casing"
+    "StageNameCasing" "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/"
         "Names of stages are in lower case"
-    "UndefinedArgInFrom" "undefined-arg-in-from"
+    "UndefinedArgInFrom" "https://docs.docker.com/go/dockerfile/rule/undefined-arg-in-from/"
         "Variables in FROM are declared by an ARG before the first FROM"
-    "UndefinedVar" "undefined-var"
+    "UndefinedVar" "https://docs.docker.com/go/dockerfile/rule/undefined-var/"
         "Variables are set before they are used"
-    "WorkdirRelativePath" "workdir-relative-path"
+    "WorkdirRelativePath" "https://docs.docker.com/go/dockerfile/rule/workdir-relative-path/"
         "The first WORKDIR of a stage is an absolute path"
 };
 

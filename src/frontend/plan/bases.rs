@@ -109,7 +109,6 @@ impl Plan<'_> {
 
     /// Warns, wherever a stage that is needed names it, of an image for another platform.
     fn compare_platforms(&mut self, index: usize) {
-        let needed = self.needed();
         let stage = &self.stages[index];
         let Base::Image(image) = &stage.base else {
             return;
@@ -121,6 +120,10 @@ impl Plan<'_> {
             return;
         }
         let (name, wanted) = (&image.written, &resolved.platform);
+        if lint::base_image_platform(name, wanted, &resolved.config, stage.span).is_none() {
+            return;
+        }
+        let needed = self.needed();
         for place in stage
             .uses
             .iter()
