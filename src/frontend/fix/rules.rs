@@ -200,9 +200,9 @@ impl<'a> Mender<'a> {
 
     fn legacy_pair(&self, span: Span) -> Option<Vec<Edit>> {
         let (_, instruction) = self.at(span)?;
-        let pairs = match &instruction.kind {
-            InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => pairs,
-            _ => return None,
+        let (InstructionKind::Env(pairs) | InstructionKind::Label(pairs)) = &instruction.kind
+        else {
+            return None;
         };
         let [KeyValue { key, value, .. }] = pairs.as_slice() else {
             return None;
