@@ -80,14 +80,9 @@ impl Inputs {
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
-        let place = match &context {
-            ContextSource::Git(url) | ContextSource::Http { url, .. } => url.clone(),
-            _ => session
-                .build_contexts
-                .get(MAIN)
-                .map(|folder| folder.display().to_string())
-                .unwrap_or_default(),
-        };
+        let folder = session.build_contexts.get(MAIN);
+        let folder = folder.map(|folder| folder.display().to_string());
+        let place = context.shown_url().or(folder).unwrap_or_default();
         Ok(Self {
             filename: found.filename,
             text: found.text,

@@ -54,3 +54,33 @@ async fn once<T: Clone>(
     };
     cell.get_or_try_init(|| pin).await.cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(reference: &str) -> pb::SourceOp {
+        pb::SourceOp {
+            identifier: format!("git://h/r.git#{reference}"),
+            attrs: [("git.fullurl".to_owned(), "https://h/r.git".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn a_branch_that_moves_stays_what_it_was() {
+        let known = Known::default();
+        let ask = |op: &pb::SourceOp, commit: &str| {
+            let answer = Ok(commit.to_owned());
+            futures::executor::block_on(once(&known, op, async { answer })).unwrap()
+        };
+        let fail = async {
+            let reference = "any".to_owned();
+            Err(Error::NotLocal { reference })
+        };
+        let failed = futures::executor::block_on(once(&known, &source("main"), fail));
+        assert!(failed.is_err());
+        assert_eq!(ask(&source("main"), "1"), "1");
+        assert_eq!(ask(&source("main"), "2"), "1");
+        assert_eq!(ask(&source("other"), "2"), "2");
+    }
+}

@@ -108,12 +108,11 @@ impl Lowerer<'_> {
                 let about = About::named(named("load from client", "load build context"));
                 Ok(self.builder.source(source, about))
             }
-            ContextSource::Git(url) | ContextSource::Http { url, .. } => {
-                let main = match source {
-                    ContextSource::Git(_) => format!("load git source {url}"),
-                    _ => "load remote build context".to_owned(),
+            ContextSource::Git(_) | ContextSource::Http { .. } => {
+                let name = match key {
+                    MAIN => main_name(source),
+                    key => format!("[context {key}] {}", source.shown_url().unwrap_or_default()),
                 };
-                let name = named(url, &main);
                 let wishes = match key {
                     MAIN => {
                         GitWishes::new(&self.options.build_args, self.options.source_date_epoch)
@@ -194,17 +193,16 @@ pub(in crate::frontend) fn remote_definition(
     epoch: Option<i64>,
 ) -> Result<Definition, String> {
     let mut builder = Builder::new(Platform::host(), Vec::new());
-    let name = match source {
-        ContextSource::Git(url) => format!("[internal] load git source {url}"),
-        _ => "[internal] load remote build context".to_owned(),
-    };
-    let root = remote_root(
-        &mut builder,
-        source,
-        name,
-        GitWishes::new(build_args, epoch),
-    )?;
+    let (name, wishes) = (main_name(source), GitWishes::new(build_args, epoch));
+    let root = remote_root(&mut builder, source, name, wishes)?;
     Ok(builder.finish(Some(root)))
+}
+
+fn main_name(source: &ContextSource) -> String {
+    match (source, source.shown_url()) {
+        (ContextSource::Git(_), Some(url)) => format!("[internal] load git source {url}"),
+        _ => "[internal] load remote build context".to_owned(),
+    }
 }
 
 /// What build arguments ask of a git repository that is the main build context.
