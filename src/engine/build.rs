@@ -20,7 +20,7 @@ use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
-use crate::source::{Images, WebFiles};
+use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
 
 /// Right to use the host's network.
@@ -186,6 +186,7 @@ impl<'a> Build<'a> {
             session: Arc::new(session),
             images: self.images.clone(),
             web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
+            repositories: Repositories::new(&engine.dir("cache/git")),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             stat_caches: engine.dir("cache/stat"),

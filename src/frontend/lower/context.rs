@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Lowerer, Lowering};
 use crate::frontend::diagnostic::{Diagnostic, Span};
-use crate::frontend::git_url::GitUrl;
 use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::frontend::paths;
 use crate::llb::pattern::PatternMatcher;
 use crate::llb::state::{About, FileAction, FileOp, Output, Source};
-use crate::llb::{caps, pb};
+use crate::llb::{GitUrl, caps, pb};
 
 /// Name under which files of the main context are counted.
 const MAIN: &str = "";
@@ -126,7 +125,7 @@ impl Lowerer<'_> {
 
     fn git_root(&mut self, url: &str, name: String, span: Span) -> Lowering<Output> {
         let fail = |why: String| Box::new(Diagnostic::error(span, why));
-        let parsed = GitUrl::parse(url);
+        let parsed = GitUrl::parse_build_context(url);
         let parsed = parsed.ok_or_else(|| fail(format!("{url:?} names no git repository")))?;
         let mut parsed = parsed.map_err(|error| fail(format!("{url}: {error}")))?;
         let keep = self.args.given.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
