@@ -189,6 +189,7 @@ impl<'a> Build<'a> {
             repositories: Repositories::new(&engine.dir("cache/git")),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
+            copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
             scratch: engine.dir("tmp"),
             shm_size_bytes: self.request.limits.shm_size_bytes.unwrap_or(0),
