@@ -15,7 +15,6 @@ mod environment;
 pub mod error;
 mod excerpt;
 pub mod expand;
-mod git_url;
 pub mod ignore;
 mod image_config;
 mod lines;

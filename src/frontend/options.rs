@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::git_url::GitUrl;
-use crate::llb::{Definition, pb};
+use crate::llb::{Definition, GitUrl, pb};
 use crate::oci::{Digest, Platform, Reference};
 
 /// What a build asks of the frontend.
@@ -336,7 +335,7 @@ impl FromStr for ContextSource {
                 excludes: Vec::new(),
             });
         }
-        match GitUrl::parse(text) {
+        match GitUrl::parse_build_context(text) {
             Some(Ok(_)) => Ok(Self::Git(text.to_owned())),
             Some(Err(error)) => Err(refused(error.to_string())),
             None if text.starts_with("http://") || text.starts_with("https://") => Ok(Self::Http {

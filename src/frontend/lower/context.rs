@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Lowerer, Lowering};
 use crate::frontend::diagnostic::{Diagnostic, Span};
-use crate::frontend::git_url::GitUrl;
 use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::frontend::paths;
 use crate::llb::pattern::PatternMatcher;
 use crate::llb::state::{About, Builder, FileAction, FileOp, Output, Source};
-use crate::llb::{Definition, caps, pb};
+use crate::llb::{Definition, GitUrl, caps, pb};
 use crate::oci::Platform;
 
 /// Name under which files of the main context are counted.
@@ -233,7 +232,7 @@ fn remote_root(
 ) -> Result<Output, String> {
     match source {
         ContextSource::Git(url) => {
-            let parsed = GitUrl::parse(url);
+            let parsed = GitUrl::parse_build_context(url);
             let parsed = parsed.ok_or_else(|| format!("{url:?} names no git repository"))?;
             let mut parsed = parsed.map_err(|error| format!("{url}: {error}"))?;
             if wishes.keep_git_dir {
