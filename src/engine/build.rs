@@ -57,6 +57,12 @@ impl Engine {
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
         let layers = Arc::new(layers);
         let worker = build.worker(session, &loaded, Arc::clone(&layers));
+        let all = build.request.no_cache == NoCache::Everything;
+        let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
+        forgotten.map_err(|error| {
+            let text = "cannot clear the cache mounts of steps that run again";
+            EngineError::new(ErrorKind::Config, text).with_source(error)
+        })?;
         let solved = build.solve(&lowered.definition, worker).await?;
         let stack = match &solved.output {
             Some(output) => output.layers().to_vec(),

@@ -14,7 +14,8 @@
 //! - The helper is given descriptors, not paths of the host; places in the image are opened
 //!   inside the image and mounted on by descriptor.
 //! - When `run` returns, or its future is dropped, no process, mount, group or file of the
-//!   step is left, and the root holds what the process changed and nothing else.
+//!   step is left, and the root holds what the process changed and nothing else, except that
+//!   `/proc`, `/sys` and `/dev` stay where the image had none, as with every other builder.
 //!
 //! Deliberately absent: definitions, caches, what a Dockerfile is.
 
@@ -44,8 +45,9 @@ pub use error::ExecutorError;
 pub use network::DEFAULT_RUN_DIR;
 pub use run::{Executor, ExecutorOptions};
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, Exit, MountKind,
-    NetworkMode, OomReport, ProcessMount, ProcessSpec, Resources, Ulimit,
+    DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, DeviceKind,
+    DeviceNode, Exit, HostAddress, MountKind, NetworkMode, OomReport, ProcessMount, ProcessSpec,
+    Resources, Ulimit,
 };
 
 pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};

@@ -224,6 +224,11 @@ impl Tree {
         &contents[index]
     }
 
+    /// Says whether an ignore file may have left something out.
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
     /// Returns the pattern of the ignore file that leaves out `path`, with its position there.
     pub fn ignored_by(&self, path: &[u8]) -> Option<(usize, &str)> {
         self.filter.as_ref()?.excluded_by(path)

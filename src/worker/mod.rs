@@ -12,7 +12,7 @@ pub mod layers;
 pub mod ops;
 pub mod output;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,6 +72,7 @@ pub struct WorkerOptions {
 pub struct LocalWorker {
     options: Arc<WorkerOptions>,
     digests: ops::content::SharedDigests,
+    folders: ops::folder_mount::MountedFolders,
 }
 
 impl LocalWorker {
@@ -80,7 +81,28 @@ impl LocalWorker {
         Self {
             options: Arc::new(options),
             digests: ops::content::SharedDigests::default(),
+            folders: ops::folder_mount::MountedFolders::default(),
         }
+    }
+
+    /// Throws away the cache folders of steps that are to run although their results are known:
+    /// who wants a step done anew wants it done from nothing. Folders in use stay.
+    pub fn forget_cache_mounts(&self, vertices: &[Vertex], all: bool) -> std::io::Result<()> {
+        let anew = vertices
+            .iter()
+            .filter(|vertex| all || vertex.metadata.ignore_cache);
+        let mounts = anew.flat_map(|vertex| match &vertex.op {
+            pb::op::Op::Exec(exec) => exec.mounts.as_slice(),
+            _ => &[],
+        });
+        let ids: BTreeSet<String> = mounts
+            .filter(|mount| mount.mount_type == pb::MountType::Cache as i32)
+            .map(|mount| ops::exec::cache_id(mount).to_owned())
+            .collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        ops::cache_mount::forget(&self.options.cache_mounts, &ids)
     }
 
     /// Has containers made ready for the steps that follow from a cache miss.
