@@ -5,7 +5,8 @@
 //! the host and in the image become descriptors and numbers), [`stubs`] (places to mount on,
 //! without a trace), [`user`], [`etc_files`], [`socket`]; [`slot`] and [`channel`] and
 //! [`order`] (the helper process, what it is told); [`step`] (the helper itself); [`cgroup`],
-//! [`network`] (what containers share with the machine); [`runtime`] (external runtimes).
+//! [`network`] (what containers share with the machine); [`runtime`] (external runtimes);
+//! [`cdi`] (devices by name).
 //!
 //! Invariants:
 //!
@@ -19,6 +20,7 @@
 //!
 //! Deliberately absent: definitions, caches, what a Dockerfile is.
 
+mod cdi;
 mod cgroup;
 mod channel;
 mod error;
@@ -41,6 +43,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use crate::sys::isolate_mounts;
+pub use cdi::{CDI_DIRS, DeviceEdits, DeviceError, NamedDevices};
 pub use error::ExecutorError;
 pub use network::DEFAULT_RUN_DIR;
 pub use run::{Executor, ExecutorOptions};

@@ -9,6 +9,7 @@ use super::lower::lower_plan;
 use super::options::FrontendOptions;
 use super::plan::{Base, Plan, resolve_bases};
 use super::resolve::ImageResolver;
+use super::syntax;
 use crate::llb::Definition;
 use crate::oci::{ImageConfig, Platform, Reference};
 
@@ -55,6 +56,7 @@ pub async fn lower(
     resolver: &dyn ImageResolver,
 ) -> Result<Lowered, FrontendError> {
     let source = Source::new(options.filename.clone(), text);
+    syntax::check(text, options)?;
     let (file, mut warnings) = dockerfile::parse(text)?;
     let checks = Checks::new(&file, options)?;
     warnings.extend(lint::names_and_keywords(&file));

@@ -3,7 +3,7 @@
 //! Read in order: [`diagnostic`] (source text, spans, what is said to the user), [`dockerfile`]
 //! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
-//! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
+//! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`, `syntax`,
 //! [`lowered`] (the front door). Everything takes `&str` and returns values with diagnostics.
 //! Deliberately absent: network, files, clock and environment; what an image looks like is asked
 //! through one port.
@@ -27,6 +27,7 @@ mod paths;
 mod plan;
 pub mod resolve;
 pub mod suggest;
+mod syntax;
 #[cfg(test)]
 mod testing;
 
