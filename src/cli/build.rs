@@ -16,8 +16,8 @@ use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
 use crate::engine::request::{
-    ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, NamedContext,
-    NetworkMode, NoCache, OutputSpec, RunLimits,
+    ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, Entitlement,
+    NamedContext, NetworkMode, NoCache, OutputSpec, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -25,8 +25,6 @@ use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSp
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
-/// Right that a build with the host's network needs.
-const HOST_NETWORK: &str = "network.host";
 
 /// Runs a build.
 pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
@@ -93,10 +91,13 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     );
     check_names(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
-    let mut entitlements = args.entitlements.clone();
-    if network == NetworkMode::Host && !entitlements.iter().any(|e| e == HOST_NETWORK) {
+    let mut entitlements = Vec::new();
+    for text in &args.entitlements {
+        entitlements.extend(value::entitlement(text).map_err(usage)?);
+    }
+    if network == NetworkMode::Host {
         // Typing `--network host` is a grant.
-        entitlements.push(HOST_NETWORK.to_owned());
+        entitlements.push(Entitlement::NetworkHost);
     }
     let from_environment = |name: &str| environment.text(name);
     Ok(BuildRequest {
@@ -110,11 +111,12 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         no_cache: no_cache(args),
         pull: args.pull,
         network,
-        extra_hosts: args.extra_hosts.clone(),
-        limits: limits(args),
+        extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
+        limits: limits(args).map_err(usage)?,
         named_contexts,
         outputs,
         entitlements,
+        cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
     })
 }
@@ -284,9 +286,9 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
     })
 }
 
-fn limits(args: &BuildArgs) -> RunLimits {
+fn limits(args: &BuildArgs) -> Result<RunLimits, String> {
     let resources = &args.resources;
-    RunLimits {
+    let mut limits = RunLimits {
         shm_size_bytes: args.shm_size,
         ulimits: args.ulimits.clone(),
         cgroup_parent: args.cgroup_parent.clone(),
@@ -297,7 +299,9 @@ fn limits(args: &BuildArgs) -> RunLimits {
         cpu_quota_us: resources.cpu_quota,
         cpuset_cpus: resources.cpuset_cpus.clone(),
         cpuset_mems: resources.cpuset_mems.clone(),
-    }
+    };
+    value::set_resources(&mut limits, &args.limits)?;
+    Ok(limits)
 }
 
 /// Reads `--annotation`: for the manifest, which may be said (`manifest:key=value`).
@@ -382,7 +386,7 @@ mod tests {
         let stages = ["a", "b"].map(str::to_owned).to_vec();
         assert_eq!(request.no_cache, NoCache::Stages(stages));
         assert_eq!(request.network, NetworkMode::Host);
-        assert_eq!(request.entitlements, [HOST_NETWORK]);
+        assert_eq!(request.entitlements, [Entitlement::NetworkHost]);
         assert_eq!(request.extra_hosts.len(), 1);
         assert_eq!(request.limits.shm_size_bytes, Some(1 << 30));
         assert_eq!(request.limits.memory_bytes, Some(512 << 20));
@@ -412,6 +416,12 @@ mod tests {
             ("--platform a/b/c/d", &[], "invalid platform"),
             ("--shm-size big", &[], "invalid size"),
             ("--add-host x", &[], "expected host:ip"),
+            (
+                "--allow everything",
+                &[],
+                "unknown entitlement \"everything\"",
+            ),
+            ("--resource disk=1", &[], "unknown resource \"disk\""),
             ("--bogus", &[], "unexpected argument '--bogus'"),
             (
                 "",

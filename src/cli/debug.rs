@@ -74,6 +74,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         named_contexts: BTreeMap::new(),
         outputs: Vec::new(),
         entitlements: Vec::new(),
+        cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
     })
 }

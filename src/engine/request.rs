@@ -85,8 +85,10 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
-    /// Rights granted: `network.host`, `security.insecure`.
-    pub entitlements: Vec<String>,
+    /// Rights granted.
+    pub entitlements: Vec<Entitlement>,
+    /// Directories of CDI files, later ones winning; the usual ones where empty.
+    pub cdi_dirs: Vec<PathBuf>,
     /// `SOURCE_DATE_EPOCH`: seconds that replace every later time in the image.
     pub source_date_epoch_s: Option<i64>,
 }
@@ -135,6 +137,24 @@ pub enum NoCache {
     Everything,
     /// The steps of these stages.
     Stages(Vec<String>),
+}
+
+/// A right that a user grants to a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entitlement {
+    /// Steps in the host's network.
+    NetworkHost,
+    /// Steps without confinement.
+    SecurityInsecure,
+    /// Steps with any device.
+    AnyDevice,
+    /// Steps with a device.
+    Device {
+        /// Its name, or that of a class.
+        name: String,
+        /// What the Dockerfile calls it instead.
+        alias: Option<String>,
+    },
 }
 
 /// Network of a RUN step.

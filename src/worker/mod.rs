@@ -12,14 +12,14 @@ pub mod layers;
 pub mod ops;
 pub mod output;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
-use crate::executor::{Executor, Resources};
+use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
@@ -57,6 +57,10 @@ pub struct WorkerOptions {
     pub shm_size_bytes: u64,
     /// Limits of processes.
     pub resources: Resources,
+    /// Devices that steps may ask for; that they may have them is known.
+    pub devices: Arc<NamedDevices>,
+    /// Names that stand for other devices.
+    pub device_aliases: BTreeMap<String, String>,
     /// Steps whose layers become layers of the image: they are compressed while later steps run.
     pub image_steps: HashSet<VertexDigest>,
     /// The steps that are to be foreseen.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::{ProgressArgs, value};
-use crate::engine::request::{ExtraHost, Ulimit};
+use crate::engine::request::Ulimit;
 use crate::oci::{Platform, Reference};
 
 /// `cooper build`.
@@ -78,12 +78,21 @@ pub(crate) struct BuildArgs {
     /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
-    /// Grant a right to the build: network.host or security.insecure (repeatable)
-    #[arg(long = "allow", value_name = "RIGHT", value_delimiter = ',')]
+    /// Grant a right to the build: network.host, security.insecure or device[=NAME[,alias=NAME]]
+    /// (repeatable)
+    #[arg(long = "allow", value_name = "RIGHT")]
     pub(crate) entitlements: Vec<String>,
     /// Add a line to /etc/hosts of RUN steps: host:ip, host=ip or host:host-gateway (repeatable)
-    #[arg(long = "add-host", value_name = "HOST:IP", value_parser = value::extra_host)]
-    pub(crate) extra_hosts: Vec<ExtraHost>,
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub(crate) extra_hosts: Vec<String>,
+    /// Limit the resources of RUN steps: memory=2g, memory-swap=, cpu-shares=, cpu-period=,
+    /// cpu-quota=, cpuset-cpus=, cpuset-mems= (repeatable)
+    #[arg(long = "resource", value_name = "KEY=VALUE")]
+    pub(crate) limits: Vec<String>,
+    /// Directory of CDI files for RUN --device (repeatable) [default: /etc/cdi, /var/run/cdi,
+    /// /etc/buildkit/cdi]
+    #[arg(long = "cdi-config-dir", value_name = "DIR")]
+    pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Size of /dev/shm of RUN steps [default: 64m]
     #[arg(long, value_name = "BYTES", value_parser = value::size)]
     pub(crate) shm_size: Option<u64>,
@@ -166,10 +175,10 @@ pub(crate) struct CompatibilityArgs {
     /// Only `type=…,disabled=true` is taken
     #[arg(long = "attest", hide = true)]
     pub(crate) attest: Vec<String>,
-    /// Refused: layers are not merged
+    /// Ignored: layers are not merged
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
     pub(crate) squash: Option<bool>,
-    /// Refused: security options are not supported
+    /// Ignored: `RUN --security=insecure` is what there is
     #[arg(long = "security-opt", hide = true)]
     pub(crate) security_opt: Vec<String>,
     /// Refused: no cache import yet
@@ -190,12 +199,6 @@ impl CompatibilityArgs {
                 "attestations are not supported: use --provenance=false --sbom=false".into(),
             );
         }
-        if self.squash == Some(true) {
-            return Some("--squash is not supported: use a multi-stage build instead".into());
-        }
-        if !self.security_opt.is_empty() {
-            return Some("--security-opt is not supported".into());
-        }
         if !self.cache_to.is_empty() {
             return Some("--cache-to is not supported".into());
         }
@@ -210,6 +213,12 @@ impl CompatibilityArgs {
         }
         if self.isolation.as_deref().is_some_and(|i| i != "default") {
             ignored.push("--isolation");
+        }
+        if self.squash == Some(true) {
+            ignored.push("--squash (a multi-stage build makes few layers)");
+        }
+        if !self.security_opt.is_empty() {
+            ignored.push("--security-opt (there is RUN --security=insecure)");
         }
         ignored
     }

@@ -149,7 +149,29 @@ impl ExecRun<'_> {
         spec.shm_size_bytes = self.options().shm_size_bytes;
         spec.resources = self.options().resources.clone();
         spec.mounts = mounts;
+        self.add_devices(&mut spec)?;
         Ok(spec)
+    }
+
+    /// Adds what the devices need that the step asks for.
+    fn add_devices(&self, spec: &mut ProcessSpec) -> Result<(), OpError> {
+        let (devices, aliases) = (&self.options().devices, &self.options().device_aliases);
+        let mut names = Vec::new();
+        for device in &self.exec.cdi_devices {
+            let name = aliases.get(&device.name).unwrap_or(&device.name);
+            match devices.require(name) {
+                Ok(found) => names.extend(found),
+                Err(_) if device.optional => {}
+                Err(error) => return Err(invalid(error.to_string()).caused_by(error)),
+            }
+        }
+        let edits = devices.edits(&names);
+        let edits = edits.map_err(|error| invalid(error.to_string()).caused_by(error))?;
+        spec.env.extend(edits.env);
+        spec.mounts.extend(edits.mounts);
+        spec.devices = edits.nodes;
+        spec.additional_gids = edits.additional_gids;
+        Ok(())
     }
 
     /// Makes a writable file system on the input of a mount.
