@@ -78,6 +78,7 @@ async fn file(
             &inputs,
             &FileOpContext {
                 snapshotter: &options.snapshots,
+                copies: Some(&options.copies),
                 created_ns: (options.now_ns)(),
                 cancel: &context.cancel,
             },
@@ -121,6 +122,7 @@ pub(super) fn copy_tree(
         action: &action,
         source: Some(&origin),
         owner: None,
+        earlier: None,
         cancel,
     };
     let open = |error| FileOpError::io("open", "/")(error);
