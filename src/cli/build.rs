@@ -14,7 +14,8 @@ use super::env::Environment;
 use super::failure::{self, Failure};
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
-use super::progress::Journal;
+use super::progress::{Journal, rawjson};
+use super::proxies;
 use crate::engine::request::{
     ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, Entitlement,
     NamedContext, NetworkMode, NoCache, OutputSpec, RunLimits,
@@ -23,6 +24,10 @@ use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
 use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
+/// Variable that has warnings put into the metadata file.
+const METADATA_WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
+/// Member of the metadata file with the warnings.
+const WARNINGS: &str = "buildx.build.warnings";
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
 
@@ -53,7 +58,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         conclude(program, mode, &journal);
     }
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
-    write_files(args, &outcome)?;
+    write_files(program, args, &outcome, &journal)?;
     match &outcome.image {
         Some(image) if mode == ProgressMode::Quiet && !to_stdout => program
             .console
@@ -67,12 +72,18 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
 pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildRequest, Failure> {
     let environment = &program.environment;
     let usage = Failure::Usage;
-    let file = args.file.as_deref();
-    let (build_context, dockerfile) = context::resolve(&args.context, file, std::io::stdin())
-        .map_err(|message| {
-            // docker reports these as failures of the build, not of the command line.
-            Failure::from(EngineError::new(ErrorKind::User, message))
-        })?;
+    let (build_context, mut dockerfile) = context::resolve(
+        &args.context,
+        args.files.first().map(String::as_str),
+        std::io::stdin(),
+    )
+    .map_err(|message| {
+        // docker reports these as failures of the build, not of the command line.
+        Failure::from(EngineError::new(ErrorKind::User, message))
+    })?;
+    if args.files.len() > 1 {
+        dockerfile = context::several(dockerfile, &args.files[1..]).map_err(usage)?;
+    }
     let mut named_contexts = BTreeMap::new();
     for text in &args.build_contexts {
         let (name, context) = context::named(text).map_err(usage)?;
@@ -100,11 +111,15 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements.push(Entitlement::NetworkHost);
     }
     let from_environment = |name: &str| environment.text(name);
+    let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
+    proxies::add(&mut build_args, environment);
     Ok(BuildRequest {
         build_context,
         dockerfile,
+        cpp_flags: args.cpp_flags.clone(),
+        ignore_file: args.ignore_file.clone(),
         target: args.target.clone().filter(|target| !target.is_empty()),
-        build_args: value::pairs(&args.build_args, from_environment).map_err(usage)?,
+        build_args,
         labels: value::pairs(&args.labels, |_| Some(String::new())).map_err(usage)?,
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
@@ -190,13 +205,22 @@ fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
     }
 }
 
-fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> {
+fn write_files(
+    program: &Program,
+    args: &BuildArgs,
+    outcome: &BuildOutcome,
+    journal: &Journal,
+) -> Result<(), Failure> {
     if let (Some(path), Some(image)) = (&args.iidfile, &outcome.image) {
         let text = image.id.to_string();
         std::fs::write(path, text).map_err(|error| Failure::file("write", path, error))?;
     }
     if let Some(path) = &args.metadata_file {
-        let text = format!("{:#}\n", metadata(&outcome.response));
+        let mut document = metadata(&outcome.response);
+        if program.environment.is_on(METADATA_WARNINGS) && !journal.warnings.is_empty() {
+            document[WARNINGS] = rawjson::warnings(&journal.warnings);
+        }
+        let text = format!("{document:#}\n");
         std::fs::write(path, text).map_err(|error| Failure::file("write", path, error))?;
     }
     Ok(())

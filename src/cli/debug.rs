@@ -61,6 +61,8 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
     Ok(BuildRequest {
         build_context,
         dockerfile,
+        cpp_flags: Vec::new(),
+        ignore_file: None,
         target: args.target.clone(),
         build_args: value::pairs(&args.build_args, from_environment).map_err(usage)?,
         labels: BTreeMap::new(),

@@ -61,6 +61,11 @@ pub struct BuildRequest {
     pub build_context: BuildContext,
     /// Where the Dockerfile comes from.
     pub dockerfile: DockerfileSource,
+    /// Options of the preprocessor for Dockerfiles whose names end in `.in`.
+    pub cpp_flags: Vec<String>,
+    /// The ignore file of the main build context; where `None` the one beside the Dockerfile or
+    /// in the folder.
+    pub ignore_file: Option<PathBuf>,
     /// The stage wanted; the last one where `None`.
     pub target: Option<String>,
     /// `--build-arg`: values already taken from the environment where none was typed.
@@ -121,6 +126,8 @@ pub enum DockerfileSource {
     /// A file on this machine (`-f`), already resolved against the current directory. Its
     /// `<name>.dockerignore` stands beside it.
     File(PathBuf),
+    /// Several files on this machine, which are read as one.
+    Files(Vec<PathBuf>),
     /// A path inside a build context that is a tar archive.
     InContext(String),
     /// The text itself (`-f -`, or a Dockerfile on stdin instead of a context).

@@ -15,9 +15,18 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "PATH | -")]
     pub(crate) context: String,
 
-    /// Dockerfile to read [default: PATH/Dockerfile]; `-` for stdin
-    #[arg(long, short = 'f', value_name = "PATH")]
-    pub(crate) file: Option<String>,
+    /// Dockerfile to read; `-` for stdin; several are read as one (repeatable) [default: Dockerfile
+    /// in PATH, else dockerfile, else Containerfile]
+    ///
+    /// A file whose name ends in .in goes through `cpp` first.
+    #[arg(long = "file", short = 'f', value_name = "PATH")]
+    pub(crate) files: Vec<String>,
+    /// Option of `cpp` for files whose names end in .in (repeatable)
+    #[arg(long = "cpp-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    pub(crate) cpp_flags: Vec<String>,
+    /// Ignore file to use instead of .dockerignore
+    #[arg(long = "ignorefile", value_name = "PATH")]
+    pub(crate) ignore_file: Option<PathBuf>,
     /// Name of the image, and maybe a tag: name:tag (repeatable)
     #[arg(long = "tag", short = 't', value_name = "NAME[:TAG]", value_parser = value::reference)]
     pub(crate) names: Vec<Reference>,

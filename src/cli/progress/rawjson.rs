@@ -285,6 +285,13 @@ fn print(out: &mut impl Write, line: &Line<'_>) {
     }
 }
 
+/// Returns warnings as BuildKit's clients write them.
+pub(crate) fn warnings(warnings: &[Warning]) -> serde_json::Value {
+    let all: Vec<WarningJson> = warnings.iter().map(warning_json).collect();
+    // Plain structures of strings and numbers always encode.
+    serde_json::to_value(all).unwrap_or_default()
+}
+
 fn warning_json(warning: &Warning) -> WarningJson {
     let encode = |text: &String| STANDARD.encode(text);
     let short = if warning.rule.is_empty() {
