@@ -10,7 +10,8 @@ use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
 use super::options;
-use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache};
+use super::remote::Setup;
+use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
 use crate::executor::{CDI_DIRS, NamedDevices};
@@ -18,13 +19,14 @@ use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, Lowered};
 use crate::llb::{Definition, Loaded, pb};
+use crate::oci::Platform;
 use crate::progress::{Event, Progress, Warning, WarningSource};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, Pins, WorkerOptions, keys};
 
 /// One build on its way: what was asked, and what it works with.
 struct Build<'a> {
@@ -33,6 +35,7 @@ struct Build<'a> {
     inputs: Inputs,
     client: registry::Client,
     images: Images,
+    pins: Arc<Pins>,
     progress: Progress,
     cancel: CancellationToken,
 }
@@ -47,7 +50,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
-        let build = Build::open(self, request, &session, progress, cancel)?;
+        let build = Build::open(self, request, session, progress, cancel).await?;
         let lowered = build.lower().await?;
         report(&lowered, &build.progress);
         let loaded = load(&lowered.definition)?;
@@ -55,7 +58,7 @@ impl Engine {
         rights::check(&loaded.vertices, &build.request, &devices)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
         let layers = Arc::new(layers);
-        let worker = build.worker(session, &loaded, Arc::clone(&layers), devices);
+        let worker = build.worker(&loaded, Arc::clone(&layers), devices);
         let all = build.request.no_cache == NoCache::Everything;
         let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
@@ -89,11 +92,12 @@ impl Engine {
     pub async fn dump_llb(
         &self,
         request: BuildRequest,
-        session: &Session,
+        session: Session,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Definition, EngineError> {
-        let build = Build::open(self, request, session, progress.clone(), cancel.clone())?;
+        let (progress, cancel) = (progress.clone(), cancel.clone());
+        let build = Build::open(self, request, session, progress, cancel).await?;
         Ok(build.lower().await?.definition)
     }
 
@@ -110,10 +114,10 @@ impl Engine {
 }
 
 impl<'a> Build<'a> {
-    fn open(
+    async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
-        session: &Session,
+        session: Session,
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Self, EngineError> {
@@ -131,15 +135,29 @@ impl<'a> Build<'a> {
                 ..Warning::default()
             }));
         }
-        let inputs = Inputs::open(engine, &mut request, &progress)?;
-        let client = engine.registry(session, options::insecure_registries(&request));
+        let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
+        let pins = Arc::default();
+        let setup = Setup {
+            engine,
+            client: &client,
+            images: &images,
+            pins: &pins,
+            platform: match request.platforms.first() {
+                Some(platform) => platform.clone(),
+                None => Platform::host(),
+            },
+            progress: &progress,
+            cancel: &cancel,
+        };
+        let inputs = Inputs::open(&setup, &mut request, session).await?;
         Ok(Self {
             engine,
             request,
             inputs,
             client,
             images,
+            pins,
             progress,
             cancel,
         })
@@ -149,6 +167,8 @@ impl<'a> Build<'a> {
         let options = options::frontend_options(&self.request, &self.inputs)?;
         let resolver = Resolver {
             images: self.images.clone(),
+            session: Arc::clone(&self.inputs.session),
+            falls_back: self.request.pull == PullPolicy::Newer,
             progress: self.progress.clone(),
         };
         let inputs = &self.inputs;
@@ -186,13 +206,11 @@ impl<'a> Build<'a> {
 
     fn worker(
         &self,
-        mut session: Session,
         loaded: &Loaded,
         layers: Arc<ImageLayers>,
         devices: Arc<NamedDevices>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
-        session.build_contexts.clone_from(&self.inputs.folders);
         let image_steps = match &loaded.result {
             Some(result) => keys::base_chain(&loaded.vertices, result),
             None => Vec::new(),
@@ -203,9 +221,10 @@ impl<'a> Build<'a> {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),
-            session: Arc::new(session),
+            session: Arc::clone(&self.inputs.session),
             images: self.images.clone(),
             web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
+            pins: Arc::clone(&self.pins),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
@@ -235,14 +254,9 @@ impl<'a> Build<'a> {
         if let Some(most) = self.engine.options.parallelism_max {
             options.max_parallelism = most;
         }
-        let folder = self
-            .inputs
-            .folders
-            .get("context")
-            .map(|path| path.display().to_string());
-        let (folder, filename) = (folder.unwrap_or_default(), &self.inputs.filename);
+        let (place, filename) = (&self.inputs.place, &self.inputs.filename);
         let target = self.request.target.as_deref().unwrap_or_default();
-        options.scope = format!("{folder}\0{filename}\0{target}");
+        options.scope = format!("{place}\0{filename}\0{target}");
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
         let solved = solver::solve(definition, worker, cache, progress, options, cancel).await;

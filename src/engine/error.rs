@@ -189,7 +189,9 @@ config_errors!(
 impl From<source::Error> for EngineError {
     fn from(error: source::Error) -> Self {
         let kind = match &error {
-            source::Error::NotLocal { .. } | source::Error::InvalidUrl { .. } => ErrorKind::User,
+            source::Error::NotLocal { .. }
+            | source::Error::InvalidUrl { .. }
+            | source::Error::Bundle { .. } => ErrorKind::User,
             source::Error::Content(_) | source::Error::Io { .. } => ErrorKind::Config,
             _ => ErrorKind::Registry,
         };

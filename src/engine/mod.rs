@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, `rights`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
+//! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `rights`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
 //! [`error`],
 //! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -14,8 +14,10 @@ pub mod error;
 pub mod images;
 mod inputs;
 mod options;
+mod preprocess;
 pub mod process;
 pub mod prune;
+mod remote;
 pub mod request;
 mod resolver;
 mod rights;

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::file::copy::{self, CopyPlan};
-use super::file::{Attributes, FileOpError, Target};
+use super::file::{self, FileOpError};
 use super::{failed, file_error};
-use crate::session::tree::{CopySource, Origin, Tree};
+use crate::session::tree::{Origin, Tree};
 use crate::snapshot::{Active, Snapshotter};
 use crate::solver::OpError;
 use crate::sys::metadata::Metadata;
+use crate::sys::root::Root;
 
 /// Permissions of the folder itself, whatever they are on the user's disk.
 const FOLDER_MODE: u32 = 0o755;
@@ -91,21 +91,7 @@ fn stands_as_seen(tree: &Tree) -> bool {
 }
 
 fn copy_to(tree: &Arc<Tree>, folder: &Path, cancel: &CancellationToken) -> Result<(), FileOpError> {
-    let everything = CopySource {
-        path: "/",
-        contents_only: true,
-        ..CopySource::default()
-    };
-    let selection = Origin::Tree(Arc::clone(tree)).select(&everything)?;
-    let plan = CopyPlan {
-        destination: "/",
-        attributes: Attributes::default(),
-        make_parents: true,
-        replace: false,
-        cancel,
-    };
-    let target = Target::directory(folder).map_err(FileOpError::io("open", folder))?;
-    copy::copy(&selection, &target, &plan)?;
-    let set = target.view().set_mode(Path::new(""), FOLDER_MODE);
+    file::copy_everything(&Origin::Tree(Arc::clone(tree)), folder, cancel)?;
+    let set = Root::open(folder).and_then(|root| root.set_mode(Path::new(""), FOLDER_MODE));
     set.map_err(FileOpError::io("change", folder))
 }
