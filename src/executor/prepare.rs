@@ -367,14 +367,12 @@ impl Work<'_> {
                 uid,
                 gid,
             } => {
-                let scratch = self
-                    .scratch(number)
-                    .tried(|| "make a directory".to_owned())?;
                 let access = Access {
                     mode: *mode,
                     uid: *uid,
                     gid: *gid,
                 };
+                let scratch = self.scratch(number).map_err(from(path))?;
                 let (proxy, fd) = Root::open(&scratch)
                     .and_then(|root| SocketProxy::start(&root, "socket", access, path))
                     .map_err(from(path))?;

@@ -95,6 +95,15 @@ fn refuses_mounts_that_mean_nothing() {
             "error [ro=maybe]: `maybe` is neither true nor false; \
              write `true` or `false`, or the key alone for true",
         ),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(outcome(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn refuses_keys_that_mean_nothing_for_the_type() {
+    let rows = [
         (
             "size=2MiB,type=tmpfs",
             "error [size=2MiB]: `size` has no meaning on a bind mount; \
