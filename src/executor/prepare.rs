@@ -343,8 +343,14 @@ impl Work<'_> {
                 selector,
                 readonly,
             } => {
-                let opened = open_path(source).and_then(|fd| select(fd, selector));
-                let opened = opened.map_err(from(source))?;
+                let whole = open_path(source).map_err(from(source))?;
+                let opened = select(whole, selector).map_err(|error| {
+                    if crate::sys::root::is_missing(&error) {
+                        no_such_part(mount, selector)
+                    } else {
+                        from(source)(error)
+                    }
+                })?;
                 let attributes = match readonly {
                     true => MountAttrFlags::MOUNT_ATTR_RDONLY,
                     false => MountAttrFlags::empty(),
@@ -510,6 +516,13 @@ fn select(opened: OwnedFd, selector: &str) -> io::Result<OwnedFd> {
         return Ok(opened);
     }
     Root::from_fd(opened).open2(&path, OFlags::PATH)
+}
+
+fn no_such_part(mount: &ProcessMount, selector: &str) -> ExecutorError {
+    ExecutorError::NoSuchPart {
+        selector: selector.to_owned(),
+        target: mount.target.clone(),
+    }
 }
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {

@@ -94,6 +94,7 @@ impl ExecRun<'_> {
             crate::executor::ExecutorError::User(_)
                 | crate::executor::ExecutorError::Spec(_)
                 | crate::executor::ExecutorError::Target { .. }
+                | crate::executor::ExecutorError::NoSuchPart { .. }
         );
         let kind = match error.exit_code() {
             Some(exit_code) => FailureKind::Step { exit_code },
@@ -273,7 +274,8 @@ impl ExecRun<'_> {
                 },
             });
         }
-        if !mount.readonly && mount.output >= 0 {
+        if !mount.readonly {
+            // Without an output it is thrown away in the end.
             let writable = self.prepare(mount)?;
             let source = writable.active.mounted().map_err(failed)?.to_owned();
             held.writable.push(writable);
@@ -290,16 +292,10 @@ impl ExecRun<'_> {
         let view = view.map_err(failed)?;
         let source = view.path().to_owned();
         held.views.push(view);
-        Ok(match mount.readonly {
-            true => MountKind::Bind {
-                source,
-                selector,
-                readonly: true,
-            },
-            false => MountKind::DiscardedWrites {
-                lower: vec![source],
-                selector,
-            },
+        Ok(MountKind::Bind {
+            source,
+            selector,
+            readonly: true,
         })
     }
 
