@@ -41,12 +41,6 @@ impl Environment {
         Some(self.variables.get(OsStr::new(name))?.to_str()?.to_owned())
     }
 
-    /// Says whether a variable is set to what Go takes for true.
-    pub(crate) fn is_on(&self, name: &str) -> bool {
-        let value = self.text(name);
-        value.is_some_and(|text| super::args::value::boolean(&text) == Ok(true))
-    }
-
     /// Returns a variable that is set and not empty.
     fn filled(&self, name: &str) -> Option<&OsStr> {
         let value = self.variables.get(OsStr::new(name))?.as_os_str();
@@ -97,6 +91,15 @@ impl Environment {
     /// Says whether the user wants no colours, or the terminal cannot show any.
     pub(crate) fn no_color(&self) -> bool {
         self.filled("NO_COLOR").is_some() || self.is_dumb()
+    }
+
+    /// Says whether the metadata file lists warnings.
+    pub(crate) fn metadata_warnings(&self) -> bool {
+        let value = self.text("BUILDX_METADATA_WARNINGS");
+        matches!(
+            value.as_deref(),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        )
     }
 
     /// Says whether the terminal cannot move its cursor.

@@ -13,7 +13,7 @@ use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
 use crate::oci::Digest;
-use crate::session::{Session, UPLOAD_URL};
+use crate::session::{IgnoreLines, Session, UPLOAD_URL};
 use crate::source::BlobFolder;
 use crate::source::local::{self, EmptyContext, LocalError};
 
@@ -35,6 +35,8 @@ pub(super) struct Inputs {
     pub(super) filename: String,
     /// Its text.
     pub(super) text: String,
+    /// Its path, where it is on this machine.
+    pub(super) dockerfile: Option<PathBuf>,
     /// The main build context as the frontend names it.
     pub(super) context: ContextSource,
     /// The other contexts.
@@ -51,8 +53,10 @@ pub(super) struct Inputs {
 struct Found {
     filename: String,
     text: String,
-    /// Where an ignore file of its own would be.
-    ignore_beside: Option<PathBuf>,
+    /// Its path, where it is on this machine.
+    path: Option<PathBuf>,
+    /// The ignore file of the build context.
+    ignore: Option<IgnoreLines>,
 }
 
 impl Inputs {
@@ -70,7 +74,7 @@ impl Inputs {
         }
         let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
         let (main, made) = main_context(setup.engine, context, &mut session).await?;
-        let session = Arc::new(session);
+        let mut session = Arc::new(session);
         let step = setup
             .progress
             .of_vertex(Digest::of(b"load build definition"));
@@ -85,6 +89,10 @@ impl Inputs {
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
+        if let Some(ignore) = found.ignore {
+            let ignore_files = &mut Arc::make_mut(&mut session).ignore_files;
+            ignore_files.insert(MAIN.to_owned(), ignore);
+        }
         let place = match &context {
             ContextSource::Git(url) | ContextSource::Http { url, .. } => url.clone(),
             _ => session
@@ -96,6 +104,7 @@ impl Inputs {
         Ok(Self {
             filename: found.filename,
             text: found.text,
+            dockerfile: found.path,
             context,
             contexts,
             session,
@@ -150,21 +159,22 @@ async fn open_folder(
         Some(found) => found,
         None => {
             let mut found = dockerfile_in(folder, &request.dockerfile)?;
-            found.ignore_beside = Some(folder.join(ignore_name(Path::new(&found.filename))));
+            found.path = Some(folder.join(&found.filename));
             found
         }
     };
+    let (excludes, ignore) = match &request.ignore_file {
+        Some(path) => {
+            let text = local::read_text(path)?;
+            patterns_of(path, &text.ok_or_else(|| no_ignore_file(path))?)?
+        }
+        None => read_ignore(folder, found.path.as_deref(), &found.filename)?,
+    };
     let context = ContextSource::Local {
         name: MAIN.to_owned(),
-        excludes: match &request.ignore_file {
-            Some(path) => {
-                let text = local::read_text(path)?;
-                patterns_of(path, &text.ok_or_else(|| no_ignore_file(path))?)?
-            }
-            None => read_ignore(folder, found.ignore_beside.as_deref(), &found.filename)?,
-        },
+        excludes,
     };
-    Ok((found, context))
+    Ok((Found { ignore, ..found }, context))
 }
 
 /// Opens a context that comes from elsewhere. As with BuildKit, ignore files say nothing about
@@ -205,7 +215,7 @@ async fn given_dockerfile(
     session: &Arc<Session>,
     request: &BuildRequest,
 ) -> Result<Option<Found>, EngineError> {
-    let (filename, text, ignore_beside) = match &request.dockerfile {
+    let (filename, text, path) = match &request.dockerfile {
         DockerfileSource::Default | DockerfileSource::InContext(_) => return Ok(None),
         DockerfileSource::Text(text) => (DOCKERFILE.to_owned(), text.clone(), None),
         DockerfileSource::Url(url) => {
@@ -230,13 +240,14 @@ async fn given_dockerfile(
             });
             let (path, text) = found.ok_or_else(|| missing(&path.to_string_lossy()))??;
             let text = preprocessed(&path, text, &request.cpp_flags)?;
-            (shown_name(&path), text, Some(ignore_name(&path)))
+            (shown_name(&path), text, Some(path))
         }
     };
     Ok(Some(Found {
         filename,
         text,
-        ignore_beside,
+        path,
+        ignore: None,
     }))
 }
 
@@ -256,7 +267,7 @@ fn read_several(
     }
     let first = paths.first();
     let name = first.map_or_else(|| DOCKERFILE.to_owned(), |path| shown_name(path));
-    Ok((name, whole, first.map(|path| ignore_name(path))))
+    Ok((name, whole, first.cloned()))
 }
 
 /// Returns the name of a file as messages show it.
@@ -280,7 +291,8 @@ fn dockerfile_in(folder: &Path, source: &DockerfileSource) -> Result<Found, Engi
             return Ok(Found {
                 filename: path.to_string_lossy().into_owned(),
                 text,
-                ignore_beside: None,
+                path: None,
+                ignore: None,
             });
         }
     }
@@ -318,18 +330,19 @@ fn no_ignore_file(path: &Path) -> EngineError {
 /// is described in buildah's way, in a `Containerfile`, may have its ignore file too.
 fn read_ignore(
     folder: &Path,
-    beside: Option<&Path>,
-    dockerfile: &str,
-) -> Result<Vec<String>, EngineError> {
-    let own = match beside {
-        Some(path) => local::read_text(path)?.map(|text| (path, text)),
+    dockerfile: Option<&Path>,
+    name: &str,
+) -> Result<(Vec<String>, Option<IgnoreLines>), EngineError> {
+    let beside = dockerfile.map(ignore_name);
+    let own = match &beside {
+        Some(path) => local::read_text(path)?.map(|text| (path.as_path(), text)),
         None => None,
     };
     let found = match own {
         Some(found) => Some(found),
         None => {
             let mut names = vec![IGNORE_FILE];
-            if dockerfile == CONTAINERFILE {
+            if name == CONTAINERFILE {
                 names.push(CONTAINER_IGNORE_FILE);
             }
             let read = |name| local::read_text_in(folder, Path::new(name)).transpose();
@@ -344,18 +357,25 @@ fn read_ignore(
     };
     match found {
         Some((path, text)) => patterns_of(path, &text),
-        None => Ok(Vec::new()),
+        None => Ok((Vec::new(), None)),
     }
 }
 
 /// Reads the patterns of an ignore file.
-fn patterns_of(path: &Path, text: &str) -> Result<Vec<String>, EngineError> {
+fn patterns_of(path: &Path, text: &str) -> Result<(Vec<String>, Option<IgnoreLines>), EngineError> {
     let file = IgnoreFile::parse(text).map_err(|findings| {
         let source = Source::new(path.to_string_lossy(), text);
         let text = format!("{} cannot be used", path.display());
         EngineError::new(ErrorKind::User, text).with_diagnostic(findings.render(&source))
     })?;
-    Ok(file.patterns())
+    let rules = file.rules().iter();
+    let lines = IgnoreLines {
+        path: path.to_owned(),
+        patterns: rules
+            .map(|rule| (rule.span.start.line, rule.written.clone()))
+            .collect(),
+    };
+    Ok((file.patterns(), Some(lines)))
 }
 
 async fn named(
@@ -367,9 +387,12 @@ async fn named(
     match context {
         NamedContext::Directory(path) => {
             let folder = absolute(path)?;
-            let excludes = read_ignore(&folder, None, DOCKERFILE)?;
+            let (excludes, ignore) = read_ignore(&folder, None, DOCKERFILE)?;
             // The main build context has this name.
             let lent = if name == MAIN { "_context" } else { name };
+            if let Some(ignore) = ignore {
+                session.ignore_files.insert(lent.to_owned(), ignore);
+            }
             session.build_contexts.insert(lent.to_owned(), folder);
             Ok(ContextSource::Local {
                 name: lent.to_owned(),

@@ -18,3 +18,4 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod warnings;
