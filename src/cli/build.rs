@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
-use super::progress::warnings::{self, WarningJson};
+use super::progress::warnings;
 use super::proxies;
 use crate::engine::request::{
     ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, Entitlement,
