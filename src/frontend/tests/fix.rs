@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use futures::executor::block_on;
 
-use super::super::testing::{compare, fixture_folders};
-use super::super::{CheckReport, Lowered, check, fix, lower};
 use super::{Fixture, Images};
+use crate::frontend::testing::{compare, fixture_folders};
+use crate::frontend::{CheckReport, Lowered, check, fix, lower};
 
 /// Lists what differs between the results of all stages of two texts.
 fn changes(fixture: &Fixture, stages: usize, before: &str, after: &str) -> String {
@@ -65,7 +65,10 @@ fn what_is_mended_means_the_same() {
             let _ = writeln!(left, "{}: {}", warning.line(), warning.rule.name);
         }
         compare(&folder.join("left.txt"), &left);
-        let stages = super::super::TargetList::read(&text).unwrap().targets.len();
+        let stages = crate::frontend::TargetList::read(&text)
+            .unwrap()
+            .targets
+            .len();
         let changes = changes(&fixture, stages, &text, &mended.text);
         compare(&folder.join("meaning.txt"), &changes);
         // What was mended is not found again, and mending again does nothing.

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures::executor::block_on;
 use serde::Serialize;
 
-use super::super::testing::{compare, fixture_folders};
-use super::super::{TargetList, outline};
 use super::{Fixture, Images};
+use crate::frontend::testing::{compare, fixture_folders};
+use crate::frontend::{TargetList, outline};
 
 /// Writes an answer as JSON, the Dockerfile in it as a placeholder.
 fn json(answer: &impl Serialize, text: &str) -> String {
