@@ -144,6 +144,8 @@ pub(crate) fn session(
     }
     Ok(Session {
         build_contexts,
+        oci_layouts: BTreeMap::new(),
+        uploads: BTreeMap::new(),
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
         credentials: credentials(environment)?,

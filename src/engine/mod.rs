@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
+//! Dockerfiles), `remote` (those behind URLs), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
 //! [`error`],
 //! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -16,6 +16,7 @@ mod inputs;
 mod options;
 pub mod process;
 pub mod prune;
+mod remote;
 pub mod request;
 mod resolver;
 mod settle;

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::oci::Descriptor;
+
 pub mod agent;
 pub mod credentials;
 mod error;
@@ -23,6 +25,9 @@ pub use error::Error;
 pub use secrets::{SecretSource, SecretSpec, SecretValue, Secrets};
 pub use ssh::{SshAgents, SshSpec};
 
+/// Begins the URLs of files that were given on a stream; BuildKit's clients use the same.
+pub const UPLOAD_URL: &str = "http://buildkit-session/";
+
 /// Looks up a variable of the environment the user typed the command in.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -31,6 +36,11 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Session {
     /// Folders by the name a definition calls them by.
     pub build_contexts: BTreeMap<String, PathBuf>,
+    /// Folders that are OCI layouts, by the name a definition calls them by.
+    pub oci_layouts: BTreeMap<String, PathBuf>,
+    /// Files that were given on a stream and are in the local store, by the last part of the
+    /// URL a definition calls them by (see [`UPLOAD_URL`]).
+    pub uploads: BTreeMap<String, Descriptor>,
     /// Secrets by id.
     pub secrets: Secrets,
     /// SSH agents by id.

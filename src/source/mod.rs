@@ -2,7 +2,8 @@
 //!
 //! Read in order: [`image`], [`http`] (with `http_request`), [`git`] (with [`git_remote`], [`git_options`],
 //! `git_mirror`, `git_checkout`, `git_command`), [`local`] (Dockerfiles and contexts),
-//! [`bundle`] (images in archives). Pinning
+//! [`bundle`] (images in archives), [`layout`] (images in folders), `image_file` (which of the
+//! two a file is). Pinning
 //! turns a name that may move (a tag, a URL, a branch) into an identity that cannot (a digest, a
 //! commit); fetching takes such an identity only. Invariants: credentials appear in no message
 //! and on no command line; what a server says (file names, refs, digests) is checked before it
@@ -19,6 +20,8 @@ pub mod git_remote;
 pub mod http;
 mod http_request;
 pub mod image;
+mod image_file;
+pub mod layout;
 pub mod local;
 
 pub use error::Error;
@@ -26,3 +29,4 @@ pub use git::{PinnedGit, Repositories};
 pub use git_options::{GitAuthorization, GitOptions};
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};
+pub use layout::BlobFolder;

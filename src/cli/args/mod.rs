@@ -369,6 +369,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::engine::request::PullPolicy;
     use crate::oci::Reference;
 
     #[test]
@@ -388,7 +389,7 @@ mod tests {
             }
         };
         let build = parse("--pull=false --no-cache --pull --rm=false -t a -t b:c .").unwrap();
-        assert!(build.pull && build.no_cache);
+        assert!(build.pull == PullPolicy::Always && build.no_cache);
         let names: Vec<String> = build.names.iter().map(Reference::familiar).collect();
         assert_eq!(names, ["a:latest", "b:c"]);
         assert!(!parse("--no-cache=false .").unwrap().no_cache);

@@ -44,6 +44,7 @@ use crate::llb::state::{Builder, Output};
 use crate::oci::{ImageConfig, Platform};
 
 use context::LocalFiles;
+pub(super) use context::{HTTP_FILE, remote_definition};
 
 /// The result of lowering something, or where it fails.
 type Lowering<T> = Result<T, Box<Diagnostic>>;

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use super::{blocking, failed, invalid, io_failed};
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Reference;
+use crate::session::UPLOAD_URL;
 use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, GitOptions, HttpFile, ResolveMode};
+use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveMode};
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, keys};
@@ -24,6 +25,7 @@ const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 /// Where a source op says its input comes from.
 enum Kind<'a> {
     Image(&'a str),
+    OciLayout(&'a str),
     Local(&'a str),
     Http,
     Git,
@@ -36,6 +38,7 @@ fn kind(op: &pb::SourceOp) -> Result<Kind<'_>, OpError> {
         .ok_or_else(|| invalid(format!("source {:?} has no scheme", op.identifier)))?;
     match scheme {
         "docker-image" => Ok(Kind::Image(rest)),
+        "oci-layout" => Ok(Kind::OciLayout(rest)),
         "local" => Ok(Kind::Local(rest)),
         "http" | "https" => Ok(Kind::Http),
         "git" => Ok(Kind::Git),
@@ -54,17 +57,23 @@ pub(in crate::worker) async fn pin(
 ) -> Result<CacheMap, OpError> {
     match kind(op)? {
         Kind::Local(_) => Ok(keys::local_map(vertex)),
-        Kind::Image(name) => {
-            let image = image(worker, vertex, name).await?;
+        Kind::Image(_) | Kind::OciLayout(_) => {
+            let image = image(worker, vertex, op).await?;
             // Two images with the same layers are the same file system.
             let layers: Vec<String> = image.layers.iter().map(|(_, id)| id.to_string()).collect();
             Ok(keys::source_map(vertex, &layers.join(" ")))
         }
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
-            let web_files = &worker.options.web_files;
-            let identity = web_files.identity(&file, &context.progress).await;
-            let identity = format!("{} {attributes:?}", identity.map_err(error)?);
+            let identity = match upload(worker, &file)? {
+                Some(given) => format!("{} {:?} 0", given.content.digest, given.filename),
+                None => {
+                    let web_files = &worker.options.web_files;
+                    let identity = web_files.identity(&file, &context.progress);
+                    identity.await.map_err(error)?
+                }
+            };
+            let identity = format!("{identity} {attributes:?}");
             Ok(keys::source_map(vertex, &identity))
         }
         Kind::Git => {
@@ -85,8 +94,8 @@ pub(super) async fn fetch(
 ) -> Result<Vec<OpOutput>, OpError> {
     let output = match kind(op)? {
         Kind::Local(name) => local(worker, op, name).await?,
-        Kind::Image(name) => {
-            let image = image(worker, vertex, name).await?;
+        Kind::Image(_) | Kind::OciLayout(_) => {
+            let image = image(worker, vertex, op).await?;
             OpOutput::Stack(worker.options.layers.register(&image))
         }
         Kind::Http => http(worker, op, context).await?,
@@ -98,19 +107,40 @@ pub(super) async fn fetch(
 async fn image(
     worker: &LocalWorker,
     vertex: &Vertex,
-    name: &str,
+    op: &pb::SourceOp,
 ) -> Result<Arc<source::PinnedImage>, OpError> {
-    let reference: Reference = name
-        .parse()
-        .map_err(|error: crate::oci::InvalidReference| invalid(error.to_string()))?;
-    let images = &worker.options.images;
-    let mode = ResolveMode::Default;
-    let image = images
-        .resolve(&reference, &vertex.platform, mode)
-        .await
-        .map_err(error)?;
+    let (platform, images) = (&vertex.platform, &worker.options.images);
+    let reference = |name: &str| {
+        name.parse::<Reference>()
+            .map_err(|error| invalid(error.to_string()))
+    };
+    let image = match kind(op)? {
+        Kind::OciLayout(name) => {
+            let (reference, folder) = (reference(name)?, oci_layout(worker, op)?);
+            let found = images.resolve_in_layout(&reference, platform, folder);
+            let image = found.await.map_err(error)?;
+            let blobs = BlobFolder::oci_layout(folder);
+            images.take_layers(&image, &blobs).await.map_err(error)?;
+            image
+        }
+        Kind::Image(name) => {
+            let reference = reference(name)?;
+            let found = images.resolve(&reference, platform, ResolveMode::Default);
+            found.await.map_err(error)?
+        }
+        _ => return Err(invalid(format!("{} is no image", op.identifier))),
+    };
     worker.options.layers.register(&image);
     Ok(image)
+}
+
+/// Finds the folder that a source calls by a name.
+fn oci_layout<'a>(worker: &'a LocalWorker, op: &pb::SourceOp) -> Result<&'a Path, OpError> {
+    let name = op.attrs.get("oci.store").map_or("", String::as_str);
+    match worker.options.session.oci_layouts.get(name) {
+        Some(folder) => Ok(folder),
+        None => Err(invalid(format!("the OCI layout {name:?} was not given"))),
+    }
 }
 
 async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<OpOutput, OpError> {
@@ -198,18 +228,37 @@ fn refuse_signatures(op: &pb::SourceOp, prefix: &str) -> Result<(), OpError> {
     }
 }
 
+/// Finds a file that the client gave on a stream, if the URL names one.
+fn upload(worker: &LocalWorker, file: &HttpFile) -> Result<Option<PinnedHttp>, OpError> {
+    let Some(name) = file.url.strip_prefix(UPLOAD_URL) else {
+        return Ok(None);
+    };
+    let content = worker.options.session.uploads.get(name);
+    let content =
+        content.ok_or_else(|| invalid(format!("the file {name:?} was not given to the build")))?;
+    let filename = file.filename.clone();
+    Ok(Some(PinnedHttp {
+        url: file.url.clone(),
+        content: content.clone(),
+        filename: filename.unwrap_or_else(|| name.to_owned()),
+        mtime_s: 0,
+    }))
+}
+
 async fn http(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = worker
-        .options
-        .web_files
-        .pin(&file, &context.progress)
-        .await
-        .map_err(error)?;
+    let pinned = match upload(worker, &file)? {
+        Some(given) => given,
+        None => {
+            let web_files = &worker.options.web_files;
+            let pinned = web_files.pin(&file, &context.progress);
+            pinned.await.map_err(error)?
+        }
+    };
     let options = Arc::clone(&worker.options);
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
@@ -311,6 +360,7 @@ pub(in crate::worker) fn error(error: source::Error) -> OpError {
     let kind = match &error {
         Error::NotLocal { .. }
         | Error::InvalidUrl { .. }
+        | Error::Bundle { .. }
         | Error::NoSecret { .. }
         | Error::NotInGit { .. }
         | Error::Session(_) => FailureKind::User,
