@@ -144,17 +144,15 @@ impl Lowerer<'_> {
         }
     }
 
-    /// Returns whether the ignore file hides a source of `COPY` or `ADD`.
-    pub(super) fn is_ignored(&self, source: &str) -> bool {
-        let path = paths::absolute("/", source);
+    /// Returns whether the ignore file hides a source of `COPY` or `ADD`; the path is clean.
+    pub(super) fn is_ignored(&self, path: &str) -> bool {
         let Some(patterns) = &self.files.ignored else {
             return false;
         };
-        if path == "/" {
-            // The root itself cannot be hidden, but everything in it can.
-            return ["*", "**", "**/*"].iter().any(|all| self.excludes(all));
-        }
-        patterns.matches_or_parent(&path[1..])
+        // The root itself cannot be hidden, but everything in it can.
+        let is_root = path == "." || path == "/";
+        let hides_root = || ["*", "**", "**/*"].iter().any(|all| self.excludes(all));
+        (!is_root || hides_root()) && patterns.matches_or_parent(path)
     }
 
     fn excludes(&self, pattern: &str) -> bool {
