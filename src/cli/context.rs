@@ -294,10 +294,18 @@ mod tests {
                 b"",
                 r#"error: unable to prepare context: path "/no/such" not found"#,
             ),
+        ] {
+            assert_eq!(show(context, file, stdin), expected);
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_urls_is_left_to_the_engine() {
+        for (context, file, stdin, expected) in [
             (
                 "https://example.org/a.git#v1:sub",
                 Some("sub/Dockerfile"),
-                b"",
+                &b""[..],
                 r#"Remote("https://example.org/a.git#v1:sub") InContext("sub/Dockerfile")"#,
             ),
             (

@@ -14,12 +14,13 @@ use super::request::{
     BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache, PullPolicy,
 };
 use super::resolver::Resolver;
+use super::warnings;
 use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
 use crate::frontend::diagnostic::Source;
-use crate::frontend::{self, Lowered};
+use crate::frontend::{self, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
 use crate::oci::Platform;
-use crate::progress::{Event, Progress, Warning, WarningSource};
+use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
@@ -33,16 +34,16 @@ const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 
 /// One build on its way: what was asked, and what it works with.
-struct Build<'a> {
+pub(super) struct Build<'a> {
     engine: &'a Engine,
-    request: BuildRequest,
-    inputs: Inputs,
+    pub(super) request: BuildRequest,
+    pub(super) inputs: Inputs,
     client: registry::Client,
     images: Images,
     web_files: WebFiles,
     repositories: Repositories,
     progress: Progress,
-    cancel: CancellationToken,
+    pub(super) cancel: CancellationToken,
 }
 
 impl Engine {
@@ -57,7 +58,7 @@ impl Engine {
         self.settle_in_background();
         let build = Build::open(self, request, session, progress, cancel).await?;
         let lowered = build.lower().await?;
-        report(&lowered, &build.progress);
+        warnings::report(&lowered, &build.progress);
         let loaded = load(&lowered.definition)?;
         check_rights(&loaded, &build.request)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
@@ -112,7 +113,7 @@ impl Engine {
 }
 
 impl<'a> Build<'a> {
-    async fn open(
+    pub(super) async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
         session: Session,
@@ -165,21 +166,27 @@ impl<'a> Build<'a> {
 
     async fn lower(&self) -> Result<Lowered, EngineError> {
         let options = options::frontend_options(&self.request, &self.inputs)?;
-        let resolver = Resolver {
-            images: self.images.clone(),
-            session: Arc::clone(&self.inputs.session),
-            falls_back: self.request.pull == PullPolicy::Newer,
-            progress: self.progress.clone(),
-        };
+        let resolver = self.resolver();
         let inputs = &self.inputs;
         tokio::select! {
             lowered = frontend::lower(&inputs.text, &options, &resolver) => {
-                lowered.map_err(|error| {
+                lowered.map_err(|LowerFailure { error, warnings }| {
                     let source = Source::new(&inputs.filename, &inputs.text);
+                    warnings::send(&warnings, &source, &self.progress);
                     EngineError::from_frontend(error, &source)
                 })
             }
             () = self.cancel.cancelled() => Err(EngineError::cancelled()),
+        }
+    }
+
+    /// Answers the frontend's questions about images.
+    pub(super) fn resolver(&self) -> Resolver {
+        Resolver {
+            images: self.images.clone(),
+            session: Arc::clone(&self.inputs.session),
+            falls_back: self.request.pull == PullPolicy::Newer,
+            progress: self.progress.clone(),
         }
     }
 
@@ -297,24 +304,4 @@ fn check_rights(loaded: &Loaded, request: &BuildRequest) -> Result<(), EngineErr
             .with_hint(format!("grant it with --allow {missing}")));
     }
     Ok(())
-}
-
-/// Passes the frontend's warnings on.
-fn report(lowered: &Lowered, progress: &Progress) {
-    let text: Arc<str> = lowered.source.text.as_str().into();
-    for finding in &lowered.warnings {
-        progress.send(Event::Warning(Warning {
-            vertex: None,
-            rule: finding.rule.unwrap_or_default().to_owned(),
-            short: finding.message.to_string(),
-            detail: finding.help.iter().map(ToString::to_string).collect(),
-            url: String::new(),
-            source: Some(WarningSource {
-                filename: lowered.source.name.clone(),
-                text: Arc::clone(&text),
-                first_line: finding.span.start.line,
-                last_line: finding.span.end.line,
-            }),
-        }));
-    }
 }

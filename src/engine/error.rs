@@ -105,10 +105,12 @@ impl EngineError {
             FrontendError::Image { source, .. } if !source.is_input => ErrorKind::Registry,
             _ => ErrorKind::User,
         };
-        let rendered = error.render(source);
-        Self::new(kind, error.to_string())
-            .with_diagnostic(rendered)
-            .with_source(error)
+        let drawn = (!error.findings().is_empty()).then(|| error.render(source));
+        let failure = Self::new(kind, error.to_string()).with_source(error);
+        match drawn {
+            Some(drawn) => failure.with_diagnostic(drawn),
+            None => failure,
+        }
     }
 
     /// Passes on why an op failed.

@@ -12,7 +12,7 @@ use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
 use crate::oci::Digest;
-use crate::session::{Session, UPLOAD_URL};
+use crate::session::{IgnoreLines, Session, UPLOAD_URL};
 use crate::source::BlobFolder;
 use crate::source::local::{self, EmptyContext, LocalError};
 
@@ -30,6 +30,8 @@ pub(super) struct Inputs {
     pub(super) filename: String,
     /// Its text.
     pub(super) text: String,
+    /// Its path, where it is on this machine.
+    pub(super) dockerfile: Option<PathBuf>,
     /// The main build context as the frontend names it.
     pub(super) context: ContextSource,
     /// The other contexts.
@@ -46,8 +48,10 @@ pub(super) struct Inputs {
 struct Found {
     filename: String,
     text: String,
-    /// Where an ignore file of its own would be.
-    ignore_beside: Option<PathBuf>,
+    /// Its path, where it is on this machine.
+    path: Option<PathBuf>,
+    /// The ignore file of the build context.
+    ignore: Option<IgnoreLines>,
 }
 
 impl Inputs {
@@ -65,7 +69,7 @@ impl Inputs {
         }
         let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
         let (main, made) = main_context(setup.engine, context, &mut session).await?;
-        let session = Arc::new(session);
+        let mut session = Arc::new(session);
         let step = setup
             .progress
             .of_vertex(Digest::of(b"load build definition"));
@@ -80,12 +84,17 @@ impl Inputs {
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
+        if let Some(ignore) = found.ignore {
+            let ignore_files = &mut Arc::make_mut(&mut session).ignore_files;
+            ignore_files.insert(MAIN.to_owned(), ignore);
+        }
         let folder = session.build_contexts.get(MAIN);
         let folder = folder.map(|folder| folder.display().to_string());
         let place = context.shown_url().or(folder).unwrap_or_default();
         Ok(Self {
             filename: found.filename,
             text: found.text,
+            dockerfile: found.path,
             context,
             contexts,
             session,
@@ -140,15 +149,16 @@ async fn open_folder(
         Some(found) => found,
         None => {
             let mut found = dockerfile_in(folder, &request.dockerfile)?;
-            found.ignore_beside = Some(folder.join(ignore_name(Path::new(&found.filename))));
+            found.path = Some(folder.join(&found.filename));
             found
         }
     };
+    let (excludes, ignore) = read_ignore(folder, found.path.as_deref())?;
     let context = ContextSource::Local {
         name: MAIN.to_owned(),
-        excludes: read_ignore(folder, found.ignore_beside.as_deref())?,
+        excludes,
     };
-    Ok((found, context))
+    Ok((Found { ignore, ..found }, context))
 }
 
 /// Opens a context that comes from elsewhere. As with BuildKit, ignore files say nothing about
@@ -189,7 +199,7 @@ async fn given_dockerfile(
     session: &Arc<Session>,
     request: &BuildRequest,
 ) -> Result<Option<Found>, EngineError> {
-    let (filename, text, ignore_beside) = match &request.dockerfile {
+    let (filename, text, path) = match &request.dockerfile {
         DockerfileSource::Default | DockerfileSource::InContext(_) => return Ok(None),
         DockerfileSource::Text(text) => (DOCKERFILE.to_owned(), text.clone(), None),
         DockerfileSource::Url(url) => {
@@ -214,13 +224,14 @@ async fn given_dockerfile(
             let (path, text) = found.ok_or_else(|| missing(&path.to_string_lossy()))??;
             let shown = path.file_name().unwrap_or(path.as_os_str());
             let shown = shown.to_string_lossy().into_owned();
-            (shown, text, Some(ignore_name(&path)))
+            (shown, text, Some(path))
         }
     };
     Ok(Some(Found {
         filename,
         text,
-        ignore_beside,
+        path,
+        ignore: None,
     }))
 }
 
@@ -235,7 +246,8 @@ fn dockerfile_in(folder: &Path, source: &DockerfileSource) -> Result<Found, Engi
             return Ok(Found {
                 filename: path.to_string_lossy().into_owned(),
                 text,
-                ignore_beside: None,
+                path: None,
+                ignore: None,
             });
         }
     }
@@ -265,9 +277,13 @@ fn ignore_name(path: &Path) -> PathBuf {
 }
 
 /// Reads the ignore file beside the Dockerfile, or else that of the folder.
-fn read_ignore(folder: &Path, beside: Option<&Path>) -> Result<Vec<String>, EngineError> {
-    let own = match beside {
-        Some(path) => local::read_text(path)?.map(|text| (path, text)),
+fn read_ignore(
+    folder: &Path,
+    dockerfile: Option<&Path>,
+) -> Result<(Vec<String>, Option<IgnoreLines>), EngineError> {
+    let beside = dockerfile.map(ignore_name);
+    let own = match &beside {
+        Some(path) => local::read_text(path)?.map(|text| (path.as_path(), text)),
         None => None,
     };
     let found = match own {
@@ -278,14 +294,21 @@ fn read_ignore(folder: &Path, beside: Option<&Path>) -> Result<Vec<String>, Engi
         }
     };
     let Some((path, text)) = found else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     };
     let file = IgnoreFile::parse(&text).map_err(|findings| {
         let source = Source::new(path.to_string_lossy(), text.as_str());
         let text = format!("{} cannot be used", path.display());
         EngineError::new(ErrorKind::User, text).with_diagnostic(findings.render(&source))
     })?;
-    Ok(file.patterns())
+    let rules = file.rules().iter();
+    let lines = IgnoreLines {
+        path: path.to_owned(),
+        patterns: rules
+            .map(|rule| (rule.span.start.line, rule.written.clone()))
+            .collect(),
+    };
+    Ok((file.patterns(), Some(lines)))
 }
 
 async fn named(
@@ -297,9 +320,12 @@ async fn named(
     match context {
         NamedContext::Directory(path) => {
             let folder = absolute(path)?;
-            let excludes = read_ignore(&folder, None)?;
+            let (excludes, ignore) = read_ignore(&folder, None)?;
             // The main build context has this name.
             let lent = if name == MAIN { "_context" } else { name };
+            if let Some(ignore) = ignore {
+                session.ignore_files.insert(lent.to_owned(), ignore);
+            }
             session.build_contexts.insert(lent.to_owned(), folder);
             Ok(ContextSource::Local {
                 name: lent.to_owned(),

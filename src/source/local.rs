@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Format};
+use crate::sys::atomic;
 use crate::sys::lock::Lock;
 use crate::sys::root::{Root, is_missing};
 
@@ -78,6 +79,11 @@ pub fn read_text(path: &Path) -> Result<Option<String>, LocalError> {
         .read_to_end(&mut bytes)
         .map_err(io_error)?;
     into_text(path, bytes).map(Some)
+}
+
+/// Replaces a text file as a whole, keeping its permissions; a link keeps pointing to it.
+pub fn replace_text(path: &Path, text: &str) -> io::Result<()> {
+    atomic::write_keeping_mode(&path.canonicalize()?, text.as_bytes())
 }
 
 /// Takes bytes as text, or says where they are not.

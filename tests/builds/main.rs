@@ -19,3 +19,4 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod warnings;

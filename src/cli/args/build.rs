@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::call::CallArgs;
 use super::{ProgressArgs, value};
 use crate::engine::request::{ExtraHost, PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
@@ -77,6 +78,8 @@ pub(crate) struct BuildArgs {
     /// Write what was made to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 

@@ -1,6 +1,6 @@
 //! What a name means: an earlier stage, a named context, an image.
 
-use super::{Base, ImageBase, Plan, PlannedStage};
+use super::{Base, ImageBase, Plan, PlannedStage, Use};
 use crate::frontend::build_args::{self, BuildArgs};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::mount::{CacheMount, parse_mount_with};
@@ -80,14 +80,20 @@ impl Plan<'_> {
                     return Ok(Vec::new());
                 };
                 let name = self.expand_name(word, stage)?;
-                Ok(vec![Some(self.source(stage, &name, word.span, options)?)])
+                let source = self.source(stage, &name, word.span, options)?;
+                self.note_use(source, stage, word, instruction);
+                Ok(vec![Some(source)])
             }
             InstructionKind::Run(run) => {
                 let mut sources = Vec::new();
                 for word in &run.mounts {
                     let from = self.mount_from(word, stage)?;
                     sources.push(match from {
-                        Some(name) => Some(self.source(stage, &name, word.span, options)?),
+                        Some(name) => {
+                            let source = self.source(stage, &name, word.span, options)?;
+                            self.note_use(source, stage, word, instruction);
+                            Some(source)
+                        }
                         None => {
                             // BuildKit counts a stage for each mount; the count decides whether
                             // names of steps carry the stage's name.
@@ -99,6 +105,17 @@ impl Plan<'_> {
                 Ok(sources)
             }
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Remembers where an implicit stage is named.
+    fn note_use(&mut self, source: usize, stage: usize, word: &Word, instruction: &Instruction) {
+        if source >= self.explicit {
+            self.stages[source].uses.push(Use {
+                stage,
+                word: word.span,
+                instruction: instruction.span,
+            });
         }
     }
 
@@ -236,6 +253,7 @@ impl Plan<'_> {
             name: None,
             label: String::new(),
             span,
+            uses: Vec::new(),
             command: String::new(),
             base,
             platform: None,

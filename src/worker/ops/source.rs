@@ -140,8 +140,10 @@ fn oci_layout<'a>(worker: &'a LocalWorker, op: &pb::SourceOp) -> Result<&'a Path
 }
 
 async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<OpOutput, OpError> {
-    let folders = &worker.options.session.build_contexts;
-    let folder = folders
+    let session = &worker.options.session;
+    let ignore = session.ignore_files.get(name).cloned();
+    let folder = session
+        .build_contexts
         .get(name)
         .ok_or_else(|| invalid(format!("the build context {name:?} was not given")))?
         .clone();
@@ -151,7 +153,7 @@ async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<Op
         None => Vec::new(),
     };
     blocking(move || match Tree::walk(&folder, &excludes) {
-        Ok(tree) => Ok(OpOutput::Tree(Arc::new(tree))),
+        Ok(tree) => Ok(OpOutput::Tree(Arc::new(tree.with_ignore_lines(ignore)))),
         Err(error) => Err(OpError::new(FailureKind::User, error.to_string()).caused_by(error)),
     })
     .await
