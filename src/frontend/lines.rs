@@ -36,6 +36,15 @@ impl<'s> LineIndex<'s> {
         self.text
     }
 
+    /// The first line that is longer than `limit` bytes without its line feed: where it starts
+    /// and ends.
+    pub(crate) fn longer_than(&self, limit: usize) -> Option<(usize, usize)> {
+        let starts = self.starts.iter().copied();
+        let behind = self.starts.iter().skip(1).map(|next| next - 1);
+        let ends = behind.chain([self.text.len()]);
+        starts.zip(ends).find(|(start, end)| end - start > limit)
+    }
+
     /// The position of a byte offset.
     pub(crate) fn position(&self, offset: usize) -> Position {
         let mut offset = offset.min(self.text.len());
