@@ -10,6 +10,9 @@ use super::diagnostic::{Position, Span};
 /// The byte order mark some editors put before a text. It takes no column.
 pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// How many lines are tried before the line of an offset is searched for.
+const NEAR_LINES: usize = 3;
+
 /// Where the lines of a text start.
 #[derive(Debug)]
 pub(crate) struct LineIndex<'s> {
@@ -52,7 +55,7 @@ impl<'s> LineIndex<'s> {
             offset -= 1;
         }
         let last = self.last.get();
-        let line = self.starts.partition_point(|start| *start <= offset) - 1;
+        let line = self.line_of(offset, last.line as usize - 1);
         let same_line = last.line as usize == line + 1;
         let (from, column) = if same_line && last.offset <= offset {
             (last.offset, last.column)
@@ -71,6 +74,16 @@ impl<'s> LineIndex<'s> {
         };
         self.last.set(position);
         position
+    }
+
+    /// The line of an offset, counted from 0; it is looked for at `guess` first.
+    fn line_of(&self, offset: usize, guess: usize) -> usize {
+        let holds = |line: &usize| {
+            self.starts.get(*line).is_some_and(|start| *start <= offset)
+                && self.starts.get(line + 1).is_none_or(|next| offset < *next)
+        };
+        let near = (guess..guess + NEAR_LINES).find(holds);
+        near.unwrap_or_else(|| self.starts.partition_point(|start| *start <= offset) - 1)
     }
 
     /// The span between two byte offsets.

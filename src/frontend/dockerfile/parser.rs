@@ -23,7 +23,7 @@ pub const MAX_DOCKERFILE_BYTES: usize = 16 << 20;
 pub const MAX_LINE_BYTES: usize = (64 << 10) - 1;
 
 /// The most instructions a file may have.
-pub const MAX_INSTRUCTIONS: usize = 1_000_000;
+pub const MAX_INSTRUCTIONS: usize = 2_000_000;
 
 /// The most stages a file may have.
 pub const MAX_STAGES: usize = 10_000;
