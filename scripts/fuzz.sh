@@ -41,9 +41,9 @@ seeds() {
         done
         ;;
     expand) lines "$dir" sed -n 's/^[a-z]* ⟦\(.*\)⟧ →.*/0\1/p' tests/fixtures/expand/cases.txt ;;
-    flags) lines "$dir" grep -rhoE -- '--(mount|device)=[^ ]+' tests/fixtures --include=Dockerfile ;;
+    flags) lines "$dir" grep -rhoE --include=Dockerfile -e '--(mount|device)=[^ ]+' tests/fixtures ;;
     reference)
-        lines "$dir" grep -rhoE '^FROM [^ $]+' tests/fixtures --include=Dockerfile
+        lines "$dir" grep -rhoE --include=Dockerfile -e '^FROM [^ $]+' tests/fixtures
         for file in tests/fixtures/lower/*/config.json; do
             count=$((count + 1))
             cp "$file" "$dir/config-$count"

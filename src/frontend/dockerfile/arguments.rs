@@ -18,11 +18,6 @@ use super::words::{split_assignment, split_first, split_key, split_plain, split_
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::suggest::nearest;
 
-/// Rule for `ENV name value` without `=`.
-const LEGACY_KEY_VALUE_FORMAT: &str = "LegacyKeyValueFormat";
-/// Rule for MAINTAINER.
-const MAINTAINER_DEPRECATED: &str = "MaintainerDeprecated";
-
 /// An instruction that was cut into its parts.
 #[derive(Debug)]
 pub(super) struct Parts<'a> {
@@ -97,14 +92,14 @@ impl<'a> Arguments<'a> {
             Keyword::Entrypoint => {
                 InstructionKind::Entrypoint(command::command_line(&self, warnings)?)
             }
-            Keyword::Env => InstructionKind::Env(self.key_values(warnings)?),
-            Keyword::Label => InstructionKind::Label(self.key_values(warnings)?),
+            Keyword::Env => InstructionKind::Env(self.key_values()?),
+            Keyword::Label => InstructionKind::Label(self.key_values()?),
             Keyword::Expose => InstructionKind::Expose(self.expose()?),
             Keyword::From => InstructionKind::From(self.from()?),
             Keyword::Healthcheck => {
                 InstructionKind::Healthcheck(command::healthcheck(&self, warnings)?)
             }
-            Keyword::Maintainer => InstructionKind::Maintainer(self.maintainer(warnings)?),
+            Keyword::Maintainer => InstructionKind::Maintainer(self.one("a name")?),
             Keyword::Onbuild => return Err(self.error("ONBUILD cannot be read here")),
             Keyword::Run => InstructionKind::Run(command::run(self, warnings)?),
             Keyword::Shell => InstructionKind::Shell(self.shell()?),
@@ -137,19 +132,6 @@ impl<'a> Arguments<'a> {
             return Err(self.nothing(needs));
         }
         Ok(self.slice.word())
-    }
-
-    fn maintainer(&self, warnings: &mut Vec<Diagnostic>) -> Result<Word, Diagnostic> {
-        let author = self.one("a name")?;
-        warnings.push(
-            Diagnostic::warning(
-                MAINTAINER_DEPRECATED,
-                self.keyword_slice.span(),
-                "MAINTAINER is deprecated",
-            )
-            .with_help("write `LABEL org.opencontainers.image.authors=…`"),
-        );
-        Ok(author)
     }
 
     fn expose(&self) -> Result<Vec<Word>, Diagnostic> {
@@ -219,20 +201,13 @@ impl<'a> Arguments<'a> {
     }
 
     /// The pairs of ENV and LABEL.
-    fn key_values(&self, warnings: &mut Vec<Diagnostic>) -> Result<Vec<KeyValue>, Diagnostic> {
+    fn key_values(&self) -> Result<Vec<KeyValue>, Diagnostic> {
         let name = self.keyword.name();
         let (pairs, legacy) = pairs(name, self.slice, self.escape)?;
-        let Some((first, _)) = pairs.first() else {
+        if pairs.is_empty() {
             return Err(self
                 .nothing("a name and a value")
                 .with_help(format!("write `{name} KEY=value`")));
-        };
-        if legacy {
-            let message = format!("`{name} key value` is a legacy form");
-            warnings.push(
-                Diagnostic::warning(LEGACY_KEY_VALUE_FORMAT, self.slice.span(), message)
-                    .with_help(format!("write `{name} {}=…`", first.text)),
-            );
         }
         let pair = |(key, value): (Slice<'a>, Slice<'a>)| {
             if key.text.is_empty() {
