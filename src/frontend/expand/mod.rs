@@ -14,7 +14,12 @@
 //! | escape character | the next character, unread |
 //!
 //! Words inside `${…}` are read the same way, variables in them included. In patterns `*` is any
-//! text and `?` any character.
+//! text and `?` any character, and only a backslash escapes.
+//!
+//! Two oddities of the language are kept, because images depend on them. Where a text is cut into
+//! words, a `${…}` with an operator forgets what stands before it in its word: `EXPOSE
+//! ${A:-1}-${B:-2}` exposes 2. In the replacement of `${v//p/r}` a dollar is read once more: `$0`
+//! is what matched, `$name` nothing.
 //!
 //! What the instructions expand: `ADD COPY ENV EXPOSE FROM LABEL STOPSIGNAL USER VOLUME WORKDIR`,
 //! the values of `ARG`, and flags. Commands are left to the shell that runs them. `EXPOSE` cuts
@@ -34,10 +39,11 @@ use std::collections::BTreeSet;
 use super::diagnostic::Span;
 use super::dockerfile::Word;
 pub use error::ExpandError;
+pub use reader::SourceWord;
 use reader::{Reader, Sink};
 
 /// How deep `${…}` may be nested.
-pub const MAX_DEPTH: usize = 32;
+pub const MAX_DEPTH: usize = 100;
 
 /// The longest text an expansion may give, in bytes.
 pub const MAX_EXPANDED_BYTES: usize = 32 << 20;
@@ -251,12 +257,30 @@ impl Expander {
         text: &str,
         variables: &V,
     ) -> Result<Expanded<Vec<String>>, ExpandError> {
+        let words = self.source_words(text, variables)?;
+        let texts = words.value.into_iter().map(|word| word.text).collect();
+        Ok(Expanded {
+            value: texts,
+            used: words.used,
+            missing: words.missing,
+        })
+    }
+
+    /// Cuts as [`Expander::words`] does, and tells where each word stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`expand_word`].
+    pub fn source_words<V: Variables + ?Sized>(
+        &self,
+        text: &str,
+        variables: &V,
+    ) -> Result<Expanded<Vec<SourceWord>>, ExpandError> {
         let mut reader = Reader::new(self, text, variables);
         let mut sink = Sink::words();
         reader.read_until(None, self.escapes, &mut sink)?;
-        let value = sink.into_words();
         Ok(Expanded {
-            value,
+            value: sink.into_words(),
             used: reader.used,
             missing: reader.missing,
         })
