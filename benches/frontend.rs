@@ -140,7 +140,7 @@ fn lower_stages() -> Box<dyn FnMut()> {
     Box::new(move || {
         drop(black_box(
             block_on(lower(&text, &options, &OneImage)).unwrap(),
-        ))
+        ));
     })
 }
 
