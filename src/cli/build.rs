@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::args::{BuildArgs, ProgressMode, value};
+use super::call;
 use super::context;
 use super::env::Environment;
 use super::failure::Failure;
@@ -39,6 +40,9 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     }
     for option in args.compatibility.ignored() {
         program.console.warn(&format!("{option} is ignored"));
+    }
+    if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
+        return call::run(program, args, call);
     }
     let request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
@@ -155,6 +159,7 @@ pub(crate) fn session(
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
         credentials: credentials(environment)?,
+        ..Session::default()
     })
 }
 

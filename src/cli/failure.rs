@@ -146,7 +146,7 @@ fn output(shown: &mut String, step: &FailedStep, journal: &Journal) {
 }
 
 /// The lines of the Dockerfile around the failing ones, those marked with `>>>`.
-pub(super) fn excerpt(shown: &mut String, place: &SourcePlace) {
+pub(crate) fn excerpt(shown: &mut String, place: &SourcePlace) {
     let first = place.first_line.max(1);
     let last = place.last_line.max(first);
     let rule = "--------------------";

@@ -102,7 +102,7 @@ impl EngineError {
     /// Draws what the frontend found wrong.
     pub(super) fn from_frontend(error: FrontendError, source: &Source) -> Self {
         let kind = match &error {
-            FrontendError::Image { .. } => ErrorKind::Registry,
+            FrontendError::Image { source, .. } if !source.is_input => ErrorKind::Registry,
             _ => ErrorKind::User,
         };
         let drawn = (!error.findings().is_empty()).then(|| error.render(source));
@@ -195,7 +195,9 @@ config_errors!(
 impl From<source::Error> for EngineError {
     fn from(error: source::Error) -> Self {
         let kind = match &error {
-            source::Error::NotLocal { .. } | source::Error::InvalidUrl { .. } => ErrorKind::User,
+            source::Error::NotLocal { .. }
+            | source::Error::InvalidUrl { .. }
+            | source::Error::Bundle { .. } => ErrorKind::User,
             source::Error::Content(_) | source::Error::Io { .. } => ErrorKind::Config,
             _ => ErrorKind::Registry,
         };

@@ -69,6 +69,11 @@ impl FrontendError {
         }
     }
 
+    /// Says whether the only fault is that the file makes warnings errors.
+    pub fn is_of_checks(&self) -> bool {
+        matches!(self, Self::Checks { .. })
+    }
+
     /// Returns the findings about places in the Dockerfile.
     pub fn findings(&self) -> &[Diagnostic] {
         match self {

@@ -170,42 +170,6 @@ impl Job<'_> {
     }
 }
 
-/// Describes a stage to someone who chooses a target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetInfo {
-    /// Name of the stage; stages without one are chosen by number.
-    pub name: Option<String>,
-    /// What the comment above it says of it.
-    pub description: Option<String>,
-    /// What it starts from, as written.
-    pub base: String,
-    /// `--platform`, as written.
-    pub platform: Option<String>,
-    /// Whether it is built when no target is named.
-    pub is_default: bool,
-    /// Line of its `FROM`.
-    pub line: u32,
-}
-
-/// Lists the stages of a parsed Dockerfile.
-pub fn targets(file: &Dockerfile) -> Vec<TargetInfo> {
-    let stages = file.stages.iter().enumerate().map(|(index, stage)| {
-        let name = stage.name();
-        let description = name
-            .as_deref()
-            .and_then(|name| stage.header.description(name));
-        TargetInfo {
-            description: description.map(str::to_owned),
-            name,
-            base: stage.from.image.raw.clone(),
-            platform: stage.from.platform.as_ref().map(|word| word.raw.clone()),
-            is_default: index + 1 == file.stages.len(),
-            line: stage.header.span.start.line,
-        }
-    });
-    stages.collect()
-}
-
 fn pinned(plan: &Plan<'_>) -> Vec<PinnedBase> {
     let mut bases: Vec<PinnedBase> = Vec::new();
     for stage in &plan.stages {

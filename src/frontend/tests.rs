@@ -3,6 +3,9 @@
 //!
 //! Images are made up: an image whose name the options do not mention has one layer and a `PATH`.
 
+mod fix;
+mod subrequests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -23,7 +23,7 @@ pub(super) use from::{
     undefined_arg_in_from,
 };
 pub use rules::{RULES, Rule};
-pub(super) use stages::names_and_keywords;
+pub(super) use stages::{Casing, names_and_keywords};
 pub(super) use steps::{
     expose_format, expose_protocol_casing, ignored_source, json_arguments, legacy_pair,
     multiple_instructions, relative_workdir, secret_name, undefined_var,

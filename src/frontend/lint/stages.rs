@@ -59,14 +59,37 @@ pub(super) fn from_casing(header: &Instruction, from: &FromInstruction) -> Vec<D
     warnings
 }
 
+/// The case of a keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Casing {
+pub(in crate::frontend) enum Casing {
+    /// All letters small.
     Lower,
+    /// All letters capital.
     Upper,
 }
 
 impl Casing {
-    fn of(keyword: &str) -> Option<Self> {
+    /// Returns the case of most keywords of a file; those before the first `FROM` do not count.
+    pub(in crate::frontend) fn of_most(file: &Dockerfile) -> Self {
+        let stages = file.stages.iter();
+        let instructions =
+            stages.flat_map(|stage| std::iter::once(&stage.header).chain(&stage.instructions));
+        let (mut lower, mut upper) = (0_usize, 0_usize);
+        for instruction in instructions {
+            match Self::of(&instruction.keyword.raw) {
+                Some(Self::Lower) => lower += 1,
+                Some(Self::Upper) => upper += 1,
+                None => {}
+            }
+        }
+        match lower > upper {
+            true => Self::Lower,
+            false => Self::Upper,
+        }
+    }
+
+    /// Returns the case of a keyword; `None` where it is mixed.
+    pub(in crate::frontend) fn of(keyword: &str) -> Option<Self> {
         if keyword == keyword.to_lowercase() {
             return Some(Self::Lower);
         }
@@ -81,16 +104,10 @@ fn keyword_casing(file: &Dockerfile) -> Vec<Diagnostic> {
         .iter()
         .flat_map(|stage| std::iter::once(&stage.header).chain(&stage.instructions))
         .collect();
-    let count = |casing| {
-        let of = instructions
-            .iter()
-            .filter(|instruction| Casing::of(&instruction.keyword.raw) == Some(casing));
-        of.count()
-    };
-    let (majority, name) = if count(Casing::Lower) > count(Casing::Upper) {
-        (Casing::Lower, "lower")
-    } else {
-        (Casing::Upper, "upper")
+    let majority = Casing::of_most(file);
+    let name = match majority {
+        Casing::Lower => "lower",
+        Casing::Upper => "upper",
     };
     let odd = instructions
         .into_iter()

@@ -38,6 +38,7 @@ use super::environment::Environment;
 use super::expand::{Expander, Missing};
 use super::lint;
 use super::options::FrontendOptions;
+use super::outline::Notes;
 use super::plan::{Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
@@ -45,6 +46,7 @@ use crate::llb::state::{Builder, Output};
 use crate::oci::{ImageConfig, Platform};
 
 use context::LocalFiles;
+pub(super) use context::{HTTP_FILE, remote_definition};
 
 /// The result of lowering something, or where it fails.
 type Lowering<T> = Result<T, Box<Diagnostic>>;
@@ -58,6 +60,8 @@ pub(super) struct LoweredStage {
     pub(super) image: ImageConfig,
     /// The config of the image it starts from, if any.
     pub(super) base_image: Option<ImageConfig>,
+    /// What the stages take from the user.
+    pub(super) notes: Notes,
 }
 
 /// Lowers the stages that are in scope; adds what is noticed to `warnings`.
@@ -81,6 +85,7 @@ pub(super) fn lower_plan(
         files: LocalFiles::new(options),
         states: BTreeMap::new(),
         warnings: Vec::new(),
+        notes: Notes::default(),
         links: 0,
         here: Span::START,
     };
@@ -98,6 +103,7 @@ struct Lowerer<'a> {
     files: LocalFiles,
     states: BTreeMap<usize, StageState>,
     warnings: Vec<Diagnostic>,
+    notes: Notes,
     /// Number of `--link` so far; tells their progress groups apart.
     links: usize,
     /// Where the step that is being lowered stands.
@@ -157,6 +163,7 @@ impl Lowerer<'_> {
         let plan = self.plan;
         for step in &plan.stages[index].steps {
             let warned = self.warnings.len();
+            self.notes.begin(index, step.trigger_of);
             self.here = step.span();
             let lowered = self.step(&mut state, step);
             if let Some(span) = step.trigger_of {
@@ -186,7 +193,7 @@ impl Lowerer<'_> {
             InstructionKind::Copy(copy) => self.copy(state, step, copy),
             InstructionKind::Run(run) => self.run(state, step, run),
             InstructionKind::Workdir(path) => self.workdir(state, step, path),
-            InstructionKind::Arg(arg) => self.arg(state, arg),
+            InstructionKind::Arg(arg) => self.arg(state, instruction, arg),
             InstructionKind::Env(pairs) => self.env(state, instruction, pairs),
             InstructionKind::Label(pairs) => self.label(state, instruction, pairs),
             InstructionKind::User(user) => self.user(state, user),
@@ -296,6 +303,7 @@ impl Lowerer<'_> {
             definition: self.builder.finish(state.root),
             image,
             base_image: state.base_image,
+            notes: self.notes,
         }
     }
 }

@@ -11,7 +11,12 @@ impl Lowerer<'_> {
     ///
     /// A value becomes a variable of the processes that follow, but not of the image. Like any
     /// later setting it wins over an earlier `ENV`.
-    pub(super) fn arg(&mut self, state: &mut StageState, arg: &ArgInstruction) -> Lowering<()> {
+    pub(super) fn arg(
+        &mut self,
+        state: &mut StageState,
+        instruction: &Instruction,
+        arg: &ArgInstruction,
+    ) -> Lowering<()> {
         let args = self.args;
         let mut shown = Vec::new();
         for declaration in &arg.args {
@@ -23,6 +28,11 @@ impl Lowerer<'_> {
                 (None, Some(word)) => Some(self.expand(state, word)?),
                 (None, None) => args.inherited(name).map(str::to_owned),
             };
+            let is_own = declaration.value.is_some()
+                || args.given.contains_key(name)
+                || args.global.get(name).is_none();
+            self.notes
+                .arg(instruction, declaration, value.as_deref(), is_own);
             shown.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),

@@ -76,6 +76,7 @@ impl Plan<'_> {
                 platform: RequestPlatform(platform),
                 mode: options.resolve_mode,
                 oci_layout: image.oci_layout.clone(),
+                file: image.file.clone(),
             };
             wanted.insert(index, request);
         }
@@ -230,7 +231,10 @@ impl Plan<'_> {
 }
 
 fn log_name(image: &ImageBase, platform: &Platform, options: &FrontendOptions) -> String {
-    let reference = &image.reference;
+    let reference = match &image.file {
+        Some(_) => image.written.clone(),
+        None => image.reference.to_string(),
+    };
     match &image.context {
         Some(context) => format!("[context {context}] load metadata for {reference}"),
         None if options.multi_platform => {

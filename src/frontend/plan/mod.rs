@@ -24,7 +24,7 @@ use super::lint;
 use super::lowered::Scope;
 use super::options::{ContextSource, FrontendOptions};
 use super::suggest;
-use crate::oci::{ImageConfig, Platform, Reference};
+use crate::oci::{ImageConfig, ImageFile, Platform, Reference};
 
 pub(super) use bases::resolve_bases;
 
@@ -117,6 +117,8 @@ pub(super) struct ImageBase {
     pub(super) context: Option<String>,
     /// The OCI layout that it comes from.
     pub(super) oci_layout: Option<String>,
+    /// The file that it may come from, if that exists.
+    pub(super) file: Option<ImageFile>,
     /// What was found; known once the stage is needed.
     pub(super) resolved: Option<ResolvedBase>,
 }
@@ -217,7 +219,7 @@ impl<'a> Plan<'a> {
             .as_deref()
             .and_then(|name| options.named_context(name, &wanted));
         let (base, is_replaced) = match replaced {
-            Some((key, source)) => (names::context_base(key, source, from.image.span)?, true),
+            Some((key, source)) => (self.context_base(key, source, from.image.span)?, true),
             None => (self.base(&image, from.image.span, &wanted, options)?, false),
         };
         let scope = match base {
