@@ -102,7 +102,7 @@ impl EngineError {
     /// Draws what the frontend found wrong.
     pub(super) fn from_frontend(error: FrontendError, source: &Source) -> Self {
         let kind = match &error {
-            FrontendError::Image { .. } => ErrorKind::Registry,
+            FrontendError::Image { source, .. } if !source.is_input => ErrorKind::Registry,
             _ => ErrorKind::User,
         };
         let drawn = (!error.findings().is_empty()).then(|| error.render(source));
