@@ -6,7 +6,7 @@ use crate::frontend::dockerfile::{Dockerfile, Word};
 use crate::frontend::environment::Environment;
 use crate::frontend::expand::{Expanded, Missing};
 use crate::frontend::suggest;
-use crate::oci::{ImageConfig, Platform, Reference};
+use crate::oci::{ImageConfig, Platform, Reference, Transported};
 
 /// A variable that no `ARG` before the first `FROM` declares.
 pub(in crate::frontend) fn undefined_arg_in_from<'a>(
@@ -105,7 +105,8 @@ pub(in crate::frontend) fn invalid_defaults(
         let Ok(name) = build_args::expand(word, file.escape(), &variables) else {
             break;
         };
-        if name.parse::<Reference>().is_ok() {
+        // A transport names an image that is not in a registry.
+        if name.parse::<Reference>().is_ok() || Transported::parse(&name).is_some() {
             continue;
         }
         let message = format!(
