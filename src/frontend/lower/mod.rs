@@ -39,7 +39,7 @@ use super::expand::{Expander, Missing};
 use super::lint;
 use super::options::FrontendOptions;
 use super::outline::Notes;
-use super::plan::{Plan, Step};
+use super::plan::{Base, Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
 use crate::llb::state::{Builder, Output};
@@ -84,6 +84,7 @@ pub(super) fn lower_plan(
         args,
         files: LocalFiles::new(options),
         states: BTreeMap::new(),
+        last_heirs: last_heirs(plan),
         warnings: Vec::new(),
         notes: Notes::default(),
         links: 0,
@@ -94,6 +95,19 @@ pub(super) fn lower_plan(
     lowered.map(|()| lowerer.finish())
 }
 
+/// Finds the last stage that continues each; nothing for the target, which is the result.
+fn last_heirs(plan: &Plan<'_>) -> BTreeMap<usize, usize> {
+    let mut heirs = BTreeMap::new();
+    for index in plan.needed() {
+        if let Base::Stage(earlier) = plan.stages[index].base
+            && earlier != plan.target
+        {
+            heirs.insert(earlier, index);
+        }
+    }
+    heirs
+}
+
 /// The graph under construction and what all stages share.
 struct Lowerer<'a> {
     builder: Builder,
@@ -102,6 +116,8 @@ struct Lowerer<'a> {
     args: &'a BuildArgs,
     files: LocalFiles,
     states: BTreeMap<usize, StageState>,
+    /// For each stage that others continue, the last of them.
+    last_heirs: BTreeMap<usize, usize>,
     warnings: Vec<Diagnostic>,
     notes: Notes,
     /// Number of `--link` so far; tells their progress groups apart.
