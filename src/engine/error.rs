@@ -106,7 +106,11 @@ impl EngineError {
             _ => ErrorKind::User,
         };
         let drawn = (!error.findings().is_empty()).then(|| error.render(source));
-        let failure = Self::new(kind, error.to_string()).with_source(error);
+        let is_check = matches!(error, FrontendError::Checks { .. });
+        let mut failure = Self::new(kind, error.to_string()).with_source(error);
+        if is_check {
+            failure = failure.with_hint("mend them, or skip rules with `# check=skip=RULE`");
+        }
         match drawn {
             Some(drawn) => failure.with_diagnostic(drawn),
             None => failure,
