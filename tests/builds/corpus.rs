@@ -281,7 +281,10 @@ fn message(shown: &str) -> String {
         .find("------\n")
         .or_else(|| shown.rfind("\n\n").map(|at| at + 2));
     let start = start.unwrap_or(0);
-    shown[start..].trim_end().to_owned() + "\n"
+    // What other runs left in the store is no matter of the message.
+    let lines = shown[start..].trim_end().lines();
+    let lines = lines.filter(|line| !line.starts_with("cache: "));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// Returns one line for each step of the Dockerfile: how it went and its name.
