@@ -168,7 +168,13 @@ async fn open_folder(
             let text = local::read_text(path)?;
             patterns_of(path, &text.ok_or_else(|| no_ignore_file(path))?)?
         }
-        None => read_ignore(folder, found.path.as_deref(), &found.filename)?,
+        None => {
+            let name = match request.dockerfile {
+                DockerfileSource::Default => found.filename.as_str(),
+                _ => DOCKERFILE,
+            };
+            read_ignore(folder, found.path.as_deref(), name)?
+        }
     };
     let context = ContextSource::Local {
         name: MAIN.to_owned(),

@@ -342,21 +342,7 @@ impl Work<'_> {
                 source,
                 selector,
                 readonly,
-            } => {
-                let whole = open_path(source).map_err(from(source))?;
-                let opened = select(whole, selector).map_err(|error| {
-                    if crate::sys::root::is_missing(&error) {
-                        no_such_part(mount, selector)
-                    } else {
-                        from(source)(error)
-                    }
-                })?;
-                let attributes = match readonly {
-                    true => MountAttrFlags::MOUNT_ATTR_RDONLY,
-                    false => MountAttrFlags::empty(),
-                };
-                self.hand(&opened, attributes).map_err(from(source))
-            }
+            } => self.bind(mount, source, selector, *readonly),
             MountKind::DiscardedWrites { lower, selector } => {
                 let scratch = self
                     .scratch(number)
@@ -386,6 +372,36 @@ impl Work<'_> {
                 self.hand(&fd, MountAttrFlags::empty()).map_err(from(path))
             }
         }
+    }
+
+    fn bind(
+        &mut self,
+        mount: &ProcessMount,
+        source: &Path,
+        selector: &str,
+        readonly: bool,
+    ) -> Result<Mounted, ExecutorError> {
+        let failed = |error| ExecutorError::Source {
+            path: source.to_owned(),
+            target: mount.target.clone(),
+            source: error,
+        };
+        let whole = open_path(source).map_err(failed)?;
+        let opened = select(whole, selector).map_err(|error| {
+            if crate::sys::root::is_missing(&error) {
+                ExecutorError::NoSuchPart {
+                    selector: selector.to_owned(),
+                    target: mount.target.clone(),
+                }
+            } else {
+                failed(error)
+            }
+        })?;
+        let attributes = match readonly {
+            true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+            false => MountAttrFlags::empty(),
+        };
+        self.hand(&opened, attributes).map_err(failed)
     }
 
     /// Adds a mount of what is open to what is handed over.
@@ -516,13 +532,6 @@ fn select(opened: OwnedFd, selector: &str) -> io::Result<OwnedFd> {
         return Ok(opened);
     }
     Root::from_fd(opened).open2(&path, OFlags::PATH)
-}
-
-fn no_such_part(mount: &ProcessMount, selector: &str) -> ExecutorError {
-    ExecutorError::NoSuchPart {
-        selector: selector.to_owned(),
-        target: mount.target.clone(),
-    }
 }
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
