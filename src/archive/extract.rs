@@ -57,7 +57,8 @@ pub enum Whiteouts {
 pub struct ExtractOptions {
     /// What `.wh.` names mean.
     pub whiteouts: Whiteouts,
-    /// Owner of everything; `None` takes what the archive says.
+    /// Owner of every entry; `None` takes what the archive says. Directories that no entry
+    /// describes belong to root.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -293,7 +294,11 @@ impl<'a> Extractor<'a> {
             .map_err(ArchiveError::file("change", &path))
     }
 
+    /// Takes what a layer says of its root. The directory that ADD unpacks into stays as it is.
     fn root_entry(&mut self, attributes: &Attributes) -> Result<(), ArchiveError> {
+        if self.options.whiteouts == Whiteouts::Literal {
+            return Ok(());
+        }
         let path = self.dest.clone();
         let fail = || ArchiveError::file("change", &path);
         let fd = self.root.open_dir(&path).map_err(fail())?;
@@ -447,8 +452,7 @@ impl<'a> Extractor<'a> {
             if hides {
                 self.clear(&at)?;
             }
-            let (uid, gid) = self.options.owner.unwrap_or((0, 0));
-            make_directory(&parent, &name, (uid, gid)).map_err(fail(&at))?;
+            make_directory(&parent, &name, (0, 0)).map_err(fail(&at))?;
             if hides {
                 whiteout::set_opaque(self, &parent, &name, &at)?;
             }
