@@ -77,6 +77,7 @@ async fn file(
             &inputs,
             &FileOpContext {
                 snapshotter: &options.snapshots,
+                copies: Some(&options.copies),
                 created_ns: (options.now_ns)(),
                 cancel: &context.cancel,
             },
@@ -120,6 +121,7 @@ pub(super) fn copy_tree(
         action: &action,
         source: Some(&origin),
         owner: None,
+        earlier: None,
         cancel,
     };
     let open = |error| FileOpError::io("open", "/")(error);
