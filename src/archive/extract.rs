@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -278,6 +278,7 @@ impl<'a> Extractor<'a> {
         }
         self.buffer.resize(CHUNK, 0);
         let mut file = File::from(fd);
+        let is_sparse = reader.is_sparse();
         loop {
             let count = reader.read(&mut self.buffer)?;
             if count == 0 {
@@ -286,7 +287,15 @@ impl<'a> Extractor<'a> {
             if observer.is_cancelled() {
                 return Err(ArchiveError::Cancelled);
             }
-            file.write_all(&self.buffer[..count])
+            let bytes = &self.buffer[..count];
+            let written = match is_sparse && bytes.iter().all(|byte| *byte == 0) {
+                true => file.seek(SeekFrom::Current(bytes.len() as i64)).map(drop),
+                false => file.write_all(bytes),
+            };
+            written.map_err(ArchiveError::file("write", &path))?;
+        }
+        if is_sparse {
+            file.set_len(size)
                 .map_err(ArchiveError::file("write", &path))?;
         }
         attributes
