@@ -9,18 +9,23 @@ use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
 use super::options;
-use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache};
+use super::remote::Setup;
+use super::request::{
+    BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache, PullPolicy,
+};
 use super::resolver::Resolver;
+use super::warnings;
 use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
 use crate::frontend::diagnostic::Source;
-use crate::frontend::{self, Lowered};
+use crate::frontend::{self, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::progress::{Event, Progress, Warning, WarningSource};
+use crate::oci::Platform;
+use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
-use crate::source::{Images, WebFiles};
+use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
 
 /// Right to use the host's network.
@@ -29,14 +34,16 @@ const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 
 /// One build on its way: what was asked, and what it works with.
-struct Build<'a> {
+pub(super) struct Build<'a> {
     engine: &'a Engine,
-    request: BuildRequest,
-    inputs: Inputs,
+    pub(super) request: BuildRequest,
+    pub(super) inputs: Inputs,
     client: registry::Client,
     images: Images,
+    web_files: WebFiles,
+    repositories: Repositories,
     progress: Progress,
-    cancel: CancellationToken,
+    pub(super) cancel: CancellationToken,
 }
 
 impl Engine {
@@ -49,14 +56,14 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
-        let build = Build::open(self, request, &session, progress, cancel)?;
+        let build = Build::open(self, request, session, progress, cancel).await?;
         let lowered = build.lower().await?;
-        report(&lowered, &build.progress);
+        warnings::report(&lowered, &build.progress);
         let loaded = load(&lowered.definition)?;
         check_rights(&loaded, &build.request)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
         let layers = Arc::new(layers);
-        let worker = build.worker(session, &loaded, Arc::clone(&layers));
+        let worker = build.worker(&loaded, Arc::clone(&layers));
         let solved = build.solve(&lowered.definition, worker).await?;
         let stack = match &solved.output {
             Some(output) => output.layers().to_vec(),
@@ -84,11 +91,12 @@ impl Engine {
     pub async fn dump_llb(
         &self,
         request: BuildRequest,
-        session: &Session,
+        session: Session,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Definition, EngineError> {
-        let build = Build::open(self, request, session, progress.clone(), cancel.clone())?;
+        let (progress, cancel) = (progress.clone(), cancel.clone());
+        let build = Build::open(self, request, session, progress, cancel).await?;
         Ok(build.lower().await?.definition)
     }
 
@@ -105,10 +113,10 @@ impl Engine {
 }
 
 impl<'a> Build<'a> {
-    fn open(
+    pub(super) async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
-        session: &Session,
+        session: Session,
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Self, EngineError> {
@@ -126,15 +134,31 @@ impl<'a> Build<'a> {
                 ..Warning::default()
             }));
         }
-        let inputs = Inputs::open(engine, &mut request, &progress)?;
-        let client = engine.registry(session, options::insecure_registries(&request));
+        let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
+        let web_files = WebFiles::new(client.clone(), engine.content.clone());
+        let repositories = Repositories::new(&engine.dir("cache/git"));
+        let setup = Setup {
+            engine,
+            images: &images,
+            web_files: &web_files,
+            repositories: &repositories,
+            platform: match request.platforms.first() {
+                Some(platform) => platform.clone(),
+                None => Platform::host(),
+            },
+            progress: &progress,
+            cancel: &cancel,
+        };
+        let inputs = Inputs::open(&setup, &mut request, session).await?;
         Ok(Self {
             engine,
             request,
             inputs,
             client,
             images,
+            web_files,
+            repositories,
             progress,
             cancel,
         })
@@ -142,19 +166,27 @@ impl<'a> Build<'a> {
 
     async fn lower(&self) -> Result<Lowered, EngineError> {
         let options = options::frontend_options(&self.request, &self.inputs)?;
-        let resolver = Resolver {
-            images: self.images.clone(),
-            progress: self.progress.clone(),
-        };
+        let resolver = self.resolver();
         let inputs = &self.inputs;
         tokio::select! {
             lowered = frontend::lower(&inputs.text, &options, &resolver) => {
-                lowered.map_err(|error| {
+                lowered.map_err(|LowerFailure { error, warnings }| {
                     let source = Source::new(&inputs.filename, &inputs.text);
+                    warnings::send(&warnings, &source, &self.progress);
                     EngineError::from_frontend(error, &source)
                 })
             }
             () = self.cancel.cancelled() => Err(EngineError::cancelled()),
+        }
+    }
+
+    /// Answers the frontend's questions about images.
+    pub(super) fn resolver(&self) -> Resolver {
+        Resolver {
+            images: self.images.clone(),
+            session: Arc::clone(&self.inputs.session),
+            falls_back: self.request.pull == PullPolicy::Newer,
+            progress: self.progress.clone(),
         }
     }
 
@@ -165,14 +197,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn worker(
-        &self,
-        mut session: Session,
-        loaded: &Loaded,
-        layers: Arc<ImageLayers>,
-    ) -> Arc<LocalWorker> {
+    fn worker(&self, loaded: &Loaded, layers: Arc<ImageLayers>) -> Arc<LocalWorker> {
         let engine = self.engine;
-        session.build_contexts.clone_from(&self.inputs.folders);
         let image_steps = match &loaded.result {
             Some(result) => keys::base_chain(&loaded.vertices, result),
             None => Vec::new(),
@@ -183,9 +209,10 @@ impl<'a> Build<'a> {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),
-            session: Arc::new(session),
+            session: Arc::clone(&self.inputs.session),
             images: self.images.clone(),
-            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
+            web_files: self.web_files.clone(),
+            repositories: self.repositories.clone(),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
@@ -213,14 +240,9 @@ impl<'a> Build<'a> {
         if let Some(most) = self.engine.options.parallelism_max {
             options.max_parallelism = most;
         }
-        let folder = self
-            .inputs
-            .folders
-            .get("context")
-            .map(|path| path.display().to_string());
-        let (folder, filename) = (folder.unwrap_or_default(), &self.inputs.filename);
+        let (place, filename) = (&self.inputs.place, &self.inputs.filename);
         let target = self.request.target.as_deref().unwrap_or_default();
-        options.scope = format!("{folder}\0{filename}\0{target}");
+        options.scope = format!("{place}\0{filename}\0{target}");
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
         let solved = solver::solve(definition, worker, cache, progress, options, cancel).await;
@@ -282,24 +304,4 @@ fn check_rights(loaded: &Loaded, request: &BuildRequest) -> Result<(), EngineErr
             .with_hint(format!("grant it with --allow {missing}")));
     }
     Ok(())
-}
-
-/// Passes the frontend's warnings on.
-fn report(lowered: &Lowered, progress: &Progress) {
-    let text: Arc<str> = lowered.source.text.as_str().into();
-    for finding in &lowered.warnings {
-        progress.send(Event::Warning(Warning {
-            vertex: None,
-            rule: finding.rule.unwrap_or_default().to_owned(),
-            short: finding.message.to_string(),
-            detail: finding.help.iter().map(ToString::to_string).collect(),
-            url: String::new(),
-            source: Some(WarningSource {
-                filename: lowered.source.name.clone(),
-                text: Arc::clone(&text),
-                first_line: finding.span.start.line,
-                last_line: finding.span.end.line,
-            }),
-        }));
-    }
 }

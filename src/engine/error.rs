@@ -102,13 +102,19 @@ impl EngineError {
     /// Draws what the frontend found wrong.
     pub(super) fn from_frontend(error: FrontendError, source: &Source) -> Self {
         let kind = match &error {
-            FrontendError::Image { .. } => ErrorKind::Registry,
+            FrontendError::Image { source, .. } if !source.is_input => ErrorKind::Registry,
             _ => ErrorKind::User,
         };
-        let rendered = error.render(source);
-        Self::new(kind, error.to_string())
-            .with_diagnostic(rendered)
-            .with_source(error)
+        let drawn = (!error.findings().is_empty()).then(|| error.render(source));
+        let is_check = matches!(error, FrontendError::Checks { .. });
+        let mut failure = Self::new(kind, error.to_string()).with_source(error);
+        if is_check {
+            failure = failure.with_hint("mend them, or skip rules with `# check=skip=RULE`");
+        }
+        match drawn {
+            Some(drawn) => failure.with_diagnostic(drawn),
+            None => failure,
+        }
     }
 
     /// Passes on why an op failed.
@@ -189,7 +195,9 @@ config_errors!(
 impl From<source::Error> for EngineError {
     fn from(error: source::Error) -> Self {
         let kind = match &error {
-            source::Error::NotLocal { .. } | source::Error::InvalidUrl { .. } => ErrorKind::User,
+            source::Error::NotLocal { .. }
+            | source::Error::InvalidUrl { .. }
+            | source::Error::Bundle { .. } => ErrorKind::User,
             source::Error::Content(_) | source::Error::Io { .. } => ErrorKind::Config,
             _ => ErrorKind::Registry,
         };

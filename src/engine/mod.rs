@@ -2,13 +2,14 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
-//! [`error`],
-//! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
+//! Dockerfiles), `remote` (those behind URLs), `options`, `warnings`, [`call`] (questions that are
+//! answered without building), [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
+//! [`error`], [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
 pub mod build;
+pub mod call;
 pub mod clock;
 pub mod error;
 pub mod images;
@@ -16,10 +17,12 @@ mod inputs;
 mod options;
 pub mod process;
 pub mod prune;
+mod remote;
 pub mod request;
 mod resolver;
 mod settle;
 pub mod transfer;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

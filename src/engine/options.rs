@@ -2,7 +2,7 @@
 
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
-use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache};
+use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache, PullPolicy};
 use crate::executor::Resources;
 use crate::exporter::OutputSpec;
 use crate::frontend::{self, FrontendOptions, Network};
@@ -43,8 +43,9 @@ pub(super) fn frontend_options(
             NoCache::Stages(names) => frontend::NoCache::Stages(names.clone()),
         },
         resolve_mode: match request.pull {
-            true => frontend::ResolveMode::Pull,
-            false => frontend::ResolveMode::Default,
+            PullPolicy::Missing => frontend::ResolveMode::Default,
+            PullPolicy::Always | PullPolicy::Newer => frontend::ResolveMode::Pull,
+            PullPolicy::Never => frontend::ResolveMode::Local,
         },
         network: match request.network {
             NetworkMode::Default => Network::Sandbox,

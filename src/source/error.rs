@@ -3,9 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::bundle::BundleError;
 use crate::content;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::registry::{self, InvalidDocument};
+use crate::session;
 
 /// Says why an input cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,31 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A web server does not let us have a file.
+    #[error(
+        "{url}: access was refused: give a token with \
+         `--secret id=HTTP_AUTH_TOKEN_{host},env=VARIABLE`"
+    )]
+    Refused {
+        /// The URL without credentials.
+        url: String,
+        /// Its host.
+        host: String,
+    },
+    /// What a web server compressed for the way cannot be had back.
+    #[error("{url}: cannot undo the content encoding gzip: {reason}")]
+    Encoding {
+        /// The URL without credentials.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A definition asks for a secret that was not given.
+    #[error("the secret {id} was not given: add `--secret id={id},src=FILE`")]
+    NoSecret {
+        /// Its id.
+        id: String,
+    },
     /// Git failed.
     #[error("git {url}: {reason}")]
     Git {
@@ -89,9 +116,20 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// An image in a file or folder cannot be used.
+    #[error("cannot take an image from {place}")]
+    Bundle {
+        /// Where it should be.
+        place: String,
+        /// Why not.
+        source: BundleError,
+    },
     /// The registry or web server failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// The client did not lend what is needed.
+    #[error(transparent)]
+    Session(#[from] session::Error),
     /// The local store failed.
     #[error(transparent)]
     Content(#[from] content::Error),

@@ -24,7 +24,7 @@ use crate::llb::{Vertex, VertexDigest, pb};
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
-use crate::source::{Images, WebFiles};
+use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
 pub use layers::ImageLayers;
@@ -45,6 +45,8 @@ pub struct WorkerOptions {
     pub images: Images,
     /// Fetches files from web servers.
     pub web_files: WebFiles,
+    /// Fetches commits from git repositories.
+    pub repositories: Repositories,
     /// Layers of images, fetched when needed.
     pub layers: Arc<ImageLayers>,
     /// Folder of RUN cache mounts.

@@ -14,7 +14,9 @@
 )]
 
 mod consumers;
+mod contexts;
 mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod warnings;

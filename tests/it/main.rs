@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod call;
 mod copy;
 #[path = "../support/copy_case.rs"]
 mod copy_case;
@@ -21,3 +22,6 @@ mod registry;
 mod registry_real;
 mod session;
 mod source;
+mod source_git;
+mod source_git_ssh;
+mod source_http;

@@ -4,10 +4,10 @@ use super::copy::{CopyJob, CopyMode};
 use super::{Lowerer, Lowering, location};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::Word;
-use crate::frontend::git_url::{GitUrl, percent_decoded};
 use crate::frontend::{lint, paths};
+use crate::llb::git_url::percent_decoded;
 use crate::llb::state::{About, Source};
-use crate::llb::{caps, pb};
+use crate::llb::{GitUrl, caps, pb};
 use crate::oci::Digest;
 
 /// Name of a downloaded file whose URL has none.
@@ -74,10 +74,11 @@ impl Lowerer<'_> {
         let root = match job.from {
             Some(stage) => self.states[&stage].root,
             None => {
-                if self.is_ignored(source) {
+                let cleaned = paths::clean(source);
+                if self.is_ignored(&cleaned) {
                     let keyword = if job.flags.is_add { "ADD" } else { "COPY" };
                     self.warnings
-                        .push(lint::ignored_source(keyword, source, word.span));
+                        .push(lint::ignored_source(keyword, &cleaned, word.span));
                 }
                 self.main_context(word.span)?
             }
