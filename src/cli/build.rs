@@ -16,8 +16,8 @@ use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
 use crate::engine::request::{
-    ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, NamedContext,
-    NetworkMode, NoCache, OutputSpec, RunLimits,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
+    NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -213,7 +213,8 @@ fn writes_to_stdout(output: &OutputSpec) -> bool {
     matches!(
         output,
         OutputSpec::Tar {
-            destination: Destination::Stream(_)
+            destination: Destination::Stream(_),
+            ..
         } | OutputSpec::Oci {
             destination: ArchiveDestination::Tar(Destination::Stream(_)),
             ..
@@ -260,9 +261,10 @@ fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform
     let default = environment.text("DOCKER_DEFAULT_PLATFORM");
     match default.filter(|text| args.platforms.is_empty() && !text.is_empty()) {
         None => Ok(args.platforms.clone()),
-        Some(text) => value::platform(&text)
-            .map(|platform| vec![platform])
-            .map_err(|error| Failure::Usage(format!("DOCKER_DEFAULT_PLATFORM: {error}"))),
+        Some(text) => {
+            let platforms: Result<_, String> = text.split(',').map(value::platform).collect();
+            platforms.map_err(|error| Failure::Usage(format!("DOCKER_DEFAULT_PLATFORM: {error}")))
+        }
     }
 }
 
@@ -300,35 +302,48 @@ fn limits(args: &BuildArgs) -> RunLimits {
     }
 }
 
-/// Reads `--annotation`: for the manifest, which may be said (`manifest:key=value`).
-fn annotations(texts: &[String]) -> Result<BTreeMap<String, String>, String> {
-    let mut annotations = BTreeMap::new();
+/// Reads `--annotation`: `[place,…][[platform]:]key=value`, for the manifest by default.
+fn annotations(texts: &[String]) -> Result<Annotations, String> {
+    let mut annotations = Annotations::default();
     for text in texts {
+        let refused = |reason: &str| format!("invalid annotation {text:?}: {reason}");
         let (key, value) = text
             .split_once('=')
-            .ok_or_else(|| format!("invalid annotation {text:?}, expected key=value"))?;
-        let key = match key.split_once(':') {
-            None => key,
-            Some(("manifest", key)) => key,
-            Some((kind, _)) => {
-                return Err(format!(
-                    "annotations of {kind:?} are not supported: expected manifest"
-                ));
-            }
+            .ok_or_else(|| refused("expected key=value"))?;
+        let (places, key) = match key.split_once(':') {
+            Some((places, key)) => (places, key),
+            None => ("", key),
         };
-        annotations.insert(key.to_owned(), value.to_owned());
+        if key.is_empty() {
+            return Err(refused("the key is empty"));
+        }
+        for place in places.split(',') {
+            let (place, platform) = match place.split_once('[') {
+                Some((place, platform)) => {
+                    let platform = platform.strip_suffix(']').unwrap_or(platform);
+                    (place, Some(value::platform(platform)?))
+                }
+                None => (place, None),
+            };
+            let place = Place::parse(place).ok_or_else(|| {
+                refused(
+                    "expected manifest, index, manifest-descriptor or index-descriptor \
+                     before the colon",
+                )
+            })?;
+            if !annotations.add(place, platform, (key, value), true) {
+                return Err(refused("an index is of no single platform"));
+            }
+        }
     }
     Ok(annotations)
 }
 
 /// Adds annotations to every output that makes an image; those of the output itself win.
-fn annotate(outputs: &mut [OutputSpec], annotations: &BTreeMap<String, String>) {
+fn annotate(outputs: &mut [OutputSpec], annotations: &Annotations) {
     for output in outputs {
         if let Some(options) = output.image_options_mut() {
-            for (key, value) in annotations {
-                let entry = options.annotations.entry(key.clone());
-                entry.or_insert_with(|| value.clone());
-            }
+            options.annotations.fill_from(annotations);
         }
     }
 }
@@ -391,7 +406,8 @@ mod tests {
         assert_eq!(request.source_date_epoch_s, Some(7));
         assert_eq!(request.platforms[0].to_string(), "linux/arm64");
         let options = request.outputs[0].image_options().unwrap();
-        assert_eq!(options.annotations["k"], "v");
+        let platform = Platform::linux("arm64", "");
+        assert_eq!(options.annotations.of(Place::Manifest, &platform)["k"], "v");
     }
 
     #[test]
@@ -445,12 +461,30 @@ mod tests {
     }
 
     #[test]
-    fn annotations_are_for_manifests() {
+    fn annotations_stand_where_they_are_said_to() {
         let read = |text: &str| annotations(&[text.to_owned()]);
-        let expected = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
-        assert_eq!(read("k=v"), Ok(expected.clone()));
-        assert_eq!(read("manifest:k=v"), Ok(expected));
-        assert!(read("index:k=v").is_err());
-        assert!(read("k").is_err());
+        let platform = Platform::linux("arm64", "");
+        for text in [
+            "k=v",
+            "manifest:k=v",
+            "manifest,index:k=v",
+            "manifest[arm64]:k=v",
+        ] {
+            let read = read(text).unwrap();
+            assert_eq!(read.of(Place::Manifest, &platform)["k"], "v", "{text}");
+        }
+        assert_eq!(
+            read("index:k=v=w").unwrap().of_index(Place::Index)["k"],
+            "v=w"
+        );
+        for bad in [
+            "layer:k=v",
+            "k",
+            "=v",
+            "index[arm64]:k=v",
+            "manifest[a b]:k=v",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

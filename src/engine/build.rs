@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -9,12 +10,14 @@ use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
 use super::options;
+use super::platforms::{self, Targets};
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache};
 use super::resolver::Resolver;
-use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
+use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
 use crate::frontend::diagnostic::Source;
-use crate::frontend::{self, Lowered};
+use crate::frontend::{self, FrontendOptions, Lowered};
 use crate::llb::{Definition, Loaded, pb};
+use crate::oci::{ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning, WarningSource};
 use crate::registry;
 use crate::session::Session;
@@ -32,6 +35,7 @@ const SECURITY_INSECURE: &str = "security.insecure";
 struct Build<'a> {
     engine: &'a Engine,
     request: BuildRequest,
+    targets: Targets,
     inputs: Inputs,
     client: registry::Client,
     images: Images,
@@ -50,24 +54,31 @@ impl Engine {
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
         let build = Build::open(self, request, &session, progress, cancel)?;
-        let lowered = build.lower().await?;
-        report(&lowered, &build.progress);
-        let loaded = load(&lowered.definition)?;
+        let lowered = build.lower_all().await?;
+        if let Some(first) = lowered.first() {
+            // The other platforms would say the same again.
+            report(first, &build.progress);
+        }
+        let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
+        let loaded = load(&definitions)?;
         check_rights(&loaded, &build.request)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
         let layers = Arc::new(layers);
         let worker = build.worker(session, &loaded, Arc::clone(&layers));
-        let solved = build.solve(&lowered.definition, worker).await?;
-        let stack = match &solved.output {
-            Some(output) => output.layers().to_vec(),
-            None => Vec::new(),
-        };
-        let unpacked = layers.unpack_all(&stack, &build.progress, &build.cancel);
-        unpacked.await.map_err(EngineError::from_op)?;
-        let exported = build.export(lowered, stack).await?;
+        let solved = build.solve(&definitions, worker).await?;
+        let mut stacks = Vec::new();
+        for result in &solved.results {
+            let output = result.output.as_ref();
+            let stack = output.map(|output| output.layers().to_vec());
+            let stack = stack.unwrap_or_default();
+            let unpacked = layers.unpack_all(&stack, &build.progress, &build.cancel);
+            unpacked.await.map_err(EngineError::from_op)?;
+            stacks.push(stack);
+        }
+        let exported = build.export(lowered, stacks).await?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
-                manifest: image.manifest,
+                root: image.root,
                 id: image.id,
                 names: image.names,
             }),
@@ -89,7 +100,11 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Definition, EngineError> {
         let build = Build::open(self, request, session, progress.clone(), cancel.clone())?;
-        Ok(build.lower().await?.definition)
+        let [platform] = &build.targets.platforms[..] else {
+            let text = "a dump shows the graph for one platform";
+            return Err(EngineError::new(ErrorKind::User, text).with_hint("name one"));
+        };
+        Ok(build.lower(platform.clone()).await?.definition)
     }
 
     /// Makes a registry client with what the session lends.
@@ -126,12 +141,14 @@ impl<'a> Build<'a> {
                 ..Warning::default()
             }));
         }
+        let targets = platforms::targets(&request)?;
         let inputs = Inputs::open(engine, &mut request, &progress)?;
         let client = engine.registry(session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
         Ok(Self {
             engine,
             request,
+            targets,
             inputs,
             client,
             images,
@@ -140,8 +157,18 @@ impl<'a> Build<'a> {
         })
     }
 
-    async fn lower(&self) -> Result<Lowered, EngineError> {
-        let options = options::frontend_options(&self.request, &self.inputs)?;
+    /// Translates the Dockerfile for every platform.
+    async fn lower_all(&self) -> Result<Vec<Lowered>, EngineError> {
+        let platforms = self.targets.platforms.iter().cloned();
+        try_join_all(platforms.map(|platform| self.lower(platform))).await
+    }
+
+    async fn lower(&self, platform: Option<Platform>) -> Result<Lowered, EngineError> {
+        let options = FrontendOptions {
+            platform,
+            multi_platform: self.targets.multi_platform,
+            ..options::frontend_options(&self.request, &self.inputs)?
+        };
         let resolver = Resolver {
             images: self.images.clone(),
             progress: self.progress.clone(),
@@ -173,12 +200,12 @@ impl<'a> Build<'a> {
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
         session.build_contexts.clone_from(&self.inputs.folders);
-        let image_steps = match &loaded.result {
-            Some(result) => keys::base_chain(&loaded.vertices, result),
-            None => Vec::new(),
-        };
+        let image_steps = loaded.results.iter().flatten();
+        let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
         let outputs = self.outputs();
-        let image_options = outputs.iter().find_map(OutputSpec::image_options);
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten are compressed by the exporter.
+        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -192,19 +219,16 @@ impl<'a> Build<'a> {
             scratch: engine.dir("tmp"),
             shm_size_bytes: self.request.limits.shm_size_bytes.unwrap_or(0),
             resources: options::resources(&self.request),
-            image_steps: image_steps
-                .into_iter()
-                .map(|vertex| vertex.digest.clone())
-                .collect(),
+            image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            compression: image_options.map(|options| options.compression),
+            compression: image_options.next().map(|options| options.compression),
             now_ns: clock::now_ns,
         }))
     }
 
     async fn solve(
         &self,
-        definition: &Definition,
+        definitions: &[Definition],
         worker: Arc<LocalWorker>,
     ) -> Result<Solved<OpOutput>, EngineError> {
         let mut options = SolveOptions::new(clock::now_ns());
@@ -222,31 +246,35 @@ impl<'a> Build<'a> {
         options.scope = format!("{folder}\0{filename}\0{target}");
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
-        let solved = solver::solve(definition, worker, cache, progress, options, cancel).await;
+        let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;
         let cache = cache.clone();
         // Nobody waits for it, not even the end of the process.
         std::thread::spawn(move || cache.tidy());
-        solved.map_err(|error| EngineError::from_solve(error, definition))
+        solved.map_err(|error| EngineError::from_solve(error, definitions))
     }
 
     async fn export(
         &self,
-        lowered: Lowered,
-        layers: Vec<LayerId>,
+        lowered: Vec<Lowered>,
+        stacks: Vec<Vec<LayerId>>,
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
-        let export = ExportRequest {
-            platform: match self.request.platforms.first() {
-                Some(platform) => platform.clone(),
-                None => lowered.image.platform().normalized(),
-            },
+        let targets = self.targets.platforms.iter();
+        let parts = targets.zip(lowered).zip(stacks);
+        let results = parts.map(|((target, lowered), layers)| PlatformResult {
+            platform: described_platform(target.as_ref(), &lowered.image),
             config: lowered.image,
+            base: lowered.base_image,
             layers,
+            epoch_s: lowered.epoch.or(self.request.source_date_epoch_s),
+        });
+        let export = ExportRequest {
+            results: results.collect(),
+            multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
             outputs: self.outputs(),
-            epoch_s: self.request.source_date_epoch_s.or(lowered.epoch),
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
@@ -254,10 +282,31 @@ impl<'a> Build<'a> {
     }
 }
 
-fn load(definition: &Definition) -> Result<Loaded, EngineError> {
-    definition.load().map_err(|error| {
+/// Returns the platform that descriptors name: the one asked for, with what only the base image
+/// of a Windows build knows.
+fn described_platform(target: Option<&Platform>, image: &ImageConfig) -> Platform {
+    let own = image.platform().normalized();
+    let Some(target) = target else {
+        return own;
+    };
+    let mut platform = target.clone();
+    if platform.os == "windows" && own.os == platform.os {
+        if platform.os_version.is_empty() {
+            platform.os_version = own.os_version;
+        }
+        if platform.os_features.is_empty() {
+            platform.os_features = own.os_features;
+        }
+    }
+    platform
+}
+
+fn load(definitions: &[Definition]) -> Result<Loaded, EngineError> {
+    let loaded: Result<Vec<Loaded>, _> = definitions.iter().map(Definition::load).collect();
+    let loaded = loaded.map_err(|error| {
         EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
-    })
+    });
+    Ok(Loaded::joined(loaded?))
 }
 
 /// Refuses a definition that needs rights which were not granted.

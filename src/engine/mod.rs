@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
+//! Dockerfiles), `options`, `platforms`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
 //! [`error`],
 //! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -14,6 +14,7 @@ pub mod error;
 pub mod images;
 mod inputs;
 mod options;
+mod platforms;
 pub mod process;
 pub mod prune;
 pub mod request;

@@ -15,10 +15,6 @@ pub(super) fn frontend_options(
     request: &BuildRequest,
     inputs: &Inputs,
 ) -> Result<FrontendOptions, EngineError> {
-    if request.platforms.len() > 1 {
-        let text = "one build makes an image for one platform";
-        return Err(EngineError::new(ErrorKind::User, text).with_hint("build once for each"));
-    }
     let mut add_hosts = Vec::new();
     for host in &request.extra_hosts {
         match host.address {
@@ -36,7 +32,6 @@ pub(super) fn frontend_options(
         target: request.target.clone(),
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
-        platform: request.platforms.first().cloned(),
         no_cache: match &request.no_cache {
             NoCache::Nothing => frontend::NoCache::Nothing,
             NoCache::Everything => frontend::NoCache::All,

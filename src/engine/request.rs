@@ -32,8 +32,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::exporter::{
-    ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination, ImageOptions,
-    InvalidOutput, OutputSpec, PushOptions, Stream, Target,
+    Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
+    ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
+    Target, TreeOptions,
 };
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Manifest, Platform, Reference};
 pub use crate::registry::Proxies;
@@ -69,7 +70,7 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// `--tag`, with the default tag filled in. The image gets these names in the local store.
     pub names: Vec<Reference>,
-    /// Platforms to build for; the host's where empty.
+    /// Platforms to build for; the host's where empty. Several make an index.
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
@@ -237,9 +238,10 @@ pub struct BuildOutcome {
 /// The image that a build made.
 #[derive(Debug, Clone)]
 pub struct BuiltImage {
-    /// Its manifest.
-    pub manifest: Descriptor,
-    /// Its id: the digest of its config, printed by `-q` and written by `--iidfile`.
+    /// Its manifest, or the index of several platforms.
+    pub root: Descriptor,
+    /// Its id: the digest of its config, or of the index of several platforms; printed by `-q`
+    /// and written by `--iidfile`.
     pub id: ImageId,
     /// Its names.
     pub names: Vec<Reference>,

@@ -29,11 +29,11 @@ impl ImageResolver for Resolver {
 impl Resolver {
     async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
         let platform = &request.platform.0;
-        let name = format!("[internal] load metadata for {}", request.reference);
+        let name = request.log_name.as_str();
         let step = self
             .progress
             .of_vertex(Digest::of(format!("{name} {platform}").as_bytes()));
-        step.start(&name);
+        step.start(name);
         let mode = match request.mode {
             ResolveMode::Default => source::ResolveMode::Default,
             ResolveMode::Pull => source::ResolveMode::Pull,

@@ -39,11 +39,21 @@ impl Bench {
         worker: &Arc<FakeWorker>,
         cancel: CancellationToken,
     ) -> Result<Solved<String>, SolveError> {
+        let definitions = std::slice::from_ref(definition);
+        self.try_solve_all(definitions, worker, cancel).await
+    }
+
+    async fn try_solve_all(
+        &mut self,
+        definitions: &[Definition],
+        worker: &Arc<FakeWorker>,
+        cancel: CancellationToken,
+    ) -> Result<Solved<String>, SolveError> {
         self.recorder = Arc::default();
         let (worker, progress) = (Arc::clone(worker), self.recorder.progress());
         let cache = Cache::open(self.folder.path());
         let options = self.options.clone();
-        solve(definition, worker, &cache, progress, options, cancel).await
+        solve(definitions, worker, &cache, progress, options, cancel).await
     }
 
     /// Solves and returns the output and what ran.
@@ -55,7 +65,8 @@ impl Bench {
         let worker = Arc::new(worker);
         let solved = self.try_solve(definition, &worker, CancellationToken::new());
         let solved = solved.await.unwrap();
-        (solved.output.unwrap(), worker.take_runs(), solved.summary)
+        let output = solved.results[0].output.clone();
+        (output.unwrap(), worker.take_runs(), solved.summary)
     }
 
     /// Solves and returns the sorted names of what ran.
@@ -322,6 +333,39 @@ async fn identical_steps_run_once_and_unneeded_ones_never() {
 }
 
 #[tokio::test]
+async fn several_definitions_share_what_they_have_in_common() {
+    let mut bench = Bench::new();
+    // One result is the input of another, and one is scratch.
+    let mut definitions: Vec<Definition> = ["copy to arm64", "", "copy to amd64"]
+        .into_iter()
+        .map(|last| {
+            let mut build = Build::default();
+            let image = build.step("image debian", &[]);
+            let mut result = build.step("run make", &[&image]);
+            if !last.is_empty() {
+                result = build.step(last, &[&result]);
+            }
+            build.result(&result)
+        })
+        .collect();
+    definitions.push(Definition::default());
+    for expected in [4, 0] {
+        let worker = Arc::new(bench.worker());
+        let solved = bench.try_solve_all(&definitions, &worker, CancellationToken::new());
+        let results = solved.await.unwrap().results;
+        assert_eq!(worker.take_runs().len(), expected);
+        let outputs: Vec<Option<String>> = results.into_iter().map(|r| r.output).collect();
+        let [Some(other), Some(shared), Some(one), None] = &outputs[..] else {
+            panic!("{outputs:?}");
+        };
+        for (output, step) in [(other, "arm64"), (one, "amd64"), (shared, "run make")] {
+            assert!(output.contains(step), "{output}");
+        }
+        assert!(other.contains(shared.as_str()) && !one.contains("arm64"));
+    }
+}
+
+#[tokio::test]
 async fn the_first_failure_ends_the_solve_and_finished_work_is_kept() {
     let mut bench = Bench::new();
     let mut build = Build::default();
@@ -512,7 +556,7 @@ async fn scratch_needs_nothing() {
     let solved = bench
         .try_solve(&Definition::default(), &worker, CancellationToken::new())
         .await;
-    assert!(solved.unwrap().output.is_none());
+    assert!(solved.unwrap().results[0].output.is_none());
 }
 
 #[tokio::test]
@@ -552,7 +596,7 @@ async fn builds_at_the_same_time_run_a_step_once() {
                 CancellationToken::new(),
             );
             solve(
-                &two_stages(),
+                &[two_stages()],
                 worker,
                 &cache,
                 progress,
@@ -565,7 +609,7 @@ async fn builds_at_the_same_time_run_a_step_once() {
     let outputs: Vec<String> = futures::future::join_all(solves)
         .await
         .into_iter()
-        .map(|solved| solved.unwrap().unwrap().output.unwrap())
+        .map(|solved| solved.unwrap().unwrap().results[0].output.clone().unwrap())
         .collect();
     assert!(outputs.iter().all(|output| *output == outputs[0]));
     let mut runs: Vec<String> = workers

@@ -1,7 +1,7 @@
 //! Exports that push: everything arrives, the second time nothing travels, blobs are mounted.
 
 use cooper::content::ContentStore;
-use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, Target};
+use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, PlatformResult, Target};
 use cooper::oci::{Descriptor, History, ImageConfig, Platform, Reference, media_type};
 use cooper::progress::Progress;
 use cooper::registry::{Client, Options};
@@ -48,16 +48,21 @@ impl Fixture {
             .collect();
         let output = OutputSpec::from_attributes("registry", Target::Nowhere, &attributes).unwrap();
         let name: Reference = name.parse().unwrap();
+        let platform = Platform::linux("amd64", "");
         let request = ExportRequest {
-            config: ImageConfig {
-                history: vec![History::default()],
-                ..ImageConfig::default()
-            },
-            layers: self.layers.clone(),
-            platform: Platform::linux("amd64", ""),
+            results: vec![PlatformResult {
+                config: ImageConfig {
+                    history: vec![History::default()],
+                    ..ImageConfig::empty(&platform)
+                },
+                base: None,
+                layers: self.layers.clone(),
+                platform,
+                epoch_s: None,
+            }],
+            multi_platform: false,
             names: vec![name.with_default_tag()],
             outputs: vec![output],
-            epoch_s: None,
         };
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
         let exported = self.exporter.export(request, &progress, &cancel).await;
@@ -72,7 +77,7 @@ async fn a_second_push_uploads_nothing() {
     let name = format!("{}/a/app:1", registry.host());
     let image = fixture.push(&name, &[]).await.image.unwrap();
     let manifest = registry.manifest("a/app", "1").unwrap();
-    assert_eq!(Descriptor::of("", &manifest).digest, image.manifest.digest);
+    assert_eq!(Descriptor::of("", &manifest).digest, image.root.digest);
     assert_eq!(registry.count("PUT", "/blobs/uploads/"), 2);
     registry.clear_log();
     // Another client on another machine, which knows nothing of the first push.
@@ -109,7 +114,7 @@ async fn a_push_by_digest_writes_no_tag() {
     let attributes = [("push-by-digest", "true"), ("oci-mediatypes", "false")];
     let image = fixture.push(&name, &attributes).await.image.unwrap();
     assert!(registry.manifest("a/app", "1").is_none());
-    let digest = image.manifest.digest.to_string();
+    let digest = image.root.digest.to_string();
     assert!(registry.manifest("a/app", &digest).is_some());
-    assert_eq!(image.manifest.media_type, media_type::DOCKER_MANIFEST);
+    assert_eq!(image.root.media_type, media_type::DOCKER_MANIFEST);
 }
