@@ -72,6 +72,7 @@ pub struct WorkerOptions {
 pub struct LocalWorker {
     options: Arc<WorkerOptions>,
     digests: ops::content::SharedDigests,
+    announced: ops::emulation::Announced,
 }
 
 impl LocalWorker {
@@ -80,6 +81,7 @@ impl LocalWorker {
         Self {
             options: Arc::new(options),
             digests: ops::content::SharedDigests::default(),
+            announced: ops::emulation::Announced::default(),
         }
     }
 

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::cache_mount::{self, CacheMount, CacheMountId};
-use super::{failed, invalid, io_failed, stack};
+use super::{emulation, failed, invalid, io_failed, stack};
 use crate::executor::{
-    Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
+    ExecutorError, Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
 };
 use crate::llb::pb;
 use crate::oci::Digest;
@@ -69,7 +69,13 @@ impl ExecRun<'_> {
         let spec = tokio::task::block_in_place(|| self.spec(&mut held))?;
         let executor = &self.options().executor;
         let run = executor.run(&spec, &self.context.progress, &self.context.cancel);
-        let exit = run.await.map_err(|error| self.executor_error(error))?;
+        let exit = match run.await {
+            Ok(exit) => exit,
+            Err(error) => {
+                let explained = tokio::task::block_in_place(|| self.explained(&error));
+                return Err(explained.unwrap_or_else(|| self.executor_error(error)));
+            }
+        };
         self.check(&exit)?;
         tokio::task::block_in_place(|| self.outputs(held))
     }
@@ -78,15 +84,21 @@ impl ExecRun<'_> {
         &self.worker.options
     }
 
-    fn executor_error(&self, error: crate::executor::ExecutorError) -> OpError {
+    /// Explains an error by the kind of the program, where that is the reason.
+    fn explained(&self, error: &ExecutorError) -> Option<OpError> {
+        let root = self.exec.mounts.iter().find(|mount| mount.dest == "/")?;
+        let layers = stack(self.inputs, root.input).ok()?;
+        let view = self.options().snapshots.view(layers).ok()?;
+        emulation::explain(error, self.meta().ok()?, view.path())
+    }
+
+    fn executor_error(&self, error: ExecutorError) -> OpError {
         if self.context.cancel.is_cancelled() {
             return OpError::cancelled();
         }
         let user = matches!(
             error,
-            crate::executor::ExecutorError::User(_)
-                | crate::executor::ExecutorError::Spec(_)
-                | crate::executor::ExecutorError::Target { .. }
+            ExecutorError::User(_) | ExecutorError::Spec(_) | ExecutorError::Target { .. }
         );
         let kind = match error.exit_code() {
             Some(exit_code) => FailureKind::Step { exit_code },
