@@ -215,6 +215,7 @@ impl<'a> Build<'a> {
             web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
+            copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
             scratch: engine.dir("tmp"),
             shm_size_bytes: self.request.limits.shm_size_bytes.unwrap_or(0),

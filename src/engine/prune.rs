@@ -25,6 +25,7 @@ use crate::cache::prune::PruneFilter;
 use crate::content::Lease;
 use crate::oci::Platform;
 use crate::snapshot::{LayerEntry, LayerId};
+use crate::worker::ops::file::earlier;
 use crate::worker::output;
 
 impl Engine {
@@ -92,6 +93,7 @@ impl Engine {
             pruned.freed_bytes += layer.meta.size_bytes;
             pruned.removed.push(format!("layer {}", layer.id));
         }
+        earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
         let collected = self.content.gc(&blobs, in_use_since)?;
         pruned.freed_bytes += collected.bytes;
         if collected.blobs > 0 {

@@ -148,6 +148,12 @@ impl Snapshotter {
         self.read_meta(id).ok()
     }
 
+    /// Returns the upper directory of a layer; `None` when there is no such layer. Nobody may
+    /// change what is in it: files may only get further names elsewhere in the store.
+    pub fn layer_directory(&self, id: &LayerId) -> Option<PathBuf> {
+        self.has(id).then(|| self.fs_path(id))
+    }
+
     /// Notes that a layer was used just now.
     pub fn touch(&self, id: &LayerId) {
         // A layer that vanished meanwhile needs no note.

@@ -49,6 +49,8 @@ pub struct WorkerOptions {
     pub layers: Arc<ImageLayers>,
     /// Folder of RUN cache mounts.
     pub cache_mounts: PathBuf,
+    /// Folder of notes of what copies wrote.
+    pub copies: PathBuf,
     /// Folder of stat caches.
     pub stat_caches: PathBuf,
     /// Folder for sockets and the like, on any file system.

@@ -50,30 +50,35 @@ fn shared_dir() -> PathBuf {
 pub(crate) fn shared_store() -> &'static Path {
     static STORE: OnceLock<PathBuf> = OnceLock::new();
     STORE.get_or_init(|| {
-        let dir = shared_dir();
-        let store = dir.join("store");
-        let lock = fs::File::create(dir.join("lock")).unwrap();
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let script = format!(
-            "set -euo pipefail; . scripts/lib.sh; export COOPER_ROOT={store}
-             for image in debian:12 busybox; do
-                 {cooper} inspect $image >/dev/null 2>&1 && continue
-                 root={dir}/${{image%:*}}
-                 if [ ! -e $root.done ]; then
-                     rm -rf $root; make_${{image%:*}}_root $root; touch $root.done
-                 fi
-                 base_image {cooper} $image $root
-             done",
-            store = store.display(),
-            dir = dir.display(),
-            cooper = env!("CARGO_BIN_EXE_cooper"),
-        );
-        run(Command::new("bash")
-            .arg("-c")
-            .arg(script)
-            .current_dir(env!("CARGO_MANIFEST_DIR")));
+        let store = shared_dir().join("store");
+        make_base_images(&store, "debian:12 busybox");
         store
     })
+}
+
+/// Makes base images in a store unless they are there; their root file systems are kept.
+fn make_base_images(store: &Path, images: &str) {
+    let dir = shared_dir();
+    let lock = fs::File::create(dir.join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let script = format!(
+        "set -euo pipefail; . scripts/lib.sh; export COOPER_ROOT={store}
+         for image in {images}; do
+             {cooper} inspect $image >/dev/null 2>&1 && continue
+             root={dir}/${{image%:*}}
+             if [ ! -e $root.done ]; then
+                 rm -rf $root; make_${{image%:*}}_root $root; touch $root.done
+             fi
+             base_image {cooper} $image $root
+         done",
+        store = store.display(),
+        dir = dir.display(),
+        cooper = env!("CARGO_BIN_EXE_cooper"),
+    );
+    run(Command::new("bash")
+        .arg("-c")
+        .arg(script)
+        .current_dir(env!("CARGO_MANIFEST_DIR")));
 }
 
 impl TestEnv {
@@ -100,6 +105,14 @@ impl TestEnv {
         };
         env.ok(&["load", "-i", archive.to_str().unwrap()]);
         env
+    }
+
+    /// Uses a store of its own with a `busybox` made on the spot: no other image is needed.
+    pub(crate) fn busybox() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        make_base_images(&store, "busybox");
+        Self { dir, store }
     }
 
     /// Returns a path inside the test's folder.

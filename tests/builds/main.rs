@@ -14,6 +14,7 @@
 )]
 
 mod consumers;
+mod corpus;
 mod env;
 mod examples;
 mod faults;

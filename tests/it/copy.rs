@@ -41,6 +41,7 @@ fn perform(case: &Case, origin: &Origin, target: &Path) -> Result<(), FileOpErro
             action,
             source: Some(origin),
             owner: None,
+            earlier: None,
             cancel: &CancellationToken::new(),
         };
         apply(&step, &Target::directory(target).unwrap(), target)?;

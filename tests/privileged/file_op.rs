@@ -11,14 +11,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cooper::cache::content_hash;
 use cooper::content::ContentStore;
 use cooper::llb::pb;
 use cooper::llb::pb::file_action::Action;
 use cooper::llb::pb::user_opt::User;
 use cooper::session::tree::Tree;
-use cooper::snapshot::{Kind, LayerId, Snapshotter};
+use cooper::snapshot::{Compression, Kind, LayerId, Snapshotter};
 use cooper::sys::metadata::FileKind;
 use cooper::sys::root::Root;
+use cooper::worker::ops::file::earlier;
 use cooper::worker::ops::file::{FileInput, FileOpContext, FileOpError, Performed, perform};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +55,7 @@ impl Store {
         inputs: &[FileInput],
     ) -> Result<Performed, FileOpError> {
         let context = FileOpContext {
+            copies: None,
             snapshotter: &self.snapshotter,
             created_ns: 0,
             cancel: &CancellationToken::new(),
@@ -406,4 +409,87 @@ fn many_files_arrive_in_existing_and_new_directories() {
         fs::read_to_string(view.path().join("app/existing/f0")).unwrap(),
         "0"
     );
+}
+
+/// Copies a whole folder as one op, with its files hashed, as a build does.
+fn copy_hashed(store: &Store, folder: &Path, copies: Option<&Path>) -> LayerId {
+    let tree = Tree::walk(folder, &[]).unwrap();
+    for index in 0..tree.entries().len() {
+        content_hash::content_of(&tree, index).unwrap();
+    }
+    let op = pb::FileOp {
+        actions: vec![pb::FileAction {
+            input: -1,
+            secondary_input: 0,
+            output: 0,
+            action: Some(copy("/", "/app")),
+        }],
+    };
+    let context = FileOpContext {
+        copies,
+        snapshotter: &store.snapshotter,
+        created_ns: 0,
+        cancel: &CancellationToken::new(),
+    };
+    let made = perform(&op, &[FileInput::Tree(Arc::new(tree))], &context).unwrap();
+    made.outputs[0][0].clone()
+}
+
+#[test]
+fn unchanged_files_are_linked_from_the_last_run_and_the_layer_is_the_same() {
+    let Some(store) = Store::new() else { return };
+    let names: Vec<String> = (0..40).map(|n| format!("d{}/f{n}", n % 4)).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "same")).collect();
+    let folder = store.folder("context", &files);
+    fs::hard_link(folder.join("d0/f0"), folder.join("d1/f0")).unwrap();
+    let copies = store.temp.path().join("copies");
+    let first = copy_hashed(&store, &folder, Some(&copies));
+
+    // The same size and time, other bits, another time, no longer one file, gone, new.
+    let before = fs::metadata(folder.join("d1/f1")).unwrap();
+    fs::write(folder.join("d1/f1"), "else").unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(folder.join("d1/f1"))
+        .unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    fs::set_permissions(folder.join("d1/f5"), fs::Permissions::from_mode(0o750)).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(folder.join("d1/f9"))
+        .unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::remove_file(folder.join("d1/f0")).unwrap();
+    fs::write(folder.join("d1/f0"), "same").unwrap();
+    fs::remove_file(folder.join("d2/f2")).unwrap();
+    fs::write(folder.join("d2/new"), "same").unwrap();
+    let second = copy_hashed(&store, &folder, Some(&copies));
+    let third = copy_hashed(&store, &folder, Some(&copies));
+    let afresh = copy_hashed(&store, &folder, None);
+
+    let inode = |layer: &LayerId, name: &str| {
+        let folder = store.snapshotter.layer_directory(layer).unwrap();
+        fs::symlink_metadata(folder.join("app").join(name))
+            .unwrap()
+            .ino()
+    };
+    for name in ["d1/f1", "d1/f5", "d1/f9", "d0/f0", "d1/f0"] {
+        assert_ne!(inode(&first, name), inode(&second, name), "{name}");
+    }
+    assert_eq!(inode(&first, "d3/f3"), inode(&second, "d3/f3"));
+    assert_eq!(inode(&second, "d1/f1"), inode(&third, "d1/f1"));
+    assert_ne!(inode(&third, "d3/f3"), inode(&afresh, "d3/f3"));
+    let diff_id = |layer: &LayerId| {
+        let blob = store.snapshotter.layer_blob(layer, &Compression::default());
+        blob.unwrap().diff_id
+    };
+    assert_eq!(diff_id(&second), diff_id(&afresh));
+    assert_eq!(diff_id(&third), diff_id(&afresh));
+    assert_ne!(diff_id(&first), diff_id(&afresh));
+
+    earlier::sweep(&copies, &store.snapshotter);
+    assert_eq!(fs::read_dir(&copies).unwrap().count(), 1);
+    store.snapshotter.remove(&third).unwrap();
+    earlier::sweep(&copies, &store.snapshotter);
+    assert_eq!(fs::read_dir(&copies).unwrap().count(), 0);
 }

@@ -79,6 +79,7 @@ async fn file(
             &inputs,
             &FileOpContext {
                 snapshotter: &options.snapshots,
+                copies: Some(&options.copies),
                 created_ns: (options.now_ns)(),
                 cancel: &context.cancel,
             },
@@ -122,6 +123,7 @@ pub(super) fn copy_tree(
         action: &action,
         source: Some(&origin),
         owner: None,
+        earlier: None,
         cancel,
     };
     let open = |error| FileOpError::io("open", "/")(error);

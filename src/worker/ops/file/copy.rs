@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::FileOpError;
+use super::earlier::Earlier;
 use super::target::{Attributes, Target};
 use super::write::{self, Landing};
 use crate::session::tree::{Part, Selection};
@@ -33,6 +34,8 @@ pub struct CopyPlan<'a> {
     pub make_parents: bool,
     /// What stands in the way is removed, whatever it is.
     pub replace: bool,
+    /// What the last run wrote, if files of it may be linked.
+    pub(super) earlier: Option<&'a Earlier>,
     /// Stops the copy.
     pub cancel: &'a CancellationToken,
 }

@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use super::FileOpError;
 use super::copy::CopyPlan;
+use super::earlier::{self, Earlier};
 use super::target::Target;
 use super::write::set_xattrs;
 use crate::cache::content_hash;
@@ -47,6 +48,8 @@ pub(super) struct Folder<'a> {
     target: OwnedFd,
     place: &'a Place<'a>,
     plan: &'a CopyPlan<'a>,
+    /// The same directory in the layer of the last run, where its files may be linked.
+    earlier: Option<(&'a Earlier, OwnedFd)>,
     /// Owner and group that new files have by themselves.
     native_owner: Option<(u32, u32)>,
 }
@@ -71,6 +74,7 @@ impl<'a> Folder<'a> {
             .open2(place.path, OFlags::RDONLY | OFlags::DIRECTORY);
         let target = target.map_err(FileOpError::io("open", place.path))?;
         let metadata = Metadata::of_fd(&target).map_err(FileOpError::io("open", place.path))?;
+        let earlier = plan.earlier.filter(|_| place.occupied.is_none());
         let user = rustix::process::geteuid().as_raw();
         let group = rustix::process::getegid().as_raw();
         // In a directory with the set-group-id bit files get the group of the directory.
@@ -81,6 +85,7 @@ impl<'a> Folder<'a> {
             target,
             place,
             plan,
+            earlier: earlier.and_then(|earlier| Some((earlier, earlier.open(place.path)?))),
             native_owner: (!inherits).then_some((user, group)),
         })
     }
@@ -121,7 +126,32 @@ impl<'a> Folder<'a> {
         }
     }
 
+    /// Links the file of the last run, if it is what this run would write.
+    fn link_earlier(&self, index: usize, name: &OsStr) -> bool {
+        let entry = &self.tree.entries()[index];
+        let (Some((earlier, directory)), Some(hash)) =
+            (&self.earlier, self.tree.content(index).get())
+        else {
+            return false;
+        };
+        let path = self.place.path.join(name);
+        if entry.hard_linked || !earlier.holds(path.as_os_str().as_bytes(), hash) {
+            return false;
+        }
+        let mode = self.plan.attributes.mode.apply(entry.kind, entry.mode());
+        let wanted = (self.owner(entry), mode, entry.size(), self.mtime(entry));
+        let is_wanted = |found: Metadata| {
+            found.is_file()
+                && ((found.uid, found.gid), found.mode, found.size, found.mtime) == wanted
+        };
+        Metadata::at(directory, name).is_ok_and(is_wanted)
+            && earlier::link(directory, &self.target, name)
+    }
+
     fn write_regular(&self, index: usize, name: &OsStr) -> Result<(), FileOpError> {
+        if self.link_earlier(index, name) {
+            return Ok(());
+        }
         let entry = &self.tree.entries()[index];
         for _ in 0..TRIES {
             let source = self.open_source(entry)?;

@@ -5,12 +5,14 @@
 //! committed: a chain of actions makes one layer. Everything that is an output of the op, or
 //! used twice, is a layer of its own on top of the stack it was made from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prost::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::copy::{self, CopyPlan};
+use super::earlier::Earlier;
 use super::target::{Attributes, Target};
 use super::{FileOpError, Step, key, owner};
 use crate::llb::pb;
@@ -37,6 +39,8 @@ pub enum FileInput {
 pub struct FileOpContext<'a> {
     /// Keeps the layers.
     pub snapshotter: &'a Snapshotter,
+    /// Folder of the notes that spare a copy from writing again what its last run wrote.
+    pub copies: Option<&'a Path>,
     /// When the new layers are said to be made, in nanoseconds since 1970.
     pub created_ns: i64,
     /// Stops the work.
@@ -255,10 +259,12 @@ impl Run<'_> {
         };
         let open = self.changeable(description.input)?;
         let owner = self.owner(description, &open)?;
+        let earlier = self.earlier(source.as_ref());
         let step = Step {
             action,
             source: source.as_ref().map(|readable| &readable.origin),
             owner,
+            earlier: earlier.as_ref(),
             cancel: self.context.cancel,
         };
         super::apply(&step, &open.target, &open.view)?;
@@ -266,8 +272,27 @@ impl Run<'_> {
             true => Made::Layer(self.commit(open)?),
             false => Made::Open(open),
         };
+        if let (Some(earlier), Made::Layer(stack)) = (earlier, &made)
+            && let Some(layer) = stack.last()
+        {
+            earlier.keep(layer);
+        }
         self.results[index] = Some(made);
         Ok(())
+    }
+
+    /// Looks up what the last run of this op wrote, for an op that is one copy of a user's folder.
+    fn earlier(&self, source: Option<&Readable>) -> Option<Earlier> {
+        let ([_], Some(notes), Some(source)) = (&*self.op.actions, self.context.copies, source)
+        else {
+            return None;
+        };
+        let Origin::Tree(tree) = &source.origin else {
+            return None;
+        };
+        let op = self.op.encode_to_vec();
+        let snapshotter = self.context.snapshotter;
+        Some(Earlier::find(notes, snapshotter, &op, tree))
     }
 
     /// Opens what an action changes.
@@ -319,6 +344,7 @@ impl Run<'_> {
             attributes: Attributes::default(),
             make_parents: true,
             replace: false,
+            earlier: None,
             cancel: self.context.cancel,
         };
         copy::copy(&selection, &open.target, &plan)?;

@@ -3,7 +3,7 @@
 //! Read in order: this file (one action on one file system), [`graph`] (the actions of an op,
 //! and the layers they make), [`key`] (what an op uses of its inputs, for the cache),
 //! [`target`], [`copy`] (where a copy lands), `write` and `folder` (how it gets there, fast),
-//! `simple` (the other actions), `unpack` (ADD of an archive), [`mode`], `owner`, `error`.
+//! `earlier` (what the last run wrote need not be written again), `simple` (the other actions), `unpack` (ADD of an archive), [`mode`], `owner`, `error`.
 //!
 //! What is copied is decided by `session::tree::select` and nowhere else. The rules are
 //! BuildKit's, with these differences on purpose:
@@ -19,6 +19,7 @@
 //! regular files is opened for reading; the umask has no say.
 
 pub mod copy;
+pub mod earlier;
 mod error;
 mod folder;
 pub mod graph;
@@ -43,6 +44,7 @@ use crate::llb::pb::file_action::Action;
 use crate::session::tree::{CopySource, Origin};
 use crate::sys::metadata::FileKind;
 use copy::CopyPlan;
+use earlier::Earlier;
 
 /// One action with everything it needs to run on a file system.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct Step<'a> {
     pub source: Option<&'a Origin>,
     /// Owner of what is made; `None` where the op names none.
     pub owner: Option<(u32, u32)>,
+    /// What the last run of the op wrote, if this one may link it.
+    pub earlier: Option<&'a Earlier>,
     /// Stops the work.
     pub cancel: &'a CancellationToken,
 }
@@ -84,6 +88,7 @@ pub fn copy_tree(view: &Path, path: &str, folder: &Path) -> Result<(), FileOpErr
         attributes: Attributes::default(),
         make_parents: true,
         replace: false,
+        earlier: None,
         cancel: &CancellationToken::new(),
     };
     copy::copy(&selection, &target, &plan)?;
@@ -118,6 +123,7 @@ fn copy_action(
         },
         make_parents: action.create_dest_path,
         replace: action.always_replace_existing_dest_paths,
+        earlier: step.earlier,
         cancel: step.cancel,
     };
     if !action.attempt_unpack_docker_compatibility {

@@ -220,7 +220,22 @@ impl Writer<'_> {
             groups => groups
                 .par_iter()
                 .try_for_each(|group| self.write_group(group)),
+        }?;
+        if let Some(earlier) = self.landing.plan.earlier {
+            earlier.wrote(self.jobs.iter().filter_map(|job| self.note(*job)));
         }
+        Ok(())
+    }
+
+    /// Returns path and hash of a file that the next run may link.
+    fn note(&self, job: Job) -> Option<(Vec<u8>, [u8; 32])> {
+        let (directory, entry) = (self.directory(job), self.entry(job.entry));
+        if !directory.fresh || entry.kind != FileKind::Regular || entry.hard_linked {
+            return None;
+        }
+        let hash = self.landing.part.tree.content(job.entry as usize).get()?;
+        let path = directory.path.join(self.name(job));
+        Some((path.into_os_string().into_encoded_bytes(), *hash))
     }
 
     fn write_group(&self, jobs: &[Job]) -> Result<(), FileOpError> {

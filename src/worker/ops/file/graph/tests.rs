@@ -27,6 +27,7 @@ impl Store {
         inputs: &[FileInput],
     ) -> Result<Performed, FileOpError> {
         let context = FileOpContext {
+            copies: None,
             snapshotter: &self.snapshotter,
             created_ns: 7,
             cancel: &CancellationToken::new(),
@@ -261,6 +262,7 @@ fn a_cancelled_op_leaves_nothing() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let context = FileOpContext {
+        copies: None,
         snapshotter: &store.snapshotter,
         created_ns: 0,
         cancel: &cancel,
