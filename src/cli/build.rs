@@ -15,9 +15,10 @@ use super::failure::{self, Failure};
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
+use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -56,6 +57,9 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     }
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
     write_files(args, &outcome)?;
+    if args.reproduce.verify {
+        verify::run(program, args, &engine, &outcome)?;
+    }
     match &outcome.image {
         Some(image) if mode == ProgressMode::Quiet && !to_stdout => program
             .console
@@ -91,7 +95,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &mut outputs,
         &annotations(&args.annotations).map_err(usage)?,
     );
+    set_layer_times(args, &mut outputs);
     check_names(args, &outputs)?;
+    verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
     let mut entitlements = args.entitlements.clone();
     if network == NetworkMode::Host && !entitlements.iter().any(|e| e == HOST_NETWORK) {
@@ -268,22 +274,37 @@ fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform
     }
 }
 
-/// As BuildKit: the build argument wins over the environment.
+/// Reads the epoch beside the build argument, which wins and is read with the Dockerfile.
 fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Failure> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
+    let reproduce = &args.reproduce;
+    if let Some(seconds) = reproduce.timestamp.or(reproduce.source_date_epoch) {
+        return Ok(Some(seconds));
+    }
     let typed = value::pairs(&args.build_args, |name| environment.text(name));
-    let typed = typed.ok().and_then(|mut pairs| pairs.remove(NAME));
-    let Some(text) = typed.or_else(|| environment.text(NAME)) else {
-        return Ok(None);
-    };
-    if text.is_empty() {
+    if typed.is_ok_and(|pairs| pairs.contains_key(NAME)) {
         return Ok(None);
     }
+    let Some(text) = environment.text(NAME).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     text.parse().map(Some).map_err(|_| {
         Failure::Usage(format!(
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Applies `--timestamp` and `--rewrite-timestamp` to every output that has layers.
+fn set_layer_times(args: &BuildArgs, outputs: &mut [OutputSpec]) {
+    let times = match (&args.reproduce.timestamp, args.reproduce.rewrite_timestamp) {
+        (Some(_), _) => LayerTimes::Epoch,
+        (None, true) => LayerTimes::Rewritten,
+        (None, false) => return,
+    };
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.layer_times = times;
+    }
 }
 
 fn limits(args: &BuildArgs) -> RunLimits {
@@ -411,6 +432,30 @@ mod tests {
     }
 
     #[test]
+    fn times_are_given_in_several_ways() {
+        let environment = [("SOURCE_DATE_EPOCH", "7")];
+        for (words, seconds, times) in [
+            ("", Some(7), LayerTimes::Kept),
+            ("--source-date-epoch 8", Some(8), LayerTimes::Kept),
+            ("--rewrite-timestamp", Some(7), LayerTimes::Rewritten),
+            ("--timestamp 0", Some(0), LayerTimes::Epoch),
+            // Read with the Dockerfile: it may be the name of a stage or `context`.
+            (
+                "--build-arg SOURCE_DATE_EPOCH=context",
+                None,
+                LayerTimes::Kept,
+            ),
+        ] {
+            let request = typed(words, &environment).unwrap();
+            assert_eq!(request.source_date_epoch_s, seconds, "{words}");
+            let options = request.outputs[0].image_options().unwrap();
+            assert_eq!(options.layer_times, times, "{words}");
+        }
+        let request = typed("", &[("DOCKER_DEFAULT_PLATFORM", "linux/s390x,local")]).unwrap();
+        assert_eq!(request.platforms.len(), 2);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_before_anything_runs() {
         for (words, variables, expected) in [
             ("--push", &[][..], "tag is needed when pushing to registry"),
@@ -429,6 +474,16 @@ mod tests {
             ("--shm-size big", &[], "invalid size"),
             ("--add-host x", &[], "expected host:ip"),
             ("--bogus", &[], "unexpected argument '--bogus'"),
+            (
+                "--timestamp 1 --rewrite-timestamp",
+                &[],
+                "cannot be used with",
+            ),
+            (
+                "",
+                &[("DOCKER_DEFAULT_PLATFORM", "linux/amd64,all")],
+                "DOCKER_DEFAULT_PLATFORM: invalid platform \"all\"",
+            ),
             (
                 "",
                 &[("SOURCE_DATE_EPOCH", "today")],

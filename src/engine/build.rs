@@ -269,7 +269,7 @@ impl<'a> Build<'a> {
             config: lowered.image,
             base: lowered.base_image,
             layers,
-            epoch_s: lowered.epoch.or(self.request.source_date_epoch_s),
+            epoch_s: lowered.epoch,
         });
         let export = ExportRequest {
             results: results.collect(),

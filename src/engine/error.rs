@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Registry,
     /// The build was cancelled.
     Cancelled,
+    /// The same build gave another image the second time.
+    NotReproducible,
     /// A mistake of cooper's own.
     Internal,
 }

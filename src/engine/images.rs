@@ -230,7 +230,8 @@ impl Engine {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(
+/// Reads a document of the store.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
     what: &str,
     descriptor: &Descriptor,
     bytes: &[u8],

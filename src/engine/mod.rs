@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, `platforms`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
+//! Dockerfiles), `options`, `platforms`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`, [`verify`],
 //! [`error`],
 //! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -21,6 +21,7 @@ pub mod request;
 mod resolver;
 mod settle;
 pub mod transfer;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::snapshot::Snapshotter;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
 pub use request::*;
+pub use verify::Verification;
 
 /// Largest manifest or index that is read.
 const MANIFEST_BYTES_MAX: u64 = 8 << 20;

@@ -13,13 +13,14 @@
 //!
 //! Read in order: [`output`] and [`annotations`] (what is wanted), [`image`] and `index` (layers
 //! and config become documents; pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
-//! `trees` with `rootfs` and `local`, [`push()`], [`export`] (all of it). Invariants: no clock, so the same
+//! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`export`] (all of it). Invariants: no clock, so the same
 //! layers give the same bytes; every blob is verified while it is read; a file appears whole or
 //! not at all; nothing is written outside a destination. Deliberately absent: solving, and
 //! where layers come from.
 
 pub mod annotations;
 pub mod bundle;
+pub mod compare;
 mod destination;
 mod error;
 pub mod export;

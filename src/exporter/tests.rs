@@ -260,6 +260,38 @@ fn times_in_layers_are_rewritten_when_asked_for() {
 }
 
 #[test]
+fn differences_of_layers_are_named_by_file() {
+    let fixture = Fixture::new();
+    let root = |output: &str| {
+        let exported = fixture.export_for(&["linux/amd64"], Some(1), &[output]);
+        exported.unwrap().image.unwrap().root
+    };
+    let (plain, again) = (root("image"), root("image"));
+    let clamped = root("image - rewrite-timestamp=true");
+    let difference = |one: &Descriptor, other: &Descriptor| {
+        let found = compare::images(&fixture.content, one, other).unwrap();
+        found.map(|difference| (difference.is_of_time(), difference.to_string()))
+    };
+    assert_eq!(difference(&plain, &again), None);
+    let text = "layer 2 of 2 (step) differs: /link2 was changed at 1970-01-01T00:00:02Z, \
+                and at 1970-01-01T00:00:01Z the second time (and one more file)";
+    assert_eq!(difference(&plain, &clamped), Some((true, text.to_owned())));
+    let layers = |root: &Descriptor| {
+        bundle::read_manifest(&fixture.content, root)
+            .unwrap()
+            .layers
+    };
+    let (one, other) = (layers(&plain), layers(&plain));
+    let file = compare::layers(&fixture.content, &one[0], &other[1])
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        file.to_string(),
+        "/etc is missing the second time (and 4 more files)"
+    );
+}
+
+#[test]
 fn an_image_is_valid_named_and_the_same_every_time() {
     let fixture = Fixture::new();
     let exported = fixture.export(&["image"]).unwrap();

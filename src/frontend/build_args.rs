@@ -64,12 +64,12 @@ impl BuildArgs {
         Ok(args)
     }
 
-    /// Decides the time of everything new: the argument, a global default, the option.
+    /// Decides the time of everything new: the argument, the option, a global default.
     fn set_epoch(&mut self, options: &FrontendOptions) -> Result<(), FrontendError> {
-        let text = match (self.given.get(EPOCH), self.global.get(EPOCH)) {
+        let text = match (self.given.get(EPOCH), options.source_date_epoch) {
             (Some(given), _) => Some(given.clone()),
-            (None, Some(global)) if !global.is_empty() => Some(global.to_owned()),
-            _ => options.source_date_epoch.map(|seconds| seconds.to_string()),
+            (None, Some(seconds)) => Some(seconds.to_string()),
+            (None, None) => self.global.get(EPOCH).map(str::to_owned),
         };
         // `context` means the time of a remote context; a local one has none.
         let text = text.filter(|text| !text.is_empty() && text != "context");

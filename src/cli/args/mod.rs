@@ -11,6 +11,7 @@ use crate::oci::Platform;
 
 pub(crate) mod build;
 pub(crate) mod csv;
+pub(crate) mod reproduce;
 pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
