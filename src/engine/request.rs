@@ -17,8 +17,8 @@
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
 //! engine.images()                                               -> Result<Vec<ImageSummary>, EngineError>
 //! engine.remove(&str image)                                     -> Result<Vec<Removed>, EngineError>
-//! engine.inspect(&str image)                                    -> Result<ImageDetails, EngineError>
-//! engine.history(&str image)                                    -> Result<Vec<HistoryEntry>, EngineError>
+//! engine.inspect(&str image, Option<&Platform>)                 -> Result<ImageDetails, EngineError>
+//! engine.history(&str image, Option<&Platform>)                 -> Result<Vec<HistoryEntry>, EngineError>
 //! engine.disk_usage()                                           -> Result<DiskUsage, EngineError>
 //! engine.prune(PruneRequest)                                    -> Result<Pruned, EngineError>
 //! engine.dump_llb(BuildRequest, &Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
@@ -274,6 +274,8 @@ pub struct SaveRequest {
     pub images: Vec<String>,
     /// Form of the archive.
     pub format: ArchiveForm,
+    /// Which of an index's images; where `None`, all, or the host's in Docker's form.
+    pub platform: Option<Platform>,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -317,7 +319,7 @@ pub struct ImageSummary {
     pub platforms: Vec<Platform>,
     /// Time of creation, RFC 3339, as the config says.
     pub created: Option<String>,
-    /// Bytes of its compressed layers.
+    /// Bytes of its compressed layers, those of all platforms together.
     pub size_bytes: u64,
 }
 
@@ -335,6 +337,10 @@ pub enum Removed {
 pub struct ImageDetails {
     /// Its names.
     pub names: Vec<Reference>,
+    /// What the names lead to: the manifest, or an index.
+    pub root: Descriptor,
+    /// The platforms of which there are images.
+    pub platforms: Vec<Platform>,
     /// The descriptor of the manifest.
     pub descriptor: Descriptor,
     /// The manifest.

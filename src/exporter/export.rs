@@ -270,21 +270,31 @@ impl Job<'_> {
         options: &ImageOptions,
     ) -> Result<Vec<ImageLayer>, Error> {
         let times = self.times(result, options);
-        let form = LayerForm {
-            compression: options.compression,
-            times,
-        };
-        let layers = result.layers.iter().map(|id| {
+        // What the base image brought stays as it is.
+        let base = result
+            .base
+            .as_ref()
+            .map_or(0, |base| base.rootfs.diff_ids.len());
+        let layers = result.layers.iter().enumerate().map(|(number, id)| {
             let (snapshots, id) = (self.exporter.snapshots.clone(), id.clone());
             let cancel = self.cancel.clone();
+            let times = if number < base {
+                EntryTimes::Kept
+            } else {
+                times
+            };
+            let form = LayerForm {
+                compression: options.compression,
+                times,
+            };
             self.blocking(move || {
-                // A layer that was unpacked from a blob came with an image and stays as it is.
+                let blob = snapshots.layer_blob_observed(&id, &form, &Cancelled(&cancel))?;
+                // A layer that was unpacked from a blob came with an image.
                 let made_here = snapshots.meta(&id).filter(|meta| meta.blob.is_none());
                 let rewritten_s = match times {
                     EntryTimes::NotAfter(seconds) | EntryTimes::Exactly(seconds) => Some(seconds),
                     EntryTimes::Kept => None,
                 };
-                let blob = snapshots.layer_blob_observed(&id, &form, &Cancelled(&cancel))?;
                 Ok(ImageLayer {
                     descriptor: blob.descriptor,
                     diff_id: blob.diff_id,
@@ -305,6 +315,7 @@ impl Job<'_> {
             (LayerTimes::Kept, _) => EntryTimes::Kept,
             (LayerTimes::Rewritten, Some(epoch_s)) => EntryTimes::NotAfter(epoch_s),
             (LayerTimes::Epoch, Some(epoch_s)) => EntryTimes::Exactly(epoch_s),
+            (_, None) if !std::ptr::eq(result, &self.request.results[0]) => EntryTimes::Kept,
             (_, None) => {
                 self.vertex.build().send(Event::Warning(Warning {
                     short: NO_EPOCH.to_owned(),

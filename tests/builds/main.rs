@@ -18,3 +18,5 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod platforms;
+mod verify;
