@@ -7,7 +7,7 @@
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
-//! | `SOURCE_DATE_EPOCH` | no time in the image is later than this, in seconds |
+//! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this, in seconds |
 //! | `DOCKER_DEFAULT_PLATFORM` | default of `--platform` |
 //! | `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` (or in lower case) | proxies |
 //! | `SSH_AUTH_SOCK` | the agent of `--ssh default` |

@@ -126,7 +126,7 @@ impl Annotations {
     }
 
     /// Refuses annotations of what the image will not have.
-    pub(super) fn check(
+    pub fn check(
         &self,
         platforms: &[&Platform],
         has_index: bool,

@@ -74,7 +74,8 @@ fn an_index_is_one_image_of_the_store() {
         "{error}"
     );
 
-    // One archive holds both, or the one that is asked for.
+    // One archive holds both, or the one that is asked for; also after a clean-up.
+    env.ok(&["prune", "--all", "--force"]);
     for (platform, count) in [(None, 2), (Some("--platform=linux/arm64"), 1)] {
         let archive = env.path("both.tar");
         let path = archive.to_str().unwrap();
@@ -122,7 +123,7 @@ fn each_platform_gets_its_own_base_image() {
     ]);
     assert_eq!(read(&env.path("newer/arch")).trim(), "arm64");
     let error = env.fails(5, &["build", "--platform=linux/s390x", "context"]);
-    assert!(error.contains("linux/s390x"), "{error}");
+    assert!(error.contains("cannot resolve both"), "{error}");
     // One platform is a plain image unless an index is asked for.
     for (argument, is_index) in [("A=1", false), ("BUILDKIT_MULTI_PLATFORM=1", true)] {
         let args = [

@@ -2,7 +2,7 @@
 
 use cooper::content::ContentStore;
 use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, PlatformResult, Target};
-use cooper::oci::{Descriptor, History, ImageConfig, Platform, Reference, media_type};
+use cooper::oci::{Descriptor, History, ImageConfig, Index, Platform, Reference, media_type};
 use cooper::progress::Progress;
 use cooper::registry::{Client, Options};
 use cooper::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
@@ -42,15 +42,24 @@ impl Fixture {
     }
 
     async fn push(&self, name: &str, attributes: &[(&str, &str)]) -> Exported {
+        self.push_for(&["amd64"], name, attributes).await
+    }
+
+    async fn push_for(
+        &self,
+        architectures: &[&str],
+        name: &str,
+        attributes: &[(&str, &str)],
+    ) -> Exported {
         let pairs = attributes.iter();
         let attributes = pairs
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         let output = OutputSpec::from_attributes("registry", Target::Nowhere, &attributes).unwrap();
         let name: Reference = name.parse().unwrap();
-        let platform = Platform::linux("amd64", "");
-        let request = ExportRequest {
-            results: vec![PlatformResult {
+        let results = architectures.iter().map(|architecture| {
+            let platform = Platform::linux(architecture, "");
+            PlatformResult {
                 config: ImageConfig {
                     history: vec![History::default()],
                     ..ImageConfig::empty(&platform)
@@ -59,8 +68,11 @@ impl Fixture {
                 layers: self.layers.clone(),
                 platform,
                 epoch_s: None,
-            }],
-            multi_platform: false,
+            }
+        });
+        let request = ExportRequest {
+            results: results.collect(),
+            multi_platform: architectures.len() > 1,
             names: vec![name.with_default_tag()],
             outputs: vec![output],
         };
@@ -68,6 +80,33 @@ impl Fixture {
         let exported = self.exporter.export(request, &progress, &cancel).await;
         exported.unwrap()
     }
+}
+
+#[tokio::test]
+async fn an_index_is_pushed_with_all_its_images() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", registry.host());
+    let platforms = ["arm64", "amd64"];
+    let image = fixture
+        .push_for(&platforms, &name, &[])
+        .await
+        .image
+        .unwrap();
+    assert_eq!(image.root.media_type, media_type::OCI_INDEX);
+    let index = registry.manifest("a/app", "1").unwrap();
+    assert_eq!(Descriptor::of("", &index).digest, image.root.digest);
+    let index: Index = serde_json::from_slice(&index).unwrap();
+    for (child, architecture) in index.manifests.iter().zip(platforms) {
+        assert_eq!(child.platform, Some(Platform::linux(architecture, "")));
+        assert!(
+            registry
+                .manifest("a/app", &child.digest.to_string())
+                .is_some()
+        );
+    }
+    // One layer and two configs.
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 3);
 }
 
 #[tokio::test]
