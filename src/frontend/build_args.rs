@@ -80,7 +80,7 @@ impl BuildArgs {
         };
         let seconds = text.parse().map_err(|_| FrontendError::Option {
             option: EPOCH.to_owned(),
-            reason: format!("{text:?} is not a number of seconds"),
+            reason: format!("{text:?} is neither a number of seconds since 1970 nor `context`"),
         })?;
         self.epoch = Some(seconds);
         if options.source_date_epoch == Some(seconds) && !self.given.contains_key(EPOCH) {
