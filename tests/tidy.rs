@@ -210,3 +210,45 @@ fn every_fixture_folder_is_used() {
         );
     }
 }
+
+/// The names of the lint rules, as their table has them.
+fn lint_rules() -> BTreeSet<String> {
+    let table = fs::read_to_string(root().join("src/frontend/lint/rules.rs")).unwrap();
+    let rows = table.split("= rules! {").nth(1).unwrap();
+    let rows = rows.split("\n};").next().unwrap();
+    let names = rows.lines().filter_map(|line| {
+        let (name, page) = line.trim().strip_prefix('"')?.split_once("\" \"")?;
+        page.ends_with('"').then(|| name.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn lint_rules_have_pages_and_fixtures_and_these_have_rules() {
+    let rules = lint_rules();
+    assert_eq!(rules.len(), 22);
+    let pages = root().join("docs/rules");
+    let paths = files_under(&pages, ".md");
+    let stems = paths.iter().map(|path| path.file_stem().unwrap());
+    let mut documented: BTreeSet<String> = stems.map(|s| s.to_string_lossy().into()).collect();
+    assert!(documented.remove("README"), "docs/rules has no index");
+    assert_eq!(documented, rules, "pages and rules differ");
+    let index = fs::read_to_string(pages.join("README.md")).unwrap();
+    for rule in &rules {
+        let row = format!("| [{rule}]({rule}.md)");
+        assert!(index.contains(&row), "docs/rules/README.md has no {rule}");
+        let page = fs::read_to_string(pages.join(format!("{rule}.md"))).unwrap();
+        for part in [&format!("# {rule}\n"), "## Why", "## Bad", "## Good"] {
+            assert!(page.contains(part), "docs/rules/{rule}.md has no {part}");
+        }
+    }
+    // `check` is about options, `stages` about what is checked.
+    let others = ["check", "stages"].map(str::to_owned);
+    let mut shown = BTreeSet::new();
+    for entry in fs::read_dir(root().join("tests/fixtures/lint")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        shown.insert(name.split('_').next().unwrap().to_owned());
+    }
+    let expected: BTreeSet<String> = rules.into_iter().chain(others).collect();
+    assert_eq!(shown, expected, "fixtures and rules differ");
+}

@@ -9,12 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::args::{BuildArgs, ProgressMode, value};
+use super::call;
 use super::context;
 use super::env::Environment;
-use super::failure::{self, Failure};
+use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
+use super::progress::warnings::{self, WarningJson};
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
@@ -22,10 +24,13 @@ use crate::engine::request::{
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
+use crate::progress::Warning;
 use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
+/// Member of the metadata that holds warnings.
+const METADATA_WARNINGS: &str = "buildx.build.warnings";
 /// Right that a build with the host's network needs.
 const HOST_NETWORK: &str = "network.host";
 
@@ -36,6 +41,9 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     }
     for option in args.compatibility.ignored() {
         program.console.warn(&format!("{option} is ignored"));
+    }
+    if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
+        return call::run(program, args, call);
     }
     let request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
@@ -56,7 +64,11 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         conclude(program, mode, &journal);
     }
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
-    write_files(args, &outcome)?;
+    let reported = match program.environment.metadata_warnings() {
+        true => &journal.warnings[..],
+        false => &[],
+    };
+    write_files(args, &outcome, reported)?;
     if args.reproduce.verify {
         verify::run(program, args, &engine, &outcome)?;
     }
@@ -153,6 +165,7 @@ pub(crate) fn session(
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
         credentials: credentials(environment)?,
+        ..Session::default()
     })
 }
 
@@ -183,24 +196,42 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
 
 /// Prints warnings and how the cache did.
 fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
-    let warnings = failure::warnings(&journal.warnings, program.global.debug);
-    if !warnings.is_empty() {
-        program.console.note(warnings.trim_matches('\n'));
+    for text in warnings::others(&journal.warnings) {
+        program.console.warn(&text);
     }
-    if mode != ProgressMode::Quiet
-        && let Some(summary) = journal.cache_summary()
-    {
+    if mode == ProgressMode::Quiet {
+        return;
+    }
+    let listed = warnings::listed(&journal.warnings, program.global.debug);
+    if !listed.is_empty() {
+        program.console.note(listed.trim_end_matches('\n'));
+    }
+    if let Some(summary) = journal.cache_summary() {
         program.console.note(&summary);
     }
 }
 
-fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> {
+fn write_files(
+    args: &BuildArgs,
+    outcome: &BuildOutcome,
+    warnings: &[Warning],
+) -> Result<(), Failure> {
     if let (Some(path), Some(image)) = (&args.iidfile, &outcome.image) {
         let text = image.id.to_string();
         std::fs::write(path, text).map_err(|error| Failure::file("write", path, error))?;
     }
     if let Some(path) = &args.metadata_file {
-        let text = format!("{:#}\n", metadata(&outcome.response));
+        let mut value = metadata(&outcome.response);
+        let found: Vec<WarningJson<'_>> = warnings
+            .iter()
+            .filter(|warning| warning.source.is_some())
+            .map(WarningJson::of)
+            .collect();
+        if !found.is_empty() {
+            // Plain structures of strings and numbers always encode.
+            value[METADATA_WARNINGS] = serde_json::to_value(found).unwrap_or_default();
+        }
+        let text = format!("{value:#}\n");
         std::fs::write(path, text).map_err(|error| Failure::file("write", path, error))?;
     }
     Ok(())

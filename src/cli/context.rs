@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::engine::request::{BuildContext, DockerfileSource, NamedContext};
-use crate::oci::{Digest, Reference};
+use crate::engine::request::{BuildContext, DockerfileSource, NamedContext, is_remote_context};
+use crate::oci::{Digest, Reference, Transported};
 
 /// Largest Dockerfile that is read from stdin.
 const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
@@ -12,6 +12,8 @@ const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 const PEEK_BYTES: u64 = 512;
 /// First bytes of compressed streams.
 const MAGIC: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+/// Cloud storage that other builders take build contexts from.
+const BUCKETS: [&str; 4] = ["s3://", "gs://", "azblob://", "abfss://"];
 /// Where a tar header says what it is.
 const USTAR: std::ops::Range<usize> = 257..262;
 
@@ -30,10 +32,12 @@ pub(crate) fn resolve(
         return from_stdin(file, stdin);
     }
     let path = Path::new(context);
-    if !path.exists() && is_remote(context) {
-        return Err(format!(
-            "remote build context {context:?} is not supported: clone or download it first"
-        ));
+    if !path.is_dir() {
+        refuse_bucket(context)?;
+        if is_remote_context(context) {
+            let dockerfile = remote_dockerfile(file, stdin)?;
+            return Ok((BuildContext::Remote(context.to_owned()), dockerfile));
+        }
     }
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -60,16 +64,37 @@ pub(crate) fn dockerfile(
 ) -> Result<DockerfileSource, String> {
     match file {
         "-" => Ok(DockerfileSource::Text(read_text(stdin)?)),
+        url if is_web_url(url) => Ok(DockerfileSource::Url(url.to_owned())),
         file => Ok(DockerfileSource::File(file.into())),
     }
 }
 
-/// Reads one `--build-context`: `name=folder`, `name=docker-image://…`, `name=oci-layout://…`.
+/// Finds the Dockerfile of a build context behind a URL: a path is one inside of it, unless it
+/// is absolute.
+fn remote_dockerfile(
+    file: Option<&str>,
+    stdin: impl Read + Send + 'static,
+) -> Result<DockerfileSource, String> {
+    match file {
+        None => Ok(DockerfileSource::Default),
+        Some(file) if file == "-" || is_web_url(file) || Path::new(file).is_absolute() => {
+            dockerfile(file, stdin)
+        }
+        Some(file) => Ok(DockerfileSource::InContext(file.to_owned())),
+    }
+}
+
+/// Reads one `--build-context`: `name=folder`, `name=docker-image://…`, `name=oci-layout://…`,
+/// `name=target:stage`, `name=URL`, or an image in a file as buildah names it.
 pub(crate) fn named(text: &str) -> Result<(String, NamedContext), String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, value)| !name.is_empty() && !value.is_empty())
         .ok_or_else(|| format!("invalid context value: {text}, expected key=value"))?;
+    let (plain, _) = name.split_once("::").unwrap_or((name, ""));
+    if let Err(error) = plain.parse::<Reference>() {
+        return Err(format!("invalid context name {name}: {error}"));
+    }
     let context = if let Some(image) = value.strip_prefix("docker-image://") {
         let image: Reference = image.parse().map_err(|error| format!("{error}"))?;
         NamedContext::Image(image.with_default_tag())
@@ -77,16 +102,35 @@ pub(crate) fn named(text: &str) -> Result<(String, NamedContext), String> {
         oci_layout(layout)?
     } else if let Some(stage) = value.strip_prefix("target:") {
         NamedContext::Stage(stage.to_owned())
-    } else if !Path::new(value).exists() && is_remote(value) {
-        return Err(format!("remote build context {value:?} is not supported"));
     } else if Path::new(value).is_dir() {
         NamedContext::Directory(value.into())
+    } else if let Some(context) = transported(name, value)? {
+        context
+    } else if is_remote_context(value) {
+        NamedContext::Remote(value.to_owned())
     } else {
+        refuse_bucket(value)?;
         return Err(format!(
             "failed to get build context {name}: {value:?} is not a directory"
         ));
     };
     Ok((name.to_owned(), context))
+}
+
+/// Reads `oci-archive:path` and its like, and buildah's `docker://name`.
+fn transported(name: &str, value: &str) -> Result<Option<NamedContext>, String> {
+    match Transported::parse(value) {
+        None => Ok(None),
+        Some(Transported::File(file)) => Ok(Some(NamedContext::File(file))),
+        Some(Transported::Registry(image)) => {
+            let image: Reference = image.parse().map_err(|error| format!("{error}"))?;
+            Ok(Some(NamedContext::Image(image.with_default_tag())))
+        }
+        Some(Transported::Unsupported(transport)) => Err(format!(
+            "failed to get build context {name}: images of the transport {transport} cannot be \
+             read: save the image and name it as oci-archive:path"
+        )),
+    }
 }
 
 fn oci_layout(text: &str) -> Result<NamedContext, String> {
@@ -162,16 +206,21 @@ fn is_archive(head: &[u8]) -> bool {
     MAGIC.iter().any(|magic| head.starts_with(magic)) || head.get(USTAR) == Some(b"ustar")
 }
 
-fn is_remote(text: &str) -> bool {
-    const PREFIXES: [&str; 6] = [
-        "http://",
-        "https://",
-        "git://",
-        "ssh://",
-        "git@",
-        "github.com/",
-    ];
-    PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+fn is_web_url(text: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
+}
+
+/// Says of a cloud bucket that it cannot be read, rather than that there is no such folder.
+fn refuse_bucket(text: &str) -> Result<(), String> {
+    match BUCKETS.iter().find(|scheme| text.starts_with(**scheme)) {
+        Some(scheme) => Err(format!(
+            "unable to prepare context: {scheme} buckets cannot be read: download {text:?} first, \
+             or name the archive by an https URL"
+        )),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -237,11 +286,44 @@ mod tests {
                 b"",
                 r#"error: unable to prepare context: path "/no/such" not found"#,
             ),
+        ] {
+            assert_eq!(show(context, file, stdin), expected);
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_urls_is_left_to_the_engine() {
+        for (context, file, stdin, expected) in [
             (
-                "https://example.org/a.git",
+                "https://example.org/a.git#v1:sub",
+                Some("sub/Dockerfile"),
+                &b""[..],
+                r#"Remote("https://example.org/a.git#v1:sub") InContext("sub/Dockerfile")"#,
+            ),
+            (
+                "https://example.org/a.tgz",
+                Some("/D"),
+                b"",
+                r#"Remote("https://example.org/a.tgz") File("/D")"#,
+            ),
+            (
+                "git@example.org:a.git",
+                Some("-"),
+                b"FROM a",
+                r#"Remote("git@example.org:a.git") Text("FROM a")"#,
+            ),
+            (
+                "/",
+                Some("https://example.org/Dockerfile"),
+                b"",
+                r#"Directory("/") Url("https://example.org/Dockerfile")"#,
+            ),
+            (
+                "s3://bucket/key",
                 None,
                 b"",
-                r#"error: remote build context "https://example.org/a.git" is not supported: clone or download it first"#,
+                "error: unable to prepare context: s3:// buckets cannot be read: download \
+                 \"s3://bucket/key\" first, or name the archive by an https URL",
             ),
         ] {
             assert_eq!(show(context, file, stdin), expected);
@@ -253,6 +335,18 @@ mod tests {
         for (text, expected) in [
             ("a=/", r#"Ok(("a", Directory("/")))"#),
             ("a=target:b", r#"Ok(("a", Stage("b")))"#),
+            (
+                "a=https://example.org/a.git",
+                r#"Ok(("a", Remote("https://example.org/a.git")))"#,
+            ),
+            (
+                "a::linux/arm64=docker://busybox:1",
+                r#"Ok(("a::linux/arm64", Image(Reference { domain: "docker.io", path: "library/busybox", tag: Some("1"), digest: None })))"#,
+            ),
+            (
+                "a=oci-archive:x/y.tar:n",
+                r#"Ok(("a", File(ImageFile { form: OciArchive, path: "x/y.tar", name: Some("n"), is_certain: true })))"#,
+            ),
             (
                 "a=oci-layout:///:v1",
                 r#"Ok(("a", OciLayout { path: "/", tag: Some("v1"), digest: None }))"#,

@@ -7,7 +7,9 @@ use super::build::credentials;
 use super::context;
 use super::failure::Failure;
 use super::program::Program;
-use crate::engine::request::{BuildContext, BuildRequest, NetworkMode, NoCache, RunLimits};
+use crate::engine::request::{
+    BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
+};
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
 use crate::session::Session;
@@ -30,7 +32,7 @@ pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Fail
         quiet: false,
     };
     let (result, journal) = program.show(&progress, async |progress, cancel| {
-        engine.dump_llb(request, &session, &progress, &cancel).await
+        engine.dump_llb(request, session, &progress, &cancel).await
     })?;
     let definition = result.map_err(|error| program.fail(error, &journal))?;
     let dumped = match args.dot {
@@ -67,7 +69,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         names: Vec::new(),
         platforms: args.platform.iter().cloned().collect(),
         no_cache: NoCache::Nothing,
-        pull: false,
+        pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),
         limits: RunLimits::default(),

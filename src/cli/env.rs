@@ -90,6 +90,15 @@ impl Environment {
         self.filled("NO_COLOR").is_some() || self.is_dumb()
     }
 
+    /// Says whether the metadata file lists warnings.
+    pub(crate) fn metadata_warnings(&self) -> bool {
+        let value = self.text("BUILDX_METADATA_WARNINGS");
+        matches!(
+            value.as_deref(),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        )
+    }
+
     /// Says whether the terminal cannot move its cursor.
     pub(crate) fn is_dumb(&self) -> bool {
         self.filled("TERM") == Some(OsStr::new("dumb"))

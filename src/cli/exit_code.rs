@@ -4,7 +4,7 @@ use crate::engine::ErrorKind;
 
 /// Everything went well.
 pub const SUCCESS: u8 = 0;
-/// A step of the build failed.
+/// A step of the build failed, or checks found something.
 pub const BUILD_STEP: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
@@ -25,7 +25,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const HELP: &str = "\
 Exit codes:
   0    success
-  1    a step of the build failed
+  1    a step of the build failed, or --check found something
   2    the command line is wrong
   3    the input is wrong: Dockerfile, build context, a name
   4    the machine or the local store is not set up for this

@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use super::exit_code;
 use super::progress::{Journal, text};
 use crate::engine::{EngineError, ErrorKind, FailedStep, SourcePlace};
-use crate::progress::Warning;
 
 /// Lines of the Dockerfile shown around the failing ones.
 const CONTEXT_LINES: u32 = 3;
@@ -81,55 +80,6 @@ pub(crate) struct Rendered {
     pub(crate) hints: Vec<String>,
 }
 
-/// Lists warnings with their places; with explanations and lines of the Dockerfile on demand.
-pub(crate) fn warnings(warnings: &[Warning], in_detail: bool) -> String {
-    let mut shown = String::new();
-    let hint = if in_detail {
-        ""
-    } else {
-        " (use --debug to expand)"
-    };
-    match warnings.len() {
-        0 => return shown,
-        1 => _ = writeln!(shown, "\n 1 warning found{hint}:"),
-        count => _ = writeln!(shown, "\n {count} warnings found{hint}:"),
-    }
-    for warning in warnings {
-        let rule = match warning.rule.as_str() {
-            "" => String::new(),
-            rule => format!("{rule}: "),
-        };
-        let place = match &warning.source {
-            Some(source) => format!(" ({}:{})", source.filename, source.first_line),
-            None => String::new(),
-        };
-        let _ = writeln!(shown, " - {rule}{}{place}", warning.short);
-        if in_detail {
-            detail(&mut shown, warning);
-        }
-    }
-    shown
-}
-
-fn detail(shown: &mut String, warning: &Warning) {
-    for line in &warning.detail {
-        let _ = writeln!(shown, "{line}");
-    }
-    if !warning.url.is_empty() {
-        let _ = writeln!(shown, "More info: {}", warning.url);
-    }
-    if let Some(source) = &warning.source {
-        let place = SourcePlace {
-            filename: source.filename.clone(),
-            text: source.text.clone(),
-            first_line: source.first_line,
-            last_line: source.last_line,
-        };
-        excerpt(shown, &place);
-    }
-    shown.push('\n');
-}
-
 fn engine_error(error: &EngineError, journal: Option<&Journal>) -> Rendered {
     let mut before = String::new();
     if let Some(step) = &error.step {
@@ -196,7 +146,7 @@ fn output(shown: &mut String, step: &FailedStep, journal: &Journal) {
 }
 
 /// The lines of the Dockerfile around the failing ones, those marked with `>>>`.
-fn excerpt(shown: &mut String, place: &SourcePlace) {
+pub(crate) fn excerpt(shown: &mut String, place: &SourcePlace) {
     let first = place.first_line.max(1);
     let last = place.last_line.max(first);
     let rule = "--------------------";
@@ -293,7 +243,7 @@ Dockerfile:3
     }
 
     #[test]
-    fn causes_follow_the_message_and_warnings_name_their_place() {
+    fn causes_follow_the_message() {
         let cause = std::io::Error::other("no route to host");
         let error = EngineError::new(ErrorKind::Registry, "cannot pull debian")
             .with_source(cause)
@@ -301,14 +251,5 @@ Dockerfile:3
         let rendered = Failure::from(error).render(None).unwrap();
         assert_eq!(rendered.line, "cannot pull debian: no route to host");
         assert_eq!(rendered.hints, ["check the network"]);
-        let warning = Warning {
-            rule: "JSONArgsRecommended".to_owned(),
-            short: "use JSON".to_owned(),
-            ..Warning::default()
-        };
-        assert_eq!(
-            warnings(&[warning], false),
-            "\n 1 warning found (use --debug to expand):\n - JSONArgsRecommended: use JSON\n"
-        );
     }
 }

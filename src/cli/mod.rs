@@ -2,7 +2,8 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] and [`verify`], then [`images`], [`store`], [`debug`], [`manual`]. What people see:
+//! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
+//! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -14,6 +15,8 @@ use clap::Parser;
 
 mod args;
 mod build;
+mod call;
+mod check;
 mod console;
 mod context;
 mod debug;

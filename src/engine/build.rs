@@ -11,20 +11,24 @@ use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
 use super::options;
 use super::platforms::{self, Targets};
-use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache};
+use super::remote::Setup;
+use super::request::{
+    BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache, PullPolicy,
+};
 use super::resolver::Resolver;
+use super::warnings;
 use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
 use crate::frontend::diagnostic::Source;
-use crate::frontend::{self, FrontendOptions, Lowered};
+use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
 use crate::oci::{ImageConfig, Platform};
-use crate::progress::{Event, Progress, Warning, WarningSource};
+use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, Pins, WorkerOptions, keys};
 
 /// Right to use the host's network.
 const NETWORK_HOST: &str = "network.host";
@@ -32,15 +36,16 @@ const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 
 /// One build on its way: what was asked, and what it works with.
-struct Build<'a> {
+pub(super) struct Build<'a> {
     engine: &'a Engine,
-    request: BuildRequest,
+    pub(super) request: BuildRequest,
     targets: Targets,
-    inputs: Inputs,
+    pub(super) inputs: Inputs,
     client: registry::Client,
     images: Images,
+    pins: Arc<Pins>,
     progress: Progress,
-    cancel: CancellationToken,
+    pub(super) cancel: CancellationToken,
 }
 
 impl Engine {
@@ -53,18 +58,18 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
-        let build = Build::open(self, request, &session, progress, cancel)?;
+        let build = Build::open(self, request, session, progress, cancel).await?;
         let lowered = build.lower_all().await?;
         if let Some(first) = lowered.first() {
             // The other platforms would say the same again.
-            report(first, &build.progress);
+            warnings::report(first, &build.progress);
         }
         let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
         let loaded = load(&definitions)?;
         check_rights(&loaded, &build.request)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
         let layers = Arc::new(layers);
-        let worker = build.worker(session, &loaded, Arc::clone(&layers));
+        let worker = build.worker(&loaded, Arc::clone(&layers));
         let solved = build.solve(&definitions, worker).await?;
         let mut stacks = Vec::new();
         for result in &solved.results {
@@ -95,11 +100,12 @@ impl Engine {
     pub async fn dump_llb(
         &self,
         request: BuildRequest,
-        session: &Session,
+        session: Session,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Definition, EngineError> {
-        let build = Build::open(self, request, session, progress.clone(), cancel.clone())?;
+        let (progress, cancel) = (progress.clone(), cancel.clone());
+        let build = Build::open(self, request, session, progress, cancel).await?;
         let [platform] = &build.targets.platforms[..] else {
             let text = "a dump shows the graph for one platform";
             return Err(EngineError::new(ErrorKind::User, text).with_hint("name one"));
@@ -120,10 +126,10 @@ impl Engine {
 }
 
 impl<'a> Build<'a> {
-    fn open(
+    pub(super) async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
-        session: &Session,
+        session: Session,
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Self, EngineError> {
@@ -142,9 +148,22 @@ impl<'a> Build<'a> {
             }));
         }
         let targets = platforms::targets(&request)?;
-        let inputs = Inputs::open(engine, &mut request, &progress)?;
-        let client = engine.registry(session, options::insecure_registries(&request));
+        let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
+        let pins = Arc::default();
+        let setup = Setup {
+            engine,
+            client: &client,
+            images: &images,
+            pins: &pins,
+            platform: match request.platforms.first() {
+                Some(platform) => platform.clone(),
+                None => Platform::host(),
+            },
+            progress: &progress,
+            cancel: &cancel,
+        };
+        let inputs = Inputs::open(&setup, &mut request, session).await?;
         Ok(Self {
             engine,
             request,
@@ -152,6 +171,7 @@ impl<'a> Build<'a> {
             inputs,
             client,
             images,
+            pins,
             progress,
             cancel,
         })
@@ -169,19 +189,27 @@ impl<'a> Build<'a> {
             multi_platform: self.targets.multi_platform,
             ..options::frontend_options(&self.request, &self.inputs)?
         };
-        let resolver = Resolver {
-            images: self.images.clone(),
-            progress: self.progress.clone(),
-        };
+        let resolver = self.resolver();
         let inputs = &self.inputs;
         tokio::select! {
             lowered = frontend::lower(&inputs.text, &options, &resolver) => {
-                lowered.map_err(|error| {
+                lowered.map_err(|LowerFailure { error, warnings }| {
                     let source = Source::new(&inputs.filename, &inputs.text);
+                    warnings::send(&warnings, &source, &self.progress);
                     EngineError::from_frontend(error, &source)
                 })
             }
             () = self.cancel.cancelled() => Err(EngineError::cancelled()),
+        }
+    }
+
+    /// Answers the frontend's questions about images.
+    pub(super) fn resolver(&self) -> Resolver {
+        Resolver {
+            images: self.images.clone(),
+            session: Arc::clone(&self.inputs.session),
+            falls_back: self.request.pull == PullPolicy::Newer,
+            progress: self.progress.clone(),
         }
     }
 
@@ -192,14 +220,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn worker(
-        &self,
-        mut session: Session,
-        loaded: &Loaded,
-        layers: Arc<ImageLayers>,
-    ) -> Arc<LocalWorker> {
+    fn worker(&self, loaded: &Loaded, layers: Arc<ImageLayers>) -> Arc<LocalWorker> {
         let engine = self.engine;
-        session.build_contexts.clone_from(&self.inputs.folders);
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
         let outputs = self.outputs();
@@ -210,9 +232,10 @@ impl<'a> Build<'a> {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),
-            session: Arc::new(session),
+            session: Arc::clone(&self.inputs.session),
             images: self.images.clone(),
             web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
+            pins: Arc::clone(&self.pins),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
@@ -237,14 +260,9 @@ impl<'a> Build<'a> {
         if let Some(most) = self.engine.options.parallelism_max {
             options.max_parallelism = most;
         }
-        let folder = self
-            .inputs
-            .folders
-            .get("context")
-            .map(|path| path.display().to_string());
-        let (folder, filename) = (folder.unwrap_or_default(), &self.inputs.filename);
+        let (place, filename) = (&self.inputs.place, &self.inputs.filename);
         let target = self.request.target.as_deref().unwrap_or_default();
-        options.scope = format!("{folder}\0{filename}\0{target}");
+        options.scope = format!("{place}\0{filename}\0{target}");
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
         let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;
@@ -331,24 +349,4 @@ fn check_rights(loaded: &Loaded, request: &BuildRequest) -> Result<(), EngineErr
             .with_hint(format!("grant it with --allow {missing}")));
     }
     Ok(())
-}
-
-/// Passes the frontend's warnings on.
-fn report(lowered: &Lowered, progress: &Progress) {
-    let text: Arc<str> = lowered.source.text.as_str().into();
-    for finding in &lowered.warnings {
-        progress.send(Event::Warning(Warning {
-            vertex: None,
-            rule: finding.rule.unwrap_or_default().to_owned(),
-            short: finding.message.to_string(),
-            detail: finding.help.iter().map(ToString::to_string).collect(),
-            url: String::new(),
-            source: Some(WarningSource {
-                filename: lowered.source.name.clone(),
-                text: Arc::clone(&text),
-                first_line: finding.span.start.line,
-                last_line: finding.span.end.line,
-            }),
-        }));
-    }
 }

@@ -107,10 +107,12 @@ impl EngineError {
             FrontendError::Image { .. } => ErrorKind::Registry,
             _ => ErrorKind::User,
         };
-        let rendered = error.render(source);
-        Self::new(kind, error.to_string())
-            .with_diagnostic(rendered)
-            .with_source(error)
+        let drawn = (!error.findings().is_empty()).then(|| error.render(source));
+        let failure = Self::new(kind, error.to_string()).with_source(error);
+        match drawn {
+            Some(drawn) => failure.with_diagnostic(drawn),
+            None => failure,
+        }
     }
 
     /// Passes on why an op failed.
@@ -189,7 +191,9 @@ config_errors!(
 impl From<source::Error> for EngineError {
     fn from(error: source::Error) -> Self {
         let kind = match &error {
-            source::Error::NotLocal { .. } | source::Error::InvalidUrl { .. } => ErrorKind::User,
+            source::Error::NotLocal { .. }
+            | source::Error::InvalidUrl { .. }
+            | source::Error::Bundle { .. } => ErrorKind::User,
             source::Error::Content(_) | source::Error::Io { .. } => ErrorKind::Config,
             _ => ErrorKind::Registry,
         };

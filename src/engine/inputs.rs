@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
+use super::remote::{self, Setup};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
 use crate::oci::Digest;
-use crate::progress::Progress;
-use crate::source::local::{self, LocalError, UnpackedContext};
+use crate::session::{IgnoreLines, Session, UPLOAD_URL};
+use crate::source::BlobFolder;
+use crate::source::local::{self, EmptyContext, LocalError};
 
 /// Name of the main build context in a definition.
 const MAIN: &str = "context";
-/// Names of the Dockerfile where none is given, in order.
-const DOCKERFILE_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
+/// Name of the Dockerfile where none is given.
+const DOCKERFILE: &str = "Dockerfile";
 /// Name of the ignore file of a folder.
 const IGNORE_FILE: &str = ".dockerignore";
 
@@ -27,60 +30,162 @@ pub(super) struct Inputs {
     pub(super) filename: String,
     /// Its text.
     pub(super) text: String,
-    /// Folders by the name a definition calls them by.
-    pub(super) folders: BTreeMap<String, PathBuf>,
+    /// Its path, where it is on this machine.
+    pub(super) dockerfile: Option<PathBuf>,
     /// The main build context as the frontend names it.
     pub(super) context: ContextSource,
     /// The other contexts.
     pub(super) contexts: BTreeMap<String, ContextSource>,
-    /// What was unpacked for this build.
-    _unpacked: Option<UnpackedContext>,
+    /// What the client lends, the folders of the contexts among it.
+    pub(super) session: Arc<Session>,
+    /// Tells the main build context from others, in explanations of cache misses.
+    pub(super) place: String,
+    /// What was made for this build.
+    _made: Option<EmptyContext>,
+}
+
+/// The text of a Dockerfile and where it stands.
+struct Found {
+    filename: String,
+    text: String,
+    /// Its path, where it is on this machine.
+    path: Option<PathBuf>,
+    /// The ignore file of the build context.
+    ignore: Option<IgnoreLines>,
 }
 
 impl Inputs {
-    /// Opens contexts and reads the Dockerfile and its ignore file, and nothing else.
-    pub(super) fn open(
-        engine: &Engine,
+    /// Opens contexts and reads the Dockerfile and its ignore file. Of a context on this machine
+    /// nothing else is read; one that comes from elsewhere is fetched.
+    pub(super) async fn open(
+        setup: &Setup<'_>,
         request: &mut BuildRequest,
-        progress: &Progress,
+        mut session: Session,
     ) -> Result<Self, EngineError> {
-        let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
-        let (folder, unpacked) = match context {
-            BuildContext::Directory(path) => (absolute(&path)?, None),
-            BuildContext::Empty => made(UnpackedContext::empty(&engine.dir("tmp"))?),
-            BuildContext::Tar(reader) => made(UnpackedContext::unpack(reader, &engine.dir("tmp"))?),
-        };
-        let step = progress.of_vertex(Digest::of(b"load build definition"));
-        let (filename, text, ignore_beside) = read_dockerfile(&request.dockerfile, &folder)
-            .inspect_err(|error| {
-                step.start("[internal] load build definition");
-                step.complete(Some(error.to_string()));
-            })?;
-        step.start(&format!("[internal] load build definition from {filename}"));
-        step.complete(None);
-        let excludes = read_ignore(&folder, ignore_beside.as_deref())?;
-        let mut folders = BTreeMap::from([(MAIN.to_owned(), folder)]);
         let mut contexts = BTreeMap::new();
         for (name, context) in &request.named_contexts {
-            contexts.insert(name.clone(), named(name, context, &mut folders)?);
+            let source = named(setup, name, context, &mut session).await?;
+            contexts.insert(name.clone(), source);
         }
-        let context = ContextSource::Local {
-            name: MAIN.to_owned(),
-            excludes,
+        let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
+        let (main, made) = main_context(setup.engine, context, &mut session).await?;
+        let mut session = Arc::new(session);
+        let step = setup
+            .progress
+            .of_vertex(Digest::of(b"load build definition"));
+        let opened = match main {
+            Main::Folder(folder) => open_folder(setup, &session, request, &folder).await,
+            Main::Remote(source) => open_remote(setup, &session, request, source).await,
+        };
+        let (found, context) = opened.inspect_err(|error| {
+            step.start("[internal] load build definition");
+            step.complete(Some(error.to_string()));
+        })?;
+        let name = &found.filename;
+        step.start(&format!("[internal] load build definition from {name}"));
+        step.complete(None);
+        if let Some(ignore) = found.ignore {
+            let ignore_files = &mut Arc::make_mut(&mut session).ignore_files;
+            ignore_files.insert(MAIN.to_owned(), ignore);
+        }
+        let place = match &context {
+            ContextSource::Git(url) | ContextSource::Http { url, .. } => url.clone(),
+            _ => session
+                .build_contexts
+                .get(MAIN)
+                .map(|folder| folder.display().to_string())
+                .unwrap_or_default(),
         };
         Ok(Self {
-            filename,
-            text,
-            folders,
+            filename: found.filename,
+            text: found.text,
+            dockerfile: found.path,
             context,
             contexts,
-            _unpacked: unpacked,
+            session,
+            place,
+            _made: made,
         })
     }
 }
 
-fn made(context: UnpackedContext) -> (PathBuf, Option<UnpackedContext>) {
-    (context.path().to_owned(), Some(context))
+/// The main build context before anything of it is read.
+enum Main {
+    Folder(PathBuf),
+    Remote(ContextSource),
+}
+
+async fn main_context(
+    engine: &Engine,
+    context: BuildContext,
+    session: &mut Session,
+) -> Result<(Main, Option<EmptyContext>), EngineError> {
+    let (folder, made) = match context {
+        BuildContext::Directory(path) => (absolute(&path)?, None),
+        BuildContext::Empty => {
+            let made = EmptyContext::new(&engine.dir("tmp"))?;
+            (made.path().to_owned(), Some(made))
+        }
+        BuildContext::Tar(reader) => {
+            let content = remote::keep_stream(engine, reader).await?;
+            let name = content.digest.hex().to_owned();
+            let url = format!("{UPLOAD_URL}{name}");
+            session.uploads.insert(name, content);
+            return Ok((
+                Main::Remote(ContextSource::Http { url, unpack: true }),
+                None,
+            ));
+        }
+        BuildContext::Remote(url) => return Ok((Main::Remote(remote::source(&url)?), None)),
+    };
+    session
+        .build_contexts
+        .insert(MAIN.to_owned(), folder.clone());
+    Ok((Main::Folder(folder), made))
+}
+
+async fn open_folder(
+    setup: &Setup<'_>,
+    session: &Arc<Session>,
+    request: &BuildRequest,
+    folder: &Path,
+) -> Result<(Found, ContextSource), EngineError> {
+    let found = match given_dockerfile(setup, session, request).await? {
+        Some(found) => found,
+        None => {
+            let mut found = dockerfile_in(folder, &request.dockerfile)?;
+            found.path = Some(folder.join(&found.filename));
+            found
+        }
+    };
+    let (excludes, ignore) = read_ignore(folder, found.path.as_deref())?;
+    let context = ContextSource::Local {
+        name: MAIN.to_owned(),
+        excludes,
+    };
+    Ok((Found { ignore, ..found }, context))
+}
+
+/// Opens a context that comes from elsewhere. As with BuildKit, ignore files say nothing about
+/// it.
+async fn open_remote(
+    setup: &Setup<'_>,
+    session: &Arc<Session>,
+    request: &BuildRequest,
+    source: ContextSource,
+) -> Result<(Found, ContextSource), EngineError> {
+    let given = given_dockerfile(setup, session, request).await?;
+    let (source, view) = setup.open(session, request, source).await?;
+    let found = match given {
+        Some(found) => found,
+        None if matches!(source, ContextSource::Http { unpack: false, .. }) => {
+            // The only file there is.
+            let name = DockerfileSource::InContext(ContextSource::HTTP_FILE.to_owned());
+            dockerfile_in(view.path(), &name)?
+        }
+        None => dockerfile_in(view.path(), &request.dockerfile)?,
+    };
+    Ok((found, source))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
@@ -93,52 +198,97 @@ fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
     })
 }
 
-/// Returns name and text of the Dockerfile, and where an ignore file of its own would be.
-fn read_dockerfile(
-    source: &DockerfileSource,
-    folder: &Path,
-) -> Result<(String, String, Option<PathBuf>), EngineError> {
-    let missing = |name: &str| {
-        let text = format!("failed to read dockerfile: {name}: no such file or directory");
-        EngineError::new(ErrorKind::User, text)
-            .with_hint("name the Dockerfile with -f, or the folder that holds it")
-    };
-    let beside = |path: &Path| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(IGNORE_FILE);
-        PathBuf::from(name)
-    };
-    match source {
-        DockerfileSource::Text(text) => Ok(("Dockerfile".to_owned(), text.clone(), None)),
-        DockerfileSource::Default => {
-            for name in DOCKERFILE_NAMES {
-                if let Some(text) = local::read_text_in(folder, Path::new(name))? {
-                    return Ok((name.to_owned(), text, Some(beside(&folder.join(name)))));
-                }
-            }
-            Err(missing(DOCKERFILE_NAMES[0]))
+/// Reads a Dockerfile that does not come out of the build context.
+async fn given_dockerfile(
+    setup: &Setup<'_>,
+    session: &Arc<Session>,
+    request: &BuildRequest,
+) -> Result<Option<Found>, EngineError> {
+    let (filename, text, path) = match &request.dockerfile {
+        DockerfileSource::Default | DockerfileSource::InContext(_) => return Ok(None),
+        DockerfileSource::Text(text) => (DOCKERFILE.to_owned(), text.clone(), None),
+        DockerfileSource::Url(url) => {
+            let source = ContextSource::Http {
+                url: url.clone(),
+                unpack: false,
+            };
+            let view = setup.files(session, request, &source).await?;
+            let path = Path::new(ContextSource::HTTP_FILE);
+            let text = local::read_text_in(view.path(), path)?;
+            let name = url.split(['?', '#']).next().unwrap_or(url);
+            let name = name.rsplit('/').next().unwrap_or(name);
+            let name = if name.is_empty() { DOCKERFILE } else { name };
+            (name.to_owned(), text.ok_or_else(|| missing(url))?, None)
         }
-        DockerfileSource::InContext(name) => match local::read_text_in(folder, Path::new(name))? {
-            Some(text) => Ok((name.clone(), text, Some(beside(&folder.join(name))))),
-            None => Err(missing(name)),
-        },
-        DockerfileSource::File(path) => match local::read_text(path)? {
-            Some(text) => {
-                let shown = path
-                    .file_name()
-                    .unwrap_or(path.as_os_str())
-                    .to_string_lossy();
-                Ok((shown.into_owned(), text, Some(beside(path))))
-            }
-            None => Err(missing(&path.to_string_lossy())),
-        },
+        DockerfileSource::File(path) => {
+            let found = alternatives(path).into_iter().find_map(|path| {
+                local::read_text(&path)
+                    .map(|text| Some((path, text?)))
+                    .transpose()
+            });
+            let (path, text) = found.ok_or_else(|| missing(&path.to_string_lossy()))??;
+            let shown = path.file_name().unwrap_or(path.as_os_str());
+            let shown = shown.to_string_lossy().into_owned();
+            (shown, text, Some(path))
+        }
+    };
+    Ok(Some(Found {
+        filename,
+        text,
+        path,
+        ignore: None,
+    }))
+}
+
+/// Reads the Dockerfile out of a build context.
+fn dockerfile_in(folder: &Path, source: &DockerfileSource) -> Result<Found, EngineError> {
+    let name = match source {
+        DockerfileSource::InContext(name) => name.as_str(),
+        _ => DOCKERFILE,
+    };
+    for path in alternatives(Path::new(name)) {
+        if let Some(text) = local::read_text_in(folder, &path)? {
+            return Ok(Found {
+                filename: path.to_string_lossy().into_owned(),
+                text,
+                path: None,
+                ignore: None,
+            });
+        }
     }
+    Err(missing(name))
+}
+
+/// Returns the names to try for a Dockerfile: `dockerfile` does where `Dockerfile` was meant.
+fn alternatives(path: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![path.to_owned()];
+    if path.file_name().is_some_and(|name| name == DOCKERFILE) {
+        paths.push(path.with_file_name(DOCKERFILE.to_lowercase()));
+    }
+    paths
+}
+
+fn missing(name: &str) -> EngineError {
+    let text = format!("failed to read dockerfile: {name}: no such file or directory");
+    EngineError::new(ErrorKind::User, text)
+        .with_hint("name the Dockerfile with -f, or the folder that holds it")
+}
+
+/// Returns the path of a Dockerfile's own ignore file.
+fn ignore_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(IGNORE_FILE);
+    PathBuf::from(name)
 }
 
 /// Reads the ignore file beside the Dockerfile, or else that of the folder.
-fn read_ignore(folder: &Path, beside: Option<&Path>) -> Result<Vec<String>, EngineError> {
-    let own = match beside {
-        Some(path) => local::read_text(path)?.map(|text| (path, text)),
+fn read_ignore(
+    folder: &Path,
+    dockerfile: Option<&Path>,
+) -> Result<(Vec<String>, Option<IgnoreLines>), EngineError> {
+    let beside = dockerfile.map(ignore_name);
+    let own = match &beside {
+        Some(path) => local::read_text(path)?.map(|text| (path.as_path(), text)),
         None => None,
     };
     let found = match own {
@@ -149,37 +299,71 @@ fn read_ignore(folder: &Path, beside: Option<&Path>) -> Result<Vec<String>, Engi
         }
     };
     let Some((path, text)) = found else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     };
     let file = IgnoreFile::parse(&text).map_err(|findings| {
         let source = Source::new(path.to_string_lossy(), text.as_str());
         let text = format!("{} cannot be used", path.display());
         EngineError::new(ErrorKind::User, text).with_diagnostic(findings.render(&source))
     })?;
-    Ok(file.patterns())
+    let rules = file.rules().iter();
+    let lines = IgnoreLines {
+        path: path.to_owned(),
+        patterns: rules
+            .map(|rule| (rule.span.start.line, rule.written.clone()))
+            .collect(),
+    };
+    Ok((file.patterns(), Some(lines)))
 }
 
-fn named(
+async fn named(
+    setup: &Setup<'_>,
     name: &str,
     context: &NamedContext,
-    folders: &mut BTreeMap<String, PathBuf>,
+    session: &mut Session,
 ) -> Result<ContextSource, EngineError> {
     match context {
         NamedContext::Directory(path) => {
             let folder = absolute(path)?;
-            let excludes = read_ignore(&folder, None)?;
-            folders.insert(name.to_owned(), folder);
+            let (excludes, ignore) = read_ignore(&folder, None)?;
+            // The main build context has this name.
+            let lent = if name == MAIN { "_context" } else { name };
+            if let Some(ignore) = ignore {
+                session.ignore_files.insert(lent.to_owned(), ignore);
+            }
+            session.build_contexts.insert(lent.to_owned(), folder);
             Ok(ContextSource::Local {
-                name: name.to_owned(),
+                name: lent.to_owned(),
                 excludes,
             })
         }
-        NamedContext::Image(reference) => Ok(ContextSource::Image(reference.to_string())),
-        NamedContext::OciLayout { .. } | NamedContext::Stage(_) => {
-            let text = format!("build context {name:?}: only folders and images are supported");
-            Err(EngineError::new(ErrorKind::User, text)
-                .with_hint("load the layout with `cooper load` and name the image"))
+        // The empty image has no registry.
+        NamedContext::Image(reference) if reference.familiar() == "scratch:latest" => {
+            Ok(ContextSource::Image("scratch".to_owned()))
         }
+        NamedContext::Image(reference) => Ok(ContextSource::Image(reference.to_string())),
+        NamedContext::OciLayout { path, tag, digest } => {
+            let folder = absolute(path)?;
+            let blobs = BlobFolder::oci_layout(&folder);
+            let found = blobs.find(tag.as_deref(), digest.as_ref());
+            let found = found.map_err(|error| {
+                let reason = crate::solver::error::chain(&error);
+                let text = format!("build context {name:?}: {}: {reason}", folder.display());
+                EngineError::new(ErrorKind::User, text).with_source(error)
+            })?;
+            session.oci_layouts.insert(name.to_owned(), folder);
+            Ok(ContextSource::OciLayout {
+                store: name.to_owned(),
+                digest: found.digest,
+            })
+        }
+        NamedContext::File(file) => {
+            let platform = setup.platform.clone();
+            let image = setup.images.resolve_file(file, &platform).await?;
+            Ok(ContextSource::Image(image.pinned_reference().to_string()))
+        }
+        NamedContext::Remote(url) => remote::source(url),
+        NamedContext::Stage(stage) => Ok(ContextSource::Stage(stage.clone())),
     }
 }
 

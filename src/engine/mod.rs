@@ -2,13 +2,15 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `options`, `platforms`, [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`, [`verify`],
-//! [`error`],
-//! [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
+//! Dockerfiles), `remote` (those behind URLs), `options`, `platforms`, `warnings`, [`call`]
+//! (questions that are answered without building), [`images`], [`transfer`] (pull, push, save,
+//! load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
 pub mod build;
+pub mod call;
 pub mod clock;
 pub mod error;
 pub mod images;
@@ -17,11 +19,13 @@ mod options;
 mod platforms;
 pub mod process;
 pub mod prune;
+mod remote;
 pub mod request;
 mod resolver;
 mod settle;
 pub mod transfer;
 pub mod verify;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
-use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache};
+use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache, PullPolicy};
 use crate::executor::Resources;
 use crate::exporter::OutputSpec;
 use crate::frontend::{self, FrontendOptions, Network};
@@ -10,7 +10,7 @@ use crate::frontend::{self, FrontendOptions, Network};
 /// Why `host-gateway` is refused.
 const GATEWAY_UNKNOWN: &str = "the host's address inside steps is not known";
 
-/// Returns what the frontend needs to know.
+/// Returns what the frontend needs to know; of several platforms it is told the first.
 pub(super) fn frontend_options(
     request: &BuildRequest,
     inputs: &Inputs,
@@ -32,14 +32,16 @@ pub(super) fn frontend_options(
         target: request.target.clone(),
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
+        platform: request.platforms.first().cloned(),
         no_cache: match &request.no_cache {
             NoCache::Nothing => frontend::NoCache::Nothing,
             NoCache::Everything => frontend::NoCache::All,
             NoCache::Stages(names) => frontend::NoCache::Stages(names.clone()),
         },
         resolve_mode: match request.pull {
-            true => frontend::ResolveMode::Pull,
-            false => frontend::ResolveMode::Default,
+            PullPolicy::Missing => frontend::ResolveMode::Default,
+            PullPolicy::Always | PullPolicy::Newer => frontend::ResolveMode::Pull,
+            PullPolicy::Never => frontend::ResolveMode::Local,
         },
         network: match request.network {
             NetworkMode::Default => Network::Sandbox,

@@ -42,13 +42,14 @@ pub(super) fn targets(request: &BuildRequest) -> Result<Targets, EngineError> {
     if multi_platform && request.outputs.iter().any(is_docker) {
         return Err(crate::exporter::Error::DockerIndex.into());
     }
-    let named: Vec<&Platform> = platforms.iter().flatten().collect();
+    let host = Platform::host();
+    let mut named: Vec<&Platform> = platforms.iter().flatten().collect();
+    if named.is_empty() {
+        named.push(&host);
+    }
     for options in request.outputs.iter().filter_map(OutputSpec::image_options) {
-        // Without a name the base image may decide; the exporter checks what came of it.
-        if !named.is_empty() {
-            let oci = options.oci_media_types;
-            options.annotations.check(&named, multi_platform, oci)?;
-        }
+        let oci = options.oci_media_types;
+        options.annotations.check(&named, multi_platform, oci)?;
     }
     if platforms.is_empty() {
         platforms.push(None);

@@ -21,7 +21,7 @@
 //! engine.history(&str image, Option<&Platform>)                 -> Result<Vec<HistoryEntry>, EngineError>
 //! engine.disk_usage()                                           -> Result<DiskUsage, EngineError>
 //! engine.prune(PruneRequest)                                    -> Result<Pruned, EngineError>
-//! engine.dump_llb(BuildRequest, &Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
+//! engine.dump_llb(BuildRequest, Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
 //! ```
 //!
 //! `image` is a name or an image id, whole or its first hex digits (at least four).
@@ -36,7 +36,10 @@ pub use crate::exporter::{
     ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
     Target, TreeOptions,
 };
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Manifest, Platform, Reference};
+use crate::frontend::ContextSource;
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
+};
 pub use crate::registry::Proxies;
 
 /// How a process uses the engine; fixed for its life.
@@ -74,8 +77,8 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
-    /// Whether base images are looked up in their registry although they are in the store.
-    pub pull: bool,
+    /// When base images are looked up in their registry although they are in the store.
+    pub pull: PullPolicy,
     /// Network of RUN steps that do not name one.
     pub network: NetworkMode,
     /// Lines added to `/etc/hosts` of RUN steps.
@@ -100,6 +103,20 @@ pub enum BuildContext {
     Directory(PathBuf),
     /// A tar archive, maybe compressed, read to its end once (`cooper build - < context.tar`).
     Tar(Box<dyn Read + Send>),
+    /// The URL of a git repository, of a tar archive, or of a file that is the Dockerfile.
+    Remote(String),
+}
+
+/// Says whether a text is the URL of a build context, as opposed to a path.
+pub fn is_remote_context(text: &str) -> bool {
+    match text.parse::<ContextSource>() {
+        Ok(ContextSource::Git(_) | ContextSource::Http { .. }) => true,
+        Ok(_) => false,
+        // It is one, but a wrong one: whoever opens it says what is wrong.
+        Err(_) => ["http://", "https://", "git://", "ssh://", "git@"]
+            .iter()
+            .any(|start| text.starts_with(start)),
+    }
 }
 
 impl std::fmt::Debug for BuildContext {
@@ -108,6 +125,7 @@ impl std::fmt::Debug for BuildContext {
             Self::Empty => f.write_str("Empty"),
             Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
             Self::Tar(_) => f.write_str("Tar"),
+            Self::Remote(url) => f.debug_tuple("Remote").field(url).finish(),
         }
     }
 }
@@ -120,10 +138,26 @@ pub enum DockerfileSource {
     /// A file on this machine (`-f`), already resolved against the current directory. Its
     /// `<name>.dockerignore` stands beside it.
     File(PathBuf),
-    /// A path inside a build context that is a tar archive.
+    /// A path inside a build context that is an archive or comes from a URL.
     InContext(String),
+    /// A file on a web server.
+    Url(String),
     /// The text itself (`-f -`, or a Dockerfile on stdin instead of a context).
     Text(String),
+}
+
+/// When a registry is asked for an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// When it is not in the local store.
+    #[default]
+    Missing,
+    /// Always; the build fails if it does not answer.
+    Always,
+    /// Always; what is in the local store serves if it does not answer.
+    Newer,
+    /// Never.
+    Never,
 }
 
 /// What must run although its result is in the cache.
@@ -220,6 +254,10 @@ pub enum NamedContext {
         /// Digest in the layout.
         digest: Option<Digest>,
     },
+    /// An image in a file or folder (`oci-archive:path`).
+    File(ImageFile),
+    /// The URL of a git repository or of a file.
+    Remote(String),
     /// Another stage of the Dockerfile (`target:name` of other tools' build files).
     Stage(String),
 }

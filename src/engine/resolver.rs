@@ -1,18 +1,26 @@
 //! Answers the frontend's questions about images.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 
 use crate::frontend::resolve::ImageRequest;
 use crate::frontend::{ImageResolver, ResolveError, ResolveMode, ResolvedImage};
 use crate::oci::Digest;
 use crate::progress::Progress;
-use crate::source::{self, Images};
+use crate::session::Session;
+use crate::source::{self, Images, PinnedImage};
 
 /// Looks images up in the store and in registries, one step of the progress for each.
 #[derive(Debug)]
 pub(super) struct Resolver {
     /// Finds images; what it found stays so for the whole build.
     pub(super) images: Images,
+    /// What the client lends: OCI layouts.
+    pub(super) session: Arc<Session>,
+    /// Whether an image in the store serves when its registry does not answer.
+    pub(super) falls_back: bool,
     /// Where look-ups are shown.
     pub(super) progress: Progress,
 }
@@ -27,27 +35,51 @@ impl ImageResolver for Resolver {
 }
 
 impl Resolver {
-    async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
-        let platform = &request.platform.0;
-        let name = request.log_name.as_str();
-        let step = self
-            .progress
-            .of_vertex(Digest::of(format!("{name} {platform}").as_bytes()));
-        step.start(name);
+    async fn find(&self, request: &ImageRequest) -> Result<Arc<PinnedImage>, source::Error> {
+        let (reference, platform) = (&request.reference, &request.platform.0);
+        if let Some(store) = &request.oci_layout {
+            let Some(folder) = self.session.oci_layouts.get(store) else {
+                return Err(source::Error::Unusable {
+                    reference: reference.familiar(),
+                    reason: format!("the OCI layout {store:?} was not given"),
+                });
+            };
+            let found = self.images.resolve_in_layout(reference, platform, folder);
+            return found.await;
+        }
+        if let Some(file) = &request.file
+            && (file.is_certain || Path::new(&file.path).exists())
+        {
+            return self.images.resolve_file(file, platform).await;
+        }
         let mode = match request.mode {
             ResolveMode::Default => source::ResolveMode::Default,
             ResolveMode::Pull => source::ResolveMode::Pull,
             ResolveMode::Local => source::ResolveMode::Local,
         };
-        match self
-            .images
-            .resolve(&request.reference, platform, mode)
-            .await
-        {
+        let found = self.images.resolve(reference, platform, mode).await;
+        match found {
+            Err(error) if self.falls_back => {
+                let mode = source::ResolveMode::Local;
+                let local = self.images.resolve(reference, platform, mode).await;
+                local.map_err(|_| error)
+            }
+            found => found,
+        }
+    }
+
+    async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+        let platform = &request.platform.0;
+        let name = &request.log_name;
+        let step = self
+            .progress
+            .of_vertex(Digest::of(format!("{name} {platform}").as_bytes()));
+        step.start(name);
+        match self.find(request).await {
             Ok(image) => {
                 step.complete(None);
                 Ok(ResolvedImage {
-                    reference: request.reference.clone(),
+                    reference: image.reference.clone(),
                     digest: image.root.digest.clone(),
                     config: image.config.clone(),
                 })

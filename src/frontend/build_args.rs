@@ -12,14 +12,15 @@
 //!
 //! All but the settings are in scope of `FROM`; a stage sees them after `ARG NAME`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::{Diagnostic, Span};
+use super::diagnostic::Diagnostic;
 use super::dockerfile::instruction::ArgInstruction;
 use super::dockerfile::{Dockerfile, Word};
 use super::environment::Environment;
 use super::error::FrontendError;
 use super::expand::{Expander, Missing};
+use super::lowered::Remark;
 use super::options::FrontendOptions;
 use super::suggest;
 use crate::llb::pb;
@@ -34,6 +35,8 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 pub(super) struct BuildArgs {
     /// Everything in scope of `FROM`.
     pub(super) global: Environment,
+    /// Names that an `ARG` before the first `FROM` declares, with or without a value.
+    pub(super) declared: BTreeSet<String>,
     /// The arguments given by the user.
     pub(super) given: BTreeMap<String, String>,
     /// Time of everything new.
@@ -45,6 +48,7 @@ impl BuildArgs {
     pub(super) fn new(file: &Dockerfile, options: &FrontendOptions) -> Result<Self, FrontendError> {
         let mut args = Self {
             global: predefined(file, options),
+            declared: BTreeSet::new(),
             given: options.build_args.clone(),
             epoch: None,
         };
@@ -58,6 +62,7 @@ impl BuildArgs {
                 if let Some(value) = value {
                     args.global.set(&declaration.name.raw, &value);
                 }
+                args.declared.insert(declaration.name.raw.clone());
             }
         }
         args.set_epoch(options)?;
@@ -122,7 +127,7 @@ impl BuildArgs {
     }
 
     /// Warns of given arguments that nothing declares and that have no meaning of their own.
-    pub(super) fn unused(&self, file: &Dockerfile) -> Option<Diagnostic> {
+    pub(super) fn unused(&self, file: &Dockerfile) -> Option<Remark> {
         let stages = file.stages.iter().flat_map(|stage| &stage.instructions);
         let declarations: Vec<&ArgInstruction> = file
             .global_args
@@ -154,8 +159,11 @@ impl BuildArgs {
             format!("the build arguments {names} are not used: no ARG declares them")
         };
         let help = suggest::did_you_mean(first, declared.iter().copied());
-        let warning = Diagnostic::warning("UnusedBuildArg", Span::START, message);
-        Some(warning.with_help_if(help))
+        Some(Remark {
+            name: "UnusedBuildArg",
+            message,
+            help,
+        })
     }
 }
 

@@ -73,6 +73,13 @@ impl Span {
         end: Position::START,
     };
 
+    /// The first and the last line of the range.
+    pub fn lines(self) -> (u32, u32) {
+        // A span may end at the start of the line behind it.
+        let ends_before = self.end.column == 1 && self.end.line > self.start.line;
+        (self.start.line, self.end.line - u32::from(ends_before))
+    }
+
     /// The smallest span that holds both.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
@@ -117,6 +124,9 @@ pub struct Diagnostic {
     pub help: Option<Box<str>>,
     /// Name of the lint rule (BuildKit's names), for findings that rules can switch off.
     pub rule: Option<&'static str>,
+    /// First and last line of the instruction that it is about, where reports name these rather
+    /// than the span.
+    pub instruction_lines: Option<(u32, u32)>,
 }
 
 impl Diagnostic {
@@ -129,6 +139,7 @@ impl Diagnostic {
             label: None,
             help: None,
             rule: None,
+            instruction_lines: None,
         }
     }
 
@@ -160,6 +171,18 @@ impl Diagnostic {
     pub fn with_help_if(mut self, help: Option<String>) -> Self {
         self.help = help.map(String::into_boxed_str).or(self.help);
         self
+    }
+
+    /// Says which instruction it is about, if that is not known yet.
+    #[must_use]
+    pub(super) fn about(mut self, instruction: Span) -> Self {
+        self.instruction_lines = self.instruction_lines.or(Some(instruction.lines()));
+        self
+    }
+
+    /// Returns the first and the last line that it is about.
+    pub fn lines(&self) -> (u32, u32) {
+        self.instruction_lines.unwrap_or_else(|| self.span.lines())
     }
 
     /// Draws the finding with the lines it is about.

@@ -29,6 +29,12 @@ pub enum FrontendError {
         /// The one that was perhaps meant.
         suggestion: Option<String>,
     },
+    /// Rules found something in a Dockerfile that makes warnings errors.
+    #[error("the Dockerfile makes warnings errors (error=true), and there are some: {}", .rules.join(", "))]
+    Checks {
+        /// The rules, by name.
+        rules: Vec<&'static str>,
+    },
     /// An option cannot be used.
     #[error("{option}: {reason}")]
     Option {
@@ -57,8 +63,15 @@ impl FrontendError {
         match self {
             Self::Dockerfile(findings) => findings.render(source),
             Self::Image { finding, .. } => finding.render(source),
-            Self::UnknownTarget { .. } | Self::Option { .. } => format!("{self}\n"),
+            Self::UnknownTarget { .. } | Self::Checks { .. } | Self::Option { .. } => {
+                format!("{self}\n")
+            }
         }
+    }
+
+    /// Says whether the only fault is that the file makes warnings errors.
+    pub fn is_of_checks(&self) -> bool {
+        matches!(self, Self::Checks { .. })
     }
 
     /// Returns the findings about places in the Dockerfile.
@@ -66,7 +79,7 @@ impl FrontendError {
         match self {
             Self::Dockerfile(findings) => &findings.0,
             Self::Image { finding, .. } => std::slice::from_ref(finding),
-            Self::UnknownTarget { .. } | Self::Option { .. } => &[],
+            Self::UnknownTarget { .. } | Self::Checks { .. } | Self::Option { .. } => &[],
         }
     }
 }

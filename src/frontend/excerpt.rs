@@ -112,12 +112,8 @@ fn draw_lines(out: &mut String, diagnostic: &Diagnostic, text: &str) {
 /// The first and the last line a span touches; a span that ends at the start of a line does not
 /// touch that line.
 fn covered_lines(span: Span) -> (usize, usize) {
-    let first = span.start.line as usize;
-    let mut last = span.end.line as usize;
-    if span.end.column == 1 && last > first {
-        last -= 1;
-    }
-    (first, last)
+    let (first, last) = span.lines();
+    (first as usize, last as usize)
 }
 
 /// A line as it is drawn, and the columns before and under the caret.

@@ -1,7 +1,7 @@
 //! The front door: text and options in, definition and image config out.
 
 use super::build_args::{self, BuildArgs};
-use super::diagnostic::{Diagnostic, Diagnostics, Source};
+use super::diagnostic::{Diagnostic, Source};
 use super::dockerfile::{self, Dockerfile};
 use super::error::FrontendError;
 use super::lint::{self, Checks};
@@ -28,6 +28,8 @@ pub struct Lowered {
     pub epoch: Option<i64>,
     /// What was noticed, in the order of the text.
     pub warnings: Vec<Diagnostic>,
+    /// What was noticed beside the text.
+    pub remarks: Vec<Remark>,
     /// The text that the warnings and the source map point into.
     pub source: Source,
 }
@@ -43,78 +45,129 @@ pub struct PinnedBase {
     pub platform: Platform,
 }
 
+/// Why a Dockerfile became nothing.
+#[derive(Debug)]
+pub struct LowerFailure {
+    /// What stopped the work.
+    pub error: FrontendError,
+    /// What was noticed before, in the order of the text.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Something noticed that has no place in the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// Short name for machines.
+    pub name: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// How to mend it.
+    pub help: Option<String>,
+}
+
+/// Which stages are translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those that the target needs.
+    Target,
+    /// All.
+    AllStages,
+}
+
 /// Translates a Dockerfile.
 ///
 /// # Errors
 ///
-/// Fails when the Dockerfile has mistakes, when an image cannot be looked up, and when the target
-/// does not exist.
+/// Fails when the Dockerfile has mistakes, when an image cannot be looked up, when the target
+/// does not exist, and when there are warnings that the file makes errors.
 pub async fn lower(
     text: &str,
     options: &FrontendOptions,
     resolver: &dyn ImageResolver,
-) -> Result<Lowered, FrontendError> {
-    let source = Source::new(options.filename.clone(), text);
-    let (file, mut warnings) = dockerfile::parse(text)?;
-    let checks = Checks::new(&file, options)?;
-    warnings.extend(lint::names_and_keywords(&file));
-    warnings.extend(lint::invalid_defaults(
-        &file,
-        &build_args::predefined(&file, options),
-    ));
-    let args = BuildArgs::new(&file, options)?;
-    let mut plan = Plan::new(&file, options, &args)?;
-    resolve_bases(&mut plan, options, &args, resolver).await?;
-    let stage = lower_plan(&plan, &source, options, &args)?;
-    warnings.append(&mut plan.warnings);
-    warnings.extend(stage.warnings);
-    warnings.extend(args.unused(&file));
-    let warnings = checks.judge(warnings).map_err(Diagnostics)?;
-    Ok(Lowered {
-        definition: stage.definition,
-        image: stage.image,
-        base_image: stage.base_image,
-        bases: pinned(&plan),
-        epoch: args.epoch,
-        warnings,
-        source,
-    })
+) -> Result<Lowered, LowerFailure> {
+    lower_scope(text, options, resolver, Scope::Target).await
 }
 
-/// Describes a stage to someone who chooses a target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetInfo {
-    /// Name of the stage; stages without one are chosen by number.
-    pub name: Option<String>,
-    /// What the comment above it says of it.
-    pub description: Option<String>,
-    /// What it starts from, as written.
-    pub base: String,
-    /// `--platform`, as written.
-    pub platform: Option<String>,
-    /// Whether it is built when no target is named.
-    pub is_default: bool,
-    /// Line of its `FROM`.
-    pub line: u32,
-}
-
-/// Lists the stages of a parsed Dockerfile.
-pub fn targets(file: &Dockerfile) -> Vec<TargetInfo> {
-    let stages = file.stages.iter().enumerate().map(|(index, stage)| {
-        let name = stage.name();
-        let description = name
-            .as_deref()
-            .and_then(|name| stage.header.description(name));
-        TargetInfo {
-            description: description.map(str::to_owned),
-            name,
-            base: stage.from.image.raw.clone(),
-            platform: stage.from.platform.as_ref().map(|word| word.raw.clone()),
-            is_default: index + 1 == file.stages.len(),
-            line: stage.header.span.start.line,
+/// Translates the stages in scope.
+pub(super) async fn lower_scope(
+    text: &str,
+    options: &FrontendOptions,
+    resolver: &dyn ImageResolver,
+    scope: Scope,
+) -> Result<Lowered, LowerFailure> {
+    let (file, findings) = dockerfile::parse_all(text);
+    let mut warnings = Vec::new();
+    let judged = match Checks::new(&file, options) {
+        Err(error) => Err(error),
+        Ok(checks) => {
+            let findings = lint::of_text(&file, findings, &checks, &mut warnings);
+            let job = Job {
+                file: &file,
+                source: Source::new(options.filename.clone(), text),
+                options,
+                resolver,
+            };
+            let lowered = match findings {
+                Ok(()) => job.run(scope, &mut warnings).await,
+                Err(findings) => Err(findings.into()),
+            };
+            warnings = checks.kept(warnings);
+            lowered.and_then(|lowered| checks.judge(&warnings).map(|()| lowered))
         }
-    });
-    stages.collect()
+    };
+    match judged {
+        Ok(lowered) => Ok(Lowered {
+            warnings,
+            ..lowered
+        }),
+        Err(error) => Err(LowerFailure { error, warnings }),
+    }
+}
+
+/// A parsed Dockerfile and what it is to become.
+struct Job<'a> {
+    file: &'a Dockerfile,
+    source: Source,
+    options: &'a FrontendOptions,
+    resolver: &'a dyn ImageResolver,
+}
+
+impl Job<'_> {
+    async fn run(
+        self,
+        scope: Scope,
+        warnings: &mut Vec<Diagnostic>,
+    ) -> Result<Lowered, FrontendError> {
+        let (file, options) = (self.file, self.options);
+        let predefined = build_args::predefined(file, options);
+        warnings.extend(lint::names_and_keywords(file));
+        warnings.extend(lint::invalid_defaults(file, &predefined));
+        let args = BuildArgs::new(file, options)?;
+        let mut plan = Plan::new(file, scope);
+        let planned = self.plan(&mut plan, &args).await;
+        warnings.append(&mut plan.warnings);
+        planned?;
+        let stage = lower_plan(&plan, &self.source, options, &args, warnings)?;
+        Ok(Lowered {
+            definition: stage.definition,
+            image: stage.image,
+            base_image: stage.base_image,
+            bases: pinned(&plan),
+            epoch: args.epoch,
+            warnings: Vec::new(),
+            remarks: args.unused(file).into_iter().collect(),
+            source: self.source,
+        })
+    }
+
+    async fn plan<'a>(
+        &'a self,
+        plan: &mut Plan<'a>,
+        args: &BuildArgs,
+    ) -> Result<(), FrontendError> {
+        plan.read(self.file, self.options, args)?;
+        resolve_bases(plan, self.options, args, self.resolver).await
+    }
 }
 
 fn pinned(plan: &Plan<'_>) -> Vec<PinnedBase> {

@@ -4,17 +4,21 @@
 //! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
 //! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
-//! [`lowered`] (the front door). Everything takes `&str` and returns values with diagnostics.
+//! [`lowered`] (the front door), [`check`] (the same without building). [`targets`] and
+//! [`outline`] answer questions about a Dockerfile in the shapes of [`subrequest`]; [`fix`] mends
+//! what checks found. Everything takes `&str` and returns values with diagnostics.
 //! Deliberately absent: network, files, clock and environment; what an image looks like is asked
 //! through one port.
 
 mod build_args;
+pub mod check;
 pub mod diagnostic;
 pub mod dockerfile;
 mod environment;
 pub mod error;
 mod excerpt;
 pub mod expand;
+pub mod fix;
 mod git_url;
 pub mod ignore;
 mod image_config;
@@ -23,17 +27,24 @@ mod lint;
 mod lower;
 pub mod lowered;
 pub mod options;
+pub mod outline;
 mod paths;
 mod plan;
 pub mod resolve;
+pub mod subrequest;
 pub mod suggest;
+pub mod targets;
 #[cfg(test)]
 mod testing;
 
 #[cfg(test)]
 mod tests;
 
+pub use check::{CheckReport, LintWarning, check};
 pub use error::FrontendError;
-pub use lowered::{Lowered, lower, targets};
+pub use lint::{RULES, Rule};
+pub use lowered::{LowerFailure, Lowered, lower};
 pub use options::{ContextSource, FrontendOptions, Network, NoCache, ResolveMode};
+pub use outline::{Outline, outline};
 pub use resolve::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};
+pub use targets::{Target, TargetList};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::git_url::GitUrl;
-use crate::llb::pb;
+use crate::llb::{Definition, pb};
 use crate::oci::{Digest, Platform, Reference};
 
 /// What a build asks of the frontend.
@@ -245,6 +245,29 @@ pub enum ContextSource {
         /// Whether it is an archive that makes the context, rather than the only file of it.
         unpack: bool,
     },
+    /// Another stage of the same Dockerfile, by its name.
+    Stage(String),
+}
+
+impl ContextSource {
+    /// Name of the only file of a build context that is one file behind a URL.
+    pub const HTTP_FILE: &str = super::lower::HTTP_FILE;
+
+    /// Returns the graph of a main build context that comes from a URL: its result holds the
+    /// Dockerfile. Its ops are those that [`super::lower`] makes for the same context.
+    pub fn remote_definition(
+        &self,
+        build_args: &BTreeMap<String, String>,
+        epoch: Option<i64>,
+    ) -> Result<Definition, InvalidContext> {
+        super::lower::remote_definition(self, build_args, epoch).map_err(|reason| InvalidContext {
+            text: match self {
+                Self::Git(url) | Self::Http { url, .. } => url.clone(),
+                other => format!("{other:?}"),
+            },
+            reason,
+        })
+    }
 }
 
 /// Says why a text is not the source of a build context.
@@ -261,7 +284,8 @@ impl FromStr for ContextSource {
     type Err = InvalidContext;
 
     /// Reads the form in which contexts travel in requests: `docker-image://image`,
-    /// `oci-layout://name@digest`, `local:name`, the URL of a git repository or of a file.
+    /// `oci-layout://name@digest`, `local:name`, `target:stage`, the URL of a git repository or
+    /// of a file.
     fn from_str(text: &str) -> Result<Self, InvalidContext> {
         let refused = |reason: String| InvalidContext {
             text: text.to_owned(),
@@ -280,6 +304,9 @@ impl FromStr for ContextSource {
                 store: store.to_owned(),
                 digest: digest.map_err(|error| refused(error.to_string()))?,
             });
+        }
+        if let Some(stage) = text.strip_prefix("target:") {
+            return Ok(Self::Stage(stage.to_owned()));
         }
         if let Some(name) = text.strip_prefix("local:") {
             return Ok(Self::Local {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::{BoxFuture, join_all};
 
 use super::options::ResolveMode;
-use crate::oci::{Digest, ImageConfig, Platform, Reference};
+use crate::oci::{Digest, ImageConfig, ImageFile, Platform, Reference};
 
 /// Looks up images; implemented where registries and stores are known.
 pub trait ImageResolver: Send + Sync {
@@ -27,6 +27,9 @@ pub struct ImageRequest {
     pub mode: ResolveMode,
     /// The OCI layout of the client to look into instead.
     pub oci_layout: Option<String>,
+    /// The file or folder that is the image, if it exists or must be meant; otherwise
+    /// `reference` counts.
+    pub file: Option<ImageFile>,
     /// What the progress display calls the look-up.
     pub log_name: String,
 }
@@ -50,7 +53,7 @@ impl Ord for RequestPlatform {
 /// An answer of an [`ImageResolver`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedImage {
-    /// The name, perhaps another than was asked for, where a policy says so.
+    /// The name, perhaps another than was asked for: that of an image in a file, for one.
     pub reference: Reference,
     /// What the name means now: the digest of an index or of a manifest.
     pub digest: Digest,

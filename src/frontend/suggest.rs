@@ -29,6 +29,39 @@ pub fn nearest<'a>(typed: &str, options: impl IntoIterator<Item = &'a str>) -> O
     best.map(|(_, option)| option)
 }
 
+/// The variable nearest to a mistyped one: by letters as they are or, where none is near, without
+/// regard to case.
+pub fn variable<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.collect();
+    if typed.chars().count() > MAX_WORD_CHARS || known.contains(&typed) {
+        return None;
+    }
+    let mut best: Option<(usize, &'a str)> = None;
+    for name in &known {
+        let distance = edits(typed, name);
+        if distance <= MAX_DISTANCE && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, name));
+        }
+    }
+    best.map(|(_, name)| name)
+        .or_else(|| nearest(typed, known.iter().copied()))
+}
+
+/// The number of insertions, deletions and replacements between two words.
+fn edits(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for (i, l) in left.chars().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, r) in right.iter().enumerate() {
+            let replaced = last[j] + usize::from(l != *r);
+            row.push(replaced.min(last[j + 1] + 1).min(row[j] + 1));
+        }
+        last = row;
+    }
+    last.last().copied().unwrap_or(0)
+}
+
 /// The words "did you mean `x`?" for [`nearest`].
 pub fn did_you_mean<'a>(typed: &str, options: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(typed, options).map(|option| format!("did you mean `{option}`?"))
@@ -59,6 +92,23 @@ fn distance(left: &str, right: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn suggests_the_nearest_variable() {
+        let known = ["PATH", "DIR_ASSETS", "dir_assets", "a"];
+        let rows = [
+            ("PAHT", Some("PATH")),
+            ("DIR_ASSET", Some("DIR_ASSETS")),
+            ("dir_asset", Some("dir_assets")),
+            ("x", Some("a")),
+            ("path", Some("PATH")),
+            ("VERSION", None),
+            ("PATH", None),
+        ];
+        for (typed, expected) in rows {
+            assert_eq!(variable(typed, known.into_iter()), expected, "{typed}");
+        }
+    }
 
     #[test]
     fn suggests_the_nearest_word() {

@@ -3,6 +3,9 @@
 //!
 //! Images are made up: an image whose name the options do not mention has one layer and a `PATH`.
 
+mod fix;
+mod subrequests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,9 +19,10 @@ use super::*;
 use crate::llb::dump;
 use crate::oci::{Digest, ImageConfig, Platform};
 
+/// The options of a fixture.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Fixture {
+pub(super) struct Fixture {
     target: Option<String>,
     build_args: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
@@ -41,7 +45,21 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn options(&self) -> FrontendOptions {
+    /// Reads `options.json` of a folder, if there is one.
+    pub(super) fn read(dir: &Path) -> Self {
+        match std::fs::read_to_string(dir.join("options.json")) {
+            Ok(json) => serde_json::from_str(&json).unwrap(),
+            Err(_) => Self::default(),
+        }
+    }
+
+    /// The images it mentions.
+    pub(super) fn images(&self) -> Images<'_> {
+        Images(&self.images)
+    }
+
+    /// What the frontend is asked for.
+    pub(super) fn options(&self) -> FrontendOptions {
         let platforms = |texts: &[String]| texts.iter().map(|p| p.parse().unwrap()).collect();
         let amd64 = ["linux/amd64".to_owned()];
         FrontendOptions {
@@ -98,7 +116,7 @@ fn ulimit((name, (soft, hard)): (&String, &(i64, i64))) -> Ulimit {
 }
 
 /// Answers from the options of a fixture.
-struct Images<'a>(&'a BTreeMap<String, Option<serde_json::Value>>);
+pub(super) struct Images<'a>(&'a BTreeMap<String, Option<serde_json::Value>>);
 
 impl ImageResolver for Images<'_> {
     fn resolve<'a>(
@@ -138,11 +156,8 @@ fn made_up(platform: &Platform) -> ImageConfig {
 /// What comes out of a fixture, by file name; files with no text need not exist.
 fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
     let text = std::fs::read_to_string(dir.join("Dockerfile")).unwrap();
-    let options = match std::fs::read_to_string(dir.join("options.json")) {
-        Ok(json) => serde_json::from_str::<Fixture>(&json).unwrap(),
-        Err(_) => Fixture::default(),
-    };
-    let lowered = block_on(lower(&text, &options.options(), &Images(&options.images)));
+    let fixture = Fixture::read(dir);
+    let lowered = block_on(lower(&text, &fixture.options(), &fixture.images()));
     let mut files = BTreeMap::from([
         ("definition.txt", String::new()),
         ("config.json", String::new()),
@@ -157,10 +172,13 @@ fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
             let config = serde_json::to_string_pretty(&lowered.image).unwrap();
             files.insert("config.json", short_digests(&config) + "\n");
             let warnings = lowered.warnings.iter().map(|w| w.render(&lowered.source));
-            files.insert("warnings.txt", warnings.collect());
+            let remarks = lowered.remarks.iter().map(|r| format!("{r:?}\n"));
+            files.insert("warnings.txt", warnings.chain(remarks).collect());
         }
-        Err(error) => {
+        Err(LowerFailure { error, warnings }) => {
             let source = Source::new("Dockerfile", text);
+            let warnings = warnings.iter().map(|w| w.render(&source));
+            files.insert("warnings.txt", warnings.collect());
             files.insert("error.txt", error.render(&source));
         }
     }

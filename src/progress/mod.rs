@@ -97,11 +97,13 @@ pub struct Warning {
     pub rule: String,
     /// One line.
     pub short: String,
-    /// More lines.
+    /// More lines: what the rule is about.
     pub detail: Vec<String>,
+    /// How to mend it, or nothing.
+    pub help: Option<String>,
     /// Where to read more.
     pub url: String,
-    /// File and lines it is about: name, text of the file, first and last line (1-based).
+    /// File and lines it is about.
     pub source: Option<WarningSource>,
 }
 
@@ -116,6 +118,19 @@ pub struct WarningSource {
     pub first_line: u32,
     /// Last line, from 1.
     pub last_line: u32,
+    /// The exact place in one of these lines.
+    pub place: Place,
+}
+
+/// A place in one line of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The line, from 1; 0 where none is known.
+    pub line: u32,
+    /// The first column, in characters from 1.
+    pub column: u32,
+    /// How many columns; the rest of the line where that is not known.
+    pub columns: Option<u32>,
 }
 
 /// An event with the time since the build began.

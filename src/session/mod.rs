@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::oci::Descriptor;
+
 pub mod agent;
 pub mod credentials;
 mod error;
@@ -23,14 +25,33 @@ pub use error::Error;
 pub use secrets::{SecretSource, SecretSpec, SecretValue, Secrets};
 pub use ssh::{SshAgents, SshSpec};
 
+/// Begins the URLs of files that were given on a stream; BuildKit's clients use the same.
+pub const UPLOAD_URL: &str = "http://buildkit-session/";
+
 /// Looks up a variable of the environment the user typed the command in.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Where the patterns that leave files out of a folder stand, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoreLines {
+    /// The ignore file: as it was named, or relative to the folder.
+    pub path: PathBuf,
+    /// The line and the text of each pattern, in order.
+    pub patterns: Vec<(u32, String)>,
+}
+
 /// Everything that the client lends to one build.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Session {
     /// Folders by the name a definition calls them by.
     pub build_contexts: BTreeMap<String, PathBuf>,
+    /// Ignore files of the folders that have one.
+    pub ignore_files: BTreeMap<String, IgnoreLines>,
+    /// Folders that are OCI layouts, by the name a definition calls them by.
+    pub oci_layouts: BTreeMap<String, PathBuf>,
+    /// Files that were given on a stream and are in the local store, by the last part of the
+    /// URL a definition calls them by (see [`UPLOAD_URL`]).
+    pub uploads: BTreeMap<String, Descriptor>,
     /// Secrets by id.
     pub secrets: Secrets,
     /// SSH agents by id.

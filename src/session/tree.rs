@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::IgnoreLines;
 use crate::llb::pattern::PatternError;
 use crate::sys::metadata::{FileKind, Metadata};
 use crate::sys::root::Root;
@@ -42,6 +43,8 @@ pub struct Tree {
     entries: Vec<Entry>,
     text: Vec<u8>,
     filter: Option<Arc<Filter>>,
+    /// The ignore file that the filter's patterns come from.
+    ignore: Option<IgnoreLines>,
     contents: OnceLock<Box<[OnceLock<[u8; 32]>]>>,
 }
 
@@ -126,6 +129,15 @@ pub enum TreeError {
     },
 }
 
+/// The pattern that leaves out a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredBy {
+    /// Ignore file and line, where they are known.
+    pub place: Option<String>,
+    /// The pattern.
+    pub pattern: String,
+}
+
 impl Tree {
     /// Walks the folder of a user, leaving out what `excludes` (a `.dockerignore`) says.
     pub fn walk(dir: &Path, excludes: &[String]) -> Result<Self, TreeError> {
@@ -170,6 +182,7 @@ impl Tree {
             entries,
             text,
             filter: None,
+            ignore: None,
             contents: OnceLock::new(),
         })
     }
@@ -224,9 +237,26 @@ impl Tree {
         &contents[index]
     }
 
-    /// Returns the pattern of the ignore file that leaves out `path`, with its position there.
-    pub fn ignored_by(&self, path: &[u8]) -> Option<(usize, &str)> {
-        self.filter.as_ref()?.excluded_by(path)
+    /// Says where the patterns that leave files out were written.
+    #[must_use]
+    pub fn with_ignore_lines(mut self, lines: Option<IgnoreLines>) -> Self {
+        self.ignore = lines;
+        self
+    }
+
+    /// Returns the pattern that leaves out `path`.
+    pub fn ignored_by(&self, path: &[u8]) -> Option<IgnoredBy> {
+        let (index, pattern) = self.filter.as_ref()?.excluded_by(path)?;
+        let lines = self.ignore.as_ref();
+        let place = lines.and_then(|lines| {
+            let (line, written) = lines.patterns.get(index)?;
+            Some((format!("{}:{line}", lines.path.display()), written.clone()))
+        });
+        let (place, pattern) = match place {
+            Some((place, written)) => (Some(place), written),
+            None => (None, pattern.to_owned()),
+        };
+        Some(IgnoredBy { place, pattern })
     }
 
     fn piece(&self, span: Span) -> &[u8] {
@@ -253,6 +283,11 @@ impl Entry {
     /// Returns the permission bits with set-id and sticky bits.
     pub fn mode(&self) -> u32 {
         u32::from(self.bits)
+    }
+
+    /// Says whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
     }
 
     /// Returns the size in bytes.

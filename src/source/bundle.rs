@@ -42,6 +42,20 @@ pub enum BundleError {
     /// Something it refers to is not in it.
     #[error("the archive refers to {0}, which is not in it")]
     Missing(String),
+    /// No image in it has the name.
+    #[error("it holds no image {wanted:?}; it holds {}", listed(offered))]
+    NoSuchImage {
+        /// The name.
+        wanted: String,
+        /// The names there are.
+        offered: Vec<String>,
+    },
+    /// It holds several images.
+    #[error("it holds several images, so one must be named: {}", listed(offered))]
+    SeveralImages {
+        /// The names there are.
+        offered: Vec<String>,
+    },
     /// Too many files.
     #[error("the archive has more than {FILES_MAX} files")]
     TooManyFiles,
@@ -56,6 +70,26 @@ pub enum BundleError {
     Io(#[from] io::Error),
 }
 
+impl BundleError {
+    /// Says that an image cannot be found by `name`, or that one of several must be named.
+    pub(super) fn no_such_image(name: Option<&str>, offered: Vec<String>) -> Self {
+        match name {
+            Some(name) => Self::NoSuchImage {
+                wanted: name.to_owned(),
+                offered,
+            },
+            None => Self::SeveralImages { offered },
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "images without names".to_owned(),
+        names => names.join(", "),
+    }
+}
+
 /// An image that was loaded, with the names the archive gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedImage {
@@ -63,6 +97,42 @@ pub struct LoadedImage {
     pub descriptor: Descriptor,
     /// Its names; none where the archive has none.
     pub names: Vec<Reference>,
+    /// What the archive's index calls it, name or bare tag.
+    pub label: Option<String>,
+}
+
+impl LoadedImage {
+    /// Chooses one of the images of an archive: by its name or label, by its number (`@1`), or
+    /// the only one.
+    pub fn choose(mut images: Vec<Self>, name: Option<&str>) -> Result<Self, BundleError> {
+        let index = match name {
+            None if images.len() == 1 => Some(0),
+            None => None,
+            Some(name) => match name.strip_prefix('@').map(str::parse::<usize>) {
+                Some(Ok(number)) => Some(number).filter(|number| *number < images.len()),
+                _ => images.iter().position(|image| image.is_called(name)),
+            },
+        };
+        match index {
+            Some(index) => Ok(images.swap_remove(index)),
+            None => {
+                let offered = images.iter().flat_map(Self::all_names).collect();
+                Err(BundleError::no_such_image(name, offered))
+            }
+        }
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        let reference = name.parse().map(Reference::with_default_tag).ok();
+        self.label.as_deref() == Some(name)
+            || reference.is_some_and(|reference| self.names.contains(&reference))
+    }
+
+    fn all_names(&self) -> Vec<String> {
+        let names = self.names.iter().map(Reference::familiar);
+        let label = self.label.iter().filter(|_| self.names.is_empty());
+        names.chain(label.cloned()).collect()
+    }
 }
 
 /// One image of a docker archive's `manifest.json`.
@@ -222,13 +292,18 @@ impl Contents {
             if names.is_empty() && only {
                 names = docker.iter().flat_map(repo_tags).collect();
             }
+            let label = descriptor.annotations.get(REF_NAME).cloned();
             descriptor.annotations.clear();
             match images
                 .iter_mut()
                 .find(|image| image.descriptor.digest == descriptor.digest)
             {
                 Some(image) => image.names.extend(names),
-                None => images.push(LoadedImage { descriptor, names }),
+                None => images.push(LoadedImage {
+                    descriptor,
+                    names,
+                    label,
+                }),
             }
         }
         Ok(images)
@@ -268,6 +343,7 @@ impl Contents {
         Ok(LoadedImage {
             descriptor,
             names: repo_tags(entry),
+            label: None,
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::bundle::BundleError;
 use crate::content;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::registry::{self, InvalidDocument};
@@ -88,6 +89,14 @@ pub enum Error {
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
+    },
+    /// An image in a file or folder cannot be used.
+    #[error("cannot take an image from {place}")]
+    Bundle {
+        /// Where it should be.
+        place: String,
+        /// Why not.
+        source: BundleError,
     },
     /// The registry or web server failed.
     #[error(transparent)]

@@ -73,7 +73,7 @@ type FlightKey = (Reference, Platform, ResolveMode);
 #[derive(Debug, Clone)]
 pub struct Images {
     client: Client,
-    store: ContentStore,
+    pub(super) store: ContentStore,
     flights: Arc<Mutex<BTreeMap<FlightKey, Flight>>>,
 }
 
@@ -468,7 +468,7 @@ impl Walk<'_> {
 }
 
 /// Runs file work where it does not hold up the network.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {

@@ -1,11 +1,12 @@
-//! Local inputs: the Dockerfile, its ignore file, and build contexts that come as archives.
+//! Local inputs: the Dockerfile, its ignore file, and build contexts that hold nothing.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::archive;
+use crate::archive::{self, Format};
+use crate::sys::atomic;
 use crate::sys::lock::Lock;
 use crate::sys::root::{Root, is_missing};
 
@@ -45,9 +46,6 @@ pub enum LocalError {
         /// Why.
         source: io::Error,
     },
-    /// The archive that should be a build context is not one.
-    #[error("cannot unpack the build context")]
-    Archive(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Reads a text file that the user named; `None` where it does not exist.
@@ -83,6 +81,11 @@ pub fn read_text(path: &Path) -> Result<Option<String>, LocalError> {
     into_text(path, bytes).map(Some)
 }
 
+/// Replaces a text file as a whole, keeping its permissions; a link keeps pointing to it.
+pub fn replace_text(path: &Path, text: &str) -> io::Result<()> {
+    atomic::write_keeping_mode(&path.canonicalize()?, text.as_bytes())
+}
+
 /// Takes bytes as text, or says where they are not.
 pub fn into_text(path: &Path, bytes: Vec<u8>) -> Result<String, LocalError> {
     String::from_utf8(bytes).map_err(|error| LocalError::NotText {
@@ -107,53 +110,25 @@ pub fn read_text_in(folder: &Path, path: &Path) -> Result<Option<String>, LocalE
     }
 }
 
-/// A build context that came as an archive, unpacked; removed when dropped.
+/// Returns whether bytes begin an archive, maybe a compressed one.
+pub fn is_archive(head: &[u8]) -> bool {
+    Format::detect(head) != Format::Plain || archive::is_tar_header(head)
+}
+
+/// An empty build context; removed when dropped.
 #[derive(Debug)]
-pub struct UnpackedContext {
+pub struct EmptyContext {
     folder: tempfile::TempDir,
     _lock: Lock,
 }
 
-impl UnpackedContext {
+impl EmptyContext {
     /// Begins the name of every such folder in `tmp/`; `<folder>.lock` beside it is locked by
     /// its owner.
     const PREFIX: &str = "context-";
 
-    /// Unpacks `reader` into a folder below `tmp`, after removing what dead processes left.
-    pub fn unpack(mut reader: impl Read + Send, tmp: &Path) -> Result<Self, LocalError> {
-        let context = Self::empty(tmp)?;
-        let io_error = |source: io::Error| LocalError::Io {
-            path: context.path().to_owned(),
-            source,
-        };
-        let mut head = Vec::new();
-        let head_bytes = archive::Format::DETECT_BYTES as u64;
-        reader
-            .by_ref()
-            .take(head_bytes)
-            .read_to_end(&mut head)
-            .map_err(io_error)?;
-        let format = archive::Format::detect(&head);
-        let whole = io::Cursor::new(head).chain(reader);
-        let mut tar = archive::decoder(io::BufReader::new(whole), format).map_err(io_error)?;
-        let root = Root::open(context.path()).map_err(io_error)?;
-        let options = archive::ExtractOptions {
-            whiteouts: archive::Whiteouts::Literal,
-            owner: None,
-        };
-        archive::extract(
-            &mut tar,
-            &root,
-            Path::new(""),
-            options,
-            &archive::Unobserved,
-        )
-        .map_err(|error| LocalError::Archive(error.into()))?;
-        Ok(context)
-    }
-
-    /// Makes an empty context.
-    pub fn empty(tmp: &Path) -> Result<Self, LocalError> {
+    /// Makes one in `tmp`, after removing what dead processes left.
+    pub fn new(tmp: &Path) -> Result<Self, LocalError> {
         let io_error = |source: io::Error| LocalError::Io {
             path: tmp.to_owned(),
             source,
@@ -177,7 +152,7 @@ impl UnpackedContext {
     }
 }
 
-impl Drop for UnpackedContext {
+impl Drop for EmptyContext {
     fn drop(&mut self) {
         // A lock file that stays behind is removed by the next sweep.
         let _ = std::fs::remove_file(lock_path(self.folder.path()));
@@ -197,7 +172,7 @@ fn sweep(tmp: &Path) -> io::Result<()> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if !name.starts_with(UnpackedContext::PREFIX) || !name.ends_with(".lock") {
+        if !name.starts_with(EmptyContext::PREFIX) || !name.ends_with(".lock") {
             continue;
         }
         if let Some(_dead) = Lock::try_exclusive(&path)? {

@@ -1,7 +1,8 @@
 //! Where inputs come from: images, web servers, git. Pin first, fetch later.
 //!
 //! Read in order: [`image`], [`http`], [`git`] (with [`git_url`] and `git_command`),
-//! [`local`] (Dockerfiles and contexts), [`bundle`] (images in archives). Pinning
+//! [`local`] (Dockerfiles and contexts), [`bundle`] (images in archives), [`layout`] (images in
+//! folders), `image_file` (which of the two a file is). Pinning
 //! turns a name that may move (a tag, a URL, a branch) into an identity that cannot (a digest, a
 //! commit); fetching takes such an identity only. Invariants: credentials appear in no message
 //! and on no command line; what a server says (file names, refs, digests) is checked before it
@@ -14,6 +15,8 @@ mod git_command;
 pub mod git_url;
 pub mod http;
 pub mod image;
+mod image_file;
+pub mod layout;
 pub mod local;
 
 pub use error::Error;
@@ -21,3 +24,4 @@ pub use git::{GitOptions, PinnedGit};
 pub use git_url::GitUrl;
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};
+pub use layout::BlobFolder;

@@ -14,6 +14,23 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(parent_of(path))
 }
 
+/// Replaces the file at `path` as [`write()`] does, with the permissions and, where that is
+/// allowed, the owner of the one that is there.
+pub fn write_keeping_mode(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let before = std::fs::metadata(path)?;
+    let temporary = write_beside(path, bytes)?;
+    let file = temporary.as_file();
+    // Changing the owner takes set-id bits away, so it comes first.
+    match fchown(file, Some(before.uid()), Some(before.gid())) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => file.set_permissions(before.permissions())?,
+    }
+    file.sync_data()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    sync_directory(parent_of(path))
+}
+
 /// Replaces the file at `path` as [`write()`] does, but leaves the disk alone.
 ///
 /// A killed process never leaves half a file; loss of power may. For records that are worth

@@ -8,7 +8,7 @@
 //! | `env` | environment of the build, `NAME=value` lines |
 //! | `setup.sh` | run with `sh -eu` in the copied context before the build |
 //! | `context` | what is built instead of the folder |
-//! | `stdin` | what the build reads from its standard input |
+//! | `stdin` | what the build reads from its standard input, unless `setup.sh` makes `$CASE_DIR/stdin` |
 //! | `http/` | what `$HTTP` serves; `NAME.headers` beside a file are headers of its answer |
 //! | `again.sh` | run after a first build; everything expected is of the second one |
 //! | `tree.txt` | what the layers add to the base image, merged |
@@ -242,8 +242,9 @@ impl<'a> Case<'a> {
             let (name, value) = line.split_once('=').unwrap();
             command.env(name, value);
         }
-        let stdin = self.fixture.join("case/stdin");
-        if stdin.exists() {
+        let made = PathBuf::from(self.path("scratch/stdin"));
+        let given = self.fixture.join("case/stdin");
+        if let Some(stdin) = [made, given].iter().find(|path| path.exists()) {
             command.stdin(Stdio::from(fs::File::open(stdin).unwrap()));
         }
         command

@@ -20,3 +20,4 @@ mod examples;
 mod faults;
 mod platforms;
 mod verify;
+mod warnings;

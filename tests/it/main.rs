@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod call;
 mod copy;
 #[path = "../support/copy_case.rs"]
 mod copy_case;

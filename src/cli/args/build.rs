@@ -4,20 +4,22 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::call::CallArgs;
 use super::reproduce::ReproduceArgs;
 use super::{ProgressArgs, value};
-use crate::engine::request::{ExtraHost, Ulimit};
+use crate::engine::request::{ExtraHost, PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
 /// `cooper build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Build context: a folder, or `-` to read a tar archive or a Dockerfile from stdin
-    #[arg(value_name = "PATH | -")]
+    /// Build context: a folder, the URL of a git repository, an archive or a Dockerfile, or `-` to
+    /// read a tar archive or a Dockerfile from stdin
+    #[arg(value_name = "PATH | URL | -")]
     pub(crate) context: String,
 
-    /// Dockerfile to read [default: PATH/Dockerfile]; `-` for stdin
-    #[arg(long, short = 'f', value_name = "PATH")]
+    /// Dockerfile to read: a path or a URL, `-` for stdin [default: PATH/Dockerfile]
+    #[arg(long, short = 'f', value_name = "PATH | URL | -")]
     pub(crate) file: Option<String>,
     /// Name of the image, and maybe a tag: name:tag (repeatable)
     #[arg(long = "tag", short = 't', value_name = "NAME[:TAG]", value_parser = value::reference)]
@@ -42,7 +44,8 @@ pub(crate) struct BuildArgs {
     /// Environment: DOCKER_DEFAULT_PLATFORM.
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',', value_parser = value::platform)]
     pub(crate) platforms: Vec<Platform>,
-    /// Another build context: name=folder, name=docker-image://image or name=oci-layout://folder (repeatable)
+    /// Another build context: name=folder, name=docker-image://image, name=oci-layout://folder,
+    /// name=target:stage or name=URL (repeatable)
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
 
@@ -52,9 +55,12 @@ pub(crate) struct BuildArgs {
     /// Run every step of these stages again
     #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_stages: Vec<String>,
-    /// Ask the registry for newer base images
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
-    pub(crate) pull: bool,
+    /// Ask the registry for base images: always, missing (those that are not in the store), newer
+    /// (as always, but take those in the store when it does not answer) or never [default: missing]
+    ///
+    /// Without a value: always. `true` and `false` mean always and missing.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always", hide_default_value = true, value_parser = value::pull_policy, action = ArgAction::Set, value_name = "WHEN")]
+    pub(crate) pull: PullPolicy,
 
     /// Where the result goes: type=image|registry|oci|docker|tar|local|cacheonly[,dest=…][,…], a
     /// folder, or `-` for a tar on stdout (repeatable) [default: type=image]
@@ -77,6 +83,8 @@ pub(crate) struct BuildArgs {
     /// Write what was made to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 

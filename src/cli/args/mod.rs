@@ -1,6 +1,7 @@
 //! What can be typed: the one definition behind parsing, `--help`, completions and man pages.
 //!
-//! Read in order: this file (the commands), [`build`] (the options of `cooper build`),
+//! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
+//! (those that ask instead of building),
 //! [`value`] (how single values are read). Nothing here has an effect.
 
 use std::path::PathBuf;
@@ -10,11 +11,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::oci::Platform;
 
 pub(crate) mod build;
+pub(crate) mod call;
 pub(crate) mod csv;
 pub(crate) mod reproduce;
 pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
+pub(crate) use call::{Call, Mending, Method, ReportFormat};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -379,6 +382,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::engine::request::PullPolicy;
     use crate::oci::Reference;
 
     #[test]
@@ -398,7 +402,7 @@ mod tests {
             }
         };
         let build = parse("--pull=false --no-cache --pull --rm=false -t a -t b:c .").unwrap();
-        assert!(build.pull && build.no_cache);
+        assert!(build.pull == PullPolicy::Always && build.no_cache);
         let names: Vec<String> = build.names.iter().map(Reference::familiar).collect();
         assert_eq!(names, ["a:latest", "b:c"]);
         assert!(!parse("--no-cache=false .").unwrap().no_cache);

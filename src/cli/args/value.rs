@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::engine::request::{ExtraHost, HostAddress, Ulimit};
+use crate::engine::request::{ExtraHost, HostAddress, PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
 /// Names of resource limits that Docker takes.
@@ -25,6 +25,21 @@ const ULIMITS: &[&str] = &[
     "sigpending",
     "stack",
 ];
+
+/// Reads when a registry is asked for an image.
+pub(crate) fn pull_policy(text: &str) -> Result<PullPolicy, String> {
+    match text {
+        "always" => Ok(PullPolicy::Always),
+        "missing" | "ifmissing" => Ok(PullPolicy::Missing),
+        "newer" | "ifnewer" => Ok(PullPolicy::Newer),
+        "never" => Ok(PullPolicy::Never),
+        other => match boolean(other) {
+            Ok(true) => Ok(PullPolicy::Always),
+            Ok(false) => Ok(PullPolicy::Missing),
+            Err(_) => Err("expected always, missing, newer, never, true or false".to_owned()),
+        },
+    }
+}
 
 /// Reads a boolean in Go's spelling.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {

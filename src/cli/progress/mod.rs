@@ -1,7 +1,8 @@
 //! The events of a build as people and programs see them, on stderr.
 //!
 //! Read in order: [`journal`] (what is kept for the end: counts, warnings, last lines of output),
-//! [`text`] (lines, sizes, durations), [`plain`], [`tty`], [`rawjson`]. Renderers are values
+//! [`text`] (lines, sizes, durations), [`plain`], [`tty`], [`rawjson`], [`warnings`] (what is listed
+//! at the end). Renderers are values
 //! that take events with their times and write to a writer: no clock, no terminal inside, so
 //! the tests play a recorded build. [`Display`] is the thin edge: a thread, a bounded channel.
 //! Deliberately absent: what the events mean to a build.
@@ -21,6 +22,7 @@ pub(crate) mod plain;
 pub(crate) mod rawjson;
 pub(crate) mod text;
 pub(crate) mod tty;
+pub(crate) mod warnings;
 
 pub(crate) use journal::Journal;
 

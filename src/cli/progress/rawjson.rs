@@ -12,9 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::warnings::WarningJson;
 use super::{Renderer, put};
 use crate::oci::Digest;
-use crate::progress::{CacheOutcome, Event, LogStream, Timed, Warning};
+use crate::progress::{CacheOutcome, Event, LogStream, Timed};
 
 /// Prints one JSON object per event.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     logs: Option<[LogJson<'a>; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    warnings: Option<[WarningJson; 1]>,
+    warnings: Option<[WarningJson<'a>; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<[CacheJson<'a>; 1]>,
 }
@@ -77,39 +78,6 @@ struct LogJson<'a> {
     stream: u8,
     data: String,
     timestamp: String,
-}
-
-#[derive(Debug, Serialize)]
-struct WarningJson {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vertex: Option<Digest>,
-    level: u8,
-    short: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    detail: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    url: String,
-    #[serde(rename = "sourceInfo", skip_serializing_if = "Option::is_none")]
-    source_info: Option<SourceInfoJson>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    range: Vec<RangeJson>,
-}
-
-#[derive(Debug, Serialize)]
-struct SourceInfoJson {
-    filename: String,
-    data: String,
-}
-
-#[derive(Debug, Serialize)]
-struct RangeJson {
-    start: PositionJson,
-    end: PositionJson,
-}
-
-#[derive(Debug, Serialize)]
-struct PositionJson {
-    line: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -264,7 +232,7 @@ impl<W: Write + Send> Renderer for RawJson<W> {
             Event::Status { .. } => self.status(timed),
             Event::Warning(warning) => {
                 let line = Line {
-                    warnings: Some([warning_json(warning)]),
+                    warnings: Some([WarningJson::of(warning)]),
                     ..Line::default()
                 };
                 print(&mut self.out, &line);
@@ -282,38 +250,6 @@ fn print(out: &mut impl Write, line: &Line<'_>) {
     if let Ok(mut bytes) = serde_json::to_vec(line) {
         bytes.push(b'\n');
         put(out, &bytes);
-    }
-}
-
-fn warning_json(warning: &Warning) -> WarningJson {
-    let encode = |text: &String| STANDARD.encode(text);
-    let short = if warning.rule.is_empty() {
-        warning.short.clone()
-    } else {
-        format!("{}: {}", warning.rule, warning.short)
-    };
-    let source = warning.source.as_ref();
-    WarningJson {
-        vertex: warning.vertex.clone(),
-        level: 1,
-        short: STANDARD.encode(short),
-        detail: warning.detail.iter().map(encode).collect(),
-        url: warning.url.clone(),
-        source_info: source.map(|source| SourceInfoJson {
-            filename: source.filename.clone(),
-            data: STANDARD.encode(source.text.as_bytes()),
-        }),
-        range: source
-            .map(|source| RangeJson {
-                start: PositionJson {
-                    line: source.first_line,
-                },
-                end: PositionJson {
-                    line: source.last_line,
-                },
-            })
-            .into_iter()
-            .collect(),
     }
 }
 

@@ -19,7 +19,7 @@ use super::plain::Plain;
 use super::rawjson::RawJson;
 use super::*;
 use crate::oci::Digest;
-use crate::progress::{CacheOutcome, Event, LogStream, Warning, WarningSource};
+use crate::progress::{CacheOutcome, Event, LogStream, Place, Warning, WarningSource};
 
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -36,7 +36,7 @@ impl Write for Shared {
 }
 
 enum Step {
-    Event(Timed),
+    Event(Box<Timed>),
     Tick(Duration),
 }
 
@@ -62,7 +62,7 @@ fn parse(text: &str) -> Vec<Step> {
             continue;
         }
         let event = event(verb, vertex, rest, &mut inputs);
-        steps.push(Step::Event(Timed { since_start, event }));
+        steps.push(Step::Event(Box::new(Timed { since_start, event })));
     }
     steps
 }
@@ -114,6 +114,7 @@ fn event(verb: &str, vertex: Digest, rest: &str, inputs: &mut Vec<Digest>) -> Ev
                 text: "FROM base\n".into(),
                 first_line: fields[3].parse().unwrap(),
                 last_line: fields[3].parse().unwrap(),
+                place: Place::default(),
             }),
             ..Warning::default()
         }),

@@ -20,11 +20,6 @@ use super::words::{split_assignment, split_first, split_plain, split_quoted};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::suggest::nearest;
 
-/// Rule for `ENV name value` without `=`.
-const LEGACY_KEY_VALUE_FORMAT: &str = "LegacyKeyValueFormat";
-/// Rule for MAINTAINER.
-const MAINTAINER_DEPRECATED: &str = "MaintainerDeprecated";
-
 /// An instruction that was cut into its parts.
 #[derive(Debug)]
 pub(super) struct Arguments<'a> {
@@ -87,14 +82,14 @@ impl<'a> Arguments<'a> {
             Keyword::Entrypoint => {
                 InstructionKind::Entrypoint(command::command_line(&self, warnings)?)
             }
-            Keyword::Env => InstructionKind::Env(self.key_values(warnings)?),
-            Keyword::Label => InstructionKind::Label(self.key_values(warnings)?),
+            Keyword::Env => InstructionKind::Env(self.key_values()?),
+            Keyword::Label => InstructionKind::Label(self.key_values()?),
             Keyword::Expose => InstructionKind::Expose(self.expose()?),
             Keyword::From => InstructionKind::From(self.from()?),
             Keyword::Healthcheck => {
                 InstructionKind::Healthcheck(command::healthcheck(&self, warnings)?)
             }
-            Keyword::Maintainer => InstructionKind::Maintainer(self.maintainer(warnings)?),
+            Keyword::Maintainer => InstructionKind::Maintainer(self.one("a name")?),
             Keyword::Onbuild => return Err(self.error("ONBUILD cannot be read here")),
             Keyword::Run => InstructionKind::Run(command::run(self, warnings)?),
             Keyword::Shell => InstructionKind::Shell(self.shell()?),
@@ -127,19 +122,6 @@ impl<'a> Arguments<'a> {
             return Err(self.nothing(needs));
         }
         Ok(self.slice.word())
-    }
-
-    fn maintainer(&self, warnings: &mut Vec<Diagnostic>) -> Result<Word, Diagnostic> {
-        let author = self.one("a name")?;
-        warnings.push(
-            Diagnostic::warning(
-                MAINTAINER_DEPRECATED,
-                self.keyword_slice.span(),
-                "MAINTAINER is deprecated",
-            )
-            .with_help("write `LABEL org.opencontainers.image.authors=…`"),
-        );
-        Ok(author)
     }
 
     fn expose(&self) -> Result<Vec<Word>, Diagnostic> {
@@ -206,7 +188,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The pairs of ENV and LABEL.
-    fn key_values(&self, warnings: &mut Vec<Diagnostic>) -> Result<Vec<KeyValue>, Diagnostic> {
+    fn key_values(&self) -> Result<Vec<KeyValue>, Diagnostic> {
         let name = self.keyword.name();
         let words = split_quoted(self.slice, self.escape);
         let Some(first) = words.first() else {
@@ -215,7 +197,7 @@ impl<'a> Arguments<'a> {
                 .with_help(format!("write `{name} KEY=value`")));
         };
         if !first.text.contains('=') {
-            return self.legacy_pair(warnings).map(|pair| vec![pair]);
+            return self.legacy_pair().map(|pair| vec![pair]);
         }
         let mut pairs = Vec::new();
         for word in words {
@@ -242,7 +224,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The old form `ENV name all the rest`.
-    fn legacy_pair(&self, warnings: &mut Vec<Diagnostic>) -> Result<KeyValue, Diagnostic> {
+    fn legacy_pair(&self) -> Result<KeyValue, Diagnostic> {
         let name = self.keyword.name();
         let (key, value) = split_first(self.slice);
         let help = format!("write `{name} {}=…`", key.text);
@@ -252,14 +234,6 @@ impl<'a> Arguments<'a> {
                     .with_help(help),
             );
         }
-        warnings.push(
-            Diagnostic::warning(
-                LEGACY_KEY_VALUE_FORMAT,
-                self.slice.span(),
-                format!("`{name} key value` is a legacy form"),
-            )
-            .with_help(help),
-        );
         Ok(KeyValue {
             key: key.word(),
             value: value.word(),

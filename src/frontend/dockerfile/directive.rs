@@ -42,21 +42,12 @@ pub(super) fn read(lines: &LineIndex<'_>) -> Found {
             continue;
         }
         let value = slot.insert(directive.value);
-        let problem = match directive.name.as_str() {
-            "escape" if value.raw != "\\" && value.raw != "`" => {
-                Some(format!("`{}` cannot be the escape character", value.raw))
-            }
-            "check" => parse_check(&value.raw).err().map(|error| error.to_string()),
-            _ => None,
-        };
-        if let Some(problem) = problem {
-            let help = match directive.name.as_str() {
-                "escape" => "use a backslash or a backtick",
-                _ => "write for example `# check=skip=RuleName;error=true`",
-            };
-            found
-                .errors
-                .push(Diagnostic::error(value.span, problem).with_help(help));
+        // What `check` says is read by the lint, since a build argument may replace it.
+        if directive.name == "escape" && value.raw != "\\" && value.raw != "`" {
+            let problem = format!("`{}` cannot be the escape character", value.raw);
+            found.errors.push(
+                Diagnostic::error(value.span, problem).with_help("use a backslash or a backtick"),
+            );
         }
     }
     found
@@ -219,9 +210,15 @@ impl RuleSet {
     }
 }
 
+/// Number of options; what would be a further one belongs to the last.
+const MAX_CHECK_OPTIONS: usize = 3;
+
 /// What is wrong with the value of a `check` directive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
+    /// Nothing before or behind a semicolon.
+    #[error("a check option is empty: there is a `;` too many")]
+    Empty,
     /// A part without `=`.
     #[error("check option `{0}` has no value")]
     NoValue(String),
@@ -246,14 +243,14 @@ pub enum CheckError {
 /// Fails for unknown options and values.
 pub fn parse_check(text: &str) -> Result<CheckOptions, CheckError> {
     let mut options = CheckOptions::default();
-    for part in text
-        .split(';')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        let (name, value) = part
-            .split_once('=')
-            .ok_or_else(|| CheckError::NoValue(part.to_owned()))?;
+    if text.trim().is_empty() {
+        return Ok(options);
+    }
+    for part in text.splitn(MAX_CHECK_OPTIONS, ';').map(str::trim) {
+        let (name, value) = part.split_once('=').ok_or_else(|| match part {
+            "" => CheckError::Empty,
+            part => CheckError::NoValue(part.to_owned()),
+        })?;
         match name.trim() {
             "skip" => options.skip = RuleSet::parse(value),
             "experimental" => options.experimental = RuleSet::parse(value),
@@ -310,6 +307,10 @@ mod tests {
         assert_eq!(parse_check(""), Ok(CheckOptions::default()));
         let rows = [
             ("skip", "check option `skip` has no value"),
+            (
+                "skip=all;",
+                "a check option is empty: there is a `;` too many",
+            ),
             ("skp=A", "unknown check option `skp` (did you mean `skip`?)"),
             (
                 "error=perhaps",

@@ -151,6 +151,13 @@ impl<'s> LogicalLine<'s> {
         self.text.push_str(content);
     }
 
+    /// The number of the last physical line that is part of it.
+    pub(super) fn last_line(&self) -> u32 {
+        let start = self.pieces.last().map_or(0, |(_, source)| *source);
+        let blank = self.blank_lines.last().map_or(0, |span| span.start.line);
+        self.lines.position(start).line.max(blank)
+    }
+
     /// The whole line.
     pub(super) fn slice(&self) -> Slice<'_> {
         Slice {

@@ -34,5 +34,5 @@ pub use ast::{Dockerfile, Stage, Word};
 pub use directive::{CheckOptions, Syntax, detect_syntax, parse_check};
 pub use instruction::{Instruction, InstructionKind};
 pub use mount::{MountKind, MountSpec, parse_mount, parse_mount_with};
-pub use parser::{parse, parse_trigger};
+pub use parser::{parse, parse_all, parse_trigger};
 pub use run_value::{parse_device, parse_network, parse_security};

@@ -4,7 +4,7 @@
 //! [`MAX_ERRORS`]. Warnings and errors come out in the order of the text.
 
 use super::arguments::Arguments;
-use super::ast::{DEFAULT_ESCAPE, Dockerfile, Stage, Word};
+use super::ast::{DEFAULT_ESCAPE, Directives, Dockerfile, Stage, Word};
 use super::instruction::{Heredoc, Instruction, InstructionKind, OnbuildInstruction};
 use super::keyword::Keyword;
 use super::lexer::{Item, Lexer, LogicalLine, Slice};
@@ -32,7 +32,26 @@ const NO_EMPTY_CONTINUATION: &str = "NoEmptyContinuation";
 ///
 /// Fails with everything that was found, warnings included, if one of the findings is an error.
 pub fn parse(text: &str) -> Result<(Dockerfile, Vec<Diagnostic>), Diagnostics> {
-    check_size(text)?;
+    let (dockerfile, findings) = parse_all(text);
+    let findings = Diagnostics(findings);
+    if findings.errors().next().is_some() {
+        return Err(findings);
+    }
+    Ok((dockerfile, findings.0))
+}
+
+/// Reads as much of a Dockerfile as can be read, with everything that was found.
+///
+/// Instructions with mistakes are left out.
+pub fn parse_all(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
+    let mut dockerfile = Dockerfile {
+        directives: Directives::default(),
+        global_args: Vec::new(),
+        stages: Vec::new(),
+    };
+    if let Err(Diagnostics(findings)) = check_size(text) {
+        return (dockerfile, findings);
+    }
     let lines = LineIndex::new(text);
     let found = directive::read(&lines);
     let escape = found.directives.escape_char();
@@ -42,16 +61,15 @@ pub fn parse(text: &str) -> Result<(Dockerfile, Vec<Diagnostic>), Diagnostics> {
         .into_iter()
         .for_each(|error| parser.fail(error));
     let instructions = parser.instructions();
-    let mut dockerfile = Dockerfile {
-        directives: found.directives,
-        global_args: Vec::new(),
-        stages: Vec::new(),
-    };
+    dockerfile.directives = found.directives;
     for instruction in instructions {
         parser.place(&mut dockerfile, instruction);
     }
     parser.check_complete(&dockerfile);
-    parser.finish().map(|findings| (dockerfile, findings))
+    let findings = match parser.finish() {
+        Ok(findings) | Err(Diagnostics(findings)) => findings,
+    };
+    (dockerfile, findings)
 }
 
 /// Reads a trigger as an image's configuration holds it: one instruction, heredoc bodies behind
@@ -192,10 +210,12 @@ impl<'s> Parser<'s> {
             return;
         };
         let message = "a blank line between continued lines";
-        self.findings.push(
-            Diagnostic::warning(NO_EMPTY_CONTINUATION, *first, message)
-                .with_help("take it out; it may become an error"),
-        );
+        let mut warning = Diagnostic::warning(NO_EMPTY_CONTINUATION, *first, message)
+            .with_help("take it out; it may become an error");
+        // What reports name is where the continued line ends.
+        let last = line.last_line();
+        warning.instruction_lines = Some((last, last));
+        self.findings.push(warning);
     }
 
     /// Reads one instruction and the heredoc bodies below it.

@@ -1,6 +1,6 @@
 //! What can be wrong with a word.
 
-use super::{MAX_DEPTH, MAX_EXPANDED_BYTES};
+use super::{MAX_DEPTH, MAX_EXPANDED_BYTES, Missing};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::dockerfile::Word;
 
@@ -70,6 +70,18 @@ pub enum ExpandError {
 }
 
 impl ExpandError {
+    /// Returns the variable without which the word cannot be read; it may be set, but empty.
+    pub(crate) fn required(&self) -> Option<Missing> {
+        let Self::Required { name, offset, .. } = self else {
+            return None;
+        };
+        Some(Missing {
+            name: name.clone(),
+            offset: offset + "${".len(),
+            has_fallback: true,
+        })
+    }
+
     /// Where in the word the mistake stands, in bytes.
     pub fn offset(&self) -> usize {
         match self {

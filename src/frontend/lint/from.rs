@@ -4,7 +4,7 @@ use crate::frontend::build_args;
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::{Dockerfile, Word};
 use crate::frontend::environment::Environment;
-use crate::frontend::expand::Missing;
+use crate::frontend::expand::{Expanded, Missing};
 use crate::frontend::suggest;
 use crate::oci::{ImageConfig, Platform, Reference};
 
@@ -14,9 +14,14 @@ pub(in crate::frontend) fn undefined_arg_in_from<'a>(
     word: &Word,
     known: impl Iterator<Item = &'a str>,
 ) -> Diagnostic {
-    let message = format!("FROM argument '{}' is not declared", missing.name);
-    let help = suggest::did_you_mean(&missing.name, known);
-    Diagnostic::warning("UndefinedArgInFrom", missing.span(word), message).with_help_if(help)
+    let near = suggest::variable(&missing.name, known);
+    let hint = near.map(|name| format!(" (did you mean {name}?)"));
+    let message = format!(
+        "no ARG before the first FROM declares '{}'{}",
+        missing.name,
+        hint.unwrap_or_default()
+    );
+    Diagnostic::warning("UndefinedArgInFrom", missing.span(word), message)
 }
 
 /// A base image for another platform than the one that is built.
@@ -30,24 +35,29 @@ pub(in crate::frontend) fn base_image_platform(
     if found.os == wanted.os && found.architecture == wanted.architecture {
         return None;
     }
-    let message = format!("base image {name} is for {found}, but this build is for {wanted}");
-    let warning = Diagnostic::warning("InvalidBaseImagePlatform", span, message);
-    Some(warning)
+    let message = format!("the image {name} is for {found}, but this build is for {wanted}");
+    Some(Diagnostic::warning(
+        "InvalidBaseImagePlatform",
+        span,
+        message,
+    ))
 }
 
 /// A `--platform` without a variable, in a stage whose name does not tell of it.
 pub(in crate::frontend) fn constant_platform(
     word: &Word,
+    expanded: &Expanded<String>,
     platform: &Platform,
     stage: Option<&str>,
 ) -> Option<Diagnostic> {
     let is_named = |stage: &str| {
         stage.contains(platform.os.as_str()) || stage.contains(platform.architecture.as_str())
     };
-    if word.raw.contains('$') || stage.is_some_and(is_named) {
+    let has_variables = !expanded.used.is_empty() || !expanded.missing.is_empty();
+    if has_variables || stage.is_some_and(is_named) {
         return None;
     }
-    let message = format!("FROM --platform has the constant value {:?}", word.raw);
+    let message = format!("--platform has the constant value {:?}", expanded.value);
     let help = "use --platform on the command line, or name the stage after the platform";
     let rule = "FromPlatformFlagConstDisallowed";
     Some(Diagnostic::warning(rule, word.span, message).with_help(help))
@@ -56,19 +66,17 @@ pub(in crate::frontend) fn constant_platform(
 /// `--platform=$TARGETPLATFORM`, which is what is taken anyway.
 pub(in crate::frontend) fn redundant_platform(
     word: &Word,
-    text: &str,
+    expanded: &Expanded<String>,
     variables: &Environment,
 ) -> Option<Diagnostic> {
-    let is_target = word.raw == "$TARGETPLATFORM" || word.raw == "${TARGETPLATFORM}";
-    if !is_target || variables.get("TARGETPLATFORM") != Some(text) {
+    const TARGET: &str = "TARGETPLATFORM";
+    let is_alone = expanded.missing.is_empty() && expanded.used.iter().eq([TARGET]);
+    if !is_alone || variables.get(TARGET) != Some(expanded.value.as_str()) {
         return None;
     }
-    let message = format!("--platform={} says what is taken anyway", word.raw);
-    Some(Diagnostic::warning(
-        "RedundantTargetPlatform",
-        word.span,
-        message,
-    ))
+    let message = format!("--platform={} names what is taken anyway", word.raw);
+    let rule = "RedundantTargetPlatform";
+    Some(Diagnostic::warning(rule, word.span, message).with_help("leave --platform out"))
 }
 
 /// Base images that have no valid name when no build argument is given.
@@ -91,22 +99,25 @@ pub(in crate::frontend) fn invalid_defaults(
             variables.set(&declaration.name.raw, &value);
         }
     }
-    let images = file.stages.iter().map(|stage| &stage.from.image);
-    let invalid = images.filter(|word| {
-        let name = build_args::expand(word, file.escape(), &variables);
-        let is_stage = |name: &str| {
-            let mut names = file.stages.iter().filter_map(|stage| stage.name());
-            names.any(|stage| stage == name.to_lowercase())
+    let mut warnings = Vec::new();
+    for stage in &file.stages {
+        let word = &stage.from.image;
+        let Ok(name) = build_args::expand(word, file.escape(), &variables) else {
+            break;
         };
-        word.raw.contains('$')
-            && name.is_ok_and(|name| !is_stage(&name) && name.parse::<Reference>().is_err())
-    });
-    let warning = |word: &Word| {
+        if name.parse::<Reference>().is_ok() {
+            continue;
+        }
         let message = format!(
             "without build arguments, {} is not the name of an image",
             word.raw
         );
-        Diagnostic::warning("InvalidDefaultArgInFrom", word.span, message)
-    };
-    invalid.map(warning).collect()
+        let help = match word.raw.contains('$') {
+            true => "give the ARG a default",
+            false => "names of images are in lower case",
+        };
+        let warning = Diagnostic::warning("InvalidDefaultArgInFrom", word.span, message);
+        warnings.push(warning.with_help(help).about(stage.header.span));
+    }
+    warnings
 }

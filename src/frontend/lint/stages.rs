@@ -3,64 +3,93 @@
 use std::collections::BTreeSet;
 
 use crate::frontend::diagnostic::Diagnostic;
-use crate::frontend::dockerfile::{Dockerfile, Stage, Word};
+use crate::frontend::dockerfile::instruction::FromInstruction;
+use crate::frontend::dockerfile::{Dockerfile, Instruction};
 
 /// Names that mean something else.
 const RESERVED: [&str; 2] = ["context", "scratch"];
 
-/// Checks names of stages and the case of keywords.
+/// Checks names of stages and the case of keywords in all stages together.
 pub(in crate::frontend) fn names_and_keywords(file: &Dockerfile) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     let mut names = BTreeSet::new();
     for stage in &file.stages {
-        warnings.extend(as_casing(stage));
         let (Some(word), Some(name)) = (&stage.from.name, stage.name()) else {
             continue;
         };
-        if word.raw != name {
-            let message = format!("stage name {:?} should be in lower case", word.raw);
-            warnings.push(Diagnostic::warning("StageNameCasing", word.span, message));
-        }
+        let mut warn = |rule: &'static str, message: String| {
+            let warning = Diagnostic::warning(rule, word.span, message);
+            warnings.push(warning.about(stage.header.span));
+        };
         if RESERVED.contains(&name.as_str()) {
-            let message = format!("stage name {name:?} means something else in other places");
-            warnings.push(Diagnostic::warning("ReservedStageName", word.span, message));
+            let message = format!("the name {name:?} is reserved and means something else");
+            warn("ReservedStageName", message);
         }
-        if !names.insert(name.clone()) {
-            let message = format!("a stage before this one is named {name:?} too");
-            warnings.push(Diagnostic::warning(
-                "DuplicateStageName",
-                word.span,
-                message,
-            ));
+        if names.contains(&name) {
+            let message = format!("an earlier stage has the name {name:?} too");
+            warn("DuplicateStageName", message);
         }
+        names.insert(name);
     }
     warnings.extend(keyword_casing(file));
     warnings
 }
 
-/// `AS` in another case than `FROM`.
-fn as_casing(stage: &Stage) -> Option<Diagnostic> {
-    let from = &stage.header.keyword.raw;
-    let word = stage.from.as_keyword.as_ref()?;
-    let expected = match Casing::of(from)? {
-        Casing::Lower => "as",
-        Casing::Upper => "AS",
-    };
-    if word.raw == expected {
-        return None;
+/// A name not in lower case, and `AS` in another case than `FROM`.
+pub(super) fn from_casing(header: &Instruction, from: &FromInstruction) -> Vec<Diagnostic> {
+    let mut warnings = Vec::new();
+    if let Some(name) = &from.name
+        && name.raw != name.raw.to_lowercase()
+    {
+        let message = format!("the name '{}' should be in lower case", name.raw);
+        warnings.push(Diagnostic::warning("StageNameCasing", name.span, message));
     }
-    let message = format!("{:?} and {from:?} differ in case", word.raw);
-    Some(Diagnostic::warning("FromAsCasing", word.span, message))
+    let keyword = &header.keyword.raw;
+    if let (Some(word), Some(casing)) = (&from.as_keyword, Casing::of(keyword)) {
+        let expected = match casing {
+            Casing::Lower => "as",
+            Casing::Upper => "AS",
+        };
+        if word.raw != expected {
+            let message = format!("'{}' and '{keyword}' differ in case", word.raw);
+            let warning = Diagnostic::warning("FromAsCasing", word.span, message);
+            warnings.push(warning.with_help(format!("write {expected}")));
+        }
+    }
+    warnings
 }
 
+/// The case of a keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Casing {
+pub(in crate::frontend) enum Casing {
+    /// All letters small.
     Lower,
+    /// All letters capital.
     Upper,
 }
 
 impl Casing {
-    fn of(keyword: &str) -> Option<Self> {
+    /// Returns the case of most keywords of a file; those before the first `FROM` do not count.
+    pub(in crate::frontend) fn of_most(file: &Dockerfile) -> Self {
+        let stages = file.stages.iter();
+        let instructions =
+            stages.flat_map(|stage| std::iter::once(&stage.header).chain(&stage.instructions));
+        let (mut lower, mut upper) = (0_usize, 0_usize);
+        for instruction in instructions {
+            match Self::of(&instruction.keyword.raw) {
+                Some(Self::Lower) => lower += 1,
+                Some(Self::Upper) => upper += 1,
+                None => {}
+            }
+        }
+        match lower > upper {
+            true => Self::Lower,
+            false => Self::Upper,
+        }
+    }
+
+    /// Returns the case of a keyword; `None` where it is mixed.
+    pub(in crate::frontend) fn of(keyword: &str) -> Option<Self> {
         if keyword == keyword.to_lowercase() {
             return Some(Self::Lower);
         }
@@ -68,34 +97,29 @@ impl Casing {
     }
 }
 
-/// Keywords in another case than most.
+/// Keywords in another case than most; those before the first `FROM` do not count.
 fn keyword_casing(file: &Dockerfile) -> Vec<Diagnostic> {
-    let keywords: Vec<&Word> = file
+    let instructions: Vec<&Instruction> = file
         .stages
         .iter()
         .flat_map(|stage| std::iter::once(&stage.header).chain(&stage.instructions))
-        .map(|instruction| &instruction.keyword)
         .collect();
-    let count = |casing| {
-        let of = keywords
-            .iter()
-            .filter(|word| Casing::of(&word.raw) == Some(casing));
-        of.count()
+    let majority = Casing::of_most(file);
+    let name = match majority {
+        Casing::Lower => "lower",
+        Casing::Upper => "upper",
     };
-    let (majority, name) = if count(Casing::Lower) > count(Casing::Upper) {
-        (Casing::Lower, "lower")
-    } else {
-        (Casing::Upper, "upper")
-    };
-    let odd = keywords
+    let odd = instructions
         .into_iter()
-        .filter(|word| Casing::of(&word.raw) != Some(majority));
-    let warning = |word: &Word| {
+        .filter(|instruction| Casing::of(&instruction.keyword.raw) != Some(majority));
+    let warning = |instruction: &Instruction| {
+        let keyword = &instruction.keyword;
         let message = format!(
-            "{:?} should be in {name} case, as most keywords are",
-            word.raw
+            "'{}' should be in {name} case, as most keywords are",
+            keyword.raw
         );
-        Diagnostic::warning("ConsistentInstructionCasing", word.span, message)
+        Diagnostic::warning("ConsistentInstructionCasing", keyword.span, message)
+            .about(instruction.span)
     };
     odd.map(warning).collect()
 }

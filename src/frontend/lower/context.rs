@@ -11,14 +11,15 @@ use crate::frontend::git_url::GitUrl;
 use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::frontend::paths;
 use crate::llb::pattern::PatternMatcher;
-use crate::llb::state::{About, FileAction, FileOp, Output, Source};
-use crate::llb::{caps, pb};
+use crate::llb::state::{About, Builder, FileAction, FileOp, Output, Source};
+use crate::llb::{Definition, caps, pb};
+use crate::oci::Platform;
 
 /// Name under which files of the main context are counted.
 const MAIN: &str = "";
 
 /// Name of the file that a context behind a URL consists of.
-const HTTP_FILE: &str = "context";
+pub(in crate::frontend) const HTTP_FILE: &str = "context";
 
 /// The contexts used so far.
 #[derive(Debug)]
@@ -107,53 +108,30 @@ impl Lowerer<'_> {
                 let about = About::named(named("load from client", "load build context"));
                 Ok(self.builder.source(source, about))
             }
-            ContextSource::Git(url) => {
-                let name = named(url, &format!("load git source {url}"));
-                self.git_root(url, name, span)
-            }
-            ContextSource::Http { url, unpack } => {
-                let source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", HTTP_FILE);
-                let about = About::named(named(url, "load remote build context"));
-                let file = self.builder.source(source, about);
-                Ok(if *unpack { self.unpacked(file) } else { file })
+            ContextSource::Git(url) | ContextSource::Http { url, .. } => {
+                let main = match source {
+                    ContextSource::Git(_) => format!("load git source {url}"),
+                    _ => "load remote build context".to_owned(),
+                };
+                let name = named(url, &main);
+                let wishes = match key {
+                    MAIN => {
+                        GitWishes::new(&self.options.build_args, self.options.source_date_epoch)
+                    }
+                    _ => GitWishes::default(),
+                };
+                remote_root(&mut self.builder, source, name, wishes)
+                    .map_err(|why| Box::new(Diagnostic::error(span, why)))
             }
             ContextSource::Image(_) | ContextSource::OciLayout { .. } => {
                 let message = "an image cannot be the main build context";
                 Err(Box::new(Diagnostic::error(span, message)))
             }
+            ContextSource::Stage(stage) => {
+                let message = format!("stage {stage:?} cannot be the main build context");
+                Err(Box::new(Diagnostic::error(span, message)))
+            }
         }
-    }
-
-    fn git_root(&mut self, url: &str, name: String, span: Span) -> Lowering<Output> {
-        let fail = |why: String| Box::new(Diagnostic::error(span, why));
-        let parsed = GitUrl::parse(url);
-        let parsed = parsed.ok_or_else(|| fail(format!("{url:?} names no git repository")))?;
-        let mut parsed = parsed.map_err(|error| fail(format!("{url}: {error}")))?;
-        let keep = self.args.given.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-        if keep.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "true")) {
-            parsed.keep_git_dir = Some(true);
-        }
-        Ok(self.builder.source(parsed.source(), About::named(name)))
-    }
-
-    fn unpacked(&mut self, archive: Output) -> Output {
-        let copy = pb::FileActionCopy {
-            src: format!("/{HTTP_FILE}"),
-            dest: "/".to_owned(),
-            mode: -1,
-            timestamp: -1,
-            attempt_unpack_docker_compatibility: true,
-            ..pb::FileActionCopy::default()
-        };
-        let file = FileOp {
-            base: None,
-            actions: vec![FileAction {
-                source: Some(archive),
-                owner: None,
-                action: pb::file_action::Action::Copy(copy),
-            }],
-        };
-        self.builder.file(file, About::default())
     }
 
     /// Notes that a path below `root` is used, if that is a local folder.
@@ -168,17 +146,15 @@ impl Lowerer<'_> {
         }
     }
 
-    /// Returns whether the ignore file hides a source of `COPY` or `ADD`.
-    pub(super) fn is_ignored(&self, source: &str) -> bool {
-        let path = paths::absolute("/", source);
+    /// Returns whether the ignore file hides a source of `COPY` or `ADD`; the path is clean.
+    pub(super) fn is_ignored(&self, path: &str) -> bool {
         let Some(patterns) = &self.files.ignored else {
             return false;
         };
-        if path == "/" {
-            // The root itself cannot be hidden, but everything in it can.
-            return ["*", "**", "**/*"].iter().any(|all| self.excludes(all));
-        }
-        patterns.matches_or_parent(&path[1..])
+        // The root itself cannot be hidden, but everything in it can.
+        let is_root = path == "." || path == "/";
+        let hides_root = || ["*", "**", "**/*"].iter().any(|all| self.excludes(all));
+        (!is_root || hides_root()) && patterns.matches_or_parent(path)
     }
 
     fn excludes(&self, pattern: &str) -> bool {
@@ -206,4 +182,98 @@ impl Lowerer<'_> {
     pub(super) fn use_everything(&mut self, root: Option<Output>) {
         self.use_path(root, "/");
     }
+}
+
+/// Returns the graph of a main build context that comes from a URL, by itself: what the
+/// Dockerfile is read from. Its ops are those that the lowered Dockerfile uses.
+pub(in crate::frontend) fn remote_definition(
+    source: &ContextSource,
+    build_args: &BTreeMap<String, String>,
+    epoch: Option<i64>,
+) -> Result<Definition, String> {
+    let mut builder = Builder::new(Platform::host(), Vec::new());
+    let name = match source {
+        ContextSource::Git(url) => format!("[internal] load git source {url}"),
+        _ => "[internal] load remote build context".to_owned(),
+    };
+    let root = remote_root(
+        &mut builder,
+        source,
+        name,
+        GitWishes::new(build_args, epoch),
+    )?;
+    Ok(builder.finish(Some(root)))
+}
+
+/// What build arguments ask of a git repository that is the main build context.
+#[derive(Debug, Clone, Copy, Default)]
+struct GitWishes {
+    keep_git_dir: bool,
+    commit_times: bool,
+}
+
+impl GitWishes {
+    fn new(build_args: &BTreeMap<String, String>, epoch: Option<i64>) -> Self {
+        let given = |name: &str| build_args.get(name).map_or("", String::as_str);
+        Self {
+            // The ways in which Go spells "true".
+            keep_git_dir: ["1", "t", "T", "true", "TRUE", "True"]
+                .contains(&given("BUILDKIT_CONTEXT_KEEP_GIT_DIR")),
+            commit_times: epoch.is_some() || !given("SOURCE_DATE_EPOCH").is_empty(),
+        }
+    }
+}
+
+/// Adds the files behind a URL.
+fn remote_root(
+    builder: &mut Builder,
+    source: &ContextSource,
+    name: String,
+    wishes: GitWishes,
+) -> Result<Output, String> {
+    match source {
+        ContextSource::Git(url) => {
+            let parsed = GitUrl::parse(url);
+            let parsed = parsed.ok_or_else(|| format!("{url:?} names no git repository"))?;
+            let mut parsed = parsed.map_err(|error| format!("{url}: {error}"))?;
+            if wishes.keep_git_dir {
+                parsed.keep_git_dir = Some(true);
+            }
+            let mut source = parsed.source();
+            if wishes.commit_times && !source.attrs.contains_key("git.mtime") {
+                source = source.with_cap("git.mtime", "commit", caps::SOURCE_GIT_MTIME);
+            }
+            Ok(builder.source(source, About::named(name)))
+        }
+        ContextSource::Http { url, unpack } => {
+            let source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", HTTP_FILE);
+            let file = builder.source(source, About::named(name));
+            Ok(if *unpack {
+                unpacked(builder, file)
+            } else {
+                file
+            })
+        }
+        _ => Err("the build context comes from no URL".to_owned()),
+    }
+}
+
+fn unpacked(builder: &mut Builder, archive: Output) -> Output {
+    let copy = pb::FileActionCopy {
+        src: format!("/{HTTP_FILE}"),
+        dest: "/".to_owned(),
+        mode: -1,
+        timestamp: -1,
+        attempt_unpack_docker_compatibility: true,
+        ..pb::FileActionCopy::default()
+    };
+    let file = FileOp {
+        base: None,
+        actions: vec![FileAction {
+            source: Some(archive),
+            owner: None,
+            action: pb::file_action::Action::Copy(copy),
+        }],
+    };
+    builder.file(file, About::default())
 }

@@ -70,10 +70,11 @@ impl Lowerer<'_> {
         let root = match job.from {
             Some(stage) => self.states[&stage].root,
             None => {
-                if self.is_ignored(source) {
+                let cleaned = paths::clean(source);
+                if self.is_ignored(&cleaned) {
                     let keyword = if job.flags.is_add { "ADD" } else { "COPY" };
                     self.warnings
-                        .push(lint::ignored_source(keyword, source, word.span));
+                        .push(lint::ignored_source(keyword, &cleaned, word.span));
                 }
                 self.main_context(word.span)?
             }

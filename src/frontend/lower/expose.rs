@@ -16,9 +16,6 @@ impl Lowerer<'_> {
             let expander = Expander::new(self.plan.escape);
             let expanded = expander.words(&word.raw, &state.environment);
             let expanded = expanded.map_err(|error| Box::new(error.diagnostic(word)))?;
-            for missing in &expanded.missing {
-                self.warn_undefined(state, missing, word);
-            }
             for text in &expanded.value {
                 ports.extend(self.ports(text, word.span)?);
             }
@@ -87,7 +84,7 @@ impl PortSpec {
             } else {
                 lower
             },
-            names_host: host.is_some(),
+            names_host: host.is_some_and(|host| host.bytes().any(|byte| byte != b':')),
         })
     }
 }

@@ -31,12 +31,14 @@ mod variables;
 
 use std::collections::BTreeMap;
 
-use super::build_args::{self, BuildArgs};
+use super::build_args::BuildArgs;
 use super::diagnostic::{Diagnostic, Source, Span};
 use super::dockerfile::{Instruction, InstructionKind, Word};
 use super::environment::Environment;
+use super::expand::{Expander, Missing};
 use super::lint;
 use super::options::FrontendOptions;
+use super::outline::Notes;
 use super::plan::{Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
@@ -44,6 +46,7 @@ use crate::llb::state::{Builder, Output};
 use crate::oci::{ImageConfig, Platform};
 
 use context::LocalFiles;
+pub(super) use context::{HTTP_FILE, remote_definition};
 
 /// The result of lowering something, or where it fails.
 type Lowering<T> = Result<T, Box<Diagnostic>>;
@@ -57,16 +60,17 @@ pub(super) struct LoweredStage {
     pub(super) image: ImageConfig,
     /// The config of the image it starts from, if any.
     pub(super) base_image: Option<ImageConfig>,
-    /// What was noticed.
-    pub(super) warnings: Vec<Diagnostic>,
+    /// What the stages take from the user.
+    pub(super) notes: Notes,
 }
 
-/// Lowers the stages that the target needs.
+/// Lowers the stages that are in scope; adds what is noticed to `warnings`.
 pub(super) fn lower_plan(
     plan: &Plan<'_>,
     source: &Source,
     options: &FrontendOptions,
     args: &BuildArgs,
+    warnings: &mut Vec<Diagnostic>,
 ) -> Lowering<LoweredStage> {
     let file = SourceFile {
         filename: source.name.clone(),
@@ -81,17 +85,13 @@ pub(super) fn lower_plan(
         files: LocalFiles::new(options),
         states: BTreeMap::new(),
         warnings: Vec::new(),
+        notes: Notes::default(),
         links: 0,
+        here: Span::START,
     };
-    let needed = plan.needed();
-    let (explicit, implicit): (Vec<usize>, Vec<usize>) = needed
-        .into_iter()
-        .partition(|index| *index < plan.explicit_count());
-    for index in implicit.into_iter().chain(explicit) {
-        let state = lowerer.stage(index)?;
-        lowerer.states.insert(index, state);
-    }
-    Ok(lowerer.finish())
+    let lowered = lowerer.stages();
+    warnings.append(&mut lowerer.warnings);
+    lowered.map(|()| lowerer.finish())
 }
 
 /// The graph under construction and what all stages share.
@@ -103,8 +103,11 @@ struct Lowerer<'a> {
     files: LocalFiles,
     states: BTreeMap<usize, StageState>,
     warnings: Vec<Diagnostic>,
+    notes: Notes,
     /// Number of `--link` so far; tells their progress groups apart.
     links: usize,
+    /// Where the step that is being lowered stands.
+    here: Span,
 }
 
 /// A stage between two instructions.
@@ -142,17 +145,34 @@ impl StageState {
 }
 
 impl Lowerer<'_> {
+    fn stages(&mut self) -> Lowering<()> {
+        let (explicit, implicit): (Vec<usize>, Vec<usize>) = self
+            .plan
+            .needed()
+            .into_iter()
+            .partition(|index| *index < self.plan.explicit_count());
+        for index in implicit.into_iter().chain(explicit) {
+            let state = self.stage(index)?;
+            self.states.insert(index, state);
+        }
+        Ok(())
+    }
+
     fn stage(&mut self, index: usize) -> Lowering<StageState> {
         let mut state = self.start(index)?;
         let plan = self.plan;
         for step in &plan.stages[index].steps {
             let warned = self.warnings.len();
+            self.notes.begin(index, step.trigger_of);
+            self.here = step.span();
             let lowered = self.step(&mut state, step);
             if let Some(span) = step.trigger_of {
                 for warning in &mut self.warnings[warned..] {
                     warning.span = span;
+                    warning.instruction_lines = Some(span.lines());
                 }
             }
+            lint::attribute(&mut self.warnings, warned, &step.instruction);
             lowered.map_err(|error| match step.trigger_of {
                 Some(span) => {
                     let Diagnostic { message, help, .. } = *error;
@@ -175,19 +195,19 @@ impl Lowerer<'_> {
             InstructionKind::Workdir(path) => self.workdir(state, step, path),
             InstructionKind::Arg(arg) => self.arg(state, instruction, arg),
             InstructionKind::Env(pairs) => self.env(state, instruction, pairs),
-            InstructionKind::Label(pairs) => self.label(state, pairs),
+            InstructionKind::Label(pairs) => self.label(state, instruction, pairs),
             InstructionKind::User(user) => self.user(state, user),
             InstructionKind::Cmd(command) => {
-                self.cmd(state, instruction, command);
+                self.cmd(state, command);
                 Ok(())
             }
             InstructionKind::Entrypoint(command) => {
-                self.entrypoint(state, instruction, command);
+                self.entrypoint(state, command);
                 Ok(())
             }
             InstructionKind::Expose(ports) => self.expose(state, ports),
             InstructionKind::Healthcheck(check) => {
-                self.healthcheck(state, instruction, check);
+                self.healthcheck(state, check);
                 Ok(())
             }
             InstructionKind::Maintainer(author) => {
@@ -214,13 +234,22 @@ impl Lowerer<'_> {
 
     /// Expands a word with the stage's variables and warns of those that nothing sets.
     fn expand(&mut self, state: &StageState, word: &Word) -> Lowering<String> {
-        let escape = self.plan.escape;
         let variables = &state.environment;
-        let (text, missing) = build_args::expand_with_missing(word, escape, variables)?;
-        for missing in missing {
+        let expanded = Expander::new(self.plan.escape).word(&word.raw, variables);
+        let expanded = match expanded {
+            Ok(expanded) => expanded,
+            Err(error) => {
+                let unset = |missing: &Missing| variables.get(&missing.name).is_none();
+                if let Some(missing) = error.required().filter(unset) {
+                    self.warn_undefined(state, &missing, word);
+                }
+                return Err(Box::new(error.diagnostic(word)));
+            }
+        };
+        for missing in expanded.missing {
             self.warn_undefined(state, &missing, word);
         }
-        Ok(text)
+        Ok(expanded.value)
     }
 
     /// Expands a word that may be absent.
@@ -233,14 +262,9 @@ impl Lowerer<'_> {
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    fn warn_undefined(
-        &mut self,
-        state: &StageState,
-        missing: &super::expand::Missing,
-        word: &Word,
-    ) {
+    fn warn_undefined(&mut self, state: &StageState, missing: &Missing, word: &Word) {
         let is_declared = state.declared.iter().any(|(name, _)| *name == missing.name);
-        if !missing.has_fallback && !is_declared && BuildArgs::is_variable(&missing.name) {
+        if !is_declared && BuildArgs::is_variable(&missing.name) {
             let known = state.environment.names();
             self.warnings
                 .push(lint::undefined_var(missing, word, known));
@@ -279,7 +303,7 @@ impl Lowerer<'_> {
             definition: self.builder.finish(state.root),
             image,
             base_image: state.base_image,
-            warnings: self.warnings,
+            notes: self.notes,
         }
     }
 }

@@ -77,20 +77,27 @@ impl Lowerer<'_> {
                     },
                 }),
                 mount::MountKind::Secret(secret) => {
-                    mounts.secrets.push(secret_mount(request, secret)?);
+                    let secret = secret_mount(request, secret)?;
+                    self.notes
+                        .secret(&secret.id, !secret.optional, step.instruction.span);
+                    mounts.secrets.push(secret);
                 }
                 mount::MountKind::Ssh {
                     id,
                     required,
                     owner,
-                } => mounts.ssh.push(SshMount {
-                    id: id.unwrap_or_default(),
-                    target: request.target,
-                    uid: owner.uid.unwrap_or_default(),
-                    gid: owner.gid.unwrap_or_default(),
-                    mode: owner.mode.unwrap_or(SOCKET_MODE),
-                    optional: !required,
-                }),
+                } => {
+                    let id = id.unwrap_or_default();
+                    self.notes.ssh(&id, required, step.instruction.span);
+                    mounts.ssh.push(SshMount {
+                        id,
+                        target: request.target,
+                        uid: owner.uid.unwrap_or_default(),
+                        gid: owner.gid.unwrap_or_default(),
+                        mode: owner.mode.unwrap_or(SOCKET_MODE),
+                        optional: !required,
+                    });
+                }
             }
         }
         Ok(mounts)

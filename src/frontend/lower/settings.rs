@@ -3,22 +3,17 @@
 
 use super::{Lowerer, Lowering, StageState, signal, with_shell};
 use crate::frontend::diagnostic::Diagnostic;
+use crate::frontend::dockerfile::Word;
 use crate::frontend::dockerfile::instruction::{CommandLine, Healthcheck};
-use crate::frontend::dockerfile::{Instruction, Word};
 use crate::frontend::image_config::{self, go_list, go_quoted_list};
 use crate::frontend::lint;
 use crate::oci::Empty;
 
 impl Lowerer<'_> {
     /// `CMD`
-    pub(super) fn cmd(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        command: &CommandLine,
-    ) {
-        self.warn_of_earlier(state, "CMD", instruction);
-        let args = self.arguments(state, "CMD", instruction, command);
+    pub(super) fn cmd(&mut self, state: &mut StageState, command: &CommandLine) {
+        self.warn_of_earlier(state, "CMD");
+        let args = self.arguments(state, "CMD", command);
         let text = format!("CMD {}", go_quoted_list(&args));
         state.image.config.cmd = Some(args).filter(|args| !args.is_empty());
         state.image.config.args_escaped = true;
@@ -26,14 +21,9 @@ impl Lowerer<'_> {
     }
 
     /// `ENTRYPOINT`; forgets the `CMD` of the base, which was made for another entrypoint.
-    pub(super) fn entrypoint(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        command: &CommandLine,
-    ) {
-        self.warn_of_earlier(state, "ENTRYPOINT", instruction);
-        let args = self.arguments(state, "ENTRYPOINT", instruction, command);
+    pub(super) fn entrypoint(&mut self, state: &mut StageState, command: &CommandLine) {
+        self.warn_of_earlier(state, "ENTRYPOINT");
+        let args = self.arguments(state, "ENTRYPOINT", command);
         let text = format!("ENTRYPOINT {}", go_quoted_list(&args));
         state.image.config.entrypoint = Some(args).filter(|args| !args.is_empty());
         if !state.last.contains_key("CMD") {
@@ -43,13 +33,8 @@ impl Lowerer<'_> {
     }
 
     /// `HEALTHCHECK`
-    pub(super) fn healthcheck(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        check: &Healthcheck,
-    ) {
-        self.warn_of_earlier(state, "HEALTHCHECK", instruction);
+    pub(super) fn healthcheck(&mut self, state: &mut StageState, check: &Healthcheck) {
+        self.warn_of_earlier(state, "HEALTHCHECK");
         let test = match check {
             Healthcheck::None => vec!["NONE".to_owned()],
             Healthcheck::Command(command) => match &command.command {
@@ -111,13 +96,8 @@ impl Lowerer<'_> {
         Ok(())
     }
 
-    fn warn_of_earlier(
-        &mut self,
-        state: &mut StageState,
-        keyword: &'static str,
-        instruction: &Instruction,
-    ) {
-        if let Some(earlier) = state.mark(keyword, instruction.span) {
+    fn warn_of_earlier(&mut self, state: &mut StageState, keyword: &'static str) {
+        if let Some(earlier) = state.mark(keyword, self.here) {
             self.warnings
                 .push(lint::multiple_instructions(keyword, earlier));
         }
@@ -128,7 +108,6 @@ impl Lowerer<'_> {
         &mut self,
         state: &StageState,
         keyword: &str,
-        instruction: &Instruction,
         command: &CommandLine,
     ) -> Vec<String> {
         match command {
@@ -136,8 +115,7 @@ impl Lowerer<'_> {
             CommandLine::Shell(word) => {
                 let shell = state.image.config.shell.as_ref();
                 if shell.is_none_or(Vec::is_empty) {
-                    self.warnings
-                        .push(lint::json_arguments(keyword, instruction.span));
+                    self.warnings.push(lint::json_arguments(keyword, word.span));
                 }
                 with_shell(&state.image, &word.raw)
             }

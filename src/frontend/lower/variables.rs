@@ -22,12 +22,17 @@ impl Lowerer<'_> {
         for declaration in &arg.args {
             let name = &declaration.name.raw;
             self.warnings
-                .extend(lint::secret_name("ARG", name, instruction.span));
+                .extend(lint::secret_name("ARG", name, declaration.name.span));
             let value = match (args.given.get(name), &declaration.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(word)) => Some(self.expand(state, word)?),
                 (None, None) => args.inherited(name).map(str::to_owned),
             };
+            let is_own = declaration.value.is_some()
+                || args.given.contains_key(name)
+                || args.global.get(name).is_none();
+            self.notes
+                .arg(instruction, declaration, value.as_deref(), is_own);
             shown.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
@@ -50,11 +55,13 @@ impl Lowerer<'_> {
         instruction: &Instruction,
         pairs: &[KeyValue],
     ) -> Lowering<()> {
-        let pairs = self.pairs(state, pairs)?;
+        self.warn_of_legacy_pairs(instruction, pairs);
+        let written = pairs;
+        let pairs = self.pairs(state, written)?;
         let mut text = String::from("ENV");
-        for (name, value) in &pairs {
+        for ((name, value), written) in pairs.iter().zip(written) {
             self.warnings
-                .extend(lint::secret_name("ENV", name, instruction.span));
+                .extend(lint::secret_name("ENV", name, written.key.span));
             text += &format!(" {name}={value}");
             state.environment.set(name, value);
             image_config::set_env(&mut state.image, name, value);
@@ -64,7 +71,13 @@ impl Lowerer<'_> {
     }
 
     /// `LABEL`
-    pub(super) fn label(&mut self, state: &mut StageState, pairs: &[KeyValue]) -> Lowering<()> {
+    pub(super) fn label(
+        &mut self,
+        state: &mut StageState,
+        instruction: &Instruction,
+        pairs: &[KeyValue],
+    ) -> Lowering<()> {
+        self.warn_of_legacy_pairs(instruction, pairs);
         let pairs = self.pairs(state, pairs)?;
         let mut text = String::from("LABEL");
         let labels = state.image.config.labels.get_or_insert_default();
@@ -74,6 +87,14 @@ impl Lowerer<'_> {
         }
         self.commit(state, text);
         Ok(())
+    }
+
+    fn warn_of_legacy_pairs(&mut self, instruction: &Instruction, pairs: &[KeyValue]) {
+        let keyword = &instruction.keyword.raw;
+        for pair in pairs {
+            let span = pair.key.span.join(pair.value.span);
+            self.warnings.extend(lint::legacy_pair(keyword, pair, span));
+        }
     }
 
     /// Expands both sides of all pairs before any of them counts.

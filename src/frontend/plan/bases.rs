@@ -76,6 +76,7 @@ impl Plan<'_> {
                 platform: RequestPlatform(platform),
                 mode: options.resolve_mode,
                 oci_layout: image.oci_layout.clone(),
+                file: image.file.clone(),
             };
             wanted.insert(index, request);
         }
@@ -97,17 +98,41 @@ impl Plan<'_> {
         if stage.platform.is_none() && options.platform.is_none() {
             platform = implied_platform(&found.config, platform, &options.build_platforms);
         }
-        if image.context.is_none()
-            && let Some(warning) =
-                lint::base_image_platform(&image.written, &platform, &found.config, stage.span)
-        {
-            self.warnings.push(warning);
-        }
-        image.resolved = Some(ResolvedBase {
+        let resolved = ResolvedBase {
             reference: found.reference.with_digest(found.digest),
             config: found.config,
             platform,
-        });
+        };
+        image.resolved = Some(resolved);
+        self.compare_platforms(index);
+    }
+
+    /// Warns, wherever a stage that is needed names it, of an image for another platform.
+    fn compare_platforms(&mut self, index: usize) {
+        let stage = &self.stages[index];
+        let Base::Image(image) = &stage.base else {
+            return;
+        };
+        let Some(resolved) = &image.resolved else {
+            return;
+        };
+        if image.context.is_some() || resolved.is_empty() {
+            return;
+        }
+        let (name, wanted) = (&image.written, &resolved.platform);
+        if lint::base_image_platform(name, wanted, &resolved.config, stage.span).is_none() {
+            return;
+        }
+        let needed = self.needed();
+        for place in stage
+            .uses
+            .iter()
+            .filter(|place| needed.contains(&place.stage))
+        {
+            let warning = lint::base_image_platform(name, wanted, &resolved.config, place.word);
+            self.warnings
+                .extend(warning.map(|warning| warning.about(place.instruction)));
+        }
     }
 
     fn unresolvable(&self, index: usize, source: ResolveError) -> FrontendError {
@@ -136,7 +161,7 @@ impl Plan<'_> {
         args: &BuildArgs,
     ) -> Result<bool, FrontendError> {
         let mut has_new = false;
-        for index in self.needed() {
+        for index in self.needed_by([self.target]) {
             if std::mem::replace(&mut self.stages[index].has_triggers, true) {
                 continue;
             }
@@ -206,7 +231,10 @@ impl Plan<'_> {
 }
 
 fn log_name(image: &ImageBase, platform: &Platform, options: &FrontendOptions) -> String {
-    let reference = &image.reference;
+    let reference = match &image.file {
+        Some(_) => image.written.clone(),
+        None => image.reference.to_string(),
+    };
     match &image.context {
         Some(context) => format!("[context {context}] load metadata for {reference}"),
         None if options.multi_platform => {

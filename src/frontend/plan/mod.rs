@@ -19,10 +19,12 @@ use super::build_args::{self, BuildArgs};
 use super::diagnostic::{Diagnostic, Span};
 use super::dockerfile::{Dockerfile, Instruction, InstructionKind, Stage};
 use super::error::FrontendError;
+use super::expand::{Expanded, Expander, Missing};
 use super::lint;
+use super::lowered::Scope;
 use super::options::{ContextSource, FrontendOptions};
 use super::suggest;
-use crate::oci::{ImageConfig, Platform, Reference};
+use crate::oci::{ImageConfig, ImageFile, Platform, Reference};
 
 pub(super) use bases::resolve_bases;
 
@@ -33,6 +35,8 @@ pub(super) struct Plan<'a> {
     pub(super) stages: Vec<PlannedStage<'a>>,
     /// The stage whose result is wanted.
     pub(super) target: usize,
+    /// Which stages are wanted beside those that the target needs.
+    scope: Scope,
     /// Number of stages that the file has.
     explicit: usize,
     /// Implicit stages by the name they were asked for.
@@ -50,8 +54,11 @@ pub(super) struct PlannedStage<'a> {
     pub(super) name: Option<String>,
     /// What names of steps begin with; empty when there is only one stage.
     pub(super) label: String,
-    /// The `FROM`, or the instruction that names an implicit stage.
+    /// The `FROM`, or the word that names an implicit stage.
     pub(super) span: Span,
+    /// Where what it starts from is named: by its `FROM`, or by each instruction that takes files
+    /// from an implicit stage.
+    uses: Vec<Use>,
     /// The text of the `FROM`.
     pub(super) command: String,
     /// What the stage starts from.
@@ -68,6 +75,17 @@ pub(super) struct PlannedStage<'a> {
     has_triggers: bool,
     /// Variables that are known without looking at the base image.
     scope: super::environment::Environment,
+}
+
+/// A place where an image is named.
+#[derive(Debug)]
+struct Use {
+    /// The stage it belongs to.
+    stage: usize,
+    /// The name.
+    word: Span,
+    /// The instruction that the name is part of.
+    instruction: Span,
 }
 
 /// What a stage starts from.
@@ -99,6 +117,8 @@ pub(super) struct ImageBase {
     pub(super) context: Option<String>,
     /// The OCI layout that it comes from.
     pub(super) oci_layout: Option<String>,
+    /// The file that it may come from, if that exists.
+    pub(super) file: Option<ImageFile>,
     /// What was found; known once the stage is needed.
     pub(super) resolved: Option<ResolvedBase>,
 }
@@ -141,31 +161,39 @@ impl Step<'_> {
 }
 
 impl<'a> Plan<'a> {
-    /// Finds the stages and what they need; base images are not looked up yet.
-    pub(super) fn new(
-        file: &'a Dockerfile,
-        options: &FrontendOptions,
-        args: &BuildArgs,
-    ) -> Result<Self, FrontendError> {
-        let mut plan = Self {
+    /// Starts a plan that has no stages yet.
+    pub(super) fn new(file: &Dockerfile, scope: Scope) -> Self {
+        Self {
             stages: Vec::new(),
             target: 0,
+            scope,
             explicit: file.stages.len(),
             implicit: BTreeMap::new(),
             escape: file.escape(),
             warnings: Vec::new(),
-        };
+        }
+    }
+
+    /// Finds the stages and what they need; base images are not looked up yet.
+    pub(super) fn read(
+        &mut self,
+        file: &'a Dockerfile,
+        options: &FrontendOptions,
+        args: &BuildArgs,
+    ) -> Result<(), FrontendError> {
         for stage in &file.stages {
-            let planned = plan.stage(stage, options, args)?;
-            plan.stages.push(planned);
+            let warned = self.warnings.len();
+            let planned = self.stage(stage, options, args);
+            lint::attribute(&mut self.warnings, warned, &stage.header);
+            self.stages.push(planned?);
         }
-        plan.target = plan.find_target(options)?;
-        plan.add_steps(file, options, args)?;
-        plan.refuse_cycles()?;
-        if plan.stages.len() == 1 {
-            plan.stages[0].label.clear();
+        self.target = self.find_target(options)?;
+        self.add_steps(file, options, args)?;
+        self.refuse_cycles()?;
+        if self.stages.len() == 1 {
+            self.stages[0].label.clear();
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Reads a `FROM`.
@@ -177,7 +205,7 @@ impl<'a> Plan<'a> {
     ) -> Result<PlannedStage<'a>, FrontendError> {
         let from = &stage.from;
         let index = self.stages.len();
-        let image = self.expand_from(&from.image, args)?;
+        let image = self.expand_from(&from.image, args)?.value;
         if image.is_empty() {
             let message = format!("the base image {:?} is empty", from.image.raw);
             return Err(self.empty_from(message, &from.image, args).into());
@@ -191,7 +219,7 @@ impl<'a> Plan<'a> {
             .as_deref()
             .and_then(|name| options.named_context(name, &wanted));
         let (base, is_replaced) = match replaced {
-            Some((key, source)) => (names::context_base(key, source, from.image.span)?, true),
+            Some((key, source)) => (self.context_base(key, source, from.image.span)?, true),
             None => (self.base(&image, from.image.span, &wanted, options)?, false),
         };
         let scope = match base {
@@ -207,6 +235,11 @@ impl<'a> Plan<'a> {
         Ok(PlannedStage {
             label: name.clone().unwrap_or_else(|| format!("stage-{index}")),
             span: stage.header.span,
+            uses: vec![Use {
+                stage: index,
+                word: from.image.span,
+                instruction: stage.header.span,
+            }],
             command: stage.header.original.clone(),
             base,
             platform,
@@ -232,16 +265,25 @@ impl<'a> Plan<'a> {
         let Some(word) = &stage.from.platform else {
             return Ok(None);
         };
-        let text = self.expand_from(word, args)?;
+        let expanded = self.expand_from(word, args)?;
+        let redundant = lint::redundant_platform(word, &expanded, &args.global);
+        self.warnings.extend(redundant);
+        let text = &expanded.value;
         if text.is_empty() {
             let message = format!("the platform {:?} is empty", word.raw);
             return Err(self.empty_from(message, word, args).into());
         }
         let parsed = text.parse::<Platform>();
-        let platform = parsed.map_err(|error| Diagnostic::error(word.span, error.to_string()))?;
-        let constant = lint::constant_platform(word, &platform, stage.name().as_deref());
-        let redundant = lint::redundant_platform(word, &text, &args.global);
-        self.warnings.extend(constant.into_iter().chain(redundant));
+        let platform = parsed.map_err(|error| {
+            let known = || args.global.names();
+            let near = |m: &Missing| suggest::variable(&m.name, known());
+            let near = expanded.missing.iter().find_map(near);
+            Diagnostic::error(word.span, error.to_string())
+                .with_help_if(near.map(|name| format!("did you mean `${name}`?")))
+        })?;
+        let name = stage.name();
+        let constant = lint::constant_platform(word, &expanded, &platform, name.as_deref());
+        self.warnings.extend(constant);
         Ok(Some(platform))
     }
 
@@ -250,14 +292,23 @@ impl<'a> Plan<'a> {
         &mut self,
         word: &super::dockerfile::Word,
         args: &BuildArgs,
-    ) -> Result<String, FrontendError> {
-        let (text, missing) = build_args::expand_with_missing(word, self.escape, &args.global)?;
+    ) -> Result<Expanded<String>, FrontendError> {
+        let expanded = Expander::new(self.escape).word(&word.raw, &args.global);
+        let missing = match &expanded {
+            Ok(expanded) => expanded.missing.clone(),
+            Err(error) => error.required().into_iter().collect(),
+        };
         for missing in missing {
-            let known = args.global.names();
+            let is_set = args.global.get(&missing.name).is_some();
+            if is_set || args.declared.contains(&missing.name) {
+                continue;
+            }
+            let declared = args.declared.iter().map(String::as_str);
+            let known = args.global.names().chain(declared);
             self.warnings
                 .push(lint::undefined_arg_in_from(&missing, word, known));
         }
-        Ok(text)
+        Ok(expanded.map_err(|error| error.diagnostic(word))?)
     }
 
     /// Explains a `FROM` whose word expands to nothing.
@@ -337,10 +388,18 @@ impl<'a> Plan<'a> {
         self.explicit
     }
 
-    /// Returns the stages that the target needs, itself among them.
+    /// Returns the stages that are in scope, those they need among them.
     pub(super) fn needed(&self) -> BTreeSet<usize> {
+        match self.scope {
+            Scope::Target => self.needed_by([self.target]),
+            Scope::AllStages => self.needed_by(0..self.explicit),
+        }
+    }
+
+    /// Returns the stages that these need, themselves among them.
+    fn needed_by(&self, stages: impl IntoIterator<Item = usize>) -> BTreeSet<usize> {
         let mut needed = BTreeSet::new();
-        let mut open = vec![self.target];
+        let mut open: Vec<usize> = stages.into_iter().collect();
         while let Some(index) = open.pop() {
             if needed.insert(index) {
                 open.extend(self.stages[index].requirements());

@@ -1,6 +1,6 @@
 //! What a name means: an earlier stage, a named context, an image.
 
-use super::{Base, ImageBase, Plan, PlannedStage};
+use super::{Base, ImageBase, Plan, PlannedStage, Use};
 use crate::frontend::build_args::{self, BuildArgs};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::mount::{CacheMount, parse_mount_with};
@@ -10,7 +10,7 @@ use crate::frontend::error::FrontendError;
 use crate::frontend::expand::Expander;
 use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::frontend::suggest;
-use crate::oci::{Platform, Reference};
+use crate::oci::{Platform, Reference, Transported};
 
 type Found<T> = Result<T, Box<Diagnostic>>;
 
@@ -41,9 +41,30 @@ impl Plan<'_> {
             return Ok(Base::Stage(earlier));
         }
         if let Some((key, source)) = options.named_context(text, platform) {
-            return context_base(key, source, span);
+            return self.context_base(key, source, span);
         }
         self.image_base(text, span)
+    }
+
+    /// Turns a named context into the base of a stage.
+    pub(super) fn context_base(
+        &self,
+        key: &str,
+        source: &ContextSource,
+        span: Span,
+    ) -> Found<Base> {
+        let ContextSource::Stage(stage) = source else {
+            return context_base(key, source, span);
+        };
+        if let Some(index) = self.stage_named(stage, self.stages.len()) {
+            return Ok(Base::Stage(index));
+        }
+        let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
+        let help = suggest::did_you_mean(stage, names);
+        let message = format!("the build context {key:?} is stage {stage:?}, which is not above");
+        Err(Box::new(
+            Diagnostic::error(span, message).with_help_if(help),
+        ))
     }
 
     /// Finds the stages an instruction takes files from, adding implicit ones.
@@ -59,14 +80,20 @@ impl Plan<'_> {
                     return Ok(Vec::new());
                 };
                 let name = self.expand_name(word, stage)?;
-                Ok(vec![Some(self.source(stage, &name, word.span, options)?)])
+                let source = self.source(stage, &name, word.span, options)?;
+                self.note_use(source, stage, word, instruction);
+                Ok(vec![Some(source)])
             }
             InstructionKind::Run(run) => {
                 let mut sources = Vec::new();
                 for word in &run.mounts {
                     let from = self.mount_from(word, stage)?;
                     sources.push(match from {
-                        Some(name) => Some(self.source(stage, &name, word.span, options)?),
+                        Some(name) => {
+                            let source = self.source(stage, &name, word.span, options)?;
+                            self.note_use(source, stage, word, instruction);
+                            Some(source)
+                        }
                         None => {
                             // BuildKit counts a stage for each mount; the count decides whether
                             // names of steps carry the stage's name.
@@ -78,6 +105,17 @@ impl Plan<'_> {
                 Ok(sources)
             }
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Remembers where an implicit stage is named.
+    fn note_use(&mut self, source: usize, stage: usize, word: &Word, instruction: &Instruction) {
+        if source >= self.explicit {
+            self.stages[source].uses.push(Use {
+                stage,
+                word: word.span,
+                instruction: instruction.span,
+            });
         }
     }
 
@@ -158,25 +196,50 @@ impl Plan<'_> {
         let base = if name == SCRATCH {
             Base::Scratch
         } else if let Some((key, source)) = options.named_context(name, &platform) {
-            context_base(key, source, span)?
+            self.context_base(key, source, span)?
         } else {
             self.image_base(name, span)?
         };
+        if let Base::Stage(index) = base {
+            return Ok(index);
+        }
         Ok(self.implicit_stage(name, base, span))
     }
 
     /// Reads the name of an image.
     fn image_base(&self, text: &str, span: Span) -> Found<Base> {
-        let reference = text.parse::<Reference>().map_err(|error| {
-            let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
-            let help = suggest::did_you_mean(text, names);
-            Box::new(Diagnostic::error(span, error.to_string()).with_help_if(help))
-        })?;
+        let parse = |name: &str| {
+            name.parse::<Reference>().map_err(|error| {
+                let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
+                let help = suggest::did_you_mean(name, names);
+                Box::new(Diagnostic::error(span, error.to_string()).with_help_if(help))
+            })
+        };
+        let (reference, file) = match Transported::parse(text) {
+            None => (parse(text)?, None),
+            Some(Transported::Registry(name)) => (parse(&name)?, None),
+            Some(Transported::Unsupported(transport)) => {
+                let message = format!("images of the transport {transport} cannot be read");
+                let help = "push the image to a registry, or save it and name it as \
+                            oci-archive:path or docker-archive:path";
+                return Err(Box::new(Diagnostic::error(span, message).with_help(help)));
+            }
+            Some(Transported::File(file)) => {
+                // The image's own name becomes known when the file is read.
+                let name = if file.is_certain {
+                    file.transport()
+                } else {
+                    text
+                };
+                (parse(name)?, Some(file))
+            }
+        };
         Ok(Base::Image(Box::new(ImageBase {
             written: text.to_owned(),
             reference: reference.with_default_tag(),
             context: None,
             oci_layout: None,
+            file,
             resolved: None,
         })))
     }
@@ -190,6 +253,7 @@ impl Plan<'_> {
             name: None,
             label: String::new(),
             span,
+            uses: Vec::new(),
             command: String::new(),
             base,
             platform: None,
@@ -204,8 +268,7 @@ impl Plan<'_> {
     }
 }
 
-/// Turns a named context into the base of a stage.
-pub(super) fn context_base(key: &str, source: &ContextSource, span: Span) -> Found<Base> {
+fn context_base(key: &str, source: &ContextSource, span: Span) -> Found<Base> {
     let parse = |text: &str| {
         text.parse::<Reference>().map_err(|error| {
             let message = format!("the build context {key:?} is not usable: {error}");
@@ -235,6 +298,7 @@ pub(super) fn context_base(key: &str, source: &ContextSource, span: Span) -> Fou
         reference,
         context: Some(key.to_owned()),
         oci_layout,
+        file: None,
         resolved: None,
     })))
 }

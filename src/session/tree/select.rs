@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::filter::{Filter, FilterState};
 use super::names::{self, Names};
-use super::{Tree, TreeError, is_below, shown};
+use super::{IgnoredBy, Tree, TreeError, is_below, shown};
 use crate::llb::pattern::{self, PatternError};
 use crate::sys::metadata::FileKind;
 use crate::sys::root::Root;
@@ -106,8 +106,8 @@ pub enum SelectError {
         path: String,
         /// Names like it that are there, with their directories.
         suggestions: Vec<String>,
-        /// Position and text of the ignore pattern that hides it.
-        ignored_by: Option<(usize, String)>,
+        /// The ignore pattern that hides it.
+        ignored_by: Option<IgnoredBy>,
     },
     /// The wildcards in a source path are malformed.
     #[error("syntax error in the wildcards of {0:?}")]
@@ -411,14 +411,13 @@ fn io_error(path: &[u8], source: io::Error) -> SelectError {
 }
 
 /// Finds the ignore pattern that hides a path which is on disk.
-fn ignoring_pattern(tree: &Tree, path: &[u8]) -> Option<(usize, String)> {
+fn ignoring_pattern(tree: &Tree, path: &[u8]) -> Option<IgnoredBy> {
     use std::os::unix::ffi::OsStrExt;
     let on_disk = Path::new(std::ffi::OsStr::from_bytes(path));
     if !tree.root().exists(on_disk).unwrap_or(false) {
         return None;
     }
-    let (index, pattern) = tree.ignored_by(path)?;
-    Some((index, pattern.to_owned()))
+    tree.ignored_by(path)
 }
 
 /// Lists names like the first component of `path` that is not there.
@@ -466,10 +465,11 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn hint(suggestions: &[String], ignored_by: Option<&(usize, String)>) -> String {
+fn hint(suggestions: &[String], ignored_by: Option<&IgnoredBy>) -> String {
     match (ignored_by, suggestions) {
-        (Some((_, pattern)), _) => {
-            format!("; the ignore file leaves it out with the pattern {pattern:?}")
+        (Some(IgnoredBy { place, pattern }), _) => {
+            let place = place.as_deref().unwrap_or("the ignore file");
+            format!("; {place} leaves it out with the pattern {pattern:?}")
         }
         (None, []) => String::new(),
         (None, [names @ .., last]) => {

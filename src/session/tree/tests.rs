@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use super::select::SelectError;
 use super::*;
 
 /// Makes a tree: `name/` a directory, `name -> target` a link, `name|` a pipe, else a file
@@ -386,21 +385,33 @@ fn patterns_filter_what_is_in_a_source() {
 fn says_when_the_ignore_file_hides_a_source() {
     let temp = tempfile::tempdir().unwrap();
     make(temp.path(), &["dist/app.js", "src/a"]);
-    let tree = Tree::walk(temp.path(), &strings(&["*.log", "dist", "!x"])).unwrap();
-    let origin = Origin::Tree(Arc::new(tree));
-    let source = CopySource {
-        path: "dist/app.js",
-        ..CopySource::default()
+    let written = |(line, text): (u32, &str)| (line, text.to_owned());
+    let lines = IgnoreLines {
+        path: "Dockerfile.dockerignore".into(),
+        patterns: [(1, "*.log"), (4, "/dist/"), (7, "!x")].map(written).into(),
     };
-    let error = origin.select(&source).unwrap_err();
-    let SelectError::NotFound { ignored_by, .. } = &error else {
-        panic!("{error}");
-    };
-    assert_eq!(*ignored_by, Some((1, "dist".to_owned())));
-    assert_eq!(
-        error.to_string(),
-        "\"/dist/app.js\": not found; the ignore file leaves it out with the pattern \"dist\""
-    );
+    for (lines, expected) in [
+        (
+            None,
+            "the ignore file leaves it out with the pattern \"dist\"",
+        ),
+        (
+            Some(lines),
+            "Dockerfile.dockerignore:4 leaves it out with the pattern \"/dist/\"",
+        ),
+    ] {
+        let tree = Tree::walk(temp.path(), &strings(&["*.log", "dist", "!x"])).unwrap();
+        let origin = Origin::Tree(Arc::new(tree.with_ignore_lines(lines)));
+        let source = CopySource {
+            path: "dist/app.js",
+            ..CopySource::default()
+        };
+        let error = origin.select(&source).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("\"/dist/app.js\": not found; {expected}")
+        );
+    }
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{blocking, failed, invalid, io_failed};
 use crate::llb::{Vertex, pb};
 use crate::oci::Reference;
+use crate::session::UPLOAD_URL;
 use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, GitOptions, GitUrl, HttpFile, ResolveMode};
+use crate::source::{self, BlobFolder, GitOptions, GitUrl, HttpFile, PinnedHttp, ResolveMode};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, keys};
@@ -17,6 +18,7 @@ use crate::worker::{LocalWorker, OpOutput, keys};
 /// Where a source op says its input comes from.
 enum Kind<'a> {
     Image(&'a str),
+    OciLayout(&'a str),
     Local(&'a str),
     Http,
     Git,
@@ -29,6 +31,7 @@ fn kind(op: &pb::SourceOp) -> Result<Kind<'_>, OpError> {
         .ok_or_else(|| invalid(format!("source {:?} has no scheme", op.identifier)))?;
     match scheme {
         "docker-image" => Ok(Kind::Image(rest)),
+        "oci-layout" => Ok(Kind::OciLayout(rest)),
         "local" => Ok(Kind::Local(rest)),
         "http" | "https" => Ok(Kind::Http),
         "git" => Ok(Kind::Git),
@@ -47,16 +50,15 @@ pub(in crate::worker) async fn pin(
 ) -> Result<CacheMap, OpError> {
     match kind(op)? {
         Kind::Local(_) => Ok(keys::local_map(vertex)),
-        Kind::Image(name) => {
-            let image = image(worker, vertex, name).await?;
+        Kind::Image(_) | Kind::OciLayout(_) => {
+            let image = image(worker, vertex, op).await?;
             // Two images with the same layers are the same file system.
             let layers: Vec<String> = image.layers.iter().map(|(_, id)| id.to_string()).collect();
             Ok(keys::source_map(vertex, &layers.join(" ")))
         }
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
-            let pinned = worker.options.web_files.pin(&file, &context.progress).await;
-            let pinned = pinned.map_err(error)?;
+            let pinned = pin_http(worker, op, &file, context).await?;
             let identity = format!(
                 "{} {:?} {} {attributes:?}",
                 pinned.content.digest, pinned.filename, pinned.mtime_s
@@ -66,8 +68,8 @@ pub(in crate::worker) async fn pin(
         Kind::Git => {
             let (url, options) = git(worker, op)?;
             let (scratch, progress) = (&worker.options.scratch, &context.progress);
-            let pinned = source::git::pin(&url, &options, scratch, progress).await;
-            let pinned = pinned.map_err(error)?;
+            let pin = source::git::pin(&url, &options, scratch, progress);
+            let pinned = worker.options.pins.git(op, pin).await.map_err(error)?;
             let identity = format!(
                 "{} {:?} keep .git: {} no submodules: {}",
                 pinned.commit, url.subdir, url.keep_git_dir, url.skip_submodules
@@ -86,8 +88,8 @@ pub(super) async fn fetch(
 ) -> Result<Vec<OpOutput>, OpError> {
     let output = match kind(op)? {
         Kind::Local(name) => local(worker, op, name).await?,
-        Kind::Image(name) => {
-            let image = image(worker, vertex, name).await?;
+        Kind::Image(_) | Kind::OciLayout(_) => {
+            let image = image(worker, vertex, op).await?;
             OpOutput::Stack(worker.options.layers.register(&image))
         }
         Kind::Http => http(worker, op, context).await?,
@@ -99,24 +101,47 @@ pub(super) async fn fetch(
 async fn image(
     worker: &LocalWorker,
     vertex: &Vertex,
-    name: &str,
+    op: &pb::SourceOp,
 ) -> Result<Arc<source::PinnedImage>, OpError> {
-    let reference: Reference = name
-        .parse()
-        .map_err(|error: crate::oci::InvalidReference| invalid(error.to_string()))?;
-    let images = &worker.options.images;
-    let mode = ResolveMode::Default;
-    let image = images
-        .resolve(&reference, &vertex.platform, mode)
-        .await
-        .map_err(error)?;
+    let (platform, images) = (&vertex.platform, &worker.options.images);
+    let reference = |name: &str| {
+        name.parse::<Reference>()
+            .map_err(|error| invalid(error.to_string()))
+    };
+    let image = match kind(op)? {
+        Kind::OciLayout(name) => {
+            let (reference, folder) = (reference(name)?, oci_layout(worker, op)?);
+            let found = images.resolve_in_layout(&reference, platform, folder);
+            let image = found.await.map_err(error)?;
+            let blobs = BlobFolder::oci_layout(folder);
+            images.take_layers(&image, &blobs).await.map_err(error)?;
+            image
+        }
+        Kind::Image(name) => {
+            let reference = reference(name)?;
+            let found = images.resolve(&reference, platform, ResolveMode::Default);
+            found.await.map_err(error)?
+        }
+        _ => return Err(invalid(format!("{} is no image", op.identifier))),
+    };
     worker.options.layers.register(&image);
     Ok(image)
 }
 
+/// Finds the folder that a source calls by a name.
+fn oci_layout<'a>(worker: &'a LocalWorker, op: &pb::SourceOp) -> Result<&'a Path, OpError> {
+    let name = op.attrs.get("oci.store").map_or("", String::as_str);
+    match worker.options.session.oci_layouts.get(name) {
+        Some(folder) => Ok(folder),
+        None => Err(invalid(format!("the OCI layout {name:?} was not given"))),
+    }
+}
+
 async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<OpOutput, OpError> {
-    let folders = &worker.options.session.build_contexts;
-    let folder = folders
+    let session = &worker.options.session;
+    let ignore = session.ignore_files.get(name).cloned();
+    let folder = session
+        .build_contexts
         .get(name)
         .ok_or_else(|| invalid(format!("the build context {name:?} was not given")))?
         .clone();
@@ -126,7 +151,7 @@ async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<Op
         None => Vec::new(),
     };
     blocking(move || match Tree::walk(&folder, &excludes) {
-        Ok(tree) => Ok(OpOutput::Tree(Arc::new(tree))),
+        Ok(tree) => Ok(OpOutput::Tree(Arc::new(tree.with_ignore_lines(ignore)))),
         Err(error) => Err(OpError::new(FailureKind::User, error.to_string()).caused_by(error)),
     })
     .await
@@ -177,18 +202,40 @@ fn http_file(
     Ok((file, attributes))
 }
 
+/// Brings a file into the local store: one that the client gave, or one from a web server.
+async fn pin_http(
+    worker: &LocalWorker,
+    op: &pb::SourceOp,
+    file: &HttpFile,
+    context: &OpContext,
+) -> Result<PinnedHttp, OpError> {
+    if let Some(name) = file.url.strip_prefix(UPLOAD_URL) {
+        let uploads = &worker.options.session.uploads;
+        let content = uploads
+            .get(name)
+            .ok_or_else(|| invalid(format!("the file {name:?} was not given to the build")))?;
+        return Ok(PinnedHttp {
+            url: file.url.clone(),
+            content: content.clone(),
+            filename: file
+                .filename
+                .clone()
+                .unwrap_or_else(|| "context".to_owned()),
+            mtime_s: 0,
+        });
+    }
+    let options = &worker.options;
+    let pin = options.web_files.pin(file, &context.progress);
+    options.pins.http(op, pin).await.map_err(error)
+}
+
 async fn http(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = worker
-        .options
-        .web_files
-        .pin(&file, &context.progress)
-        .await
-        .map_err(error)?;
+    let pinned = pin_http(worker, op, &file, context).await?;
     let options = Arc::clone(&worker.options);
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
@@ -269,8 +316,8 @@ async fn git_checkout(
     };
     git_options.ssh_auth_sock = agent.as_ref().map(|agent| agent.socket().to_owned());
     let progress = &context.progress;
-    let pinned = source::git::pin(&url, &git_options, &options.scratch, progress).await;
-    let pinned = pinned.map_err(error)?;
+    let pin = source::git::pin(&url, &git_options, &options.scratch, progress);
+    let pinned = options.pins.git(op, pin).await.map_err(error)?;
     let work = tempfile::tempdir_in(&options.scratch)
         .map_err(|error| io_failed("cannot make a folder for git", error))?;
     let folder = work.path().join("checkout");
@@ -295,7 +342,9 @@ async fn git_checkout(
 pub(in crate::worker) fn error(error: source::Error) -> OpError {
     use source::Error;
     let kind = match &error {
-        Error::NotLocal { .. } | Error::InvalidUrl { .. } => FailureKind::User,
+        Error::NotLocal { .. } | Error::InvalidUrl { .. } | Error::Bundle { .. } => {
+            FailureKind::User
+        }
         Error::Content(_) | Error::Io { .. } => FailureKind::Config,
         _ => FailureKind::Remote,
     };

@@ -1,0 +1,163 @@
+//! Files that a build needs before it is known: the Dockerfile in a context behind a URL.
+//!
+//! They are solved for like everything else, with the ops that the Dockerfile will use too: what
+//! is fetched here is in the cache when the build wants it, and pinned to the same commit.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::clock;
+use super::error::{EngineError, ErrorKind};
+use super::request::BuildRequest;
+use crate::executor::Resources;
+use crate::frontend::ContextSource;
+use crate::llb::Definition;
+use crate::oci::{Descriptor, Platform};
+use crate::progress::Progress;
+use crate::registry::Client;
+use crate::session::Session;
+use crate::snapshot::{LayerId, View};
+use crate::solver::{self, SolveOptions};
+use crate::source::local::is_archive;
+use crate::source::{Images, WebFiles};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, Pins, WorkerOptions};
+
+/// Bytes of a file that are looked at to tell an archive from a Dockerfile.
+const HEAD_BYTES: u64 = 1024;
+
+/// What is at hand before the build.
+pub(super) struct Setup<'a> {
+    /// The store and all that works on it.
+    pub(super) engine: &'a Engine,
+    /// Speaks HTTP.
+    pub(super) client: &'a Client,
+    /// Finds images.
+    pub(super) images: &'a Images,
+    /// What was pinned.
+    pub(super) pins: &'a Arc<Pins>,
+    /// The platform to build for.
+    pub(super) platform: Platform,
+    /// Where fetching is shown.
+    pub(super) progress: &'a Progress,
+    /// Ends it.
+    pub(super) cancel: &'a CancellationToken,
+}
+
+impl Setup<'_> {
+    /// Fetches the main build context, and finds out whether a file is an archive of it.
+    pub(super) async fn open(
+        &self,
+        session: &Arc<Session>,
+        request: &BuildRequest,
+        source: ContextSource,
+    ) -> Result<(ContextSource, View), EngineError> {
+        let view = self.files(session, request, &source).await?;
+        match source {
+            ContextSource::Http { url, unpack: false } if begins_archive(&view)? => {
+                let source = ContextSource::Http { url, unpack: true };
+                let view = self.files(session, request, &source).await?;
+                Ok((source, view))
+            }
+            source => Ok((source, view)),
+        }
+    }
+
+    /// Fetches the files behind a URL and shows them.
+    pub(super) async fn files(
+        &self,
+        session: &Arc<Session>,
+        request: &BuildRequest,
+        source: &ContextSource,
+    ) -> Result<View, EngineError> {
+        let definition = source
+            .remote_definition(&request.build_args, request.source_date_epoch_s)
+            .map_err(|error| EngineError::new(ErrorKind::User, error.to_string()))?;
+        let definitions = [definition];
+        let worker = self.worker(session);
+        let options = SolveOptions::new(clock::now_ns());
+        let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
+        let cache = &self.engine.cache;
+        let solved = solver::solve(&definitions, worker, cache, progress, options, cancel).await;
+        let solved = solved.map_err(|error| from_solve(error, &definitions))?;
+        let outputs = solved.results.iter().filter_map(|r| r.output.as_ref());
+        let layers: Vec<LayerId> = outputs.flat_map(|o| o.layers().to_vec()).collect();
+        Ok(self.engine.snapshots.view(&layers)?)
+    }
+
+    fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
+        let engine = self.engine;
+        let layers = ImageLayers::new(engine.snapshots.clone(), self.images.clone());
+        Arc::new(LocalWorker::new(WorkerOptions {
+            content: engine.content.clone(),
+            snapshots: engine.snapshots.clone(),
+            executor: Arc::clone(&engine.executor),
+            session: Arc::clone(session),
+            images: self.images.clone(),
+            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
+            pins: Arc::clone(self.pins),
+            layers: Arc::new(layers),
+            cache_mounts: engine.dir("cache/mounts"),
+            copies: engine.dir("cache/copies"),
+            stat_caches: engine.dir("cache/stat"),
+            scratch: engine.dir("tmp"),
+            shm_size_bytes: 0,
+            resources: Resources::default(),
+            image_steps: std::iter::empty().collect(),
+            ahead: Ahead::new(&[]),
+            compression: None,
+            now_ns: clock::now_ns,
+        }))
+    }
+}
+
+/// Reads the URL of a build context.
+pub(super) fn source(url: &str) -> Result<ContextSource, EngineError> {
+    let parsed = url.parse::<ContextSource>();
+    parsed.map_err(|error| EngineError::new(ErrorKind::User, error.to_string()).with_source(error))
+}
+
+/// Writes a stream into the store.
+pub(super) async fn keep_stream(
+    engine: &Engine,
+    mut reader: Box<dyn Read + Send>,
+) -> Result<Descriptor, EngineError> {
+    let content = engine.content.clone();
+    let kept = tokio::task::spawn_blocking(move || {
+        let mut ingest = content.ingest()?;
+        std::io::copy(&mut reader, &mut ingest).map_err(|error| {
+            let text = format!("cannot read the build context: {error}");
+            EngineError::new(ErrorKind::User, text).with_source(error)
+        })?;
+        let (digest, size) = ingest.commit(None)?;
+        Ok(Descriptor::new("", digest, size))
+    });
+    match kept.await {
+        Ok(kept) => kept,
+        Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
+    }
+}
+
+fn begins_archive(view: &View) -> Result<bool, EngineError> {
+    let path = view.path().join(ContextSource::HTTP_FILE);
+    let mut head = Vec::new();
+    let mut read = || {
+        std::fs::File::open(&path)?
+            .take(HEAD_BYTES)
+            .read_to_end(&mut head)
+    };
+    read().map_err(|error| {
+        let text = format!("cannot read what was downloaded: {error}");
+        EngineError::new(ErrorKind::Config, text).with_source(error)
+    })?;
+    Ok(is_archive(&head))
+}
+
+/// Says why fetching failed; there is no Dockerfile yet in which it has a place.
+fn from_solve(error: solver::SolveError, definitions: &[Definition]) -> EngineError {
+    let mut error = EngineError::from_solve(error, definitions);
+    error.step = None;
+    error
+}
