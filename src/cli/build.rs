@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
-use super::progress::warnings::{self, WarningJson};
+use super::progress::warnings;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
@@ -222,14 +222,8 @@ fn write_files(
     }
     if let Some(path) = &args.metadata_file {
         let mut value = metadata(&outcome.response);
-        let found: Vec<WarningJson<'_>> = warnings
-            .iter()
-            .filter(|warning| warning.source.is_some())
-            .map(WarningJson::of)
-            .collect();
-        if !found.is_empty() {
-            // Plain structures of strings and numbers always encode.
-            value[METADATA_WARNINGS] = serde_json::to_value(found).unwrap_or_default();
+        if let Some(found) = warnings::json(warnings) {
+            value[METADATA_WARNINGS] = found;
         }
         let text = format!("{value:#}\n");
         std::fs::write(path, text).map_err(|error| Failure::file("write", path, error))?;

@@ -272,10 +272,18 @@ mod tests {
                 b"FROM a",
                 "error: ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
             ),
+        ] {
+            assert_eq!(show(context, file, stdin), expected);
+        }
+    }
+
+    #[test]
+    fn a_context_is_a_folder_or_a_url() {
+        for (context, file, stdin, expected) in [
             (
                 "/",
                 Some("-"),
-                b"FROM a",
+                &b"FROM a"[..],
                 r#"Directory("/") Text("FROM a")"#,
             ),
             ("/", Some("D"), b"", r#"Directory("/") File("D")"#),

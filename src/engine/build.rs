@@ -27,8 +27,8 @@ use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
-use crate::source::{Images, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, Pins, WorkerOptions, keys};
+use crate::source::{Images, Repositories, WebFiles};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
 
 /// Right to use the host's network.
 const NETWORK_HOST: &str = "network.host";
@@ -43,7 +43,8 @@ pub(super) struct Build<'a> {
     pub(super) inputs: Inputs,
     client: registry::Client,
     images: Images,
-    pins: Arc<Pins>,
+    web_files: WebFiles,
+    repositories: Repositories,
     progress: Progress,
     pub(super) cancel: CancellationToken,
 }
@@ -150,12 +151,13 @@ impl<'a> Build<'a> {
         let targets = platforms::targets(&request)?;
         let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
-        let pins = Arc::default();
+        let web_files = WebFiles::new(client.clone(), engine.content.clone());
+        let repositories = Repositories::new(&engine.dir("cache/git"));
         let setup = Setup {
             engine,
-            client: &client,
             images: &images,
-            pins: &pins,
+            web_files: &web_files,
+            repositories: &repositories,
             platform: match request.platforms.first() {
                 Some(platform) => platform.clone(),
                 None => Platform::host(),
@@ -171,7 +173,8 @@ impl<'a> Build<'a> {
             inputs,
             client,
             images,
-            pins,
+            web_files,
+            repositories,
             progress,
             cancel,
         })
@@ -234,8 +237,8 @@ impl<'a> Build<'a> {
             executor: Arc::clone(&engine.executor),
             session: Arc::clone(&self.inputs.session),
             images: self.images.clone(),
-            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
-            pins: Arc::clone(&self.pins),
+            web_files: self.web_files.clone(),
+            repositories: self.repositories.clone(),
             layers,
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),

@@ -104,11 +104,15 @@ impl EngineError {
     /// Draws what the frontend found wrong.
     pub(super) fn from_frontend(error: FrontendError, source: &Source) -> Self {
         let kind = match &error {
-            FrontendError::Image { .. } => ErrorKind::Registry,
+            FrontendError::Image { source, .. } if !source.is_input => ErrorKind::Registry,
             _ => ErrorKind::User,
         };
         let drawn = (!error.findings().is_empty()).then(|| error.render(source));
-        let failure = Self::new(kind, error.to_string()).with_source(error);
+        let is_check = matches!(error, FrontendError::Checks { .. });
+        let mut failure = Self::new(kind, error.to_string()).with_source(error);
+        if is_check {
+            failure = failure.with_hint("mend them, or skip rules with `# check=skip=RULE`");
+        }
         match drawn {
             Some(drawn) => failure.with_diagnostic(drawn),
             None => failure,

@@ -88,14 +88,9 @@ impl Inputs {
             let ignore_files = &mut Arc::make_mut(&mut session).ignore_files;
             ignore_files.insert(MAIN.to_owned(), ignore);
         }
-        let place = match &context {
-            ContextSource::Git(url) | ContextSource::Http { url, .. } => url.clone(),
-            _ => session
-                .build_contexts
-                .get(MAIN)
-                .map(|folder| folder.display().to_string())
-                .unwrap_or_default(),
-        };
+        let folder = session.build_contexts.get(MAIN);
+        let folder = folder.map(|folder| folder.display().to_string());
+        let place = context.shown_url().or(folder).unwrap_or_default();
         Ok(Self {
             filename: found.filename,
             text: found.text,

@@ -6,7 +6,7 @@
 //! | layers that no record leads to | removed | removed |
 //! | layers of images with a name | kept | removed: they can be unpacked again |
 //! | blobs that no image and no layer names | removed | removed |
-//! | folders of cache mounts | kept | removed |
+//! | folders of cache mounts, fetched git repositories | kept | removed |
 //! | what dead processes left | removed | removed |
 //!
 //! Nothing that a running build may use is removed: what was used since the oldest lease began
@@ -28,6 +28,12 @@ use crate::snapshot::{LayerEntry, LayerId};
 use crate::worker::ops::file::earlier;
 use crate::worker::output;
 
+/// Folders that can be filled again, and what they hold.
+const FOLDERS: [(&str, &str); 2] = [
+    ("cache/mounts", "cache mounts"),
+    ("cache/git", "git repositories"),
+];
+
 impl Engine {
     /// Says what the store holds.
     pub fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
@@ -38,8 +44,6 @@ impl Engine {
             .content
             .referenced_blobs(&self.content.images().roots()?);
         let unnamed = blobs.iter().filter(|(digest, ..)| !named.contains(digest));
-        let mounts = self.dir("cache/mounts");
-        let (mount_count, mount_bytes) = (children(&mounts), tree_bytes(&mounts));
         let layer_bytes: u64 = layers.iter().map(|layer| layer.meta.size_bytes).sum();
         let row = |kind, count: usize, size_bytes, reclaimable_bytes| UsageRow {
             kind,
@@ -54,8 +58,14 @@ impl Engine {
                 row("images", blobs.len(), blob_bytes, unnamed_bytes),
                 row("layers", layers.len(), layer_bytes, layer_bytes),
                 row("cache records", records.len(), 0, 0),
-                row("cache mounts", mount_count, mount_bytes, mount_bytes),
-            ],
+            ]
+            .into_iter()
+            .chain(FOLDERS.map(|(folder, kind)| {
+                let folder = self.dir(folder);
+                let bytes = tree_bytes(&folder);
+                row(kind, children(&folder), bytes, bytes)
+            }))
+            .collect(),
         })
     }
 
@@ -100,7 +110,9 @@ impl Engine {
             pruned.removed.push(format!("{} blobs", collected.blobs));
         }
         if request.all && in_use_since.is_none() {
-            self.remove_cache_mounts(&mut pruned)?;
+            for (folder, kind) in FOLDERS {
+                self.remove_folder(folder, kind, &mut pruned)?;
+            }
         }
         Ok(pruned)
     }
@@ -122,8 +134,13 @@ impl Engine {
         Ok(layers)
     }
 
-    fn remove_cache_mounts(&self, pruned: &mut Pruned) -> Result<(), EngineError> {
-        let folder = self.dir("cache/mounts");
+    fn remove_folder(
+        &self,
+        folder: &str,
+        kind: &str,
+        pruned: &mut Pruned,
+    ) -> Result<(), EngineError> {
+        let folder = self.dir(folder);
         let bytes = tree_bytes(&folder);
         if children(&folder) == 0 {
             return Ok(());
@@ -133,7 +150,7 @@ impl Engine {
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
         pruned.freed_bytes += bytes;
-        pruned.removed.push("cache mounts".to_owned());
+        pruned.removed.push(kind.to_owned());
         Ok(())
     }
 }

@@ -17,13 +17,12 @@ use crate::frontend::ContextSource;
 use crate::llb::Definition;
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
-use crate::registry::Client;
 use crate::session::Session;
 use crate::snapshot::{LayerId, View};
 use crate::solver::{self, SolveOptions};
 use crate::source::local::is_archive;
-use crate::source::{Images, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, Pins, WorkerOptions};
+use crate::source::{Images, Repositories, WebFiles};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, WorkerOptions};
 
 /// Bytes of a file that are looked at to tell an archive from a Dockerfile.
 const HEAD_BYTES: u64 = 1024;
@@ -32,12 +31,12 @@ const HEAD_BYTES: u64 = 1024;
 pub(super) struct Setup<'a> {
     /// The store and all that works on it.
     pub(super) engine: &'a Engine,
-    /// Speaks HTTP.
-    pub(super) client: &'a Client,
     /// Finds images.
     pub(super) images: &'a Images,
-    /// What was pinned.
-    pub(super) pins: &'a Arc<Pins>,
+    /// Finds web files; a URL means the same here and in the build.
+    pub(super) web_files: &'a WebFiles,
+    /// Finds commits; a branch means the same here and in the build.
+    pub(super) repositories: &'a Repositories,
     /// The platform to build for.
     pub(super) platform: Platform,
     /// Where fetching is shown.
@@ -96,8 +95,8 @@ impl Setup<'_> {
             executor: Arc::clone(&engine.executor),
             session: Arc::clone(session),
             images: self.images.clone(),
-            web_files: WebFiles::new(self.client.clone(), engine.content.clone()),
-            pins: Arc::clone(self.pins),
+            web_files: self.web_files.clone(),
+            repositories: self.repositories.clone(),
             layers: Arc::new(layers),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),

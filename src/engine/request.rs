@@ -410,7 +410,7 @@ pub struct DiskUsage {
 /// The data of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
-    /// `images`, `layers`, `cache records`, `cache mounts`, `temporary`.
+    /// `images`, `layers`, `cache records`, `cache mounts`, `git repositories`, `temporary`.
     pub kind: &'static str,
     /// How many there are.
     pub count: u64,

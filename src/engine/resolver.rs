@@ -95,6 +95,10 @@ impl Resolver {
                 Err(ResolveError {
                     message,
                     not_found,
+                    is_input: matches!(
+                        error,
+                        source::Error::Bundle { .. } | source::Error::NotLocal { .. }
+                    ),
                     source: Some(Box::new(error)),
                 })
             }

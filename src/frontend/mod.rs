@@ -19,7 +19,6 @@ pub mod error;
 mod excerpt;
 pub mod expand;
 pub mod fix;
-mod git_url;
 pub mod ignore;
 mod image_config;
 mod lines;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::git_url::GitUrl;
-use crate::llb::{Definition, pb};
+use crate::llb::{Definition, GitUrl, pb};
 use crate::oci::{Digest, Platform, Reference};
 
 /// What a build asks of the frontend.
@@ -249,7 +248,32 @@ pub enum ContextSource {
     Stage(String),
 }
 
+/// Hides the password in a URL, and a user name that may be a token.
+fn without_secrets(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some(at) = rest[..end].rfind('@') else {
+        return url.to_owned();
+    };
+    let shown = match rest[..at].split_once(':') {
+        Some((user, _)) => format!("{user}:xxxxx"),
+        None if scheme.starts_with("http") => "xxxxx".to_owned(),
+        None => rest[..at].to_owned(),
+    };
+    format!("{scheme}://{shown}{}", &rest[at..])
+}
+
 impl ContextSource {
+    /// Returns the URL that the files come from, fit to be shown.
+    pub fn shown_url(&self) -> Option<String> {
+        match self {
+            Self::Git(url) | Self::Http { url, .. } => Some(without_secrets(url)),
+            _ => None,
+        }
+    }
+
     /// Name of the only file of a build context that is one file behind a URL.
     pub const HTTP_FILE: &str = super::lower::HTTP_FILE;
 
@@ -261,10 +285,7 @@ impl ContextSource {
         epoch: Option<i64>,
     ) -> Result<Definition, InvalidContext> {
         super::lower::remote_definition(self, build_args, epoch).map_err(|reason| InvalidContext {
-            text: match self {
-                Self::Git(url) | Self::Http { url, .. } => url.clone(),
-                other => format!("{other:?}"),
-            },
+            text: self.shown_url().unwrap_or_else(|| format!("{self:?}")),
             reason,
         })
     }
@@ -288,7 +309,7 @@ impl FromStr for ContextSource {
     /// of a file.
     fn from_str(text: &str) -> Result<Self, InvalidContext> {
         let refused = |reason: String| InvalidContext {
-            text: text.to_owned(),
+            text: without_secrets(text),
             reason,
         };
         if let Some(image) = text.strip_prefix("docker-image://") {
@@ -314,7 +335,7 @@ impl FromStr for ContextSource {
                 excludes: Vec::new(),
             });
         }
-        match GitUrl::parse(text) {
+        match GitUrl::parse_build_context(text) {
             Some(Ok(_)) => Ok(Self::Git(text.to_owned())),
             Some(Err(error)) => Err(refused(error.to_string())),
             None if text.starts_with("http://") || text.starts_with("https://") => Ok(Self::Http {
@@ -322,6 +343,25 @@ impl FromStr for ContextSource {
                 unpack: false,
             }),
             None => Err(refused("its kind is unknown".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_hidden() {
+        for (url, expected) in [
+            ("https://h/r.git#a@b", "https://h/r.git#a@b"),
+            ("https://me:p@h/r.git", "https://me:xxxxx@h/r.git"),
+            ("https://token@h/r.git", "https://xxxxx@h/r.git"),
+            ("ssh://git@h/r.git", "ssh://git@h/r.git"),
+            ("git@h:r.git", "git@h:r.git"),
+            ("https://u:p/@x@h/f", "https://u:p/@x@h/f"),
+        ] {
+            assert_eq!(without_secrets(url), expected);
         }
     }
 }

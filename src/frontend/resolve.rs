@@ -69,6 +69,8 @@ pub struct ResolveError {
     pub message: String,
     /// Whether there is no such image, so that a mistyped name is likely.
     pub not_found: bool,
+    /// Whether the mistake is in what the user gave, rather than with a registry.
+    pub is_input: bool,
     /// What it was caused by.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -80,6 +82,7 @@ impl ResolveError {
         Self {
             message: message.into(),
             not_found: false,
+            is_input: false,
             source: None,
         }
     }

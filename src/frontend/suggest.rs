@@ -37,7 +37,12 @@ pub fn variable<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option
         return None;
     }
     let mut best: Option<(usize, &'a str)> = None;
+    let length = typed.chars().count();
     for name in &known {
+        // Too long or too short a name is not worth the comparison.
+        if name.chars().count().abs_diff(length) > MAX_DISTANCE {
+            continue;
+        }
         let distance = edits(typed, name);
         if distance <= MAX_DISTANCE && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, name));

@@ -1,16 +1,19 @@
 //! LLB: the graph of low-level build operations, wire-compatible with BuildKit's.
 //!
 //! Read in order: [`op`], [`definition`], [`digest`]; then how graphs are made ([`state`],
-//! [`mount`], [`encode`], [`source_map`]) and shown ([`dump`]); [`pattern`] (path patterns)
-//! stands alone. The messages are BuildKit's protobuf messages (`pb`). Invariants: an op's bytes
-//! are never written again once they exist, since their hash is its name; nothing here depends on
-//! time, locale or the order of a hash map. Deliberately absent: I/O and execution.
+//! [`mount`], [`encode`], [`source_map`]) and shown ([`dump`]); [`pattern`] (path patterns) and
+//! [`git_url`] stand alone; [`git_source`] is the one source that is both written and read.
+//! The messages are BuildKit's protobuf messages (`pb`). Invariants: an op's bytes are never
+//! written again once they exist, since their hash is its name; nothing here depends on time,
+//! locale or the order of a hash map. Deliberately absent: I/O and execution.
 
 pub mod caps;
 pub mod definition;
 pub mod digest;
 pub mod dump;
 pub mod encode;
+pub mod git_source;
+pub mod git_url;
 pub mod mount;
 pub mod op;
 pub mod pattern;
@@ -21,6 +24,8 @@ pub mod state;
 pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, InvalidDefinition, Loaded, OutputRef, Vertex};
 pub use digest::VertexDigest;
+pub use git_source::GitSource;
+pub use git_url::GitUrl;
 
 /// Key of an op's description that holds the name people read.
 pub const CUSTOM_NAME: &str = "llb.customname";

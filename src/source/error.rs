@@ -7,6 +7,7 @@ use super::bundle::BundleError;
 use crate::content;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::registry::{self, InvalidDocument};
+use crate::session;
 
 /// Says why an input cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,31 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A web server does not let us have a file.
+    #[error(
+        "{url}: access was refused: give a token with \
+         `--secret id=HTTP_AUTH_TOKEN_{host},env=VARIABLE`"
+    )]
+    Refused {
+        /// The URL without credentials.
+        url: String,
+        /// Its host.
+        host: String,
+    },
+    /// What a web server compressed for the way cannot be had back.
+    #[error("{url}: cannot undo the content encoding gzip: {reason}")]
+    Encoding {
+        /// The URL without credentials.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A definition asks for a secret that was not given.
+    #[error("the secret {id} was not given: add `--secret id={id},src=FILE`")]
+    NoSecret {
+        /// Its id.
+        id: String,
+    },
     /// Git failed.
     #[error("git {url}: {reason}")]
     Git {
@@ -101,6 +127,9 @@ pub enum Error {
     /// The registry or web server failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// The client did not lend what is needed.
+    #[error(transparent)]
+    Session(#[from] session::Error),
     /// The local store failed.
     #[error(transparent)]
     Content(#[from] content::Error),

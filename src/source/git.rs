@@ -1,244 +1,326 @@
 //! Git repositories, through the `git` program.
 //!
-//! A branch or tag is pinned to a commit with `ls-remote`; the commit is fetched without
-//! history where the server allows it, and checked out into a folder of its own. The folder that
-//! was asked for is handed over only if every part of its path is a real directory inside.
+//! A branch or tag is pinned to a commit with `ls-remote`, once per build; the commit is fetched
+//! without history, where the server allows it, into a bare repository that all builds share
+//! (`git_mirror`), and checked out into a folder of its own (`git_checkout`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
 
 use super::Error;
+use super::git_checkout::Checkout;
 use super::git_command::Git;
-use super::git_url::{GitUrl, PROTOCOLS, is_commit};
-use super::http::Secret;
+use super::git_mirror::Mirror;
+use super::git_options::GitOptions;
+use super::git_remote::{Remote, is_commit, is_ref};
+use crate::llb::GitSource;
+use crate::llb::git_url::CheckoutTime;
 use crate::progress::VertexProgress;
 
-/// How to reach remotes.
-#[derive(Debug, Clone)]
-pub struct GitOptions {
-    /// Protocols that may be spoken, also to submodules.
-    pub protocols: Vec<String>,
-    /// A token that the remote takes as a password (`GIT_AUTH_TOKEN`).
-    pub auth_token: Option<Secret>,
-    /// A whole `Authorization` header (`GIT_AUTH_HEADER`), instead of a token.
-    pub auth_header: Option<Secret>,
-    /// Socket of an SSH agent.
-    pub ssh_auth_sock: Option<PathBuf>,
-    /// Keys of SSH hosts; without it every key is taken, as BuildKit does.
-    pub known_hosts: Option<PathBuf>,
-}
-
-impl Default for GitOptions {
-    fn default() -> Self {
-        Self {
-            protocols: PROTOCOLS.map(str::to_owned).to_vec(),
-            auth_token: None,
-            auth_header: None,
-            ssh_auth_sock: None,
-            known_hosts: None,
-        }
-    }
-}
+/// Most names of branches and tags that an error lists.
+const SUGGESTIONS_MAX: usize = 5;
 
 /// A commit in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedGit {
-    /// Where it is.
-    pub url: GitUrl,
-    /// The commit.
+    /// What was asked for.
+    pub source: GitSource,
+    /// The commit, or the tag object that points at it.
+    pub object: String,
+    /// The commit, as far as it is known.
     pub commit: String,
     /// Full name of the branch or tag that led to it: `refs/heads/main`.
     pub found_as: Option<String>,
 }
 
-/// Finds the commit that a URL means. `work_dir` is a folder to work in.
-pub async fn pin(
-    url: &GitUrl,
-    options: &GitOptions,
-    work_dir: &Path,
-    progress: &VertexProgress,
-) -> Result<PinnedGit, Error> {
-    let wanted = url.reference.as_deref().unwrap_or("HEAD");
-    let (commit, found_as) = if is_commit(wanted) {
-        (wanted.to_owned(), None)
-    } else {
-        let dir = tempfile::tempdir_in(work_dir).map_err(Error::io("write in", work_dir))?;
+impl PinnedGit {
+    /// Says what the files depend on, and nothing else.
+    pub fn identity(&self) -> String {
+        let mut identity = match (&self.source.keep_git_dir, &self.found_as) {
+            (false, _) => self.commit.clone(),
+            (true, name) => format!("{}.git#{}", self.object, name.as_deref().unwrap_or("")),
+        };
+        if let Some(subdir) = &self.source.subdir {
+            identity += &format!(":{subdir}");
+        }
+        if self.source.skip_submodules {
+            identity += "(skip-submodules)";
+        }
+        if self.source.time == CheckoutTime::Commit {
+            identity += "(mtime=commit)";
+        }
+        identity
+    }
+}
+
+/// What a reference means on a remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    object: String,
+    commit: String,
+    name: Option<String>,
+}
+
+/// What references mean, by remote and reference; each is asked for once.
+type Answers = BTreeMap<(String, String), Arc<OnceCell<Found>>>;
+
+/// Pins and fetches commits for one build: a reference means the same all through it.
+#[derive(Debug, Clone)]
+pub struct Repositories {
+    /// Folder of the bare repositories.
+    mirrors: PathBuf,
+    found: Arc<Mutex<Answers>>,
+}
+
+impl Repositories {
+    /// Opens the shared repositories in the folder `mirrors`, which need not exist.
+    pub fn new(mirrors: &Path) -> Self {
+        Self {
+            mirrors: mirrors.to_owned(),
+            found: Arc::default(),
+        }
+    }
+
+    /// Finds the commit that a source means.
+    pub async fn pin(
+        &self,
+        source: &GitSource,
+        options: &GitOptions,
+        progress: &VertexProgress,
+    ) -> Result<PinnedGit, Error> {
+        let remote = Remote::parse(&source.remote, &options.protocols)?;
+        std::fs::create_dir_all(&self.mirrors).map_err(Error::io("create", &self.mirrors))?;
         let git = Git {
             options,
-            url,
-            dir: dir.path(),
+            remote: &remote,
+            dir: &self.mirrors,
+            repository: None,
+            is_local: false,
             progress,
         };
-        let peeled = format!("{wanted}^{{}}");
-        let listing = git
-            .run(&["ls-remote", "--", &url.remote, wanted, &peeled])
-            .await?;
-        choose(&listing, wanted).ok_or_else(|| failed(url, &format!("it has no {wanted}")))?
-    };
-    match &url.checksum {
-        Some(checksum) if !commit.starts_with(checksum.as_str()) => {
-            let reason = format!("{wanted} is {commit}, but {checksum} was expected");
-            Err(failed(url, &reason))
-        }
-        _ => Ok(PinnedGit {
-            url: url.clone(),
-            commit,
-            found_as,
-        }),
-    }
-}
-
-/// Brings the files of a commit into the new folder `target`. `target` must not exist; the
-/// folder that it lies in is used for the work.
-pub async fn fetch(
-    pinned: &PinnedGit,
-    options: &GitOptions,
-    target: &Path,
-    progress: &VertexProgress,
-) -> Result<(), Error> {
-    let parent = target.parent().unwrap_or(Path::new("."));
-    let work = tempfile::tempdir_in(parent).map_err(Error::io("write in", parent))?;
-    let tree = work.path().join("tree");
-    std::fs::create_dir(&tree).map_err(Error::io("create", &tree))?;
-    let git = Git {
-        options,
-        url: &pinned.url,
-        dir: &tree,
-        progress,
-    };
-    check_out(&git, pinned).await?;
-    let (url, keep) = (pinned.url.clone(), pinned.url.keep_git_dir);
-    let target = target.to_owned();
-    let hand_over = move || {
-        if !keep {
-            remove_git(&tree)?;
-        }
-        let chosen = match url.subdir.as_deref() {
-            None => tree,
-            Some(subdir) => subdir_of(&url, &tree, subdir)?,
+        check(&git, source)?;
+        let found = match known(&git, source)? {
+            Some(found) => found,
+            None => self.ask(&git, source.reference.as_deref()).await?,
         };
-        std::fs::rename(&chosen, &target).map_err(Error::io("create", &target))?;
-        drop(work);
-        Ok(())
-    };
-    match tokio::task::spawn_blocking(hand_over).await {
-        Ok(result) => result,
-        Err(error) => Err(failed(&pinned.url, &error.to_string())),
+        if let Some(checksum) = &source.checksum {
+            let fits = |id: &String| id.starts_with(checksum.as_str());
+            if !fits(&found.object) && !fits(&found.commit) {
+                return Err(git.failed(mismatch(source, checksum, &found)));
+            }
+        }
+        Ok(PinnedGit {
+            source: source.clone(),
+            object: found.object,
+            commit: found.commit,
+            found_as: found.name,
+        })
     }
-}
 
-async fn check_out(git: &Git<'_>, pinned: &PinnedGit) -> Result<(), Error> {
-    let format = match pinned.commit.len() {
-        64 => "--object-format=sha256",
-        _ => "--object-format=sha1",
-    };
-    git.run(&["init", "--quiet", "--template=", format]).await?;
-    fetch_commit(git, pinned).await?;
-    let commit = pinned.commit.as_str();
-    git.run(&["checkout", "--quiet", "--force", "--detach", commit, "--"])
-        .await?;
-    if pinned.url.skip_submodules || !git.dir.join(".gitmodules").is_file() {
-        return Ok(());
+    async fn ask(&self, git: &Git<'_>, reference: Option<&str>) -> Result<Found, Error> {
+        let key = (
+            git.remote.as_str().to_owned(),
+            reference.unwrap_or_default().to_owned(),
+        );
+        let cell = {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(found.entry(key).or_default())
+        };
+        let found = match reference {
+            None => cell.get_or_try_init(|| default_branch(git)).await?,
+            Some(wanted) => cell.get_or_try_init(|| resolve(git, wanted)).await?,
+        };
+        Ok(found.clone())
     }
-    // Relative submodule URLs are relative to this remote.
-    git.run(&["remote", "add", "--", "origin", &pinned.url.remote])
-        .await?;
-    let update = [
-        "submodule",
-        "update",
-        "--init",
-        "--recursive",
-        "--depth=1",
-        "--jobs=4",
-    ];
-    git.run(&update).await.map(|_| ())
-}
 
-/// Fetches one commit: by itself; through the ref that led to it; with all history.
-async fn fetch_commit(git: &Git<'_>, pinned: &PinnedGit) -> Result<(), Error> {
-    let remote = pinned.url.remote.as_str();
-    let commit = pinned.commit.as_str();
-    let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", remote];
-    let alone = git.run(&[&shallow[..], &[commit]].concat()).await;
-    let Err(first) = alone else { return Ok(()) };
-    let known = format!("{commit}^{{commit}}");
-    if let Some(name) = &pinned.found_as {
-        // Some servers give out only what a ref points at.
-        git.run(&[&shallow[..], &[name]].concat()).await?;
-        if git.run(&["cat-file", "-e", &known]).await.is_ok() {
-            return Ok(());
+    /// Brings the files of a commit into the new folder `target`. `target` must not exist; the
+    /// folder that it lies in is used for the work.
+    pub async fn fetch(
+        &self,
+        pinned: &PinnedGit,
+        options: &GitOptions,
+        target: &Path,
+        progress: &VertexProgress,
+    ) -> Result<(), Error> {
+        let remote = Remote::parse(&pinned.source.remote, &options.protocols)?;
+        let git = Git {
+            options,
+            remote: &remote,
+            dir: &self.mirrors,
+            repository: None,
+            is_local: false,
+            progress,
+        };
+        let mirror = Mirror::lock(&self.mirrors, &git, pinned).await?;
+        let was_new = mirror.open(&git).await?;
+        let checkout = Checkout {
+            git,
+            pinned,
+            mirror: &mirror,
+            target,
+        };
+        let first = checkout.perform().await;
+        match first {
+            // What an earlier build left there may be damaged.
+            Err(_) if !was_new && mirror.is_damaged(&git).await => {
+                mirror.clear()?;
+                mirror.open(&git).await?;
+                checkout.perform().await
+            }
+            outcome => outcome,
         }
     }
-    let all = "+refs/*:refs/remotes/origin/*";
-    let whole = ["fetch", "--quiet", "--no-tags", "--", remote, all];
-    if git.run(&whole).await.is_err() || git.run(&["cat-file", "-e", &known]).await.is_err() {
-        return Err(first);
+}
+
+/// Refuses what git could take for an option or could never find.
+fn check(git: &Git<'_>, source: &GitSource) -> Result<(), Error> {
+    if let Some(reference) = &source.reference
+        && !is_ref(reference)
+    {
+        return Err(git.failed(format!("{reference:?} is not the name of a branch or tag")));
+    }
+    if let Some(checksum) = &source.checksum
+        && (checksum.is_empty() || !checksum.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        let expected = "expected the hexadecimal digits of a commit";
+        return Err(git.failed(format!("invalid checksum {checksum:?}: {expected}")));
     }
     Ok(())
 }
 
-/// Picks the commit out of what `ls-remote` lists: a branch before a tag of the same name, as
-/// git itself does at checkout; of an annotated tag the commit it points at.
-fn choose(listing: &str, wanted: &str) -> Option<(String, Option<String>)> {
+/// Returns what the source itself says about the commit.
+fn known(git: &Git<'_>, source: &GitSource) -> Result<Option<Found>, Error> {
+    let alone = |id: &String, name| {
+        Ok(Some(Found {
+            object: id.clone(),
+            commit: id.clone(),
+            name,
+        }))
+    };
+    if let Some(id) = source.reference.as_ref().filter(|id| is_commit(id)) {
+        return alone(id, None);
+    }
+    if !source.fetch_by_commit {
+        return Ok(None);
+    }
+    let name = source.reference.as_ref().map(|name| full_name(name));
+    match &source.checksum {
+        Some(id) if is_commit(id) => alone(id, name),
+        Some(id) => Err(git.failed(format!("fetch-by-commit needs a whole commit, not {id:?}"))),
+        None => Err(git.failed("fetch-by-commit needs a commit: add commit=… to the URL")),
+    }
+}
+
+/// Makes a branch of a name that does not say what it is.
+fn full_name(name: &str) -> String {
+    match name.starts_with("refs/") {
+        true => name.to_owned(),
+        false => format!("refs/heads/{name}"),
+    }
+}
+
+fn mismatch(source: &GitSource, checksum: &str, found: &Found) -> String {
+    let wanted = source.reference.as_deref().unwrap_or("the default branch");
+    let is = match found.object == found.commit {
+        true => found.commit.clone(),
+        false => format!("{} (commit {})", found.object, found.commit),
+    };
+    format!("expected checksum to match {checksum}, but {wanted} is {is}")
+}
+
+/// Asks a remote for its default branch.
+async fn default_branch(git: &Git<'_>) -> Result<Found, Error> {
+    let remote = git.remote.as_str();
+    let listing = git
+        .run(&["ls-remote", "--symref", "--", remote, "HEAD"])
+        .await?;
+    let head = |line: &str| {
+        let (left, name) = line.split_once('\t')?;
+        (name == "HEAD").then(|| left.to_owned())
+    };
+    let heads: Vec<String> = listing.lines().filter_map(head).collect();
+    let name = heads.iter().find_map(|left| left.strip_prefix("ref: "));
+    match heads.iter().find(|left| is_commit(left)) {
+        Some(commit) => Ok(Found {
+            object: commit.clone(),
+            commit: commit.clone(),
+            name: name.filter(|name| is_ref(name)).map(str::to_owned),
+        }),
+        None => Err(git.failed("it has no default branch: name a branch, tag or commit")),
+    }
+}
+
+/// Asks a remote what a branch or tag points at.
+async fn resolve(git: &Git<'_>, wanted: &str) -> Result<Found, Error> {
+    let remote = git.remote.as_str();
+    let peeled = format!("{wanted}^{{}}");
+    let listing = git
+        .run(&["ls-remote", "--", remote, wanted, &peeled])
+        .await?;
+    if let Some(found) = choose(&listing, wanted) {
+        return Ok(found);
+    }
+    let all = ["ls-remote", "--heads", "--tags", "--", remote];
+    let all = git.run(&all).await.unwrap_or_default();
+    Err(git.failed(format!(
+        "repository does not contain ref {wanted}{}",
+        suggestion(&all, wanted)
+    )))
+}
+
+/// Picks an object out of what `ls-remote` lists: a branch before a tag of the same name, as
+/// git itself does at checkout.
+fn choose(listing: &str, wanted: &str) -> Option<Found> {
     let lines = listing.lines().filter_map(|line| line.split_once('\t'));
     let lines: Vec<(&str, &str)> = lines.filter(|(commit, _)| is_commit(commit)).collect();
     let of = |name: &str| {
         let mut lines = lines.iter();
         lines.find_map(|(commit, n)| (*n == name).then(|| (*commit).to_owned()))
     };
-    let tag = format!("refs/tags/{wanted}");
-    let candidates = [
-        wanted.to_owned(),
-        format!("refs/heads/{wanted}"),
-        tag,
-        format!("refs/{wanted}"),
-        format!("refs/remotes/{wanted}"),
-    ];
+    let with = |prefix: &str| match wanted.strip_prefix(prefix) {
+        Some(_) => wanted.to_owned(),
+        None => format!("{prefix}{wanted}"),
+    };
+    let candidates = [with("refs/"), with("refs/heads/"), with("refs/tags/")];
     candidates.into_iter().find_map(|name| {
-        let commit = of(&format!("{name}^{{}}")).or_else(|| of(&name))?;
-        let found_as = (name != "HEAD").then_some(name);
-        Some((commit, found_as))
+        let object = of(&name)?;
+        Some(Found {
+            commit: of(&format!("{name}^{{}}")).unwrap_or_else(|| object.clone()),
+            object,
+            name: Some(name),
+        })
     })
 }
 
-/// Finds a folder in the checkout, every part of whose path is a real directory.
-fn subdir_of(url: &GitUrl, tree: &Path, subdir: &str) -> Result<PathBuf, Error> {
-    let mut path = tree.to_owned();
-    for part in subdir.split('/').filter(|part| !matches!(*part, "" | ".")) {
-        path.push(part);
-        let metadata = std::fs::symlink_metadata(&path)
-            .map_err(|_| failed(url, &format!("it has no folder {subdir}")))?;
-        if part == ".." || !metadata.is_dir() {
-            return Err(failed(url, &format!("{subdir} is not a folder in it")));
-        }
+/// Names branches and tags that resemble the wanted one, or some that there are.
+fn suggestion(listing: &str, wanted: &str) -> String {
+    if wanted == "HEAD" {
+        return ": leave it out to get the default branch".to_owned();
     }
-    Ok(path)
-}
-
-/// Removes `.git` of the checkout and of its submodules.
-fn remove_git(dir: &Path) -> Result<(), Error> {
-    let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?;
-    for entry in entries {
-        let entry = entry.map_err(Error::io("read", dir))?;
-        let path = entry.path();
-        let kind = entry.file_type().map_err(Error::io("read", &path))?;
-        let removed = match (entry.file_name() == ".git", kind.is_dir()) {
-            (true, true) => std::fs::remove_dir_all(&path),
-            (true, false) => std::fs::remove_file(&path),
-            (false, true) => {
-                remove_git(&path)?;
-                Ok(())
-            }
-            (false, false) => Ok(()),
-        };
-        removed.map_err(Error::io("remove", &path))?;
+    let names = listing.lines().filter_map(|line| {
+        let name = line.split_once('\t')?.1;
+        let name = name
+            .strip_prefix("refs/heads/")
+            .or_else(|| name.strip_prefix("refs/tags/"))?;
+        (!name.ends_with("^{}")).then_some(name)
+    });
+    let names: Vec<&str> = names.collect();
+    let short = wanted.rsplit('/').next().unwrap_or(wanted).to_lowercase();
+    let resembles = |name: &str| {
+        let name = name.rsplit('/').next().unwrap_or(name).to_lowercase();
+        name.contains(&short) || short.contains(&name)
+    };
+    let mut similar: Vec<&str> = names.iter().copied().filter(|n| resembles(n)).collect();
+    if similar.is_empty() && names.len() <= SUGGESTIONS_MAX {
+        similar = names;
     }
-    Ok(())
-}
-
-fn failed(url: &GitUrl, reason: &str) -> Error {
-    Error::Git {
-        url: url.remote.clone(),
-        reason: reason.to_owned(),
+    similar.truncate(SUGGESTIONS_MAX);
+    match similar.is_empty() {
+        true => String::new(),
+        false => format!("; it has {}", similar.join(", ")),
     }
 }
 
@@ -248,22 +330,60 @@ mod tests {
 
     #[test]
     fn branches_come_before_tags_and_tags_are_peeled() {
-        let (a, b, c) = ("a".repeat(40), "b".repeat(40), "c".repeat(40));
+        let (a, b, c) = ("a".repeat(40), "b".repeat(40), "c".repeat(64));
         let listing = format!(
             "{a}\trefs/heads/x\n{b}\trefs/tags/x\n{c}\trefs/tags/x^{{}}\n\
-             {b}\trefs/tags/v1\n{c}\trefs/tags/v1^{{}}\n{a}\tHEAD\nnonsense\nshort\trefs/heads/y\n"
+             {b}\trefs/tags/v1\n{c}\trefs/tags/v1^{{}}\n{a}\tHEAD\nnonsense\n\
+             short\trefs/heads/y\n{b}\trefs/pull/1/head\n"
         );
         for (wanted, expected) in [
-            ("x", Some((&a, Some("refs/heads/x")))),
-            ("v1", Some((&c, Some("refs/tags/v1")))),
-            ("refs/tags/x", Some((&c, Some("refs/tags/x")))),
-            ("HEAD", Some((&a, None))),
+            ("x", Some((&a, &a, "refs/heads/x"))),
+            ("v1", Some((&b, &c, "refs/tags/v1"))),
+            ("tags/v1", Some((&b, &c, "refs/tags/v1"))),
+            ("refs/tags/x", Some((&b, &c, "refs/tags/x"))),
+            ("pull/1/head", Some((&b, &b, "refs/pull/1/head"))),
+            ("refs/heads/v1", None),
+            ("HEAD", None),
             ("y", None),
             ("absent", None),
         ] {
-            let found = choose(&listing, wanted);
-            let expected = expected.map(|(commit, name)| (commit.clone(), name.map(str::to_owned)));
-            assert_eq!(found, expected, "{wanted}");
+            let expected = expected.map(|(object, commit, name)| Found {
+                object: object.clone(),
+                commit: commit.clone(),
+                name: Some(name.to_owned()),
+            });
+            assert_eq!(choose(&listing, wanted), expected, "{wanted}");
         }
+    }
+
+    #[test]
+    fn names_that_resemble_the_wanted_one_are_suggested() {
+        let listing = "1\trefs/heads/main\n2\trefs/tags/v1.0\n3\trefs/tags/v1.0^{}\n";
+        for (wanted, expected) in [
+            ("1.0", "; it has v1.0"),
+            ("V1.0", "; it has v1.0"),
+            ("other", "; it has main, v1.0"),
+            ("HEAD", ": leave it out to get the default branch"),
+        ] {
+            assert_eq!(suggestion(listing, wanted), expected, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn the_identity_holds_what_files_depend_on() {
+        let pinned = |keep_git_dir, subdir: Option<&str>| PinnedGit {
+            source: GitSource {
+                remote: "https://h/r.git".to_owned(),
+                subdir: subdir.map(str::to_owned),
+                keep_git_dir,
+                ..GitSource::default()
+            },
+            object: "tag".to_owned(),
+            commit: "commit".to_owned(),
+            found_as: Some("refs/tags/v1".to_owned()),
+        };
+        assert_eq!(pinned(false, None).identity(), "commit");
+        assert_eq!(pinned(false, Some("d")).identity(), "commit:d");
+        assert_eq!(pinned(true, None).identity(), "tag.git#refs/tags/v1");
     }
 }

@@ -1,8 +1,9 @@
 //! Where inputs come from: images, web servers, git. Pin first, fetch later.
 //!
-//! Read in order: [`image`], [`http`], [`git`] (with [`git_url`] and `git_command`),
-//! [`local`] (Dockerfiles and contexts), [`bundle`] (images in archives), [`layout`] (images in
-//! folders), `image_file` (which of the two a file is). Pinning
+//! Read in order: [`image`], [`http`] (with `http_request`), [`git`] (with [`git_remote`], [`git_options`],
+//! `git_mirror`, `git_checkout`, `git_command`), [`local`] (Dockerfiles and contexts),
+//! [`bundle`] (images in archives), [`layout`] (images in folders), `image_file` (which of the
+//! two a file is). Pinning
 //! turns a name that may move (a tag, a URL, a branch) into an identity that cannot (a digest, a
 //! commit); fetching takes such an identity only. Invariants: credentials appear in no message
 //! and on no command line; what a server says (file names, refs, digests) is checked before it
@@ -11,17 +12,21 @@
 pub mod bundle;
 mod error;
 pub mod git;
+mod git_checkout;
 mod git_command;
-pub mod git_url;
+mod git_mirror;
+pub mod git_options;
+pub mod git_remote;
 pub mod http;
+mod http_request;
 pub mod image;
 mod image_file;
 pub mod layout;
 pub mod local;
 
 pub use error::Error;
-pub use git::{GitOptions, PinnedGit};
-pub use git_url::GitUrl;
+pub use git::{PinnedGit, Repositories};
+pub use git_options::{GitAuthorization, GitOptions};
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};
 pub use layout::BlobFolder;

@@ -234,6 +234,17 @@ pub fn watch_children() -> io::Result<OwnedFd> {
     }
 }
 
+/// Gives a program, when it is started, a mask for the files it makes.
+#[allow(unsafe_code, reason = "code between fork and exec has no safe wrapper")]
+pub fn set_umask(command: &mut tokio::process::Command, mask: u32) {
+    let set = move || {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+        Ok(())
+    };
+    // SAFETY: between fork and exec runs one system call, which allocates and locks nothing.
+    unsafe { command.pre_exec(set) };
+}
+
 /// Gives every signal its default action and lets all of them through, as a new program
 /// expects to find them.
 #[allow(unsafe_code, reason = "signal actions have no safe wrapper")]

@@ -136,9 +136,9 @@ impl ImageLayers {
             .images
             .fetch_layer(&known.image, known.index, &context.progress);
         fetched.await.map_err(source::error)?;
-        if self.apply(layer, &known, context).await.is_ok() {
+        let Err(damaged) = self.apply(layer, &known, context).await else {
             return Ok(());
-        }
+        };
         // A blob that was damaged in the store can be had again, if it came from a registry.
         if context.cancel.is_cancelled() {
             return Err(OpError::cancelled());
@@ -146,8 +146,13 @@ impl ImageLayers {
         let fetched = self
             .images
             .refetch_layer(&known.image, known.index, &context.progress);
-        fetched.await.map_err(source::error)?;
-        self.apply(layer, &known, context).await
+        match fetched.await {
+            Ok(()) => self.apply(layer, &known, context).await,
+            Err(error) => {
+                let again = crate::solver::error::chain(&error);
+                Err(damaged.hint(format!("it could not be fetched again: {again}")))
+            }
+        }
     }
 
     async fn apply(

@@ -1,7 +1,6 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`pins`] (what sources were pinned to),
 //! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
@@ -12,7 +11,6 @@ pub mod keys;
 pub mod layers;
 pub mod ops;
 pub mod output;
-pub mod pins;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -26,12 +24,11 @@ use crate::llb::{Vertex, VertexDigest, pb};
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
-use crate::source::{Images, WebFiles};
+use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
 pub use layers::ImageLayers;
 pub use output::OpOutput;
-pub use pins::Pins;
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.
 #[derive(Debug)]
@@ -48,8 +45,8 @@ pub struct WorkerOptions {
     pub images: Images,
     /// Fetches files from web servers.
     pub web_files: WebFiles,
-    /// What git repositories and web files were pinned to.
-    pub pins: Arc<Pins>,
+    /// Fetches commits from git repositories.
+    pub repositories: Repositories,
     /// Layers of images, fetched when needed.
     pub layers: Arc<ImageLayers>,
     /// Folder of RUN cache mounts.

@@ -14,6 +14,7 @@
 )]
 
 mod consumers;
+mod contexts;
 mod corpus;
 mod env;
 mod examples;

@@ -14,7 +14,7 @@ const DOCKERFILE: &str = "FROM scratch as base\nLABEL a=$b \\\n  c=d\n";
 const LISTED: &str = " 2 warnings found (use --debug to expand):
  - FromAsCasing: 'as' and 'FROM' differ in case (line 1)
      1 | FROM scratch as base
-       |              ^^
+       |              ^^ write AS
  - UndefinedVar: the variable $b is not set here (line 2)
      2 | LABEL a=$b \\
        |          ^

@@ -22,3 +22,6 @@ mod registry;
 mod registry_real;
 mod session;
 mod source;
+mod source_git;
+mod source_git_ssh;
+mod source_http;

@@ -1,3 +1,4 @@
 //! What the test binaries share.
 
+pub mod git_server;
 pub mod registry;

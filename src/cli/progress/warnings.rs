@@ -38,7 +38,7 @@ pub(crate) fn listed(warnings: &[Warning], in_detail: bool) -> String {
         let _ = writeln!(shown, " - {}", short(warning));
         match in_detail {
             true => detail(&mut shown, warning, source),
-            false => pointed_line(&mut shown, source),
+            false => pointed_line(&mut shown, source, warning.help.as_deref()),
         }
     }
     shown
@@ -83,8 +83,9 @@ fn detail(shown: &mut String, warning: &Warning, source: &WarningSource) {
     shown.push('\n');
 }
 
-/// Draws the line that the warning is about, with carets under the place.
-fn pointed_line(shown: &mut String, source: &WarningSource) {
+/// Draws the line that the warning is about, with carets under the place and how to mend it
+/// behind them.
+fn pointed_line(shown: &mut String, source: &WarningSource, help: Option<&str>) {
     let Place {
         line: number,
         column,
@@ -107,8 +108,24 @@ fn pointed_line(shown: &mut String, source: &WarningSource) {
     let _ = writeln!(shown, "{number:6} | {}", text::clip(line, LINE_COLUMNS));
     if before < LINE_COLUMNS {
         let carets = "^".repeat(marked.clamp(1, LINE_COLUMNS - before));
-        let _ = writeln!(shown, "       | {}{carets}", " ".repeat(before));
+        let row = format!(
+            "       | {}{carets} {}",
+            " ".repeat(before),
+            help.unwrap_or_default()
+        );
+        let _ = writeln!(shown, "{}", row.trim_end());
     }
+}
+
+/// Returns the findings as a metadata file has them, if there are any.
+pub(crate) fn json(warnings: &[Warning]) -> Option<serde_json::Value> {
+    let found = warnings.iter().filter(|warning| warning.source.is_some());
+    let found: Vec<WarningJson<'_>> = found.map(WarningJson::of).collect();
+    if found.is_empty() {
+        return None;
+    }
+    // Plain structures of strings and numbers always encode.
+    serde_json::to_value(found).ok()
 }
 
 /// A warning as BuildKit's status messages have it; texts are base64.
@@ -216,10 +233,10 @@ mod tests {
         let expected = "\u{20}2 warnings found (use --debug to expand):
  - UndefinedVar: the variable $x is not set here (line 2)
      3 |  $x /
-       |   ^
+       |   ^ set it
  - UndefinedVar: the variable $x is not set here (line 2)
      2 | COPY a \\
-       |      ^^^
+       |      ^^^ set it
 ";
         let all = [warning(2, here), other.clone(), warning(2, to_the_end)];
         assert_eq!(listed(&all, false), expected);

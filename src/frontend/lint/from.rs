@@ -113,11 +113,13 @@ pub(in crate::frontend) fn invalid_defaults(
             word.raw
         );
         let help = match word.raw.contains('$') {
-            true => "give the ARG a default",
-            false => "names of images are in lower case",
+            true => Some("give the ARG a default"),
+            false if name == name.to_lowercase() => None,
+            false => Some("names of images are in lower case"),
         };
         let warning = Diagnostic::warning("InvalidDefaultArgInFrom", word.span, message);
-        warnings.push(warning.with_help(help).about(stage.header.span));
+        let warning = warning.with_help_if(help.map(str::to_owned));
+        warnings.push(warning.about(stage.header.span));
     }
     warnings
 }

@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Lowerer, Lowering};
 use crate::frontend::diagnostic::{Diagnostic, Span};
-use crate::frontend::git_url::GitUrl;
 use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::frontend::paths;
 use crate::llb::pattern::PatternMatcher;
 use crate::llb::state::{About, Builder, FileAction, FileOp, Output, Source};
-use crate::llb::{Definition, caps, pb};
+use crate::llb::{Definition, GitUrl, caps, pb};
 use crate::oci::Platform;
 
 /// Name under which files of the main context are counted.
@@ -108,12 +107,11 @@ impl Lowerer<'_> {
                 let about = About::named(named("load from client", "load build context"));
                 Ok(self.builder.source(source, about))
             }
-            ContextSource::Git(url) | ContextSource::Http { url, .. } => {
-                let main = match source {
-                    ContextSource::Git(_) => format!("load git source {url}"),
-                    _ => "load remote build context".to_owned(),
+            ContextSource::Git(_) | ContextSource::Http { .. } => {
+                let name = match key {
+                    MAIN => main_name(source),
+                    key => format!("[context {key}] {}", source.shown_url().unwrap_or_default()),
                 };
-                let name = named(url, &main);
                 let wishes = match key {
                     MAIN => {
                         GitWishes::new(&self.options.build_args, self.options.source_date_epoch)
@@ -192,17 +190,16 @@ pub(in crate::frontend) fn remote_definition(
     epoch: Option<i64>,
 ) -> Result<Definition, String> {
     let mut builder = Builder::new(Platform::host(), Vec::new());
-    let name = match source {
-        ContextSource::Git(url) => format!("[internal] load git source {url}"),
-        _ => "[internal] load remote build context".to_owned(),
-    };
-    let root = remote_root(
-        &mut builder,
-        source,
-        name,
-        GitWishes::new(build_args, epoch),
-    )?;
+    let (name, wishes) = (main_name(source), GitWishes::new(build_args, epoch));
+    let root = remote_root(&mut builder, source, name, wishes)?;
     Ok(builder.finish(Some(root)))
+}
+
+fn main_name(source: &ContextSource) -> String {
+    match (source, source.shown_url()) {
+        (ContextSource::Git(_), Some(url)) => format!("[internal] load git source {url}"),
+        _ => "[internal] load remote build context".to_owned(),
+    }
 }
 
 /// What build arguments ask of a git repository that is the main build context.
@@ -233,7 +230,7 @@ fn remote_root(
 ) -> Result<Output, String> {
     match source {
         ContextSource::Git(url) => {
-            let parsed = GitUrl::parse(url);
+            let parsed = GitUrl::parse_build_context(url);
             let parsed = parsed.ok_or_else(|| format!("{url:?} names no git repository"))?;
             let mut parsed = parsed.map_err(|error| format!("{url}: {error}"))?;
             if wishes.keep_git_dir {

@@ -4,10 +4,10 @@ use super::copy::{CopyJob, CopyMode};
 use super::{Lowerer, Lowering, location};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::dockerfile::Word;
-use crate::frontend::git_url::{GitUrl, percent_decoded};
 use crate::frontend::{lint, paths};
+use crate::llb::git_url::percent_decoded;
 use crate::llb::state::{About, Source};
-use crate::llb::{caps, pb};
+use crate::llb::{GitUrl, caps, pb};
 use crate::oci::Digest;
 
 /// Name of a downloaded file whose URL has none.

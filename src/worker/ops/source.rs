@@ -4,16 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{blocking, failed, invalid, io_failed};
-use crate::llb::{Vertex, pb};
+use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Reference;
 use crate::session::UPLOAD_URL;
 use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, BlobFolder, GitOptions, GitUrl, HttpFile, PinnedHttp, ResolveMode};
+use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveMode};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, keys};
+
+/// Headers that a definition may set, as with BuildKit; others are left out.
+const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 
 /// Where a source op says its input comes from.
 enum Kind<'a> {
@@ -58,23 +61,22 @@ pub(in crate::worker) async fn pin(
         }
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
-            let pinned = pin_http(worker, op, &file, context).await?;
-            let identity = format!(
-                "{} {:?} {} {attributes:?}",
-                pinned.content.digest, pinned.filename, pinned.mtime_s
-            );
+            let identity = match upload(worker, &file)? {
+                Some(given) => format!("{} {:?} 0", given.content.digest, given.filename),
+                None => {
+                    let web_files = &worker.options.web_files;
+                    let identity = web_files.identity(&file, &context.progress);
+                    identity.await.map_err(error)?
+                }
+            };
+            let identity = format!("{identity} {attributes:?}");
             Ok(keys::source_map(vertex, &identity))
         }
         Kind::Git => {
-            let (url, options) = git(worker, op)?;
-            let (scratch, progress) = (&worker.options.scratch, &context.progress);
-            let pin = source::git::pin(&url, &options, scratch, progress);
-            let pinned = worker.options.pins.git(op, pin).await.map_err(error)?;
-            let identity = format!(
-                "{} {:?} keep .git: {} no submodules: {}",
-                pinned.commit, url.subdir, url.keep_git_dir, url.skip_submodules
-            );
-            Ok(keys::source_map(vertex, &identity))
+            let (source, options) = git(worker, op).await?;
+            let repositories = &worker.options.repositories;
+            let pinned = repositories.pin(&source, &options, &context.progress).await;
+            Ok(keys::source_map(vertex, &pinned.map_err(error)?.identity()))
         }
     }
 }
@@ -170,11 +172,11 @@ fn http_file(
     op: &pb::SourceOp,
 ) -> Result<(HttpFile, FileAttributes), OpError> {
     let attr = |key: &str| op.attrs.get(key).filter(|value| !value.is_empty());
-    let number = |key: &str, radix, default| match attr(key) {
-        Some(text) => u32::from_str_radix(text.trim_start_matches("0o"), radix)
-            .map_err(|_| invalid(format!("{key} is not a number: {text:?}"))),
+    let number = |key: &str, default| match attr(key) {
+        Some(text) => number(text).ok_or_else(|| invalid(format!("{key} is no number: {text:?}"))),
         None => Ok(default),
     };
+    refuse_signatures(op, "http.sig.")?;
     let checksum = match attr("http.checksum") {
         Some(text) => Some(
             text.parse()
@@ -182,51 +184,63 @@ fn http_file(
         ),
         None => None,
     };
-    let authorization = attr("http.authheadersecret").and_then(|id| {
-        let value = worker.options.session.secrets.get(id)?;
-        let text = String::from_utf8(value.bytes().to_vec()).ok()?;
-        Some(source::http::Secret(text))
+    let headers = USER_HEADERS.iter().filter_map(|name| {
+        let value = attr(&format!("http.header.{name}"))?;
+        Some(((*name).to_owned(), value.clone()))
     });
-    let file = HttpFile {
+    let mut file = HttpFile {
         url: op.identifier.clone(),
         checksum,
         filename: attr("http.filename").cloned(),
-        authorization,
-        headers: Vec::new(),
+        authorization: None,
+        headers: headers.collect(),
     };
+    let secret = attr("http.authheadersecret").map(String::as_str);
+    file.authorize(secret, &worker.options.session)
+        .map_err(error)?;
     let attributes = FileAttributes {
-        mode: number("http.perm", 8, source::http::DEFAULT_MODE)?,
-        uid: number("http.uid", 10, 0)?,
-        gid: number("http.gid", 10, 0)?,
+        mode: number("http.perm", source::http::DEFAULT_MODE)?,
+        uid: number("http.uid", 0)?,
+        gid: number("http.gid", 0)?,
     };
     Ok((file, attributes))
 }
 
-/// Brings a file into the local store: one that the client gave, or one from a web server.
-async fn pin_http(
-    worker: &LocalWorker,
-    op: &pb::SourceOp,
-    file: &HttpFile,
-    context: &OpContext,
-) -> Result<PinnedHttp, OpError> {
-    if let Some(name) = file.url.strip_prefix(UPLOAD_URL) {
-        let uploads = &worker.options.session.uploads;
-        let content = uploads
-            .get(name)
-            .ok_or_else(|| invalid(format!("the file {name:?} was not given to the build")))?;
-        return Ok(PinnedHttp {
-            url: file.url.clone(),
-            content: content.clone(),
-            filename: file
-                .filename
-                .clone()
-                .unwrap_or_else(|| "context".to_owned()),
-            mtime_s: 0,
-        });
+/// Reads a number as C does: octal after a `0` or `0o`, otherwise decimal.
+fn number(text: &str) -> Option<u32> {
+    let octal = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
+    match octal {
+        Some(digits) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
+        _ => text.parse().ok(),
     }
-    let options = &worker.options;
-    let pin = options.web_files.pin(file, &context.progress);
-    options.pins.http(op, pin).await.map_err(error)
+}
+
+/// Refuses a source whose signature somebody relies on.
+fn refuse_signatures(op: &pb::SourceOp, prefix: &str) -> Result<(), OpError> {
+    let wanted = op.attrs.keys().find(|key| key.starts_with(prefix));
+    match wanted {
+        Some(key) => Err(invalid(format!(
+            "signatures of sources are not verified here: {key} cannot be honoured"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Finds a file that the client gave on a stream, if the URL names one.
+fn upload(worker: &LocalWorker, file: &HttpFile) -> Result<Option<PinnedHttp>, OpError> {
+    let Some(name) = file.url.strip_prefix(UPLOAD_URL) else {
+        return Ok(None);
+    };
+    let content = worker.options.session.uploads.get(name);
+    let content =
+        content.ok_or_else(|| invalid(format!("the file {name:?} was not given to the build")))?;
+    let filename = file.filename.clone();
+    Ok(Some(PinnedHttp {
+        url: file.url.clone(),
+        content: content.clone(),
+        filename: filename.unwrap_or_else(|| name.to_owned()),
+        mtime_s: 0,
+    }))
 }
 
 async fn http(
@@ -235,7 +249,14 @@ async fn http(
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = pin_http(worker, op, &file, context).await?;
+    let pinned = match upload(worker, &file)? {
+        Some(given) => given,
+        None => {
+            let web_files = &worker.options.web_files;
+            let pinned = web_files.pin(&file, &context.progress);
+            pinned.await.map_err(error)?
+        }
+    };
     let options = Arc::clone(&worker.options);
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
@@ -261,40 +282,20 @@ async fn http(
 }
 
 /// Reads a git source: what it is, and with what it may be fetched.
-fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitUrl, GitOptions), OpError> {
-    let attr = |key: &str| {
-        op.attrs
-            .get(key)
-            .map(String::as_str)
-            .filter(|v| !v.is_empty())
-    };
-    let (_, fragment) = op
-        .identifier
-        .split_once('#')
-        .unwrap_or((&op.identifier, ""));
-    let full = attr("git.fullurl").unwrap_or(&op.identifier);
-    let text = match fragment {
-        "" => full.to_owned(),
-        fragment => format!("{full}#{fragment}"),
-    };
-    let mut url = GitUrl::parse(&text, &source::git_url::PROTOCOLS).map_err(error)?;
-    url.keep_git_dir |= attr("git.keepgitdir") == Some("true");
-    url.skip_submodules |= attr("git.skipsubmodules") == Some("true");
-    url.checksum = attr("git.checksum").map(str::to_owned).or(url.checksum);
-    let session = &worker.options.session;
-    let secret = |key: &str| {
-        let ids = attr(key)?.split(',');
-        let value = ids.filter_map(|id| session.secrets.get(id)).next()?;
-        Some(source::http::Secret(
-            String::from_utf8(value.bytes().to_vec()).ok()?,
-        ))
-    };
-    let options = GitOptions {
-        auth_token: secret("git.authtokensecret"),
-        auth_header: secret("git.authheadersecret"),
-        ..GitOptions::default()
-    };
-    Ok((url, options))
+async fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitSource, GitOptions), OpError> {
+    refuse_signatures(op, "git.sig.")?;
+    for key in ["git.bundle", "git.checkoutbundle"] {
+        if op.attrs.contains_key(key) {
+            return Err(invalid(format!("{key} of a git source is not supported")));
+        }
+    }
+    let (source, options) = (GitSource::read(op), Arc::clone(&worker.options));
+    // An agent for keys is a program that has to start.
+    blocking(move || {
+        let lent = GitOptions::lent(&source, &options.session, &options.scratch);
+        Ok((source, lent.map_err(error)?))
+    })
+    .await
 }
 
 async fn git_checkout(
@@ -302,28 +303,16 @@ async fn git_checkout(
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
-    let (url, mut git_options) = git(worker, op)?;
+    let (source, git_options) = git(worker, op).await?;
     let options = Arc::clone(&worker.options);
-    let agent = match options.session.ssh.contains("default") {
-        true => Some(
-            options
-                .session
-                .ssh
-                .forward("default", &options.scratch)
-                .map_err(failed)?,
-        ),
-        false => None,
-    };
-    git_options.ssh_auth_sock = agent.as_ref().map(|agent| agent.socket().to_owned());
-    let progress = &context.progress;
-    let pin = source::git::pin(&url, &git_options, &options.scratch, progress);
-    let pinned = options.pins.git(op, pin).await.map_err(error)?;
+    let (repositories, progress) = (&options.repositories, &context.progress);
+    let pinned = repositories.pin(&source, &git_options, progress).await;
+    let pinned = pinned.map_err(error)?;
     let work = tempfile::tempdir_in(&options.scratch)
         .map_err(|error| io_failed("cannot make a folder for git", error))?;
     let folder = work.path().join("checkout");
-    source::git::fetch(&pinned, &git_options, &folder, progress)
-        .await
-        .map_err(error)?;
+    let fetched = repositories.fetch(&pinned, &git_options, &folder, progress);
+    fetched.await.map_err(error)?;
     let (cancel, now_ns) = (context.cancel.clone(), (options.now_ns)());
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
@@ -342,9 +331,11 @@ async fn git_checkout(
 pub(in crate::worker) fn error(error: source::Error) -> OpError {
     use source::Error;
     let kind = match &error {
-        Error::NotLocal { .. } | Error::InvalidUrl { .. } | Error::Bundle { .. } => {
-            FailureKind::User
-        }
+        Error::NotLocal { .. }
+        | Error::InvalidUrl { .. }
+        | Error::Bundle { .. }
+        | Error::NoSecret { .. }
+        | Error::Session(_) => FailureKind::User,
         Error::Content(_) | Error::Io { .. } => FailureKind::Config,
         _ => FailureKind::Remote,
     };
