@@ -48,18 +48,22 @@ impl Engine {
             .parse::<Reference>()
             .ok()
             .map(Reference::with_default_tag);
+        // Looked up before anything is taken away: what is given may also be an id.
+        let by_name = match by_name {
+            Some(name) if images.resolve(&name)?.is_some() => Some(name),
+            _ => None,
+        };
         let mut left = 0;
         let mut removed = Vec::new();
         for (name, other) in images.list()? {
             if other.digest != descriptor.digest {
                 continue;
             }
-            match &by_name {
-                Some(wanted) if images.resolve(wanted)?.is_some() && *wanted != name => left += 1,
-                _ => {
-                    images.untag(&name)?;
-                    removed.push(Removed::Untagged(name));
-                }
+            if by_name.as_ref().is_some_and(|wanted| *wanted != name) {
+                left += 1;
+            } else {
+                images.untag(&name)?;
+                removed.push(Removed::Untagged(name));
             }
         }
         if left == 0 {

@@ -76,8 +76,12 @@ impl BuildArgs {
             (None, Some(seconds)) => Some(seconds.to_string()),
             (None, None) => self.global.get(EPOCH).map(str::to_owned),
         };
-        // `context` means the time of a remote context; a local one has none.
-        let text = text.filter(|text| !text.is_empty() && text != "context");
+        let of_context = || options.context_time.map(|seconds| seconds.to_string());
+        let text = match text.as_deref() {
+            Some("context") => of_context(),
+            Some("") | None => None,
+            Some(_) => text,
+        };
         let Some(text) = text else {
             self.given.retain(|name, _| name != EPOCH);
             self.global.remove(EPOCH);
@@ -88,7 +92,11 @@ impl BuildArgs {
             reason: format!("{text:?} is neither a number of seconds since 1970 nor `context`"),
         })?;
         self.epoch = Some(seconds);
-        if options.source_date_epoch == Some(seconds) && !self.given.contains_key(EPOCH) {
+        // What stages see is the number.
+        if self.global.get(EPOCH).is_some() {
+            self.global.set(EPOCH, &text);
+        }
+        if self.given.contains_key(EPOCH) || options.source_date_epoch == Some(seconds) {
             self.given.insert(EPOCH.to_owned(), text);
         }
         Ok(())
