@@ -40,7 +40,7 @@ pub use error::{ArchiveError, Refusal};
 pub use extract::{ExtractOptions, Extracted, Observer, Unobserved, Whiteouts, extract};
 pub use layer_reader::{LayerReader, decoder};
 pub use layer_writer::{LayerWriter, WrittenLayer};
-pub use pack::{PackOptions, Packed, pack};
+pub use pack::{EntryTimes, PackOptions, Packed, pack};
 pub use reader::TarReader;
 pub use whiteout::{OPAQUE, PREFIX};
 pub use writer::TarWriter;

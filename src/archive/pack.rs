@@ -31,15 +31,40 @@ const MAX_OPEN: usize = 48;
 /// Bytes of a large file moved at a time.
 const CHUNK: usize = 256 * 1024;
 
+/// The times that entries get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EntryTimes {
+    /// Those of the files.
+    #[default]
+    Kept,
+    /// Those of the files, but none after so many seconds since 1970.
+    NotAfter(i64),
+    /// So many seconds since 1970, all of them.
+    Exactly(i64),
+}
+
+impl EntryTimes {
+    /// Returns the time that an entry gets, in seconds since 1970.
+    pub fn of(self, mtime_s: i64) -> i64 {
+        match self {
+            Self::Kept => mtime_s,
+            Self::NotAfter(latest_s) => mtime_s.min(latest_s),
+            Self::Exactly(seconds) => seconds,
+        }
+    }
+}
+
 /// How to write a tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PackOptions {
     /// Whether overlayfs whiteouts become `.wh.` entries or stay what they are.
     pub whiteouts: Whiteouts,
     /// Whether the root directory gets an entry, `./`.
     pub root_entry: bool,
-    /// Latest time of any entry, in seconds since 1970; later ones are set to it.
-    pub latest_mtime: Option<i64>,
+    /// The times of the entries.
+    pub times: EntryTimes,
+    /// Folder of the archive that all entries are put into; empty for none.
+    pub prefix: PathBuf,
 }
 
 /// What was written.
@@ -64,6 +89,7 @@ pub fn pack<W: Write>(
     let (to_loaders, batches) = sync_channel(AHEAD);
     let (to_writer, in_order) = sync_channel(AHEAD);
     let batches = load::Batches::new(batches);
+    let root_entry = options.root_entry;
     std::thread::scope(|scope| {
         load::start(scope, &batches, options.whiteouts);
         let walker = scope.spawn(move || {
@@ -73,7 +99,7 @@ pub fn pack<W: Write>(
                 to_loaders,
                 to_writer,
             };
-            walker.walk(options.root_entry)
+            walker.walk(root_entry)
         });
         let mut packer = Packer {
             output,
@@ -274,7 +300,16 @@ impl<W: Write> Packer<'_, W> {
     fn entry(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
         self.packed.entries += 1;
         self.packed.bytes += entry.size;
-        self.output.entry(entry)
+        if self.options.prefix.as_os_str().is_empty() {
+            return self.output.entry(entry);
+        }
+        let below = |path: &Path| self.options.prefix.join(path);
+        let mut entry = entry.clone();
+        entry.path = below(&entry.path);
+        if let EntryKind::HardLink(first) = &mut entry.kind {
+            *first = below(first);
+        }
+        self.output.entry(&entry)
     }
 
     fn describe(&mut self, loaded: Loaded) -> (Entry, Body) {
@@ -305,11 +340,7 @@ impl<W: Write> Packer<'_, W> {
             _ => EntryKind::Regular,
         };
         let is_link = matches!(kind, EntryKind::HardLink(_));
-        let mtime = metadata.mtime.seconds;
-        let mtime = self
-            .options
-            .latest_mtime
-            .map_or(mtime, |last| mtime.min(last));
+        let mtime = self.options.times.of(metadata.mtime.seconds);
         let entry = Entry {
             size: match kind {
                 EntryKind::Regular => metadata.size,

@@ -18,9 +18,10 @@ use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::verify;
 use crate::engine::request::{
-    ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, Entitlement,
-    NamedContext, NetworkMode, NoCache, OutputSpec, RunLimits,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
+    Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -67,6 +68,9 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         false => &[],
     };
     write_files(args, &outcome, reported)?;
+    if args.reproduce.verify {
+        verify::run(program, args, &engine, &outcome)?;
+    }
     match &outcome.image {
         Some(image) if mode == ProgressMode::Quiet && !to_stdout => program
             .console
@@ -108,7 +112,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &mut outputs,
         &annotations(&args.annotations).map_err(usage)?,
     );
+    set_layer_times(args, &mut outputs);
     check_names(args, &outputs)?;
+    verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
     let mut entitlements = Vec::new();
     for text in &args.entitlements {
@@ -251,7 +257,8 @@ fn writes_to_stdout(output: &OutputSpec) -> bool {
     matches!(
         output,
         OutputSpec::Tar {
-            destination: Destination::Stream(_)
+            destination: Destination::Stream(_),
+            ..
         } | OutputSpec::Oci {
             destination: ArchiveDestination::Tar(Destination::Stream(_)),
             ..
@@ -298,28 +305,44 @@ fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform
     let default = environment.text("DOCKER_DEFAULT_PLATFORM");
     match default.filter(|text| args.platforms.is_empty() && !text.is_empty()) {
         None => Ok(args.platforms.clone()),
-        Some(text) => value::platform(&text)
-            .map(|platform| vec![platform])
-            .map_err(|error| Failure::Usage(format!("DOCKER_DEFAULT_PLATFORM: {error}"))),
+        Some(text) => {
+            let platforms: Result<_, String> = text.split(',').map(value::platform).collect();
+            platforms.map_err(|error| Failure::Usage(format!("DOCKER_DEFAULT_PLATFORM: {error}")))
+        }
     }
 }
 
-/// As BuildKit: the build argument wins over the environment.
+/// Reads the epoch beside the build argument, which wins and is read with the Dockerfile.
 fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Failure> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
+    let reproduce = &args.reproduce;
+    if let Some(seconds) = reproduce.timestamp.or(reproduce.source_date_epoch) {
+        return Ok(Some(seconds));
+    }
     let typed = value::pairs(&args.build_args, |name| environment.text(name));
-    let typed = typed.ok().and_then(|mut pairs| pairs.remove(NAME));
-    let Some(text) = typed.or_else(|| environment.text(NAME)) else {
-        return Ok(None);
-    };
-    if text.is_empty() {
+    if typed.is_ok_and(|pairs| pairs.contains_key(NAME)) {
         return Ok(None);
     }
+    let Some(text) = environment.text(NAME).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     text.parse().map(Some).map_err(|_| {
         Failure::Usage(format!(
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Applies `--timestamp` and `--rewrite-timestamp` to every output that has layers.
+fn set_layer_times(args: &BuildArgs, outputs: &mut [OutputSpec]) {
+    let times = match (&args.reproduce.timestamp, args.reproduce.rewrite_timestamp) {
+        (Some(_), _) => LayerTimes::Epoch,
+        (None, true) => LayerTimes::Rewritten,
+        (None, false) => return,
+    };
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.layer_times = times;
+    }
 }
 
 fn limits(args: &BuildArgs) -> Result<RunLimits, String> {
@@ -340,35 +363,48 @@ fn limits(args: &BuildArgs) -> Result<RunLimits, String> {
     Ok(limits)
 }
 
-/// Reads `--annotation`: for the manifest, which may be said (`manifest:key=value`).
-fn annotations(texts: &[String]) -> Result<BTreeMap<String, String>, String> {
-    let mut annotations = BTreeMap::new();
+/// Reads `--annotation`: `[place,…][[platform]:]key=value`, for the manifest by default.
+fn annotations(texts: &[String]) -> Result<Annotations, String> {
+    let mut annotations = Annotations::default();
     for text in texts {
+        let refused = |reason: &str| format!("invalid annotation {text:?}: {reason}");
         let (key, value) = text
             .split_once('=')
-            .ok_or_else(|| format!("invalid annotation {text:?}, expected key=value"))?;
-        let key = match key.split_once(':') {
-            None => key,
-            Some(("manifest", key)) => key,
-            Some((kind, _)) => {
-                return Err(format!(
-                    "annotations of {kind:?} are not supported: expected manifest"
-                ));
-            }
+            .ok_or_else(|| refused("expected key=value"))?;
+        let (places, key) = match key.split_once(':') {
+            Some((places, key)) => (places, key),
+            None => ("", key),
         };
-        annotations.insert(key.to_owned(), value.to_owned());
+        if key.is_empty() {
+            return Err(refused("the key is empty"));
+        }
+        for place in places.split(',') {
+            let (place, platform) = match place.split_once('[') {
+                Some((place, platform)) => {
+                    let platform = platform.strip_suffix(']').unwrap_or(platform);
+                    (place, Some(value::platform(platform)?))
+                }
+                None => (place, None),
+            };
+            let place = Place::parse(place).ok_or_else(|| {
+                refused(
+                    "expected manifest, index, manifest-descriptor or index-descriptor \
+                     before the colon",
+                )
+            })?;
+            if !annotations.add(place, platform, (key, value), true) {
+                return Err(refused("an index is of no single platform"));
+            }
+        }
     }
     Ok(annotations)
 }
 
 /// Adds annotations to every output that makes an image; those of the output itself win.
-fn annotate(outputs: &mut [OutputSpec], annotations: &BTreeMap<String, String>) {
+fn annotate(outputs: &mut [OutputSpec], annotations: &Annotations) {
     for output in outputs {
         if let Some(options) = output.image_options_mut() {
-            for (key, value) in annotations {
-                let entry = options.annotations.entry(key.clone());
-                entry.or_insert_with(|| value.clone());
-            }
+            options.annotations.fill_from(annotations);
         }
     }
 }
@@ -431,7 +467,32 @@ mod tests {
         assert_eq!(request.source_date_epoch_s, Some(7));
         assert_eq!(request.platforms[0].to_string(), "linux/arm64");
         let options = request.outputs[0].image_options().unwrap();
-        assert_eq!(options.annotations["k"], "v");
+        let platform = Platform::linux("arm64", "");
+        assert_eq!(options.annotations.of(Place::Manifest, &platform)["k"], "v");
+    }
+
+    #[test]
+    fn times_are_given_in_several_ways() {
+        let environment = [("SOURCE_DATE_EPOCH", "7")];
+        for (words, seconds, times) in [
+            ("", Some(7), LayerTimes::Kept),
+            ("--source-date-epoch 8", Some(8), LayerTimes::Kept),
+            ("--rewrite-timestamp", Some(7), LayerTimes::Rewritten),
+            ("--timestamp 0", Some(0), LayerTimes::Epoch),
+            // Read with the Dockerfile: it may be the name of a stage or `context`.
+            (
+                "--build-arg SOURCE_DATE_EPOCH=context",
+                None,
+                LayerTimes::Kept,
+            ),
+        ] {
+            let request = typed(words, &environment).unwrap();
+            assert_eq!(request.source_date_epoch_s, seconds, "{words}");
+            let options = request.outputs[0].image_options().unwrap();
+            assert_eq!(options.layer_times, times, "{words}");
+        }
+        let request = typed("", &[("DOCKER_DEFAULT_PLATFORM", "linux/s390x,local")]).unwrap();
+        assert_eq!(request.platforms.len(), 2);
     }
 
     #[test]
@@ -459,6 +520,16 @@ mod tests {
             ),
             ("--resource disk=1", &[], "unknown resource \"disk\""),
             ("--bogus", &[], "unexpected argument '--bogus'"),
+            (
+                "--timestamp 1 --rewrite-timestamp",
+                &[],
+                "cannot be used with",
+            ),
+            (
+                "",
+                &[("DOCKER_DEFAULT_PLATFORM", "linux/amd64,all")],
+                "DOCKER_DEFAULT_PLATFORM: invalid platform \"all\"",
+            ),
             (
                 "",
                 &[("SOURCE_DATE_EPOCH", "today")],
@@ -491,12 +562,30 @@ mod tests {
     }
 
     #[test]
-    fn annotations_are_for_manifests() {
+    fn annotations_stand_where_they_are_said_to() {
         let read = |text: &str| annotations(&[text.to_owned()]);
-        let expected = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
-        assert_eq!(read("k=v"), Ok(expected.clone()));
-        assert_eq!(read("manifest:k=v"), Ok(expected));
-        assert!(read("index:k=v").is_err());
-        assert!(read("k").is_err());
+        let platform = Platform::linux("arm64", "");
+        for text in [
+            "k=v",
+            "manifest:k=v",
+            "manifest,index:k=v",
+            "manifest[arm64]:k=v",
+        ] {
+            let read = read(text).unwrap();
+            assert_eq!(read.of(Place::Manifest, &platform)["k"], "v", "{text}");
+        }
+        assert_eq!(
+            read("index:k=v=w").unwrap().of_index(Place::Index)["k"],
+            "v=w"
+        );
+        for bad in [
+            "layer:k=v",
+            "k",
+            "=v",
+            "index[arm64]:k=v",
+            "manifest[a b]:k=v",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

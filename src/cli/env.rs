@@ -10,7 +10,7 @@
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
-//! | `SOURCE_DATE_EPOCH` | no time in the image is later than this, in seconds |
+//! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this, in seconds |
 //! | `DOCKER_DEFAULT_PLATFORM` | default of `--platform` |
 //! | `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` (or in lower case) | proxies |
 //! | `SSH_AUTH_SOCK` | the agent of `--ssh default` |

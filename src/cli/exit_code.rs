@@ -14,6 +14,8 @@ pub const INPUT: u8 = 3;
 pub const CONFIG: u8 = 4;
 /// A registry or another server did not do what was asked.
 pub const REGISTRY: u8 = 5;
+/// The same build gave another image the second time (`--verify`).
+pub const NOT_REPRODUCIBLE: u8 = 6;
 /// A mistake of cooper's own.
 pub const INTERNAL: u8 = 70;
 /// Stopped by Ctrl-C or SIGTERM.
@@ -28,6 +30,7 @@ Exit codes:
   3    the input is wrong: Dockerfile, build context, a name
   4    the machine or the local store is not set up for this
   5    a registry or another server failed or refused
+  6    the image is not reproducible (--verify)
   70   internal error
   130  interrupted";
 
@@ -39,6 +42,7 @@ pub fn of(kind: ErrorKind) -> u8 {
         ErrorKind::Config => CONFIG,
         ErrorKind::Registry => REGISTRY,
         ErrorKind::Cancelled => INTERRUPTED,
+        ErrorKind::NotReproducible => NOT_REPRODUCIBLE,
         ErrorKind::Internal => INTERNAL,
     }
 }
@@ -57,6 +61,7 @@ mod tests {
             INPUT,
             CONFIG,
             REGISTRY,
+            NOT_REPRODUCIBLE,
             INTERNAL,
             INTERRUPTED,
         ] {

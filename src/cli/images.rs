@@ -139,6 +139,7 @@ pub(crate) fn save(program: &Program, args: &SaveArgs) -> Result<(), Failure> {
             SaveFormat::Docker => ArchiveForm::Docker,
             SaveFormat::Oci => ArchiveForm::Oci,
         },
+        platform: args.platform.clone(),
         destination,
     };
     let engine = program.engine()?;
@@ -177,14 +178,18 @@ pub(crate) fn inspect(program: &Program, args: &InspectArgs) -> Result<(), Failu
     let engine = program.engine()?;
     let mut documents = Vec::new();
     for image in &args.images {
-        documents.push(details_json(&engine.inspect(image)?));
+        documents.push(details_json(
+            &engine.inspect(image, args.platform.as_ref())?,
+        ));
     }
     print(program, &format!("{:#}", json!(documents)))
 }
 
 /// `cooper history`.
 pub(crate) fn history(program: &Program, args: &HistoryArgs) -> Result<(), Failure> {
-    let entries = program.engine()?.history(&args.image)?;
+    let entries = program
+        .engine()?
+        .history(&args.image, args.platform.as_ref())?;
     let lines = match args.format {
         ListFormat::Json => entries.iter().map(history_json).collect(),
         ListFormat::Table => history_table(&entries, args.no_trunc),
@@ -266,7 +271,8 @@ fn image_json(image: &ImageSummary) -> String {
 
 fn details_json(details: &ImageDetails) -> serde_json::Value {
     let names: Vec<String> = details.names.iter().map(Reference::familiar).collect();
-    let digest = &details.descriptor.digest;
+    let digest = &details.root.digest;
+    let platforms: Vec<String> = details.platforms.iter().map(ToString::to_string).collect();
     let pinned = details.names.iter();
     let pinned: BTreeSet<String> = pinned
         .map(|name| format!("{}@{digest}", name.name()))
@@ -276,6 +282,7 @@ fn details_json(details: &ImageDetails) -> serde_json::Value {
         "RepoTags": names,
         "RepoDigests": pinned,
         "Descriptor": details.descriptor,
+        "Platforms": platforms,
         "Architecture": details.config.architecture,
         "Variant": details.config.variant,
         "Os": details.config.os,

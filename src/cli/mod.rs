@@ -2,7 +2,8 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`] and [`outputs`], [`call`] with [`check`] (questions instead of builds), then [`images`], [`store`], [`debug`], [`manual`]. What people see:
+//! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
+//! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -31,6 +32,7 @@ mod proxies;
 mod signals;
 mod store;
 mod table;
+mod verify;
 
 use args::{BuildCli, Cli, Command, GlobalArgs};
 use failure::Failure;

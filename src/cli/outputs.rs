@@ -57,7 +57,7 @@ fn is_stdout(output: &OutputSpec) -> bool {
                 ArchiveDestination::Directory(_) => return false,
             }
         }
-        OutputSpec::Tar { destination } => destination,
+        OutputSpec::Tar { destination, .. } => destination,
         _ => return false,
     };
     matches!(destination, Destination::Stream(_))
@@ -122,7 +122,9 @@ mod tests {
         let text = all.join("; ");
         // Options that are the default are left out.
         let default = format!("{:?}", crate::engine::request::ImageOptions::default());
-        text.replace(&format!("options: {default}"), "default")
+        let text = text.replace(&format!("options: {default}"), "default");
+        let default = format!("{:?}", crate::engine::request::TreeOptions::default());
+        text.replace(&format!(", options: {default}"), "")
     }
 
     fn check(outputs: &[&str], push: bool, load: bool, expected: &str) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -10,17 +11,18 @@ use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
 use super::options;
+use super::platforms::{self, Targets};
 use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
 use super::warnings;
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
+use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
 use crate::frontend::diagnostic::Source;
-use crate::frontend::{self, LowerFailure, Lowered};
+use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::oci::Platform;
+use crate::oci::{ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
@@ -33,6 +35,7 @@ use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, ke
 pub(super) struct Build<'a> {
     engine: &'a Engine,
     pub(super) request: BuildRequest,
+    targets: Targets,
     pub(super) inputs: Inputs,
     client: registry::Client,
     images: Images,
@@ -53,9 +56,13 @@ impl Engine {
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
         let build = Build::open(self, request, session, progress, cancel).await?;
-        let lowered = build.lower().await?;
-        warnings::report(&lowered, &build.progress);
-        let loaded = load(&lowered.definition)?;
+        let lowered = build.lower_all().await?;
+        if let Some(first) = lowered.first() {
+            // The other platforms would say the same again.
+            warnings::report(first, &build.progress);
+        }
+        let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
+        let loaded = load(&definitions)?;
         let devices = Arc::new(build.devices(&loaded));
         rights::check(&loaded.vertices, &build.request, &devices)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
@@ -67,17 +74,12 @@ impl Engine {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let solved = build.solve(&lowered.definition, worker).await?;
-        let stack = match &solved.output {
-            Some(output) => output.layers().to_vec(),
-            None => Vec::new(),
-        };
-        let unpacked = layers.unpack_all(&stack, &build.progress, &build.cancel);
-        unpacked.await.map_err(EngineError::from_op)?;
-        let exported = build.export(lowered, stack).await?;
+        let solved = build.solve(&definitions, worker).await?;
+        let stacks = build.unpack(&layers, &solved).await?;
+        let exported = build.export(lowered, stacks).await?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
-                manifest: image.manifest,
+                root: image.root,
                 id: image.id,
                 names: image.names,
             }),
@@ -100,7 +102,11 @@ impl Engine {
     ) -> Result<Definition, EngineError> {
         let (progress, cancel) = (progress.clone(), cancel.clone());
         let build = Build::open(self, request, session, progress, cancel).await?;
-        Ok(build.lower().await?.definition)
+        let [platform] = &build.targets.platforms[..] else {
+            let text = "a dump shows the graph for one platform";
+            return Err(EngineError::new(ErrorKind::User, text).with_hint("name one"));
+        };
+        Ok(build.lower(platform.clone()).await?.definition)
     }
 
     /// Makes a registry client with what the session lends.
@@ -137,6 +143,7 @@ impl<'a> Build<'a> {
                 ..Warning::default()
             }));
         }
+        let targets = platforms::targets(&request)?;
         let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
         let web_files = WebFiles::new(client.clone(), engine.content.clone());
@@ -157,6 +164,7 @@ impl<'a> Build<'a> {
         Ok(Self {
             engine,
             request,
+            targets,
             inputs,
             client,
             images,
@@ -167,8 +175,18 @@ impl<'a> Build<'a> {
         })
     }
 
-    async fn lower(&self) -> Result<Lowered, EngineError> {
-        let options = options::frontend_options(&self.request, &self.inputs)?;
+    /// Translates the Dockerfile for every platform.
+    async fn lower_all(&self) -> Result<Vec<Lowered>, EngineError> {
+        let platforms = self.targets.platforms.iter().cloned();
+        try_join_all(platforms.map(|platform| self.lower(platform))).await
+    }
+
+    async fn lower(&self, platform: Option<Platform>) -> Result<Lowered, EngineError> {
+        let options = FrontendOptions {
+            platform,
+            multi_platform: self.targets.multi_platform,
+            ..options::frontend_options(&self.request, &self.inputs)?
+        };
         let resolver = self.resolver();
         let inputs = &self.inputs;
         tokio::select! {
@@ -200,6 +218,24 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Fetches what is still missing of the results; returns the layers of each.
+    async fn unpack(
+        &self,
+        layers: &Arc<ImageLayers>,
+        solved: &Solved<OpOutput>,
+    ) -> Result<Vec<Vec<LayerId>>, EngineError> {
+        let mut stacks = Vec::new();
+        for result in &solved.results {
+            let output = result.output.as_ref();
+            let stack = output.map(|output| output.layers().to_vec());
+            let stack = stack.unwrap_or_default();
+            let unpacked = layers.unpack_all(&stack, &self.progress, &self.cancel);
+            unpacked.await.map_err(EngineError::from_op)?;
+            stacks.push(stack);
+        }
+        Ok(stacks)
+    }
+
     /// Reads which devices there are, where a step asks for any.
     fn devices(&self, loaded: &Loaded) -> NamedDevices {
         let asks = loaded.vertices.iter().any(|vertex| match &vertex.op {
@@ -221,12 +257,12 @@ impl<'a> Build<'a> {
         devices: Arc<NamedDevices>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
-        let image_steps = match &loaded.result {
-            Some(result) => keys::base_chain(&loaded.vertices, result),
-            None => Vec::new(),
-        };
+        let image_steps = loaded.results.iter().flatten();
+        let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
         let outputs = self.outputs();
-        let image_options = outputs.iter().find_map(OutputSpec::image_options);
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten are compressed by the exporter.
+        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -244,19 +280,16 @@ impl<'a> Build<'a> {
             resources: options::resources(&self.request),
             devices,
             device_aliases: rights::device_aliases(&self.request),
-            image_steps: image_steps
-                .into_iter()
-                .map(|vertex| vertex.digest.clone())
-                .collect(),
+            image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            compression: image_options.map(|options| options.compression),
+            compression: image_options.next().map(|options| options.compression),
             now_ns: clock::now_ns,
         }))
     }
 
     async fn solve(
         &self,
-        definition: &Definition,
+        definitions: &[Definition],
         worker: Arc<LocalWorker>,
     ) -> Result<Solved<OpOutput>, EngineError> {
         let mut options = SolveOptions::new(clock::now_ns());
@@ -269,31 +302,35 @@ impl<'a> Build<'a> {
         options.scope = format!("{place}\0{filename}\0{target}");
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
-        let solved = solver::solve(definition, worker, cache, progress, options, cancel).await;
+        let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;
         let cache = cache.clone();
         // Nobody waits for it, not even the end of the process.
         std::thread::spawn(move || cache.tidy());
-        solved.map_err(|error| EngineError::from_solve(error, definition))
+        solved.map_err(|error| EngineError::from_solve(error, definitions))
     }
 
     async fn export(
         &self,
-        lowered: Lowered,
-        layers: Vec<LayerId>,
+        lowered: Vec<Lowered>,
+        stacks: Vec<Vec<LayerId>>,
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
-        let export = ExportRequest {
-            platform: match self.request.platforms.first() {
-                Some(platform) => platform.clone(),
-                None => lowered.image.platform().normalized(),
-            },
+        let targets = self.targets.platforms.iter();
+        let parts = targets.zip(lowered).zip(stacks);
+        let results = parts.map(|((target, lowered), layers)| PlatformResult {
+            platform: described_platform(target.as_ref(), &lowered.image),
             config: lowered.image,
+            base: lowered.base_image,
             layers,
+            epoch_s: lowered.epoch,
+        });
+        let export = ExportRequest {
+            results: results.collect(),
+            multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
             outputs: self.outputs(),
-            epoch_s: self.request.source_date_epoch_s.or(lowered.epoch),
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
@@ -301,8 +338,29 @@ impl<'a> Build<'a> {
     }
 }
 
-fn load(definition: &Definition) -> Result<Loaded, EngineError> {
-    definition.load().map_err(|error| {
+/// Returns the platform that descriptors name: the one asked for, with what only the base image
+/// of a Windows build knows.
+fn described_platform(target: Option<&Platform>, image: &ImageConfig) -> Platform {
+    let own = image.platform().normalized();
+    let Some(target) = target else {
+        return own;
+    };
+    let mut platform = target.clone();
+    if platform.os == "windows" && own.os == platform.os {
+        if platform.os_version.is_empty() {
+            platform.os_version = own.os_version;
+        }
+        if platform.os_features.is_empty() {
+            platform.os_features = own.os_features;
+        }
+    }
+    platform
+}
+
+fn load(definitions: &[Definition]) -> Result<Loaded, EngineError> {
+    let loaded: Result<Vec<Loaded>, _> = definitions.iter().map(Definition::load).collect();
+    let loaded = loaded.map_err(|error| {
         EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
-    })
+    });
+    Ok(Loaded::joined(loaded?))
 }

@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Registry,
     /// The build was cancelled.
     Cancelled,
+    /// The same build gave another image the second time.
+    NotReproducible,
     /// A mistake of cooper's own.
     Internal,
 }
@@ -133,7 +135,7 @@ impl EngineError {
     }
 
     /// Passes on why a solve failed, with the step and its place.
-    pub(super) fn from_solve(error: SolveError, definition: &Definition) -> Self {
+    pub(super) fn from_solve(error: SolveError, definitions: &[Definition]) -> Self {
         match error {
             SolveError::Cancelled => Self::cancelled(),
             SolveError::Vertex {
@@ -149,7 +151,7 @@ impl EngineError {
                     last_line: place.last_line,
                 });
                 let step = FailedStep {
-                    command: command_of(definition, &vertex),
+                    command: command_of(definitions, &vertex),
                     vertex: vertex.0,
                     name,
                     ended: error.message.clone(),
@@ -163,12 +165,10 @@ impl EngineError {
 }
 
 /// Returns the command of an exec op as it ran; empty for other ops.
-fn command_of(definition: &Definition, wanted: &VertexDigest) -> String {
-    let loaded = definition
-        .load()
-        .map(|loaded| loaded.vertices)
-        .unwrap_or_default();
-    let vertex = loaded.into_iter().find(|vertex| vertex.digest == *wanted);
+fn command_of(definitions: &[Definition], wanted: &VertexDigest) -> String {
+    let loaded = definitions.iter().filter_map(|d| d.load().ok());
+    let mut vertices = loaded.flat_map(|loaded| loaded.vertices);
+    let vertex = vertices.find(|vertex| vertex.digest == *wanted);
     match vertex.map(|vertex| vertex.op) {
         Some(pb::op::Op::Exec(exec)) => exec.meta.unwrap_or_default().args.join(" "),
         _ => String::new(),
@@ -210,9 +210,13 @@ impl From<exporter::Error> for EngineError {
         let kind = match &error {
             exporter::Error::Cancelled => return Self::cancelled(),
             exporter::Error::Push { .. } => ErrorKind::Registry,
-            exporter::Error::PushWithoutName | exporter::Error::Destination { .. } => {
-                ErrorKind::User
-            }
+            exporter::Error::PushWithoutName
+            | exporter::Error::Destination { .. }
+            | exporter::Error::DockerIndex
+            | exporter::Error::IndexAnnotation
+            | exporter::Error::DockerAnnotation
+            | exporter::Error::ForeignAnnotation(_)
+            | exporter::Error::Overwritten { .. } => ErrorKind::User,
             exporter::Error::Invalid { .. } | exporter::Error::Encode(_) => ErrorKind::Internal,
             _ => ErrorKind::Config,
         };

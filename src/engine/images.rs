@@ -1,12 +1,12 @@
 //! The images of the local store: finding, naming, describing and removing them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::error::{EngineError, ErrorKind};
 use super::request::{HistoryEntry, ImageDetails, ImageSummary, Removed};
 use super::{CONFIG_BYTES_MAX, Engine, MANIFEST_BYTES_MAX};
 use crate::oci::{
-    Descriptor, ImageConfig, ImageId, Index, Manifest, Platform, Reference, media_type,
+    Descriptor, Digest, ImageConfig, ImageId, Index, Manifest, Platform, Reference, media_type,
 };
 
 /// Fewest hex digits that may stand for an image id.
@@ -48,18 +48,22 @@ impl Engine {
             .parse::<Reference>()
             .ok()
             .map(Reference::with_default_tag);
+        // Looked up before anything is taken away: what is given may also be an id.
+        let by_name = match by_name {
+            Some(name) if images.resolve(&name)?.is_some() => Some(name),
+            _ => None,
+        };
         let mut left = 0;
         let mut removed = Vec::new();
         for (name, other) in images.list()? {
             if other.digest != descriptor.digest {
                 continue;
             }
-            match &by_name {
-                Some(wanted) if images.resolve(wanted)?.is_some() && *wanted != name => left += 1,
-                _ => {
-                    images.untag(&name)?;
-                    removed.push(Removed::Untagged(name));
-                }
+            if by_name.as_ref().is_some_and(|wanted| *wanted != name) {
+                left += 1;
+            } else {
+                images.untag(&name)?;
+                removed.push(Removed::Untagged(name));
             }
         }
         if left == 0 {
@@ -68,16 +72,22 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Describes an image; one of the host's platform where there are several.
-    pub fn inspect(&self, image: &str) -> Result<ImageDetails, EngineError> {
-        let descriptor = self.find(image)?;
-        let stored = self.load_image(&descriptor, &Platform::host())?;
+    /// Describes an image; where there are several, the one for `platform` or the host's.
+    pub fn inspect(
+        &self,
+        image: &str,
+        platform: Option<&Platform>,
+    ) -> Result<ImageDetails, EngineError> {
+        let root = self.find(image)?;
+        let stored = self.load_wanted(image, &root, platform)?;
         let all = self.content.images().list()?;
         let names = all
             .into_iter()
-            .filter(|(_, other)| other.digest == descriptor.digest);
+            .filter(|(_, other)| other.digest == root.digest);
         Ok(ImageDetails {
             names: names.map(|(name, _)| name).collect(),
+            platforms: self.platforms_of(&root, &stored)?,
+            root,
             descriptor: stored.descriptor,
             manifest: stored.manifest,
             config: stored.config,
@@ -85,8 +95,12 @@ impl Engine {
     }
 
     /// Lists how an image came to be, newest step first, as docker does.
-    pub fn history(&self, image: &str) -> Result<Vec<HistoryEntry>, EngineError> {
-        let stored = self.load_image(&self.find(image)?, &Platform::host())?;
+    pub fn history(
+        &self,
+        image: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<HistoryEntry>, EngineError> {
+        let stored = self.load_wanted(image, &self.find(image)?, platform)?;
         let mut layers = stored.manifest.layers.into_iter();
         let entries = stored.config.history.into_iter().map(|entry| HistoryEntry {
             layer: if entry.empty_layer {
@@ -134,6 +148,55 @@ impl Engine {
             EngineError::new(ErrorKind::User, format!("no such image: {image}"))
                 .with_hint("`cooper images` lists the images of the store"),
         )
+    }
+
+    /// Reads the image for a platform that was asked for, or the one that fits best.
+    pub(super) fn load_wanted(
+        &self,
+        image: &str,
+        root: &Descriptor,
+        platform: Option<&Platform>,
+    ) -> Result<StoredImage, EngineError> {
+        let Some(platform) = platform else {
+            return self.load_image(root, &Platform::host());
+        };
+        let stored = self.load_image(root, platform)?;
+        if platform.rank(&stored.config.platform()).is_some() {
+            return Ok(stored);
+        }
+        let there = self.platforms_of(root, &stored)?;
+        let there: Vec<String> = there.iter().map(Platform::to_string).collect();
+        let text = format!("{image} has no image for {platform}");
+        Err(EngineError::new(ErrorKind::User, text)
+            .with_hint(format!("it has one for {}", there.join(", "))))
+    }
+
+    /// Lists the platforms of which there are images.
+    fn platforms_of(
+        &self,
+        root: &Descriptor,
+        stored: &StoredImage,
+    ) -> Result<Vec<Platform>, EngineError> {
+        let children = self.children(root)?;
+        let platforms = children.into_iter().filter_map(|child| child.platform);
+        let mut platforms: Vec<Platform> = platforms.collect();
+        if platforms.is_empty() {
+            platforms.push(stored.config.platform());
+        }
+        Ok(platforms)
+    }
+
+    /// Lists the images of an index that are in the store; none for a manifest.
+    fn children(&self, root: &Descriptor) -> Result<Vec<Descriptor>, EngineError> {
+        if !media_type::is_index(&root.media_type) {
+            return Ok(Vec::new());
+        }
+        let bytes = self.content.read(root, MANIFEST_BYTES_MAX)?;
+        let index: Index = parse("index", root, &bytes)?;
+        let children = index.manifests.into_iter();
+        Ok(children
+            .filter(|child| self.content.contains(&child.digest))
+            .collect())
     }
 
     /// Reads the manifest and the config behind a descriptor, for the platform that fits best.
@@ -209,28 +272,31 @@ impl Engine {
         descriptor: &Descriptor,
     ) -> Result<ImageSummary, EngineError> {
         let stored = self.load_image(descriptor, &Platform::host())?;
-        let mut platforms = BTreeSet::from([stored.config.platform()]);
-        if media_type::is_index(&descriptor.media_type) {
-            let bytes = self.content.read(descriptor, MANIFEST_BYTES_MAX)?;
-            let index: Index = parse("index", descriptor, &bytes)?;
-            let known = index
-                .manifests
-                .iter()
-                .filter(|e| self.content.contains(&e.digest));
-            platforms.extend(known.filter_map(|entry| entry.platform.clone()));
+        let mut layers: BTreeMap<Digest, u64> = BTreeMap::new();
+        let mut count = |manifest: &Manifest| {
+            let blobs = manifest.layers.iter();
+            layers.extend(blobs.map(|layer| (layer.digest.clone(), layer.size)));
+        };
+        count(&stored.manifest);
+        for child in self.children(descriptor)? {
+            if media_type::is_manifest(&child.media_type) {
+                let bytes = self.content.read(&child, MANIFEST_BYTES_MAX)?;
+                count(&parse("manifest", &child, &bytes)?);
+            }
         }
         Ok(ImageSummary {
             name,
             manifest: descriptor.clone(),
             id: ImageId(stored.manifest.config.digest.clone()),
-            platforms: platforms.into_iter().collect(),
+            platforms: self.platforms_of(descriptor, &stored)?,
             created: stored.config.created,
-            size_bytes: stored.manifest.layers.iter().map(|layer| layer.size).sum(),
+            size_bytes: layers.values().sum(),
         })
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(
+/// Reads a document of the store.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
     what: &str,
     descriptor: &Descriptor,
     bytes: &[u8],

@@ -44,6 +44,9 @@ pub(super) struct Inputs {
     pub(super) contexts: BTreeMap<String, ContextSource>,
     /// What the client lends, the folders of the contexts among it.
     pub(super) session: Arc<Session>,
+    /// Time of a main build context that is not a folder, in seconds since 1970, where it may be
+    /// wanted.
+    pub(super) time_s: Option<i64>,
     /// Tells the main build context from others, in explanations of cache misses.
     pub(super) place: String,
     /// What was made for this build.
@@ -85,6 +88,11 @@ impl Inputs {
             step.start("[internal] load build definition");
             step.complete(Some(error.to_string()));
         })?;
+        let is_remote = !matches!(context, ContextSource::Local { .. });
+        let time_s = match is_remote && remote::wants_time(request, &found.text) {
+            true => setup.time_of(&session, &context).await?,
+            false => None,
+        };
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
@@ -102,6 +110,7 @@ impl Inputs {
             context,
             contexts,
             session,
+            time_s,
             place,
             _made: made,
         })

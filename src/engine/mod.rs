@@ -2,9 +2,10 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `rights`, `warnings`, [`call`] (questions that are
-//! answered without building), [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
-//! [`error`], [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
+//! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
+//! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
+//! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
@@ -15,6 +16,7 @@ pub mod error;
 pub mod images;
 mod inputs;
 mod options;
+mod platforms;
 mod preprocess;
 pub mod process;
 pub mod prune;
@@ -24,6 +26,7 @@ mod resolver;
 mod rights;
 mod settle;
 pub mod transfer;
+pub mod verify;
 mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +39,7 @@ use crate::snapshot::Snapshotter;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
 pub use request::*;
+pub use verify::Verification;
 
 /// Largest manifest or index that is read.
 const MANIFEST_BYTES_MAX: u64 = 8 << 20;

@@ -1,21 +1,17 @@
 //! What was asked, in the words of the modules that do it.
 
-use super::error::{EngineError, ErrorKind};
+use super::error::EngineError;
 use super::inputs::Inputs;
 use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache, PullPolicy};
 use crate::executor::Resources;
 use crate::exporter::OutputSpec;
 use crate::frontend::{self, FrontendOptions, Network};
 
-/// Returns what the frontend needs to know.
+/// Returns what the frontend needs to know; of several platforms it is told the first.
 pub(super) fn frontend_options(
     request: &BuildRequest,
     inputs: &Inputs,
 ) -> Result<FrontendOptions, EngineError> {
-    if request.platforms.len() > 1 {
-        let text = "one build makes an image for one platform";
-        return Err(EngineError::new(ErrorKind::User, text).with_hint("build once for each"));
-    }
     let add_hosts = request.extra_hosts.iter().map(|host| {
         let address = match host.address {
             HostAddress::Ip(ip) => frontend::options::HostAddress::Ip(ip),
@@ -60,6 +56,7 @@ pub(super) fn frontend_options(
         context: inputs.context.clone(),
         contexts: inputs.contexts.clone(),
         source_date_epoch: request.source_date_epoch_s,
+        context_time: inputs.time_s,
         ..FrontendOptions::default()
     })
 }

@@ -4,7 +4,9 @@
 //! is fetched here is in the cache when the build wants it, and pinned to the same commit.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,7 @@ use crate::llb::Definition;
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::session::Session;
-use crate::snapshot::View;
+use crate::snapshot::{LayerId, View};
 use crate::solver::{self, SolveOptions};
 use crate::source::local::is_archive;
 use crate::source::{Images, Repositories, WebFiles};
@@ -27,6 +29,11 @@ use crate::worker::{Ahead, ImageLayers, LocalWorker, WorkerOptions};
 
 /// Bytes of a file that are looked at to tell an archive from a Dockerfile.
 const HEAD_BYTES: u64 = 1024;
+
+/// Build argument with the time of everything new.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// Its value for the time of the build context.
+const OF_CONTEXT: &str = "context";
 
 /// What is at hand before the build.
 pub(super) struct Setup<'a> {
@@ -72,19 +79,62 @@ impl Setup<'_> {
         request: &BuildRequest,
         source: &ContextSource,
     ) -> Result<View, EngineError> {
+        self.fetched(
+            session,
+            &request.build_args,
+            request.source_date_epoch_s,
+            source,
+        )
+        .await
+    }
+
+    /// Tells the time of a build context: that of its commit, that of the last change as its
+    /// server knows it, or that of the newest file of an archive.
+    pub(super) async fn time_of(
+        &self,
+        session: &Arc<Session>,
+        source: &ContextSource,
+    ) -> Result<Option<i64>, EngineError> {
+        // With an epoch, the files of a commit have its time.
+        let arguments = BTreeMap::from([(EPOCH.to_owned(), OF_CONTEXT.to_owned())]);
+        if let ContextSource::Http { url, .. } = source {
+            let file = ContextSource::Http {
+                url: url.clone(),
+                unpack: false,
+            };
+            let view = self.fetched(session, &arguments, None, &file).await?;
+            let time_s = newest_file(view.path()).map_err(unreadable)?;
+            // Without an answer of the server the file has the time 0.
+            if time_s.is_some_and(|time_s| time_s != 0) {
+                return Ok(time_s);
+            }
+            if matches!(source, ContextSource::Http { unpack: false, .. }) {
+                return Ok(None);
+            }
+        }
+        let view = self.fetched(session, &arguments, None, source).await?;
+        newest_file(view.path()).map_err(unreadable)
+    }
+
+    async fn fetched(
+        &self,
+        session: &Arc<Session>,
+        build_args: &BTreeMap<String, String>,
+        epoch_s: Option<i64>,
+        source: &ContextSource,
+    ) -> Result<View, EngineError> {
         let definition = source
-            .remote_definition(&request.build_args, request.source_date_epoch_s)
+            .remote_definition(build_args, epoch_s)
             .map_err(|error| EngineError::new(ErrorKind::User, error.to_string()))?;
+        let definitions = [definition];
         let worker = self.worker(session);
         let options = SolveOptions::new(clock::now_ns());
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
-        let solved = solver::solve(&definition, worker, cache, progress, options, cancel).await;
-        let solved = solved.map_err(|error| from_solve(error, &definition))?;
-        let layers = match &solved.output {
-            Some(output) => output.layers().to_vec(),
-            None => Vec::new(),
-        };
+        let solved = solver::solve(&definitions, worker, cache, progress, options, cancel).await;
+        let solved = solved.map_err(|error| from_solve(error, &definitions))?;
+        let outputs = solved.results.iter().filter_map(|r| r.output.as_ref());
+        let layers: Vec<LayerId> = outputs.flat_map(|o| o.layers().to_vec()).collect();
         Ok(self.engine.snapshots.view(&layers)?)
     }
 
@@ -114,6 +164,39 @@ impl Setup<'_> {
             now_ns: clock::now_ns,
         }))
     }
+}
+
+/// Says whether the time of the build context may be wanted: the value `context` was given, or
+/// the Dockerfile has a say.
+pub(super) fn wants_time(request: &BuildRequest, dockerfile: &str) -> bool {
+    match request.build_args.get(EPOCH) {
+        Some(given) => given == OF_CONTEXT,
+        None => request.source_date_epoch_s.is_none() && dockerfile.contains(EPOCH),
+    }
+}
+
+/// Finds the time of the newest file below a folder, in seconds since 1970. Folders do not
+/// count: those that an archive does not name are as old as their unpacking.
+fn newest_file(folder: &Path) -> io::Result<Option<i64>> {
+    let mut newest = None;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            } else {
+                newest = newest.max(Some(metadata.mtime()));
+            }
+        }
+    }
+    Ok(newest)
+}
+
+fn unreadable(error: io::Error) -> EngineError {
+    let text = format!("cannot read the build context: {error}");
+    EngineError::new(ErrorKind::Config, text).with_source(error)
 }
 
 /// Reads the URL of a build context.
@@ -159,8 +242,8 @@ fn begins_archive(view: &View) -> Result<bool, EngineError> {
 }
 
 /// Says why fetching failed; there is no Dockerfile yet in which it has a place.
-fn from_solve(error: solver::SolveError, definition: &Definition) -> EngineError {
-    let mut error = EngineError::from_solve(error, definition);
+fn from_solve(error: solver::SolveError, definitions: &[Definition]) -> EngineError {
+    let mut error = EngineError::from_solve(error, definitions);
     error.step = None;
     error
 }

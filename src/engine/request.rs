@@ -17,8 +17,8 @@
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
 //! engine.images()                                               -> Result<Vec<ImageSummary>, EngineError>
 //! engine.remove(&str image)                                     -> Result<Vec<Removed>, EngineError>
-//! engine.inspect(&str image)                                    -> Result<ImageDetails, EngineError>
-//! engine.history(&str image)                                    -> Result<Vec<HistoryEntry>, EngineError>
+//! engine.inspect(&str image, Option<&Platform>)                 -> Result<ImageDetails, EngineError>
+//! engine.history(&str image, Option<&Platform>)                 -> Result<Vec<HistoryEntry>, EngineError>
 //! engine.disk_usage()                                           -> Result<DiskUsage, EngineError>
 //! engine.prune(PruneRequest)                                    -> Result<Pruned, EngineError>
 //! engine.dump_llb(BuildRequest, Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
@@ -32,8 +32,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::exporter::{
-    ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination, ImageOptions,
-    InvalidOutput, OutputSpec, PushOptions, Stream, Target,
+    Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
+    ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
+    Target, TreeOptions,
 };
 use crate::frontend::ContextSource;
 use crate::oci::{
@@ -77,7 +78,7 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// `--tag`, with the default tag filled in. The image gets these names in the local store.
     pub names: Vec<Reference>,
-    /// Platforms to build for; the host's where empty.
+    /// Platforms to build for; the host's where empty. Several make an index.
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
@@ -302,9 +303,10 @@ pub struct BuildOutcome {
 /// The image that a build made.
 #[derive(Debug, Clone)]
 pub struct BuiltImage {
-    /// Its manifest.
-    pub manifest: Descriptor,
-    /// Its id: the digest of its config, printed by `-q` and written by `--iidfile`.
+    /// Its manifest, or the index of several platforms.
+    pub root: Descriptor,
+    /// Its id: the digest of its config, or of the index of several platforms; printed by `-q`
+    /// and written by `--iidfile`.
     pub id: ImageId,
     /// Its names.
     pub names: Vec<Reference>,
@@ -337,6 +339,8 @@ pub struct SaveRequest {
     pub images: Vec<String>,
     /// Form of the archive.
     pub format: ArchiveForm,
+    /// Which of an index's images; where `None`, all, or the host's in Docker's form.
+    pub platform: Option<Platform>,
     /// Where it goes.
     pub destination: Destination,
 }
@@ -380,7 +384,7 @@ pub struct ImageSummary {
     pub platforms: Vec<Platform>,
     /// Time of creation, RFC 3339, as the config says.
     pub created: Option<String>,
-    /// Bytes of its compressed layers.
+    /// Bytes of its compressed layers, those of all platforms together.
     pub size_bytes: u64,
 }
 
@@ -398,6 +402,10 @@ pub enum Removed {
 pub struct ImageDetails {
     /// Its names.
     pub names: Vec<Reference>,
+    /// What the names lead to: the manifest, or an index.
+    pub root: Descriptor,
+    /// The platforms of which there are images.
+    pub platforms: Vec<Platform>,
     /// The descriptor of the manifest.
     pub descriptor: Descriptor,
     /// The manifest.

@@ -75,7 +75,10 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut images: Vec<ArchivedImage> = Vec::new();
         for image in &request.images {
-            let root = self.find(image)?;
+            let mut root = self.find(image)?;
+            if let Some(platform) = &request.platform {
+                root = self.load_wanted(image, &root, Some(platform))?.descriptor;
+            }
             let by_name = image
                 .parse::<Reference>()
                 .ok()

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::archive::ArchiveError;
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Platform, Reference};
 use crate::{content, registry, snapshot};
 
 use super::validate::Invalid;
@@ -32,6 +32,33 @@ pub enum Error {
     /// A push was asked for but the image has no name.
     #[error("tag is needed when pushing to registry")]
     PushWithoutName,
+    /// The output holds one image and the build makes an index.
+    #[error(
+        "the docker exporter cannot write an image of several platforms: use type=oci, or build for one platform"
+    )]
+    DockerIndex,
+    /// An annotation is for an index where none is written.
+    #[error("annotations of an index need a build for several platforms")]
+    IndexAnnotation,
+    /// An annotation needs a document that Docker's formats do not have.
+    #[error("only manifests can have annotations with oci-mediatypes=false")]
+    DockerAnnotation,
+    /// An annotation names a platform that is not built.
+    #[error("an annotation is for {0}, which is not among the platforms of this build")]
+    ForeignAnnotation(Platform),
+    /// Two platforms have the same file and no folders of their own.
+    #[error(
+        "{} of {first} would be overwritten by that of {second}: leave platform-split on",
+        path.display()
+    )]
+    Overwritten {
+        /// The file.
+        path: PathBuf,
+        /// Whose file is there.
+        first: String,
+        /// Whose file comes.
+        second: String,
+    },
     /// The image breaks a rule of the image-spec: a mistake of this builder or of a base image.
     #[error("image {manifest} is not valid")]
     Invalid {

@@ -7,37 +7,50 @@ use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+use super::annotations::Place;
 use super::bundle::{ArchiveForm, ArchivedImage};
-use super::image::{self, Image, ImageLayer, ImageParts};
-use super::output::{ArchiveDestination, Destination, ImageOptions, OutputSpec, PushOptions};
-use super::transfer::Meter;
-use super::{Error, layout, local, push, rootfs, validate};
-use crate::archive::{Compression, Observer};
+use super::image::{self, Document, Image, ImageLayer, ImageParts};
+use super::output::{ArchiveDestination, ImageOptions, LayerTimes, OutputSpec, PushOptions};
+use super::{Error, index, layout, push, trees, validate};
+use crate::archive::Observer;
 use crate::content::ContentStore;
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Platform, Reference};
-use crate::progress::{Progress, VertexProgress};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Platform, Reference, media_type};
+use crate::progress::{Event, Progress, VertexProgress, Warning};
 use crate::registry;
-use crate::snapshot::{LayerId, Snapshotter};
+use crate::snapshot::{EntryTimes, LayerForm, LayerId, Snapshotter};
 
 /// Layers that are compressed at the same time; each uses all cores where it is large.
 const LAYERS_AT_ONCE: usize = 4;
+/// Why times are not rewritten although it was asked for.
+const NO_EPOCH: &str = "rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 
-/// A result and where it goes.
+/// What a build made, and where it goes.
 #[derive(Debug, Clone)]
 pub struct ExportRequest {
-    /// The config from the frontend: without layers, new history entries without times.
-    pub config: ImageConfig,
-    /// The layers, lowest first.
-    pub layers: Vec<LayerId>,
-    /// The platform it is for.
-    pub platform: Platform,
+    /// The result for each platform, in the order asked for; never empty.
+    pub results: Vec<PlatformResult>,
+    /// Whether an index is written, and a folder for each platform.
+    pub multi_platform: bool,
     /// The names it gets.
     pub names: Vec<Reference>,
     /// What is written.
     pub outputs: Vec<OutputSpec>,
-    /// Seconds since 1970 that no time in the result exceeds.
+}
+
+/// The result of a build for one platform.
+#[derive(Debug, Clone)]
+pub struct PlatformResult {
+    /// The config from the frontend: without layers, new history entries without times.
+    pub config: ImageConfig,
+    /// The config of the image at the bottom.
+    pub base: Option<ImageConfig>,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerId>,
+    /// The platform that was asked for.
+    pub platform: Platform,
+    /// Seconds since 1970 that no time of anything new exceeds.
     pub epoch_s: Option<i64>,
 }
 
@@ -53,12 +66,21 @@ pub struct Exported {
 /// An image that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedImage {
-    /// The manifest.
-    pub manifest: Descriptor,
-    /// The image's id.
+    /// Its manifest, or the index of several platforms.
+    pub root: Descriptor,
+    /// Its id: the digest of its config, or of the index of several platforms.
     pub id: ImageId,
     /// Its names.
     pub names: Vec<Reference>,
+}
+
+/// An image in the content store, for one platform or several.
+#[derive(Debug, Clone)]
+struct StoredImage {
+    /// The manifest or the index.
+    root: Descriptor,
+    /// The image for each platform.
+    images: Vec<Image>,
 }
 
 /// Writes results.
@@ -70,7 +92,7 @@ pub struct Exporter {
 }
 
 /// The images that have been made for one request, by the options they were made with.
-type Made = Vec<(ImageOptions, Image)>;
+type Made = Vec<(ImageOptions, StoredImage)>;
 
 impl Exporter {
     /// Makes an exporter over the stores of a build.
@@ -148,8 +170,7 @@ impl Job<'_> {
                 self.archive(image, names, ArchiveForm::Docker, destination)
                     .await?;
             }
-            (OutputSpec::Tar { destination }, _) => self.tar(destination).await?,
-            (OutputSpec::Local { directory }, _) => self.local(directory).await?,
+            (OutputSpec::Tar { .. } | OutputSpec::Local { .. }, _) => self.trees(output).await?,
             _ => {}
         }
         if let Some((image, names)) = image {
@@ -167,7 +188,7 @@ impl Job<'_> {
     }
 
     /// Makes the image, or finds it where another output has wanted the same.
-    async fn image(&self, options: &ImageOptions, made: &mut Made) -> Result<Image, Error> {
+    async fn image(&self, options: &ImageOptions, made: &mut Made) -> Result<StoredImage, Error> {
         let key = ImageOptions {
             names: Vec::new(),
             ..options.clone()
@@ -175,41 +196,109 @@ impl Job<'_> {
         if let Some((_, image)) = made.iter().find(|(options, _)| *options == key) {
             return Ok(image.clone());
         }
+        let request = self.request;
+        let platforms: Vec<&Platform> = request.results.iter().map(|r| &r.platform).collect();
+        let (multi, oci) = (request.multi_platform, options.oci_media_types);
+        options.annotations.check(&platforms, multi, oci)?;
         self.vertex.status("exporting layers", "", 0, 0, false);
-        let layers = self.layers(&options.compression).await?;
-        self.vertex.status("exporting layers", "", 0, 0, true);
-        let parts = ImageParts {
-            config: self.request.config.clone(),
-            layers,
-            platform: self.request.platform.clone(),
-            epoch_s: self.request.epoch_s,
-        };
-        let image = image::assemble(parts, options.oci_media_types, &options.annotations)?;
-        let content = self.exporter.content.clone();
-        let image = self.blocking(move || store(&content, image)).await?;
-        for (what, document) in [
-            ("manifest", &image.manifest_document),
-            ("config", &image.config_document),
-        ] {
-            let line = format!("exporting {what} {}", document.descriptor.digest);
-            self.vertex.status(&line, "", 0, 0, true);
+        let mut layers = Vec::new();
+        for result in &request.results {
+            layers.push(self.layers(result, options).await?);
         }
+        self.vertex.status("exporting layers", "", 0, 0, true);
+        let mut images = Vec::new();
+        for (result, layers) in request.results.iter().zip(layers) {
+            images.push(self.assemble(result, layers, options).await?);
+        }
+        let root = match (request.multi_platform, images.as_slice()) {
+            (false, [image]) => image.manifest_document.descriptor.clone(),
+            _ => self.index(&images, options).await?,
+        };
+        let image = StoredImage { root, images };
         made.push((key, image.clone()));
         Ok(image)
     }
 
+    /// Writes config and manifest for one platform.
+    async fn assemble(
+        &self,
+        result: &PlatformResult,
+        layers: Vec<ImageLayer>,
+        options: &ImageOptions,
+    ) -> Result<Image, Error> {
+        let parts = ImageParts {
+            config: result.config.clone(),
+            base: result.base.clone(),
+            layers,
+            platform: result.platform.clone(),
+            epoch_s: options.epoch.or(result.epoch_s),
+        };
+        let remarks = options.annotations.of(Place::Manifest, &result.platform);
+        let mut image = image::assemble(parts, options.oci_media_types, &remarks)?;
+        let place = Place::ManifestDescriptor;
+        let remarks = options.annotations.of(place, &result.platform);
+        image.manifest_document.descriptor.annotations = remarks;
+        let content = self.exporter.content.clone();
+        let image = self.blocking(move || store(&content, image)).await?;
+        self.told("manifest", &image.manifest_document);
+        self.told("config", &image.config_document);
+        Ok(image)
+    }
+
+    /// Writes the index of several platforms.
+    async fn index(&self, images: &[Image], options: &ImageOptions) -> Result<Descriptor, Error> {
+        let remarks = options.annotations.of_index(Place::Index);
+        let document = index::assemble(images, options.oci_media_types, &remarks)?;
+        let mut descriptor = document.descriptor.clone();
+        descriptor.annotations = options.annotations.of_index(Place::IndexDescriptor);
+        self.told("manifest list", &document);
+        let content = self.exporter.content.clone();
+        self.blocking(move || Ok(content.put(&document.bytes)?))
+            .await?;
+        Ok(descriptor)
+    }
+
+    fn told(&self, what: &str, document: &Document) {
+        let line = format!("exporting {what} {}", document.descriptor.digest);
+        self.vertex.status(&line, "", 0, 0, true);
+    }
+
     /// Compresses the layers, some at a time, and keeps their order.
-    async fn layers(&self, compression: &Compression) -> Result<Vec<ImageLayer>, Error> {
-        let layers = self.request.layers.iter().map(|id| {
+    async fn layers(
+        &self,
+        result: &PlatformResult,
+        options: &ImageOptions,
+    ) -> Result<Vec<ImageLayer>, Error> {
+        let times = self.times(result, options);
+        // What the base image brought stays as it is.
+        let base = result
+            .base
+            .as_ref()
+            .map_or(0, |base| base.rootfs.diff_ids.len());
+        let layers = result.layers.iter().enumerate().map(|(number, id)| {
             let (snapshots, id) = (self.exporter.snapshots.clone(), id.clone());
-            let (compression, cancel) = (*compression, self.cancel.clone());
+            let cancel = self.cancel.clone();
+            let times = if number < base {
+                EntryTimes::Kept
+            } else {
+                times
+            };
+            let form = LayerForm {
+                compression: options.compression,
+                times,
+            };
             self.blocking(move || {
-                let blob = snapshots.layer_blob_observed(&id, &compression, &Cancelled(&cancel))?;
+                let blob = snapshots.layer_blob_observed(&id, &form, &Cancelled(&cancel))?;
                 // A layer that was unpacked from a blob came with an image.
                 let made_here = snapshots.meta(&id).filter(|meta| meta.blob.is_none());
+                let rewritten_s = match times {
+                    EntryTimes::NotAfter(seconds) | EntryTimes::Exactly(seconds) => Some(seconds),
+                    EntryTimes::Kept => None,
+                };
                 Ok(ImageLayer {
                     descriptor: blob.descriptor,
                     diff_id: blob.diff_id,
+                    rewritten_s: rewritten_s.filter(|_| made_here.is_some()),
                     created_ns: made_here.map(|meta| meta.created_ns),
                 })
             })
@@ -220,12 +309,29 @@ impl Job<'_> {
             .await
     }
 
-    async fn name(&self, image: &Image, names: &[Reference]) -> Result<(), Error> {
+    /// Decides the times in the layers of a result.
+    fn times(&self, result: &PlatformResult, options: &ImageOptions) -> EntryTimes {
+        match (options.layer_times, options.epoch.or(result.epoch_s)) {
+            (LayerTimes::Kept, _) => EntryTimes::Kept,
+            (LayerTimes::Rewritten, Some(epoch_s)) => EntryTimes::NotAfter(epoch_s),
+            (LayerTimes::Epoch, Some(epoch_s)) => EntryTimes::Exactly(epoch_s),
+            (_, None) if !std::ptr::eq(result, &self.request.results[0]) => EntryTimes::Kept,
+            (_, None) => {
+                self.vertex.build().send(Event::Warning(Warning {
+                    short: NO_EPOCH.to_owned(),
+                    ..Warning::default()
+                }));
+                EntryTimes::Kept
+            }
+        }
+    }
+
+    async fn name(&self, image: &StoredImage, names: &[Reference]) -> Result<(), Error> {
         for name in names {
             let line = format!("naming to {name}");
             self.vertex.status(&line, "", 0, 0, false);
             let (content, name) = (self.exporter.content.clone(), name.clone());
-            let descriptor = image.manifest_document.descriptor.clone();
+            let descriptor = image.root.clone();
             self.blocking(move || Ok(content.images().tag(&name, &descriptor)?))
                 .await?;
             self.vertex.status(&line, "", 0, 0, true);
@@ -235,7 +341,7 @@ impl Job<'_> {
 
     async fn push(
         &self,
-        image: &Image,
+        image: &StoredImage,
         names: &[Reference],
         options: &PushOptions,
     ) -> Result<(), Error> {
@@ -245,7 +351,7 @@ impl Job<'_> {
         for name in names {
             let target = push::Target {
                 reference: name,
-                root: &image.manifest_document.descriptor,
+                root: &image.root,
                 by_digest: options.by_digest,
             };
             let (content, registry) = (&self.exporter.content, &self.exporter.registry);
@@ -256,18 +362,21 @@ impl Job<'_> {
 
     async fn archive(
         &self,
-        image: &Image,
+        image: &StoredImage,
         names: &[Reference],
         form: ArchiveForm,
         destination: &ArchiveDestination,
     ) -> Result<(), Error> {
+        if form == ArchiveForm::Docker && media_type::is_index(&image.root.media_type) {
+            return Err(Error::DockerIndex);
+        }
         let images = [ArchivedImage {
-            root: image.manifest_document.descriptor.clone(),
+            root: image.root.clone(),
             names: names.to_vec(),
         }];
         let (content, destination) = (self.exporter.content.clone(), destination.clone());
         let (vertex, cancel) = (self.vertex.clone(), self.cancel.clone());
-        let platform = self.request.platform.clone();
+        let platform = self.request.results[0].platform.clone();
         self.blocking(move || {
             let bundle = super::Bundle::collect(&content, &images, form, &platform)?;
             layout::write(&bundle, &content, &destination, &vertex, &cancel)
@@ -275,32 +384,17 @@ impl Job<'_> {
         .await
     }
 
-    async fn tar(&self, destination: &Destination) -> Result<(), Error> {
-        let (snapshots, layers) = (self.exporter.snapshots.clone(), self.request.layers.clone());
-        let (vertex, cancel) = (self.vertex.clone(), self.cancel.clone());
-        let (destination, epoch_s) = (destination.clone(), self.request.epoch_s);
-        self.blocking(move || {
-            let view = snapshots.view(&layers)?;
-            let meter = Meter::new(&vertex, "sending tarball", 0, &cancel);
-            rootfs::write_tar(view.path(), &destination, epoch_s, &meter)?;
-            meter.finish();
-            Ok(())
-        })
-        .await
-    }
-
-    async fn local(&self, directory: &std::path::Path) -> Result<(), Error> {
-        let (snapshots, layers) = (self.exporter.snapshots.clone(), self.request.layers.clone());
-        let (vertex, cancel) = (self.vertex.clone(), self.cancel.clone());
-        let directory = directory.to_owned();
-        self.blocking(move || {
-            let view = snapshots.view(&layers)?;
-            let meter = Meter::new(&vertex, "copying files", 0, &cancel);
-            local::copy_tree(view.path(), &directory, &meter)?;
-            meter.finish();
-            Ok(())
-        })
-        .await
+    /// Writes the root file systems themselves.
+    async fn trees(&self, output: &OutputSpec) -> Result<(), Error> {
+        let trees = trees::Trees {
+            snapshots: self.exporter.snapshots.clone(),
+            results: self.request.results.clone(),
+            multi_platform: self.request.multi_platform,
+            vertex: self.vertex.clone(),
+            cancel: self.cancel.clone(),
+        };
+        let output = output.clone();
+        self.blocking(move || trees.write(&output)).await
     }
 
     /// Runs work that blocks on a thread of its own.
@@ -356,26 +450,33 @@ fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
 }
 
 /// Adds an image to what is told about the export.
-fn answer(exported: &mut Exported, image: &Image, names: Vec<Reference>) -> Result<(), Error> {
-    let manifest = image.manifest_document.descriptor.clone();
-    let mut described = manifest.clone();
-    if let Some(created) = &image.config.created {
+fn answer(
+    exported: &mut Exported,
+    image: &StoredImage,
+    names: Vec<Reference>,
+) -> Result<(), Error> {
+    let root = image.root.clone();
+    let mut described = root.clone();
+    let created = image.images.iter().filter_map(|i| i.config.created.clone());
+    if let Some(created) = created.max() {
         let annotations = &mut described.annotations;
-        annotations.insert(CREATED.to_owned(), created.clone());
+        annotations.entry(CREATED.to_owned()).or_insert(created);
     }
     let described = STANDARD.encode(serde_json::to_vec(&described)?);
     let mut tell = |key: &str, value: String| exported.response.insert(key.to_owned(), value);
-    tell("containerimage.digest", manifest.digest.to_string());
-    tell("containerimage.config.digest", image.id().to_string());
+    tell("containerimage.digest", root.digest.to_string());
     tell("containerimage.descriptor", described);
+    let id = match image.images.as_slice() {
+        [image] if image.manifest_document.descriptor.digest == root.digest => {
+            tell("containerimage.config.digest", image.id().to_string());
+            image.id()
+        }
+        _ => ImageId(root.digest.clone()),
+    };
     if !names.is_empty() {
         let names: Vec<String> = names.iter().map(Reference::to_string).collect();
         tell("image.name", names.join(","));
     }
-    exported.image = Some(ExportedImage {
-        manifest,
-        id: image.id(),
-        names,
-    });
+    exported.image = Some(ExportedImage { root, id, names });
     Ok(())
 }

@@ -7,8 +7,8 @@
 //! - an entry with a layer takes its layer's time;
 //! - an entry without a layer takes the time of the entry before it, or, where only entries of
 //!   the base image stand before it, of the first new layer;
-//! - the image was created when its newest new layer was, or else when its base was;
-//! - with an epoch (`SOURCE_DATE_EPOCH`) the image is that old and nothing in it is younger.
+//! - the image was created when the last step of its history was;
+//! - with an epoch (`SOURCE_DATE_EPOCH`) nothing that was added to the base is younger.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ use crate::oci::{Descriptor, DiffId, History, ImageConfig, ImageId, Manifest, Pl
 
 /// Member of a config that holds BuildKit's inline cache of the *base*; never carried on.
 const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
+/// Annotation of a layer whose times were rewritten; BuildKit writes it too.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 /// Who wrote the history entries that an image lacked.
 const FILLED_IN: &str = "cooper.exporter.v0";
 
@@ -32,6 +34,8 @@ pub struct ImageLayer {
     /// When this builder made the layer, in nanoseconds since 1970; `None` for a layer that
     /// came with an image.
     pub created_ns: Option<i64>,
+    /// The epoch, in seconds since 1970, that the times of its files were rewritten for.
+    pub rewritten_s: Option<i64>,
 }
 
 /// What an image is made of.
@@ -39,11 +43,13 @@ pub struct ImageLayer {
 pub struct ImageParts {
     /// The config from the frontend: history without times for new entries, no layers.
     pub config: ImageConfig,
+    /// The config of the image at the bottom, whose history stays as it is.
+    pub base: Option<ImageConfig>,
     /// The layers, lowest first.
     pub layers: Vec<ImageLayer>,
-    /// The platform.
+    /// The platform that its descriptor names.
     pub platform: Platform,
-    /// Seconds since 1970 that no time in the image exceeds.
+    /// Seconds since 1970 that no time of anything new exceeds.
     pub epoch_s: Option<i64>,
 }
 
@@ -76,29 +82,33 @@ impl Image {
     }
 }
 
-/// Finishes the config: platform, layers, history, times.
+/// Finishes the config: layers, history, times.
 pub fn finish_config(parts: ImageParts) -> ImageConfig {
     let ImageParts {
         mut config,
+        base,
         layers,
-        platform,
         epoch_s,
+        ..
     } = parts;
-    config.set_platform(&platform);
     config.other.remove(INLINE_CACHE);
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
     align_history(&mut config.history, layers.len(), config.created.as_ref());
-    let newest = date_history(&mut config.history, &layers);
-    let epoch = epoch_s.and_then(|s| Timestamp::from_second(s).ok());
-    if let Some(epoch) = epoch {
-        clamp_history(&mut config.history, epoch);
+    date_history(&mut config.history, &layers);
+    if let Some(epoch) = epoch_s.and_then(|s| Timestamp::from_second(s).ok()) {
+        let base = base.map(|base| base.history).unwrap_or_default();
+        let pairs = config.history.iter().zip(&base);
+        let kept = pairs.take_while(|(entry, base)| entry == base).count();
+        for entry in &mut config.history[kept..] {
+            clamp(&mut entry.created, epoch);
+        }
+        if config.created.is_some() {
+            clamp(&mut config.created, epoch);
+        }
     }
     let last = config.history.iter().rev().find_map(|h| h.created.clone());
-    config.created = match epoch.or(newest) {
-        Some(time) => Some(time.to_string()),
-        None => config.created.take().or(last),
-    };
+    config.created = config.created.take().or(last);
     config
 }
 
@@ -114,7 +124,12 @@ pub fn assemble(
         .map(|layer| Descriptor {
             media_type: layer_media_type(&layer.descriptor.media_type, oci_media_types),
             // What a registry once said about a blob is no property of this image.
-            annotations: BTreeMap::new(),
+            annotations: layer
+                .rewritten_s
+                .filter(|_| oci_media_types)
+                .map(|seconds| (REWRITTEN.to_owned(), seconds.to_string()))
+                .into_iter()
+                .collect(),
             urls: Vec::new(),
             ..layer.descriptor.clone()
         })
@@ -197,8 +212,8 @@ fn align_history(history: &mut Vec<History>, layers: usize, base_created: Option
     }
 }
 
-/// Fills in the times of a history that names every layer; returns the newest layer's time.
-fn date_history(history: &mut [History], layers: &[ImageLayer]) -> Option<Timestamp> {
+/// Fills in the times of a history that names every layer.
+fn date_history(history: &mut [History], layers: &[ImageLayer]) {
     let mut layers = layers.iter();
     let mut made_here = vec![false; history.len()];
     let mut new_times = Vec::new();
@@ -227,20 +242,16 @@ fn date_history(history: &mut [History], layers: &[ImageLayer]) -> Option<Timest
             entry.created.clone_from(&current);
         }
     }
-    new_times.into_iter().max()
 }
 
-/// Makes nothing in the history younger than `epoch`.
-fn clamp_history(history: &mut [History], epoch: Timestamp) {
-    for entry in history {
-        // A time that cannot be read stays as the base image wrote it.
-        let time = entry
-            .created
-            .as_ref()
-            .and_then(|t| t.parse::<Timestamp>().ok());
-        if time.is_some_and(|time| time > epoch) {
-            entry.created = Some(epoch.to_string());
-        }
+/// Makes a time `epoch` where it is later, or missing. One that cannot be read stays.
+fn clamp(time: &mut Option<String>, epoch: Timestamp) {
+    let is_later = match time {
+        Some(text) => text.parse::<Timestamp>().is_ok_and(|time| time > epoch),
+        None => true,
+    };
+    if is_later {
+        *time = Some(epoch.to_string());
     }
 }
 
@@ -255,6 +266,7 @@ mod tests {
             descriptor: Descriptor::of(media_type::DOCKER_LAYER_GZIP, name.as_bytes()),
             diff_id: DiffId(crate::oci::Digest::of(name.as_bytes())),
             created_ns: created_s.map(|s| s * SECOND),
+            rewritten_s: None,
         }
     }
 
@@ -306,7 +318,7 @@ mod tests {
                 Some(7),
             ),
             // A cached later layer may be older than an earlier one.
-            ("L1 L L", &[0, 9, 4], None, "L1 L9 L4", Some(9)),
+            ("L1 L L", &[0, 9, 4], None, "L1 L9 L4", Some(4)),
             // No new layer: the base's times.
             ("L1 E2 E", &[0], None, "L1 E2 E2", Some(2)),
             // From scratch with metadata only: no time at all.
@@ -316,8 +328,17 @@ mod tests {
             ("L E", &[0, 0, 6], None, "L L L6 E6", Some(6)),
             ("L1 L", &[0, 0, 6], None, "L1 L L6", Some(6)),
             ("L1 L2 L", &[0, 6], None, "L1 E2 L6", Some(6)),
-            // Nothing is younger than the epoch, and the image is as old as it.
-            ("L1 L9 L E", &[0, 0, 12], Some(5), "L1 L5 L5 E5", Some(5)),
+            // Nothing new is younger than the epoch; the base, here `L9 L2`, stays.
+            ("L9 L2 L E", &[0, 0, 12], Some(5), "L9 L2 L5 E5", Some(5)),
+            (
+                "L9 L7 L L3",
+                &[0, 0, 12, 3],
+                Some(5),
+                "L9 L5 L5 L3",
+                Some(3),
+            ),
+            ("L9 L2", &[0, 0], Some(5), "L9 L2", Some(2)),
+            ("E", &[], Some(5), "E5", Some(5)),
         ];
         for (before, seconds, epoch_s, after, created) in cases {
             let layers = seconds
@@ -330,6 +351,10 @@ mod tests {
                     history: history(before),
                     ..ImageConfig::default()
                 },
+                base: Some(ImageConfig {
+                    history: self::history("L9 L2"),
+                    ..ImageConfig::default()
+                }),
                 layers,
                 platform: Platform::linux("amd64", ""),
                 epoch_s: *epoch_s,
@@ -348,6 +373,7 @@ mod tests {
         config.other.insert("kept".to_owned(), 1.into());
         let parts = ImageParts {
             config,
+            base: None,
             layers: vec![layer("a", Some(1)), layer("b", Some(2))],
             platform: Platform::linux("arm64", ""),
             epoch_s: None,

@@ -12,22 +12,44 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::transfer::Meter;
 use crate::sys::copy;
-use crate::sys::metadata::{FileKind, Metadata};
+use crate::sys::metadata::{FileKind, Metadata, Timestamp};
 use crate::sys::root::{Root, is_missing};
 
 /// Permission bits of a folder while it is filled.
 const WHILE_FILLED: u32 = 0o700;
 
-/// Copies the tree at `source` into `target`, which is made when it does not exist.
-pub(super) fn copy_tree(source: &Path, target: &Path, meter: &Meter<'_>) -> Result<(), Error> {
+/// A tree and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LocalTree<'a> {
+    /// Where it lies.
+    pub(super) source: &'a Path,
+    /// The folder that gets its files; made when it does not exist.
+    pub(super) target: &'a Path,
+    /// The time of all files, in seconds since 1970; their own where `None`.
+    pub(super) epoch_s: Option<i64>,
+}
+
+/// Whose file each path is, where several trees go to one folder.
+pub(super) type Written = BTreeMap<PathBuf, String>;
+
+/// Copies a tree. With `claims`, the name of the tree and what others have written to the same
+/// folder, no file of another tree is replaced.
+pub(super) fn copy_tree(
+    tree: LocalTree<'_>,
+    claims: Option<(&str, &mut Written)>,
+    meter: &Meter<'_>,
+) -> Result<(), Error> {
+    let LocalTree { source, target, .. } = tree;
     std::fs::create_dir_all(target).map_err(Error::io("create", target))?;
     let mut copier = Copier {
         source: Root::open(source).map_err(Error::io("open", source))?,
         target: Root::open(target).map_err(Error::io("open", target))?,
         target_path: target,
+        epoch_s: tree.epoch_s,
         privileged: rustix::process::geteuid().is_root(),
         links: BTreeMap::new(),
         directories: Vec::new(),
+        claims,
         meter,
     };
     let mut pending = vec![PathBuf::new()];
@@ -37,15 +59,24 @@ pub(super) fn copy_tree(source: &Path, target: &Path, meter: &Meter<'_>) -> Resu
     copier.finish_directories()
 }
 
+/// Sets the time of a folder that was filled.
+pub(super) fn set_time(directory: &Path, seconds: i64) -> Result<(), Error> {
+    let root = Root::open(directory).map_err(Error::io("open", directory))?;
+    root.set_times(Path::new(""), Timestamp::from_seconds(seconds))
+        .map_err(Error::io("set the time of", directory))
+}
+
 struct Copier<'a> {
     source: Root,
     target: Root,
     target_path: &'a Path,
+    epoch_s: Option<i64>,
     privileged: bool,
     /// Where the first name of a file with several names went.
     links: BTreeMap<((u32, u32), u64), PathBuf>,
     /// Directories whose owner, mode and time are set at the end, outermost first.
     directories: Vec<(PathBuf, Metadata)>,
+    claims: Option<(&'a str, &'a mut Written)>,
     meter: &'a Meter<'a>,
 }
 
@@ -62,6 +93,7 @@ impl Copier<'_> {
                 .source
                 .lstat(&path)
                 .map_err(|error| self.failed("read", &path, error))?;
+            self.claim(&path, &metadata)?;
             self.entry(&path, &metadata)
                 .map_err(|error| self.failed("write", &path, error))?;
             if metadata.is_dir() {
@@ -70,6 +102,24 @@ impl Copier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes sure that a file takes the place of none of another tree.
+    fn claim(&mut self, path: &Path, metadata: &Metadata) -> Result<(), Error> {
+        let Some((name, written)) = &mut self.claims else {
+            return Ok(());
+        };
+        if metadata.is_dir() {
+            return Ok(());
+        }
+        match written.insert(path.to_owned(), (*name).to_owned()) {
+            Some(first) => Err(Error::Overwritten {
+                path: path.to_owned(),
+                first,
+                second: (*name).to_owned(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn entry(&mut self, path: &Path, metadata: &Metadata) -> io::Result<()> {
@@ -138,7 +188,10 @@ impl Copier<'_> {
                 other => other?,
             }
         }
-        target.set_times(metadata.mtime)
+        target.set_times(match self.epoch_s {
+            Some(seconds) => Timestamp::from_seconds(seconds),
+            None => metadata.mtime,
+        })
     }
 
     /// Goes from the innermost directory outwards: filling one changes its time.
@@ -168,16 +221,17 @@ mod tests {
 
     use super::*;
     use crate::progress::VertexProgress;
-    use crate::sys::metadata::Timestamp;
     use tokio_util::sync::CancellationToken;
 
     fn copy(source: &Path, target: &Path) -> Result<(), Error> {
         let (vertex, cancel) = (VertexProgress::silent(), CancellationToken::new());
-        copy_tree(
+        let tree = LocalTree {
             source,
             target,
-            &Meter::new(&vertex, "copying files", 0, &cancel),
-        )
+            epoch_s: None,
+        };
+        let meter = Meter::new(&vertex, "copying files", 0, &cancel);
+        copy_tree(tree, None, &meter)
     }
 
     #[test]

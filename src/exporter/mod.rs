@@ -8,32 +8,40 @@
 //! | `tar` | root file system as tar | `rootfs` |
 //! | `local` | root file system in a folder | `local` |
 //!
-//! Read in order: [`output`] (what is wanted), [`image`] (layers and config become documents;
-//! pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
-//! `rootfs` and `local` (trees), [`push()`], [`export`] (all of it). Invariants: no clock, so the same
+//! An image of several platforms is an index of images; trees of several platforms get a folder
+//! each.
+//!
+//! Read in order: [`output`] and [`annotations`] (what is wanted), [`image`] and `index` (layers
+//! and config become documents; pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
+//! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`export`] (all of it). Invariants: no clock, so the same
 //! layers give the same bytes; every blob is verified while it is read; a file appears whole or
 //! not at all; nothing is written outside a destination. Deliberately absent: solving, and
 //! where layers come from.
 
+pub mod annotations;
 pub mod bundle;
+pub mod compare;
 mod destination;
 mod error;
 pub mod export;
 pub mod image;
+mod index;
 mod layout;
 mod local;
 pub mod output;
 mod push;
 mod rootfs;
 mod transfer;
+mod trees;
 pub mod validate;
 
+pub use annotations::{Annotations, Place};
 pub use bundle::{ArchiveForm, ArchivedImage, Bundle};
 pub use error::Error;
-pub use export::{ExportRequest, Exported, ExportedImage, Exporter};
+pub use export::{ExportRequest, Exported, ExportedImage, Exporter, PlatformResult};
 pub use output::{
     ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
-    OutputSpec, PushOptions, Stream, Target,
+    LayerTimes, OutputEpoch, OutputSpec, PushOptions, Stream, Target, TreeOptions,
 };
 pub use push::{Target as PushTarget, push};
 

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::annotations::Annotations;
 pub use crate::archive::{Compression, CompressionKind};
 use crate::oci::Reference;
 
@@ -35,7 +36,10 @@ pub const ATTRIBUTES: &[&str] = &[
     "compression-level",
     "force-compression",
     "oci-mediatypes",
-    "annotation.*",
+    "annotation*",
+    "source-date-epoch",
+    "rewrite-timestamp",
+    "platform-split",
 ];
 
 /// One thing to write.
@@ -68,14 +72,62 @@ pub enum OutputSpec {
     Tar {
         /// Where it goes.
         destination: Destination,
+        /// How the trees of platforms are laid out.
+        options: TreeOptions,
     },
     /// The root file system in a folder.
     Local {
         /// The folder; made when it does not exist.
         directory: PathBuf,
+        /// How the trees of platforms are laid out.
+        options: TreeOptions,
     },
     /// Nothing: the build fills the cache.
     CacheOnly,
+}
+
+/// The epoch of one output: `source-date-epoch=`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OutputEpoch {
+    /// That of the build.
+    #[default]
+    OfBuild,
+    /// None, although the build may have one.
+    None,
+    /// So many seconds since 1970.
+    At(i64),
+}
+
+impl OutputEpoch {
+    /// Returns the epoch that counts, where the build's is `of_build`.
+    pub fn or(self, of_build: Option<i64>) -> Option<i64> {
+        match self {
+            Self::OfBuild => of_build,
+            Self::None => None,
+            Self::At(seconds) => Some(seconds),
+        }
+    }
+}
+
+/// The times of files in the layers that a build made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LayerTimes {
+    /// As the steps left them.
+    #[default]
+    Kept,
+    /// None later than the epoch (`rewrite-timestamp=true`).
+    Rewritten,
+    /// The epoch, all of them (`--timestamp`).
+    Epoch,
+}
+
+/// How the trees of platforms are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TreeOptions {
+    /// Whether each platform gets a folder; where there are several by default.
+    pub platform_split: Option<bool>,
+    /// The time that all files get.
+    pub epoch: OutputEpoch,
 }
 
 /// How an image is made.
@@ -87,8 +139,12 @@ pub struct ImageOptions {
     pub compression: Compression,
     /// OCI media types; Docker's where `false`.
     pub oci_media_types: bool,
-    /// Remarks in the manifest.
-    pub annotations: BTreeMap<String, String>,
+    /// Remarks in its documents.
+    pub annotations: Annotations,
+    /// The time that nothing new exceeds.
+    pub epoch: OutputEpoch,
+    /// The times of files in layers.
+    pub layer_times: LayerTimes,
 }
 
 /// How an image is pushed.
@@ -200,6 +256,9 @@ pub enum InvalidOutput {
         /// What would be right.
         range: &'static str,
     },
+    /// The epoch is not a number.
+    #[error("invalid source-date-epoch {0:?}: expected seconds since 1970")]
+    InvalidEpoch(String),
     /// A name is not a reference.
     #[error(transparent)]
     InvalidName(#[from] crate::oci::InvalidReference),
@@ -211,7 +270,9 @@ impl Default for ImageOptions {
             names: Vec::new(),
             compression: Compression::default(),
             oci_media_types: true,
-            annotations: BTreeMap::new(),
+            annotations: Annotations::default(),
+            epoch: OutputEpoch::default(),
+            layer_times: LayerTimes::default(),
         }
     }
 }
@@ -253,9 +314,11 @@ impl OutputSpec {
             },
             "tar" => Self::Tar {
                 destination: reader.destination(target)?,
+                options: reader.tree_options()?,
             },
             "local" => Self::Local {
                 directory: reader.directory(target)?,
+                options: reader.tree_options()?,
             },
             "cacheonly" => Self::CacheOnly,
             other => return Err(InvalidOutput::UnknownType(other.to_owned())),
@@ -328,22 +391,38 @@ impl Attributes<'_> {
         let mut options = ImageOptions {
             compression: self.compression()?,
             oci_media_types: self.flag("oci-mediatypes")?.unwrap_or(oci_media_types),
+            epoch: self.epoch()?,
             ..ImageOptions::default()
         };
+        if self.flag("rewrite-timestamp")?.unwrap_or(false) {
+            options.layer_times = LayerTimes::Rewritten;
+        }
         let names = self.left.remove("name").unwrap_or_default();
         for name in names.split(',').map(str::trim).filter(|n| !n.is_empty()) {
             let reference: Reference = name.parse()?;
             options.names.push(reference.with_default_tag());
         }
-        let keys: Vec<String> = self.left.keys().cloned().collect();
-        for key in keys {
-            if let Some(name) = key.strip_prefix("annotation.")
-                && let Some(value) = self.left.remove(&key)
-            {
-                options.annotations.insert(name.to_owned(), value);
-            }
-        }
+        let annotations = &mut options.annotations;
+        self.left.retain(|key, value| !annotations.read(key, value));
         Ok(options)
+    }
+
+    fn tree_options(&mut self) -> Result<TreeOptions, InvalidOutput> {
+        Ok(TreeOptions {
+            platform_split: self.flag("platform-split")?,
+            epoch: self.epoch()?,
+        })
+    }
+
+    fn epoch(&mut self) -> Result<OutputEpoch, InvalidOutput> {
+        match self.left.remove("source-date-epoch") {
+            None => Ok(OutputEpoch::OfBuild),
+            Some(text) if text.is_empty() => Ok(OutputEpoch::None),
+            Some(text) => match text.parse() {
+                Ok(seconds) => Ok(OutputEpoch::At(seconds)),
+                Err(_) => Err(InvalidOutput::InvalidEpoch(text)),
+            },
+        }
     }
 
     fn compression(&mut self) -> Result<Compression, InvalidOutput> {

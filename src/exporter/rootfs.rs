@@ -1,34 +1,69 @@
-//! The root file system as a tar: names sorted, owners as in the image, the same bytes for the
+//! Root file systems as a tar: names sorted, owners as in the image, the same bytes for the
 //! same tree.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::output::Destination;
 use super::transfer::Meter;
 use super::{Error, destination};
-use crate::archive::{ArchiveError, PackOptions, TarWriter, Whiteouts, pack};
+use crate::archive::{
+    ArchiveError, Entry, EntryKind, EntryTimes, PackOptions, TarWriter, Whiteouts, pack,
+};
+use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 
-/// Writes the tree at `source`.
+/// A tree of a tar.
+#[derive(Debug, Clone)]
+pub(super) struct TarTree<'a> {
+    /// Where it lies.
+    pub(super) source: &'a Path,
+    /// Folder of the tar that gets its files; empty for none.
+    pub(super) folder: PathBuf,
+    /// The time of all entries, in seconds since 1970; that of the files where `None`.
+    pub(super) epoch_s: Option<i64>,
+}
+
+/// Writes trees to one tar.
 pub(super) fn write_tar(
-    source: &Path,
+    trees: &[TarTree<'_>],
     target: &Destination,
-    epoch_s: Option<i64>,
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
-    let root = Root::open(source).map_err(Error::io("open", source))?;
-    let options = PackOptions {
-        // What lies in a merged tree is what it is; a name may begin with `.wh.`.
-        whiteouts: Whiteouts::Literal,
-        root_entry: false,
-        latest_mtime: epoch_s,
-    };
     destination::fill(target, |writer| {
         let mut tar = TarWriter::new(writer);
-        pack(&root, options, &mut tar, meter).map_err(stopped)?;
+        for tree in trees {
+            let source = tree.source;
+            let root = Root::open(source).map_err(Error::io("open", source))?;
+            if !tree.folder.as_os_str().is_empty() {
+                tar.entry(&folder(tree))?;
+            }
+            let options = PackOptions {
+                // What lies in a merged tree is what it is; a name may begin with `.wh.`.
+                whiteouts: Whiteouts::Literal,
+                root_entry: false,
+                times: tree.epoch_s.map_or(EntryTimes::Kept, EntryTimes::Exactly),
+                prefix: tree.folder.clone(),
+            };
+            pack(&root, options, &mut tar, meter).map_err(stopped)?;
+        }
         tar.finish()?;
         Ok(())
     })
+}
+
+/// Makes the entry of a tree's own folder.
+fn folder(tree: &TarTree<'_>) -> Entry {
+    Entry {
+        path: tree.folder.clone(),
+        kind: EntryKind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: Timestamp::from_seconds(tree.epoch_s.unwrap_or_default()),
+        xattrs: BTreeMap::new(),
+    }
 }
 
 fn stopped(error: ArchiveError) -> Error {

@@ -64,22 +64,40 @@ impl Fixture {
     }
 
     fn export(&self, outputs: &[&str]) -> Result<Exported, Error> {
+        self.export_for(&["linux/amd64"], None, outputs)
+    }
+
+    /// Exports the same tree for every platform, with an index where there are several.
+    fn export_for(
+        &self,
+        platforms: &[&str],
+        epoch_s: Option<i64>,
+        outputs: &[&str],
+    ) -> Result<Exported, Error> {
         let outputs = outputs.iter().map(|text| self.output(text)).collect();
         let entry = |empty_layer| History {
             created_by: "step".to_owned(),
             empty_layer,
             ..History::default()
         };
+        let results = platforms.iter().map(|name| {
+            let platform: Platform = name.parse().unwrap();
+            PlatformResult {
+                config: ImageConfig {
+                    history: vec![entry(false), entry(true), entry(false)],
+                    ..ImageConfig::empty(&platform)
+                },
+                base: None,
+                layers: self.layers.clone(),
+                platform,
+                epoch_s,
+            }
+        });
         let request = ExportRequest {
-            config: ImageConfig {
-                history: vec![entry(false), entry(true), entry(false)],
-                ..ImageConfig::default()
-            },
-            layers: self.layers.clone(),
-            platform: Platform::linux("amd64", ""),
+            results: results.collect(),
+            multi_platform: platforms.len() > 1,
             names: vec!["app:1.0".parse().unwrap()],
             outputs,
-            epoch_s: None,
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
@@ -125,24 +143,172 @@ fn json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
+const TWO: [&str; 2] = ["linux/arm64", "linux/amd64"];
+
+#[test]
+fn several_platforms_make_an_index_in_the_order_asked_for() {
+    let fixture = Fixture::new();
+    let outputs = [
+        "image - annotation-index.i=1 annotation-manifest[linux/arm64].m=2",
+        "oci app.tar",
+        "oci app tar=false oci-mediatypes=false",
+    ];
+    let exported = fixture.export_for(&TWO, Some(1), &outputs).unwrap();
+    let name: Reference = "app:1.0".parse().unwrap();
+    let root = fixture.content.images().resolve(&name).unwrap().unwrap();
+    let index = bundle::read_index(&fixture.content, &root).unwrap();
+    assert_eq!(index.annotations["i"], "1");
+    let platforms = index.manifests.iter().map(|m| m.platform.as_ref().unwrap());
+    let platforms: Vec<String> = platforms.map(Platform::to_string).collect();
+    assert_eq!(platforms, TWO);
+    for (child, remarks) in index.manifests.iter().zip([1, 0]) {
+        validate::image(&fixture.content, child).unwrap();
+        let manifest = bundle::read_manifest(&fixture.content, child).unwrap();
+        assert_eq!(manifest.annotations.len(), remarks);
+    }
+    // The answer tells of the last output, a list in Docker's words.
+    let image = exported.image.unwrap();
+    assert_eq!(image.root.media_type, crate::oci::media_type::DOCKER_INDEX);
+    assert_eq!(image.id.0, image.root.digest);
+    let response = exported.response;
+    assert_eq!(
+        response["containerimage.digest"],
+        image.root.digest.to_string()
+    );
+    assert!(!response.contains_key("containerimage.config.digest"));
+    // An archive holds every blob once, and one entry for the name.
+    let archive = list(&fixture.path("app.tar"));
+    let entries = json(&archive["index.json"]);
+    assert_eq!(entries["manifests"].as_array().unwrap().len(), 1);
+    let blobs = archive
+        .keys()
+        .filter(|path| path.starts_with("blobs/sha256/"));
+    assert_eq!(blobs.count(), 1 + 2 + 2 + 2);
+    assert!(fixture.path("app/index.json").exists());
+    for (outputs, error) in [
+        ("docker x.tar", "of several platforms"),
+        ("image - annotation[linux/386].a=b", "linux/386"),
+    ] {
+        let refused = fixture.export_for(&TWO, None, &[outputs]).unwrap_err();
+        assert!(refused.to_string().contains(error), "{refused}");
+    }
+    let refused = fixture
+        .export(&["image - annotation-index.a=b"])
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("several platforms"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn trees_of_several_platforms_get_a_folder_each() {
+    let fixture = Fixture::new();
+    let outputs = ["local out", "tar out.tar", "local one platform-split=false"];
+    let error = fixture.export_for(&TWO, Some(7), &outputs).unwrap_err();
+    assert!(
+        error.to_string().contains("would be overwritten"),
+        "{error}"
+    );
+    let archive = list(&fixture.path("out.tar"));
+    for folder in ["linux_arm64", "linux_amd64"] {
+        let file = format!("{folder}/etc/first");
+        assert_eq!(archive[&file], b"text 1");
+        let path = fixture.path("out").join(file);
+        assert_eq!(std::fs::read(&path).unwrap(), b"text 1");
+        for path in [path, fixture.path("out").join(folder)] {
+            let modified = path.metadata().unwrap().modified().unwrap();
+            let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+            assert_eq!(since.as_secs(), 7, "{}", path.display());
+        }
+    }
+    fixture
+        .export(&["local split platform-split=true"])
+        .unwrap();
+    assert!(fixture.path("split/linux_amd64/second").exists());
+}
+
+#[test]
+fn times_in_layers_are_rewritten_when_asked_for() {
+    let fixture = Fixture::new();
+    let export = |epoch_s, output: &str| {
+        let exported = fixture.export_for(&["linux/amd64"], epoch_s, &[output]);
+        let root = exported.unwrap().image.unwrap().root;
+        let config = validate::image(&fixture.content, &root).unwrap();
+        let manifest = bundle::read_manifest(&fixture.content, &root).unwrap();
+        (config, manifest)
+    };
+    let (plain, _) = export(Some(1), "image");
+    assert_eq!(plain.created.as_deref(), Some("1970-01-01T00:00:01Z"));
+    let (clamped, manifest) = export(Some(1), "image - rewrite-timestamp=true");
+    // The first layer is as old as the epoch, the second one younger.
+    let (before, after) = (&plain.rootfs.diff_ids, &clamped.rootfs.diff_ids);
+    assert_eq!(before[0], after[0]);
+    assert_ne!(before[1], after[1]);
+    for layer in &manifest.layers {
+        assert_eq!(layer.annotations["buildkit/rewritten-timestamp"], "1");
+    }
+    // The output's own epoch wins; without any there is nothing to rewrite for.
+    let own = "image - rewrite-timestamp=true source-date-epoch=1";
+    assert_eq!(export(Some(9), own).0.rootfs, clamped.rootfs);
+    let none = "image - rewrite-timestamp=true source-date-epoch=";
+    assert_eq!(export(Some(1), none).0.rootfs, plain.rootfs);
+    assert_eq!(
+        export(Some(1), none).0.created.as_deref(),
+        Some("1970-01-01T00:00:02Z")
+    );
+}
+
+#[test]
+fn differences_of_layers_are_named_by_file() {
+    let fixture = Fixture::new();
+    let root = |output: &str| {
+        let exported = fixture.export_for(&["linux/amd64"], Some(1), &[output]);
+        exported.unwrap().image.unwrap().root
+    };
+    let (plain, again) = (root("image"), root("image"));
+    let clamped = root("image - rewrite-timestamp=true");
+    let difference = |one: &Descriptor, other: &Descriptor| {
+        let found = compare::images(&fixture.content, one, other).unwrap();
+        found.map(|difference| (difference.is_of_time(), difference.to_string()))
+    };
+    assert_eq!(difference(&plain, &again), None);
+    let text = "layer 2 of 2 (step) differs: /etc was changed at 1970-01-01T00:00:02Z, \
+                and at 1970-01-01T00:00:01Z the second time (and 4 more files)";
+    assert_eq!(difference(&plain, &clamped), Some((true, text.to_owned())));
+    let layers = |root: &Descriptor| {
+        bundle::read_manifest(&fixture.content, root)
+            .unwrap()
+            .layers
+    };
+    let (one, other) = (layers(&plain), layers(&plain));
+    let file = compare::layers(&fixture.content, &one[0], &other[1])
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        file.to_string(),
+        "/link2 is there only the second time (and 4 more files)"
+    );
+}
+
 #[test]
 fn an_image_is_valid_named_and_the_same_every_time() {
     let fixture = Fixture::new();
     let exported = fixture.export(&["image"]).unwrap();
     let image = exported.image.unwrap();
-    let config = validate::image(&fixture.content, &image.manifest).unwrap();
+    let config = validate::image(&fixture.content, &image.root).unwrap();
     assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:02Z"));
     let name: Reference = "app:1.0".parse().unwrap();
     let named = fixture.content.images().resolve(&name).unwrap().unwrap();
-    assert_eq!(named.digest, image.manifest.digest);
-    let digest = image.manifest.digest.to_string();
+    assert_eq!(named.digest, image.root.digest);
+    let digest = image.root.digest.to_string();
     assert_eq!(exported.response["containerimage.digest"], digest);
     assert_eq!(exported.response["image.name"], "docker.io/library/app:1.0");
     let again = fixture.export(&["image"]).unwrap().image.unwrap();
     assert_eq!(again, image);
     // Another machine, another store, the same bytes.
     let elsewhere = Fixture::new().export(&["image"]).unwrap().image.unwrap();
-    assert_eq!(elsewhere.manifest, image.manifest);
+    assert_eq!(elsewhere.root, image.root);
 }
 
 #[test]
@@ -157,7 +323,7 @@ fn every_compression_gives_a_valid_image_with_the_same_config() {
     ] {
         let exported = fixture.export(&[&format!("image - {options}")]).unwrap();
         let image = exported.image.unwrap();
-        validate::image(&fixture.content, &image.manifest).unwrap();
+        validate::image(&fixture.content, &image.root).unwrap();
         ids.insert(image.id.to_string());
     }
     assert_eq!(ids.len(), 1);
@@ -173,7 +339,7 @@ fn archives_hold_every_blob_once_and_name_the_image() {
     let image = exported.image.unwrap();
     let index = json(&oci["index.json"]);
     let entry = &index["manifests"][0];
-    assert_eq!(entry["digest"], image.manifest.digest.to_string());
+    assert_eq!(entry["digest"], image.root.digest.to_string());
     assert_eq!(
         entry["annotations"]["io.containerd.image.name"],
         "docker.io/library/app:1.0"
@@ -256,7 +422,7 @@ fn any_corrupt_blob_fails_the_export_and_leaves_no_file() {
     let bundle = Bundle::collect(
         &fixture.content,
         &[ArchivedImage {
-            root: image.manifest.clone(),
+            root: image.root.clone(),
             names: Vec::new(),
         }],
         ArchiveForm::Oci,
@@ -275,13 +441,13 @@ fn any_corrupt_blob_fails_the_export_and_leaves_no_file() {
         broken[bytes.len() / 2] ^= 1;
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &broken).unwrap();
-        assert!(validate::image(&fixture.content, &image.manifest).is_err());
-        let saved = save_to(&fixture, &image.manifest, "broken.tar");
+        assert!(validate::image(&fixture.content, &image.root).is_err());
+        let saved = save_to(&fixture, &image.root, "broken.tar");
         assert!(saved.is_err(), "{}", blob.media_type);
         assert!(!fixture.path("broken.tar").exists());
         std::fs::write(&path, &bytes).unwrap();
     }
-    save_to(&fixture, &image.manifest, "whole.tar").unwrap();
+    save_to(&fixture, &image.root, "whole.tar").unwrap();
 }
 
 fn save_to(fixture: &Fixture, root: &Descriptor, name: &str) -> Result<(), Error> {
@@ -304,7 +470,7 @@ fn a_cancelled_export_writes_nothing() {
     let fixture = Fixture::new();
     let image = fixture.export(&["image"]).unwrap().image.unwrap();
     let images = [ArchivedImage {
-        root: image.manifest,
+        root: image.root,
         names: Vec::new(),
     }];
     let destination = ArchiveDestination::Tar(Destination::File(fixture.path("never.tar")));

@@ -126,7 +126,15 @@ pub fn documents(
     }
     let named = config.platform();
     let expected = descriptor.platform.clone().unwrap_or_else(|| named.clone());
-    if named.os.is_empty() || named.architecture.is_empty() || named != expected {
+    // The config may say more than was asked for: a variant, a version of Windows.
+    let differs = |named: &str, asked: &str| !asked.is_empty() && named != asked;
+    if named.os.is_empty()
+        || named.architecture.is_empty()
+        || named.os != expected.os
+        || named.architecture != expected.architecture
+        || differs(&named.variant, &expected.variant)
+        || differs(&named.os_version, &expected.os_version)
+    {
         return Err(Invalid::Platform {
             config: named.to_string(),
             expected: expected.to_string(),

@@ -69,15 +69,19 @@ impl BuildArgs {
         Ok(args)
     }
 
-    /// Decides the time of everything new: the argument, a global default, the option.
+    /// Decides the time of everything new: the argument, the option, a global default.
     fn set_epoch(&mut self, options: &FrontendOptions) -> Result<(), FrontendError> {
-        let text = match (self.given.get(EPOCH), self.global.get(EPOCH)) {
+        let text = match (self.given.get(EPOCH), options.source_date_epoch) {
             (Some(given), _) => Some(given.clone()),
-            (None, Some(global)) if !global.is_empty() => Some(global.to_owned()),
-            _ => options.source_date_epoch.map(|seconds| seconds.to_string()),
+            (None, Some(seconds)) => Some(seconds.to_string()),
+            (None, None) => self.global.get(EPOCH).map(str::to_owned),
         };
-        // `context` means the time of a remote context; a local one has none.
-        let text = text.filter(|text| !text.is_empty() && text != "context");
+        let of_context = || options.context_time.map(|seconds| seconds.to_string());
+        let text = match text.as_deref() {
+            Some("context") => of_context(),
+            Some("") | None => None,
+            Some(_) => text,
+        };
         let Some(text) = text else {
             self.given.retain(|name, _| name != EPOCH);
             self.global.remove(EPOCH);
@@ -85,10 +89,14 @@ impl BuildArgs {
         };
         let seconds = text.parse().map_err(|_| FrontendError::Option {
             option: EPOCH.to_owned(),
-            reason: format!("{text:?} is not a number of seconds"),
+            reason: format!("{text:?} is neither a number of seconds since 1970 nor `context`"),
         })?;
         self.epoch = Some(seconds);
-        if options.source_date_epoch == Some(seconds) && !self.given.contains_key(EPOCH) {
+        // What stages see is the number.
+        if self.global.get(EPOCH).is_some() {
+            self.global.set(EPOCH, &text);
+        }
+        if self.given.contains_key(EPOCH) || options.source_date_epoch == Some(seconds) {
             self.given.insert(EPOCH.to_owned(), text);
         }
         Ok(())

@@ -47,6 +47,8 @@ pub struct FrontendOptions {
     pub contexts: BTreeMap<String, ContextSource>,
     /// Time, in seconds since 1970, that everything new bears.
     pub source_date_epoch: Option<i64>,
+    /// Time of the main build context, in seconds since 1970; a folder has none.
+    pub context_time: Option<i64>,
 }
 
 impl Default for FrontendOptions {
@@ -73,6 +75,7 @@ impl Default for FrontendOptions {
             },
             contexts: BTreeMap::new(),
             source_date_epoch: None,
+            context_time: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A definition: the marshalled ops of a build, what is said about them, where they come from.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -65,8 +65,37 @@ impl Vertex {
 pub struct Loaded {
     /// The vertices, inputs before users, without the terminal op.
     pub vertices: Vec<Vertex>,
-    /// The wanted output; `None` for the empty (scratch) result.
-    pub result: Option<OutputRef>,
+    /// The wanted outputs, one for each definition; `None` for the empty (scratch) result.
+    pub results: Vec<Option<OutputRef>>,
+}
+
+impl Loaded {
+    /// Joins several definitions to one graph, in which equal vertices are one.
+    ///
+    /// What the first definition says about a vertex stands; it runs anew if any of them says so.
+    pub fn joined(all: Vec<Self>) -> Self {
+        let mut joined = Self {
+            vertices: Vec::new(),
+            results: Vec::new(),
+        };
+        let mut known: HashMap<VertexDigest, usize> = HashMap::new();
+        for loaded in all {
+            for vertex in loaded.vertices {
+                match known.get(&vertex.digest) {
+                    Some(&index) => {
+                        let metadata = &mut joined.vertices[index].metadata;
+                        metadata.ignore_cache |= vertex.metadata.ignore_cache;
+                    }
+                    None => {
+                        known.insert(vertex.digest.clone(), joined.vertices.len());
+                        joined.vertices.push(vertex);
+                    }
+                }
+            }
+            joined.results.extend(loaded.results);
+        }
+        joined
+    }
 }
 
 /// Says why bytes are not a definition.
@@ -133,7 +162,7 @@ impl Definition {
         let Some((last, ops)) = self.ops.split_last() else {
             return Ok(Loaded {
                 vertices: Vec::new(),
-                result: None,
+                results: vec![None],
             });
         };
         if ops.len() > OPS_MAX {
@@ -166,7 +195,7 @@ impl Definition {
         match (terminal.op, inputs.pop(), inputs.is_empty()) {
             (None, Some(result), true) => Ok(Loaded {
                 vertices,
-                result: Some(result),
+                results: vec![Some(result)],
             }),
             _ => Err(InvalidDefinition::NoResult),
         }

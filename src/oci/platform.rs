@@ -27,6 +27,14 @@ pub struct Platform {
     pub variant: String,
 }
 
+/// Operating systems that may stand alone.
+const SYSTEMS: [&str; 5] = ["linux", "windows", "darwin", "freebsd", "wasi"];
+/// Processors that may stand alone.
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
+
 /// Says why a string is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid platform {text:?}: expected os/architecture[/variant], for example linux/amd64")]
@@ -78,6 +86,7 @@ impl Platform {
             ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
             ("x86_64" | "x86-64", variant) => ("amd64", variant),
             ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+            ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
             ("aarch64", variant) => ("arm64", variant),
             ("armhf", _) => ("arm", "v7"),
             ("armel", _) => ("arm", "v6"),
@@ -93,24 +102,79 @@ impl Platform {
     }
 
     /// Ranks how well an image for `offered` runs here; `None` when it does not. Lower is better.
+    ///
+    /// A processor runs what its older variants run, 64-bit ones mostly what the 32-bit ones do.
+    /// A version of Windows that is asked for must agree in all but its last number.
     pub fn rank(&self, offered: &Self) -> Option<u32> {
         let (wanted, offered) = (self.clone().normalized(), offered.clone().normalized());
-        if wanted.os != offered.os || wanted.architecture != offered.architecture {
+        if wanted.os != offered.os || !wanted.runs_version_of(&offered) {
             return None;
         }
-        if wanted.variant == offered.variant {
-            return Some(0);
-        }
-        let level = |variant: &str, default: u32| match variant {
-            "" => Some(default),
-            text => text.strip_prefix('v')?.parse::<u32>().ok(),
+        let place = wanted
+            .accepted()
+            .into_iter()
+            .position(|(arch, variant)| arch == offered.architecture && variant == offered.variant);
+        place.and_then(|place| u32::try_from(place).ok())
+    }
+
+    fn runs_version_of(&self, offered: &Self) -> bool {
+        let build = |version: &str| version.splitn(4, '.').take(3).collect::<Vec<_>>().join(".");
+        self.os != "windows"
+            || self.os_version.is_empty()
+            || offered.os_version.is_empty()
+            || build(&self.os_version) == build(&offered.os_version)
+    }
+
+    /// Lists the processors whose programs run on this one, best first, in normalised words.
+    fn accepted(&self) -> Vec<(String, String)> {
+        let of = |architecture: &str, variant: &str| {
+            let named = Self::linux(architecture, variant);
+            (named.architecture, named.variant)
         };
-        let default = if wanted.architecture == "arm64" { 8 } else { 1 };
-        let (have, need) = (
-            level(&wanted.variant, default)?,
-            level(&offered.variant, default)?,
-        );
-        (need <= have).then(|| 1 + have - need)
+        let older = |architecture: &str, newest: u32, oldest: u32| {
+            let variants = (oldest..=newest).rev();
+            let names = variants.map(|number| of(architecture, &format!("v{number}")));
+            names.collect::<Vec<_>>()
+        };
+        let number = |text: &str| text.strip_prefix('v')?.parse::<u32>().ok();
+        let mut accepted = vec![(self.architecture.clone(), self.variant.clone())];
+        match self.architecture.as_str() {
+            "amd64" => {
+                let newest = number(&self.variant).unwrap_or(1);
+                accepted.extend(older("amd64", newest.saturating_sub(1), 1));
+                accepted.push(of("386", ""));
+            }
+            "arm" => {
+                let newest = number(&self.variant).unwrap_or(7);
+                accepted.extend(older("arm", newest.saturating_sub(1), 5));
+            }
+            "arm64" => {
+                let (major, minor) = match self.variant.strip_prefix('v') {
+                    None => (8, 0),
+                    Some(text) => {
+                        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+                        (major.parse().unwrap_or(8), minor.parse().unwrap_or(0))
+                    }
+                };
+                let mut minors: Vec<(u32, u32)> = vec![(major, minor)];
+                if major == 9 {
+                    // The ninth version began as the fifth revision of the eighth.
+                    minors.push((8, minor + 5));
+                }
+                for (major, newest) in minors {
+                    for minor in (0..=newest).rev() {
+                        let variant = match minor {
+                            0 => format!("v{major}"),
+                            minor => format!("v{major}.{minor}"),
+                        };
+                        accepted.push(of("arm64", &variant));
+                    }
+                }
+                accepted.extend(older("arm", 8, 5));
+            }
+            _ => {}
+        }
+        accepted
     }
 }
 
@@ -122,40 +186,69 @@ impl FromStr for Platform {
             text: text.to_owned(),
         };
         let allowed = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            let is_word = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            !part.is_empty() && part.bytes().all(is_word)
         };
-        let parts: Vec<&str> = text.split('/').collect();
-        if !parts.iter().all(|part| allowed(part)) {
+        let (first, rest) = match text.split_once('/') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (text, None),
+        };
+        let (os, options) = match first.split_once('(') {
+            Some((os, options)) => (os, options.strip_suffix(')').ok_or_else(refused)?),
+            None => (first, ""),
+        };
+        let mut options = options.split('+').map(str::to_owned);
+        let os_version = options.next().unwrap_or_default();
+        let os_features: Vec<String> = options.collect();
+        let rest: Vec<&str> = rest
+            .map(|rest| rest.split('/').collect())
+            .unwrap_or_default();
+        let versions = [&os_version].into_iter().filter(|text| !text.is_empty());
+        let words = rest.iter().copied().chain([os]);
+        let words = words.chain(versions.chain(&os_features).map(String::as_str));
+        if !words.into_iter().all(allowed) {
             return Err(refused());
         }
-        let host = Self::host();
-        match parts[..] {
-            [os] if ["linux", "windows", "darwin", "freebsd"].contains(&os) => Ok(Self {
-                os: os.to_owned(),
-                ..host
-            }),
-            [architecture] => Ok(Self::linux(architecture, "")),
-            [os, architecture] => Ok(Self {
-                os: os.to_owned(),
-                ..Self::linux(architecture, "")
+        let lower = os.to_lowercase();
+        let (os, architecture, variant) = match rest[..] {
+            [] if SYSTEMS.contains(&lower.as_str()) || lower == "macos" => {
+                let host = Self::host();
+                (os, host.architecture, host.variant)
             }
-            .normalized()),
-            [os, architecture, variant] => Ok(Self {
-                os: os.to_owned(),
-                ..Self::linux(architecture, variant)
+            [] => {
+                let named = Self::linux(os, "");
+                if !ARCHITECTURES.contains(&named.architecture.as_str()) {
+                    return Err(refused());
+                }
+                ("linux", named.architecture, named.variant)
             }
-            .normalized()),
-            _ => Err(refused()),
+            [architecture] => (os, architecture.to_owned(), String::new()),
+            [architecture, variant] => (os, architecture.to_owned(), variant.to_owned()),
+            _ => return Err(refused()),
+        };
+        Ok(Self {
+            architecture,
+            os: os.to_owned(),
+            os_version,
+            os_features,
+            variant,
         }
+        .normalized())
     }
 }
 
 impl fmt::Display for Platform {
+    /// Writes the form that can be read back: `windows(10.0.17763)/amd64`, `linux/arm/v7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if !self.os_version.is_empty() || !self.os_features.is_empty() {
+            write!(f, "({}", self.os_version)?;
+            for feature in &self.os_features {
+                write!(f, "+{feature}")?;
+            }
+            f.write_str(")")?;
+        }
+        write!(f, "/{}", self.architecture)?;
         if !self.variant.is_empty() {
             write!(f, "/{}", self.variant)?;
         }
@@ -174,10 +267,19 @@ mod tests {
             ("linux/x86_64", "linux/amd64"),
             ("linux/arm64/v8", "linux/arm64"),
             ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/9", "linux/arm64/v9"),
             ("linux/arm", "linux/arm/v7"),
             ("linux/armel", "linux/arm/v6"),
             ("Linux/AMD64/V2", "linux/amd64/v2"),
+            ("macos/arm64", "darwin/arm64"),
             ("arm64", "linux/arm64"),
+            ("x86_64", "linux/amd64"),
+            ("darwin/ppc64le", "darwin/ppc64le"),
+            ("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"),
+            (
+                "windows(10.0.17763+win32k)/amd64",
+                "windows(10.0.17763+win32k)/amd64",
+            ),
         ] {
             assert_eq!(
                 text.parse::<Platform>().unwrap().to_string(),
@@ -185,17 +287,57 @@ mod tests {
                 "{text}"
             );
         }
-        for bad in ["", "/", "linux/", "linux/a/b/c", "linux/a b"] {
+        for bad in [
+            "",
+            "/",
+            "linux/",
+            "linux/a/b/c",
+            "linux/a b",
+            "linus",
+            "all",
+            "linux(1/amd64",
+            "linux(a b)/amd64",
+            "linux(1+)/amd64",
+        ] {
             assert!(bad.parse::<Platform>().is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn an_older_variant_runs_on_a_newer_one() {
-        let v7: Platform = "linux/arm/v7".parse().unwrap();
-        assert_eq!(v7.rank(&"linux/arm/v7".parse().unwrap()), Some(0));
-        assert_eq!(v7.rank(&"linux/arm/v6".parse().unwrap()), Some(2));
-        assert_eq!(v7.rank(&"linux/arm/v8".parse().unwrap()), None);
-        assert_eq!(v7.rank(&"linux/amd64".parse().unwrap()), None);
+    fn older_variants_run_on_newer_ones() {
+        for (wanted, offered) in [
+            ("linux/arm/v7", "arm/v7 arm/v6 arm/v5"),
+            ("linux/amd64", "amd64 386"),
+            ("linux/amd64/v3", "amd64/v3 amd64/v2 amd64 386"),
+            ("linux/arm64", "arm64 arm/v8 arm/v7 arm/v6 arm/v5"),
+            ("linux/arm64/v8.1", "arm64/v8.1 arm64 arm/v8"),
+            ("linux/arm64/v9", "arm64/v9 arm64/v8.5 arm64/v8.4 arm64"),
+            ("linux/386", "386"),
+        ] {
+            let wanted: Platform = wanted.parse().unwrap();
+            let ranks = offered.split(' ').map(|name| {
+                let offered = format!("linux/{name}").parse().unwrap();
+                wanted.rank(&offered)
+            });
+            let ranks: Vec<u32> = ranks.map(Option::unwrap).collect();
+            assert!(ranks.is_sorted() && ranks[0] == 0, "{wanted} {ranks:?}");
+        }
+        for (wanted, offered) in [
+            ("linux/arm/v7", "linux/arm/v8"),
+            ("linux/arm/v7", "linux/arm64"),
+            ("linux/amd64", "linux/amd64/v2"),
+            ("linux/amd64", "windows/amd64"),
+            ("linux/386", "linux/amd64"),
+            ("windows(10.0.1.5)/amd64", "windows(10.0.2.5)/amd64"),
+        ] {
+            let (wanted, offered): (Platform, Platform) =
+                (wanted.parse().unwrap(), offered.parse().unwrap());
+            assert_eq!(wanted.rank(&offered), None, "{wanted} {offered}");
+        }
+        let (wanted, offered): (Platform, Platform) = (
+            "windows(10.0.1.5)/amd64".parse().unwrap(),
+            "windows(10.0.1.7)/amd64".parse().unwrap(),
+        );
+        assert_eq!(wanted.rank(&offered), Some(0));
     }
 }

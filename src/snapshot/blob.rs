@@ -8,8 +8,8 @@ use super::id::LayerId;
 use super::meta::{LayerBlob, LayerMeta, RootEntry};
 use super::store::{Snapshotter, write_record};
 use crate::archive::{
-    Compression, CompressionKind, Format, LayerReader, LayerWriter, Observer, PackOptions,
-    TarWriter, Unobserved, Whiteouts, WrittenLayer, pack,
+    Compression, CompressionKind, EntryTimes, Format, LayerReader, LayerWriter, Observer,
+    PackOptions, TarWriter, Unobserved, Whiteouts, WrittenLayer, pack,
 };
 use crate::content::Ingest;
 use crate::oci::{Descriptor, DiffId, Digest, media_type};
@@ -19,6 +19,15 @@ use crate::sys::root::Root;
 /// Bytes moved at a time when a blob is compressed again.
 const CHUNK: usize = 256 * 1024;
 
+/// The form of a layer's blob.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LayerForm {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// The times of its entries. A layer that was pulled keeps its own whatever is asked.
+    pub times: EntryTimes,
+}
+
 impl Snapshotter {
     /// Returns a layer as a blob in the content store, compressed as asked.
     ///
@@ -26,33 +35,39 @@ impl Snapshotter {
     /// compression, unless [`Compression::force`] is set. Several callers for the same blob
     /// share one run. Media types are OCI's.
     pub fn layer_blob(&self, id: &LayerId, compression: &Compression) -> Result<LayerBlob, Error> {
-        self.layer_blob_observed(id, compression, &Unobserved)
+        let form = LayerForm {
+            compression: *compression,
+            times: EntryTimes::Kept,
+        };
+        self.layer_blob_observed(id, &form, &Unobserved)
     }
 
     /// Does what [`Snapshotter::layer_blob`] does; tells `observer` how far it is.
     pub fn layer_blob_observed(
         &self,
         id: &LayerId,
-        compression: &Compression,
+        form: &LayerForm,
         observer: &dyn Observer,
     ) -> Result<LayerBlob, Error> {
         let meta = self.read_meta(id)?;
-        if let Some(known) = self.known_blob(id, &meta, compression)? {
+        if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
-        let name = record_name(compression);
+        let name = record_name(form);
         let _lock = self.lock(&format!("blob-{id}-{name}"), || observer.is_cancelled())?;
-        if let Some(known) = self.known_blob(id, &meta, compression)? {
+        if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
         let blob = match self.pulled_blob(&meta)? {
-            Some(pulled) => self.recompress(&pulled, compression, observer)?,
-            None => self.pack(id, &meta, compression, observer)?,
+            Some(pulled) => self.recompress(&pulled, &form.compression, observer)?,
+            None => self.pack(id, &meta, form, observer)?,
         };
         let records = self.layer_path(id).join("blobs");
         std::fs::create_dir_all(&records).map_err(Error::io("create", &records))?;
         write_record(&records.join(format!("{name}.json")), &blob)?;
-        self.remember_diff_id(id, &blob.diff_id)?;
+        if form.times == EntryTimes::Kept {
+            self.remember_diff_id(id, &blob.diff_id)?;
+        }
         Ok(blob)
     }
 
@@ -74,8 +89,9 @@ impl Snapshotter {
         &self,
         id: &LayerId,
         meta: &LayerMeta,
-        compression: &Compression,
+        form: &LayerForm,
     ) -> Result<Option<LayerBlob>, Error> {
+        let compression = &form.compression;
         if let Some(pulled) = self.pulled_blob(meta)?
             && (!compression.force
                 || oci_media_type(compression.kind) == pulled.descriptor.media_type)
@@ -83,7 +99,7 @@ impl Snapshotter {
             return Ok(Some(pulled));
         }
         // A record that cannot be read is as good as none.
-        let Ok(bytes) = std::fs::read(self.record_path(id, compression)) else {
+        let Ok(bytes) = std::fs::read(self.record_path(id, form)) else {
             return Ok(None);
         };
         let Ok(known) = serde_json::from_slice::<LayerBlob>(&bytes) else {
@@ -115,7 +131,7 @@ impl Snapshotter {
         &self,
         id: &LayerId,
         meta: &LayerMeta,
-        compression: &Compression,
+        form: &LayerForm,
         observer: &dyn Observer,
     ) -> Result<LayerBlob, Error> {
         let directory = self.fs_path(id);
@@ -125,14 +141,15 @@ impl Snapshotter {
                 opaque_xattr: mount::opaque_xattr(),
             },
             root_entry: meta.root == RootEntry::Told,
-            latest_mtime: None,
+            times: form.times,
+            prefix: PathBuf::new(),
         };
         let fail = || Error::archive(id);
-        let writer = LayerWriter::new(self.content().ingest()?, *compression);
+        let writer = LayerWriter::new(self.content().ingest()?, form.compression);
         let mut tar = TarWriter::new(writer);
         pack(&root, options, &mut tar, observer).map_err(fail())?;
         let written = tar.finish().and_then(LayerWriter::finish).map_err(fail())?;
-        commit(written, compression)
+        commit(written, &form.compression)
     }
 
     /// Compresses a pulled layer again: the tar, and so the diff id, stays the same.
@@ -179,8 +196,8 @@ impl Snapshotter {
         Ok(())
     }
 
-    fn record_path(&self, id: &LayerId, compression: &Compression) -> PathBuf {
-        let name = format!("{}.json", record_name(compression));
+    fn record_path(&self, id: &LayerId, form: &LayerForm) -> PathBuf {
+        let name = format!("{}.json", record_name(form));
         self.layer_path(id).join("blobs").join(name)
     }
 }
@@ -193,9 +210,14 @@ fn commit(written: WrittenLayer<Ingest>, compression: &Compression) -> Result<La
     })
 }
 
-fn record_name(compression: &Compression) -> String {
-    let kind = compression.kind.as_str();
-    format!("{kind}-{}", compression.effective_level())
+fn record_name(form: &LayerForm) -> String {
+    let kind = form.compression.kind.as_str();
+    let times = match form.times {
+        EntryTimes::Kept => String::new(),
+        EntryTimes::NotAfter(seconds) => format!("-until{seconds}"),
+        EntryTimes::Exactly(seconds) => format!("-at{seconds}"),
+    };
+    format!("{kind}-{}{times}", form.compression.effective_level())
 }
 
 fn oci_media_type(kind: CompressionKind) -> &'static str {

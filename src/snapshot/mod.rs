@@ -47,10 +47,11 @@ mod temp;
 mod view;
 
 pub use active::{Active, RootMount};
+pub use blob::LayerForm;
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
 pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
 pub use store::{Kind, LayerEntry, Snapshotter};
 pub use view::View;
 
-pub use crate::archive::{Compression, CompressionKind, Observer, Unobserved};
+pub use crate::archive::{Compression, CompressionKind, EntryTimes, Observer, Unobserved};

@@ -6,13 +6,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, End, Event, ExecPlan, KnownRecord, Verdict, VertexKeys};
+use super::edge::Edge;
 use super::error::{FailureKind, OpError, SolveError};
 use super::graph::{Graph, VertexIx};
-use super::job::Summary;
+use super::job::{Solved, SolvedResult, Summary};
 use super::scheduler::Scheduler;
 use super::tasks::{Answer, ExecJob, Ran, Tasks};
 use super::worker::{CacheMap, Worker};
-use crate::cache::{CacheKey, ContentDigest, Found, InputPart, InputUse, Step, StepInput};
+use crate::cache::{ContentDigest, Found, InputPart, InputUse, Step, StepInput};
 use crate::progress::{CacheOutcome, Event as Report};
 
 /// What the driver keeps for a vertex.
@@ -41,7 +42,7 @@ pub(super) struct Driver<W: Worker> {
 
 /// How a driven solve ended, apart from errors of the runtime.
 pub(super) enum Driven<O> {
-    Done(Option<(O, Option<CacheKey>)>, Summary),
+    Done(Solved<O>),
     Failed(VertexIx, OpError),
     Cancelled,
     /// To be solved once more ([`End::Mixed`]).
@@ -102,7 +103,7 @@ impl<W: Worker> Driver<W> {
         Ok(self.ended())
     }
 
-    fn ended(mut self) -> Driven<W::Output> {
+    fn ended(self) -> Driven<W::Output> {
         match self.end {
             Some(End::Failed(vertex)) => {
                 let unknown = || OpError::internal("the reason was lost");
@@ -111,19 +112,27 @@ impl<W: Worker> Driver<W> {
             Some(End::Cancelled) | None => Driven::Cancelled,
             Some(End::Mixed) => Driven::Mixed,
             Some(End::Done) => {
-                let Some(result) = self.graph.result() else {
-                    return Driven::Done(None, self.summary);
-                };
-                match self.output(result.vertex, result.output) {
-                    Ok(output) => {
-                        let key = self.scheduler.result_key(result.vertex);
-                        let key = key.map(|key| key.output(result.output));
-                        Driven::Done(Some((output, key)), self.summary)
+                let mut results = Vec::new();
+                for result in self.graph.results() {
+                    match result.map(|edge| (edge.vertex, self.result(edge))) {
+                        None => results.push(SolvedResult::scratch()),
+                        Some((_, Ok(result))) => results.push(result),
+                        Some((vertex, Err(error))) => return Driven::Failed(vertex, error),
                     }
-                    Err(error) => Driven::Failed(result.vertex, self.error.take().unwrap_or(error)),
                 }
+                let summary = self.summary;
+                Driven::Done(Solved { results, summary })
             }
         }
+    }
+
+    fn result(&self, edge: Edge) -> Result<SolvedResult<W::Output>, OpError> {
+        let output = self.output(edge.vertex, edge.output)?;
+        let key = self.scheduler.result_key(edge.vertex);
+        Ok(SolvedResult {
+            output: Some(output),
+            key: key.map(|key| key.output(edge.output)),
+        })
     }
 
     /// Tells the user of every vertex, inputs before users.

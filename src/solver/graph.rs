@@ -1,4 +1,4 @@
-//! The graph of a solve: the vertices that the result needs, each once.
+//! The graph of a solve: the vertices that the results need, each once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,16 +21,16 @@ pub struct Node {
     pub inputs: Vec<Edge>,
 }
 
-/// The vertices that the result needs. Every petgraph edge leads from an input to its user and
+/// The vertices that the results need. Every petgraph edge leads from an input to its user and
 /// carries the number of that input.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     nodes: DiGraph<Node, usize>,
-    result: Option<Edge>,
+    results: Vec<Option<Edge>>,
 }
 
 impl Graph {
-    /// Takes what the result of a definition needs, in the definition's order.
+    /// Takes what the results of a definition need, in the definition's order.
     pub fn new(loaded: Loaded) -> Self {
         let needed = needed(&loaded);
         let mut graph = Self::default();
@@ -56,17 +56,25 @@ impl Graph {
             }
             indexes.insert(digest, user);
         }
-        graph.result = loaded.result.and_then(|result| {
+        let edge_of = |result: crate::llb::OutputRef| {
             let vertex = *indexes.get(&result.vertex)?;
             let output = result.index;
             Some(Edge { vertex, output })
-        });
+        };
+        let results = loaded.results.into_iter();
+        graph.results = results.map(|result| result.and_then(edge_of)).collect();
         graph
     }
 
-    /// Returns the wanted output; `None` for the empty (scratch) result.
-    pub fn result(&self) -> Option<Edge> {
-        self.result
+    /// Returns the wanted outputs; `None` for the empty (scratch) result.
+    pub fn results(&self) -> &[Option<Edge>] {
+        &self.results
+    }
+
+    /// Tells whether an output of a vertex is wanted.
+    pub fn is_result(&self, vertex: VertexIx) -> bool {
+        let mut results = self.results.iter().flatten();
+        results.any(|result| result.vertex == vertex)
     }
 
     /// Returns how many vertices there are.
@@ -109,12 +117,12 @@ impl Graph {
     }
 }
 
-/// Collects what the result needs.
+/// Collects what the results need.
 fn needed(loaded: &Loaded) -> HashSet<VertexDigest> {
     let by_digest: HashMap<&VertexDigest, &Vertex> =
         loaded.vertices.iter().map(|v| (&v.digest, v)).collect();
     let mut needed = HashSet::new();
-    let mut open: Vec<&VertexDigest> = loaded.result.iter().map(|r| &r.vertex).collect();
+    let mut open: Vec<&VertexDigest> = loaded.results.iter().flatten().map(|r| &r.vertex).collect();
     while let Some(digest) = open.pop() {
         if needed.insert(digest.clone())
             && let Some(vertex) = by_digest.get(digest)

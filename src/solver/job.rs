@@ -12,7 +12,7 @@ use super::scheduler::Scheduler;
 use super::tasks::Tasks;
 use super::worker::Worker;
 use crate::cache::{Cache, CacheKey};
-use crate::llb::{Definition, Vertex, VertexDigest, pb};
+use crate::llb::{Definition, Loaded, Vertex, VertexDigest, pb};
 use crate::progress::Progress;
 
 /// Fewest steps that may run at a time by default: steps that wait cost nothing.
@@ -56,12 +56,29 @@ impl SolveOptions {
 /// What came of a solve.
 #[derive(Debug, Clone)]
 pub struct Solved<O> {
+    /// The result of each definition, in their order.
+    pub results: Vec<SolvedResult<O>>,
+    /// What the cache knew.
+    pub summary: Summary,
+}
+
+/// The result of one definition.
+#[derive(Debug, Clone)]
+pub struct SolvedResult<O> {
     /// The wanted output, loaded; `None` for the empty (scratch) result.
     pub output: Option<O>,
     /// Its result key; `None` for scratch and for a bare local source.
     pub key: Option<CacheKey>,
-    /// What the cache knew.
-    pub summary: Summary,
+}
+
+impl<O> SolvedResult<O> {
+    /// Returns the empty result.
+    pub(super) fn scratch() -> Self {
+        Self {
+            output: None,
+            key: None,
+        }
+    }
 }
 
 /// Counts steps by what the cache knew of them. Local sources are not counted.
@@ -75,20 +92,21 @@ pub struct Summary {
     pub not_needed: usize,
 }
 
-/// Solves a definition.
+/// Solves definitions as one graph: what several of them need is done once.
 ///
 /// The first failure ends the solve: other running steps are cancelled, but what finishes is
 /// stored, as is everything that finished before. When this returns, nothing of the solve runs.
 /// Dropping the future cancels the token that ops see and aborts their tasks.
 pub async fn solve<W: Worker>(
-    definition: &Definition,
+    definitions: &[Definition],
     worker: Arc<W>,
     cache: &Cache,
     progress: Progress,
     options: SolveOptions,
     cancel: CancellationToken,
 ) -> Result<Solved<W::Output>, SolveError> {
-    let graph = Arc::new(Graph::new(definition.load()?));
+    let loaded: Result<Vec<Loaded>, _> = definitions.iter().map(Definition::load).collect();
+    let graph = Arc::new(Graph::new(Loaded::joined(loaded?)));
     let mut solves = 0;
     loop {
         solves += 1;
@@ -111,26 +129,24 @@ pub async fn solve<W: Worker>(
             Driven::Mixed => {}
             Driven::Cancelled => return Err(SolveError::Cancelled),
             Driven::Failed(index, error) => {
-                return Err(failure(definition, graph.vertex(index), error));
+                return Err(failure(definitions, graph.vertex(index), error));
             }
-            Driven::Done(result, summary) => {
-                let (output, key) = result.unzip();
-                let key = key.flatten();
-                return Ok(Solved {
-                    output,
-                    key,
-                    summary,
-                });
-            }
+            Driven::Done(solved) => return Ok(solved),
         }
     }
 }
 
-fn failure(definition: &Definition, vertex: &Vertex, error: OpError) -> SolveError {
+fn failure(definitions: &[Definition], vertex: &Vertex, error: OpError) -> SolveError {
+    let locations = definitions
+        .iter()
+        .map(|definition| locations_of(definition.source.as_ref(), &vertex.digest));
     SolveError::Vertex {
         vertex: vertex.digest.clone(),
         name: vertex.name(),
-        locations: locations_of(definition.source.as_ref(), &vertex.digest),
+        locations: locations
+            .into_iter()
+            .find(|found| !found.is_empty())
+            .unwrap_or_default(),
         error: Box::new(error),
     }
 }

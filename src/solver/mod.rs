@@ -34,7 +34,7 @@ mod tasks;
 pub mod worker;
 
 pub use error::{FailureKind, OpError, SolveError, StepLocation};
-pub use job::{SolveOptions, Solved, Summary, solve};
+pub use job::{SolveOptions, Solved, SolvedResult, Summary, solve};
 pub use worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};
 
 #[cfg(test)]

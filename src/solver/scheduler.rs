@@ -3,7 +3,7 @@
 //! A solve has three parts. *Preparing*: every vertex is mapped; local sources are executed at
 //! once and what their users use of them is digested, because that belongs to the users' keys.
 //! *Looking up*: all definition keys are known, and one command asks for all of them.
-//! *Solving*: the result is demanded, and demand goes down only as far as results are missing.
+//! *Solving*: the results are demanded, and demand goes down only as far as results are missing.
 //!
 //! A vertex is asked for its key or for its outputs. The key is enough for a user that hits the
 //! cache afterwards, so outputs are loaded only for a user that runs or digests contents.
@@ -283,11 +283,13 @@ impl Scheduler {
             Phase::Stopping(end) => end,
             Phase::Preparing(0) => End::Done, // nothing to solve
             Phase::Solving => {
-                let result = self.graph.result().map(|result| self.state(result.vertex));
-                assert!(
-                    result.is_none_or(|state| state == VertexState::Done),
-                    "nothing is in flight and the result is {result:?}"
-                );
+                for result in self.graph.results().iter().flatten() {
+                    let state = self.state(result.vertex);
+                    assert!(
+                        state == VertexState::Done,
+                        "nothing is in flight and a result is {state:?}"
+                    );
+                }
                 self.report_the_rest();
                 if self.is_mixed() {
                     End::Mixed
@@ -359,7 +361,7 @@ impl Scheduler {
 
     /// Lets go of outputs that nobody needs now: a stack of ten thousand layers is heavy.
     fn release_if_idle(&mut self, vertex: VertexIx) {
-        let is_result = self.graph.result().is_some_and(|r| r.vertex == vertex);
+        let is_result = self.graph.is_result(vertex);
         let slot = &self.slots[vertex.index()];
         if slot.state == VertexState::Done && slot.kept && slot.interest == 0 && !is_result {
             self.slot(vertex).want = Want::Key;

@@ -11,6 +11,8 @@ use super::{FailureKind, SolveError, SolveOptions, Solved, Summary, solve};
 use crate::cache::{Cache, KeyPart, PruneFilter};
 use crate::llb::{Definition, VertexDigest, pb};
 
+mod joined;
+
 /// A store, and what the last solve on it told the user.
 struct Bench {
     folder: TempDir,
@@ -39,11 +41,21 @@ impl Bench {
         worker: &Arc<FakeWorker>,
         cancel: CancellationToken,
     ) -> Result<Solved<String>, SolveError> {
+        let definitions = std::slice::from_ref(definition);
+        self.try_solve_all(definitions, worker, cancel).await
+    }
+
+    async fn try_solve_all(
+        &mut self,
+        definitions: &[Definition],
+        worker: &Arc<FakeWorker>,
+        cancel: CancellationToken,
+    ) -> Result<Solved<String>, SolveError> {
         self.recorder = Arc::default();
         let (worker, progress) = (Arc::clone(worker), self.recorder.progress());
         let cache = Cache::open(self.folder.path());
         let options = self.options.clone();
-        solve(definition, worker, &cache, progress, options, cancel).await
+        solve(definitions, worker, &cache, progress, options, cancel).await
     }
 
     /// Solves and returns the output and what ran.
@@ -55,7 +67,8 @@ impl Bench {
         let worker = Arc::new(worker);
         let solved = self.try_solve(definition, &worker, CancellationToken::new());
         let solved = solved.await.unwrap();
-        (solved.output.unwrap(), worker.take_runs(), solved.summary)
+        let output = solved.results[0].output.clone();
+        (output.unwrap(), worker.take_runs(), solved.summary)
     }
 
     /// Solves and returns the sorted names of what ran.
@@ -512,7 +525,7 @@ async fn scratch_needs_nothing() {
     let solved = bench
         .try_solve(&Definition::default(), &worker, CancellationToken::new())
         .await;
-    assert!(solved.unwrap().output.is_none());
+    assert!(solved.unwrap().results[0].output.is_none());
 }
 
 #[tokio::test]
@@ -552,7 +565,7 @@ async fn builds_at_the_same_time_run_a_step_once() {
                 CancellationToken::new(),
             );
             solve(
-                &two_stages(),
+                &[two_stages()],
                 worker,
                 &cache,
                 progress,
@@ -565,7 +578,7 @@ async fn builds_at_the_same_time_run_a_step_once() {
     let outputs: Vec<String> = futures::future::join_all(solves)
         .await
         .into_iter()
-        .map(|solved| solved.unwrap().unwrap().output.unwrap())
+        .map(|solved| solved.unwrap().unwrap().results[0].output.clone().unwrap())
         .collect();
     assert!(outputs.iter().all(|output| *output == outputs[0]));
     let mut runs: Vec<String> = workers

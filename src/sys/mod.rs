@@ -7,9 +7,10 @@
 //!
 //! Process side: [`ns`] (namespaces), [`process`] (starting, forking, waiting), [`caps`],
 //! [`seccomp`] (the default filter), [`device_filter`], [`detached`] (mounts that hang nowhere
-//! yet), [`netlink`] (network devices). Deliberately absent: images and builds.
+//! yet), [`netlink`] (network devices), [`binfmt`] (programs of other processors). Deliberately absent: images and builds.
 
 pub mod atomic;
+pub mod binfmt;
 pub mod caps;
 pub mod copy;
 pub mod detached;

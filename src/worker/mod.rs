@@ -81,6 +81,7 @@ pub struct LocalWorker {
     options: Arc<WorkerOptions>,
     digests: ops::content::SharedDigests,
     folders: ops::folder_mount::MountedFolders,
+    announced: ops::emulation::Announced,
 }
 
 impl LocalWorker {
@@ -90,6 +91,7 @@ impl LocalWorker {
             options: Arc::new(options),
             digests: ops::content::SharedDigests::default(),
             folders: ops::folder_mount::MountedFolders::default(),
+            announced: ops::emulation::Announced::default(),
         }
     }
 

@@ -19,4 +19,6 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod platforms;
+mod verify;
 mod warnings;

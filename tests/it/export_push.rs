@@ -1,8 +1,8 @@
 //! Exports that push: everything arrives, the second time nothing travels, blobs are mounted.
 
 use cooper::content::ContentStore;
-use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, Target};
-use cooper::oci::{Descriptor, History, ImageConfig, Platform, Reference, media_type};
+use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, PlatformResult, Target};
+use cooper::oci::{Descriptor, History, ImageConfig, Index, Platform, Reference, media_type};
 use cooper::progress::Progress;
 use cooper::registry::{Client, Options};
 use cooper::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
@@ -42,27 +42,71 @@ impl Fixture {
     }
 
     async fn push(&self, name: &str, attributes: &[(&str, &str)]) -> Exported {
+        self.push_for(&["amd64"], name, attributes).await
+    }
+
+    async fn push_for(
+        &self,
+        architectures: &[&str],
+        name: &str,
+        attributes: &[(&str, &str)],
+    ) -> Exported {
         let pairs = attributes.iter();
         let attributes = pairs
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         let output = OutputSpec::from_attributes("registry", Target::Nowhere, &attributes).unwrap();
         let name: Reference = name.parse().unwrap();
+        let results = architectures.iter().map(|architecture| {
+            let platform = Platform::linux(architecture, "");
+            PlatformResult {
+                config: ImageConfig {
+                    history: vec![History::default()],
+                    ..ImageConfig::empty(&platform)
+                },
+                base: None,
+                layers: self.layers.clone(),
+                platform,
+                epoch_s: None,
+            }
+        });
         let request = ExportRequest {
-            config: ImageConfig {
-                history: vec![History::default()],
-                ..ImageConfig::default()
-            },
-            layers: self.layers.clone(),
-            platform: Platform::linux("amd64", ""),
+            results: results.collect(),
+            multi_platform: architectures.len() > 1,
             names: vec![name.with_default_tag()],
             outputs: vec![output],
-            epoch_s: None,
         };
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
         let exported = self.exporter.export(request, &progress, &cancel).await;
         exported.unwrap()
     }
+}
+
+#[tokio::test]
+async fn an_index_is_pushed_with_all_its_images() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", registry.host());
+    let platforms = ["arm64", "amd64"];
+    let image = fixture
+        .push_for(&platforms, &name, &[])
+        .await
+        .image
+        .unwrap();
+    assert_eq!(image.root.media_type, media_type::OCI_INDEX);
+    let index = registry.manifest("a/app", "1").unwrap();
+    assert_eq!(Descriptor::of("", &index).digest, image.root.digest);
+    let index: Index = serde_json::from_slice(&index).unwrap();
+    for (child, architecture) in index.manifests.iter().zip(platforms) {
+        assert_eq!(child.platform, Some(Platform::linux(architecture, "")));
+        assert!(
+            registry
+                .manifest("a/app", &child.digest.to_string())
+                .is_some()
+        );
+    }
+    // One layer and two configs.
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 3);
 }
 
 #[tokio::test]
@@ -72,7 +116,7 @@ async fn a_second_push_uploads_nothing() {
     let name = format!("{}/a/app:1", registry.host());
     let image = fixture.push(&name, &[]).await.image.unwrap();
     let manifest = registry.manifest("a/app", "1").unwrap();
-    assert_eq!(Descriptor::of("", &manifest).digest, image.manifest.digest);
+    assert_eq!(Descriptor::of("", &manifest).digest, image.root.digest);
     assert_eq!(registry.count("PUT", "/blobs/uploads/"), 2);
     registry.clear_log();
     // Another client on another machine, which knows nothing of the first push.
@@ -109,7 +153,7 @@ async fn a_push_by_digest_writes_no_tag() {
     let attributes = [("push-by-digest", "true"), ("oci-mediatypes", "false")];
     let image = fixture.push(&name, &attributes).await.image.unwrap();
     assert!(registry.manifest("a/app", "1").is_none());
-    let digest = image.manifest.digest.to_string();
+    let digest = image.root.digest.to_string();
     assert!(registry.manifest("a/app", &digest).is_some());
-    assert_eq!(image.manifest.media_type, media_type::DOCKER_MANIFEST);
+    assert_eq!(image.root.media_type, media_type::DOCKER_MANIFEST);
 }

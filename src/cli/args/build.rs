@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::call::CallArgs;
+use super::reproduce::ReproduceArgs;
 use super::{ProgressArgs, value};
 use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
@@ -41,10 +42,13 @@ pub(crate) struct BuildArgs {
     /// Set a label of the image (repeatable)
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Add an annotation to the manifest (repeatable)
-    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    /// Add an annotation to the manifest, or to the place named before it: manifest, index,
+    /// manifest-descriptor or index-descriptor, maybe of one [PLATFORM] (repeatable)
+    #[arg(long = "annotation", value_name = "[PLACE:]KEY=VALUE")]
     pub(crate) annotations: Vec<String>,
-    /// Platforms to build for [default: the host's]
+    /// Platforms to build for, `local` among them [default: the host's]
+    ///
+    /// Several make one image for all of them: an index, or a folder for each.
     ///
     /// Environment: DOCKER_DEFAULT_PLATFORM.
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',', value_parser = value::platform)]
@@ -72,7 +76,8 @@ pub(crate) struct BuildArgs {
     ///
     /// Keys: dest=PATH|-, name=a,b, push=BOOL, tar=BOOL (false: an OCI layout folder),
     /// compression=gzip|zstd|uncompressed, compression-level=N, force-compression=BOOL,
-    /// oci-mediatypes=BOOL, annotation.KEY=VALUE.
+    /// oci-mediatypes=BOOL, annotation.KEY=VALUE, source-date-epoch=SECONDS,
+    /// rewrite-timestamp=BOOL, platform-split=BOOL.
     #[arg(long = "output", short = 'o', value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Shorthand for --output=type=registry
@@ -126,6 +131,8 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "SPEC")]
     pub(crate) ssh: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) reproduce: ReproduceArgs,
     #[command(flatten)]
     pub(crate) resources: ResourceArgs,
     #[command(flatten)]

@@ -13,6 +13,7 @@ use crate::oci::Platform;
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod reproduce;
 pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
@@ -199,6 +200,9 @@ pub(crate) struct SaveArgs {
     /// Form of the archive
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: SaveFormat,
+    /// Which of a multi-platform image [default: all; the host's in docker's form]
+    #[arg(long, value_parser = value::platform)]
+    pub(crate) platform: Option<Platform>,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }
@@ -222,6 +226,9 @@ pub(crate) struct InspectArgs {
     /// Images to show, by name or id
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
+    /// Which of a multi-platform image [default: the host's]
+    #[arg(long, value_parser = value::platform)]
+    pub(crate) platform: Option<Platform>,
 }
 
 /// `cooper history`.
@@ -230,6 +237,9 @@ pub(crate) struct HistoryArgs {
     /// The image, by name or id
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
+    /// Which of a multi-platform image [default: the host's]
+    #[arg(long, value_parser = value::platform)]
+    pub(crate) platform: Option<Platform>,
     /// Do not cut commands
     #[arg(long)]
     pub(crate) no_trunc: bool,

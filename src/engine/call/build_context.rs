@@ -138,7 +138,7 @@ pub(super) fn report(
         EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
     })?;
     let mut uses = Uses::of(&loaded.vertices);
-    if let Some(result) = &loaded.result {
+    for result in loaded.results.iter().flatten() {
         uses.note(result, Use::everything);
     }
     let contexts = folders.into_iter().map(|folder| {

@@ -116,9 +116,9 @@ impl Scheduler {
                 slot.made_from = record.made_from;
             }
         }
-        if let Some(result) = self.graph.result() {
-            self.demand(vec![(result.vertex, Want::Outputs)]);
-        }
+        let results = self.graph.results().iter().flatten();
+        let wanted = results.map(|result| (result.vertex, Want::Outputs));
+        self.demand(wanted.collect());
     }
 
     pub(super) fn outlook(&self, vertex: VertexIx, record: Option<&KnownRecord>) -> Outlook {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::cache_mount::{self, CacheMount, CacheMountId};
 use super::folder_mount::MountedFolder;
-use super::{failed, invalid, io_failed, stack};
+use super::{emulation, failed, invalid, io_failed, stack};
 use crate::executor::{
-    Exit, HostAddress, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
+    ExecutorError, Exit, HostAddress, MountKind, NetworkMode, ProcessMount, ProcessSpec,
+    Ulimit as ProcessUlimit,
 };
 use crate::llb::pb;
 use crate::oci::Digest;
@@ -76,7 +77,13 @@ impl ExecRun<'_> {
         let spec = tokio::task::block_in_place(|| self.spec(&mut held))?;
         let executor = &self.options().executor;
         let run = executor.run(&spec, &self.context.progress, &self.context.cancel);
-        let exit = run.await.map_err(|error| self.executor_error(error))?;
+        let exit = match run.await {
+            Ok(exit) => exit,
+            Err(error) => {
+                let explained = tokio::task::block_in_place(|| self.explained(&error));
+                return Err(explained.unwrap_or_else(|| self.executor_error(error)));
+            }
+        };
         self.check(&exit)?;
         tokio::task::block_in_place(|| self.outputs(held))
     }
@@ -85,16 +92,24 @@ impl ExecRun<'_> {
         &self.worker.options
     }
 
-    fn executor_error(&self, error: crate::executor::ExecutorError) -> OpError {
+    /// Explains an error by the kind of the program, where that is the reason.
+    fn explained(&self, error: &ExecutorError) -> Option<OpError> {
+        let root = self.exec.mounts.iter().find(|mount| mount.dest == "/")?;
+        let layers = stack(self.inputs, root.input).ok()?;
+        let view = self.options().snapshots.view(layers).ok()?;
+        emulation::explain(error, self.meta().ok()?, view.path())
+    }
+
+    fn executor_error(&self, error: ExecutorError) -> OpError {
         if self.context.cancel.is_cancelled() {
             return OpError::cancelled();
         }
         let user = matches!(
             error,
-            crate::executor::ExecutorError::User(_)
-                | crate::executor::ExecutorError::Spec(_)
-                | crate::executor::ExecutorError::Target { .. }
-                | crate::executor::ExecutorError::NoSuchPart { .. }
+            ExecutorError::User(_)
+                | ExecutorError::Spec(_)
+                | ExecutorError::Target { .. }
+                | ExecutorError::NoSuchPart { .. }
         );
         let kind = match error.exit_code() {
             Some(exit_code) => FailureKind::Step { exit_code },

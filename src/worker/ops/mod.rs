@@ -2,6 +2,7 @@
 
 pub mod cache_mount;
 pub mod content;
+pub(super) mod emulation;
 pub mod exec;
 pub mod file;
 pub mod folder_mount;
@@ -34,6 +35,7 @@ pub(super) async fn perform(
     match &vertex.op {
         pb::op::Op::Source(op) => source::fetch(worker, vertex, op, context).await,
         pb::op::Op::Exec(op) => {
+            worker.announced.warn(&vertex.platform, context);
             exec::ExecRun {
                 worker,
                 exec: op,

@@ -1,0 +1,70 @@
+//! For which platforms a build is, and whether it makes an index of them.
+
+use super::error::{EngineError, ErrorKind};
+use super::request::BuildRequest;
+use crate::exporter::OutputSpec;
+use crate::oci::Platform;
+
+/// Build argument that decides whether an index is made, whatever the number of platforms.
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
+
+/// What a build is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Targets {
+    /// The platforms, each once, in the order asked for; `None` alone where nobody asked.
+    pub(super) platforms: Vec<Option<Platform>>,
+    /// Whether the result is an index, and trees get a folder for each platform.
+    pub(super) multi_platform: bool,
+}
+
+/// Decides what a build is for, and refuses outputs that cannot hold it.
+pub(super) fn targets(request: &BuildRequest) -> Result<Targets, EngineError> {
+    let mut platforms: Vec<Option<Platform>> = Vec::new();
+    for platform in &request.platforms {
+        let platform = Some(platform.clone().normalized());
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    let is_several = request.platforms.len() > 1;
+    let user = |text: String| EngineError::new(ErrorKind::User, text);
+    let multi_platform = match request.build_args.get(MULTI_PLATFORM).map(String::as_str) {
+        None | Some("") => is_several,
+        Some(text) => boolean(text).ok_or_else(|| {
+            user(format!("invalid {MULTI_PLATFORM} {text:?}")).with_hint("expected true or false")
+        })?,
+    };
+    if is_several && !multi_platform {
+        let text = format!("{MULTI_PLATFORM} is off and several platforms are asked for");
+        return Err(user(text).with_hint("name one platform, or leave the build argument out"));
+    }
+    let is_docker = |output: &OutputSpec| matches!(output, OutputSpec::Docker { .. });
+    if multi_platform && request.outputs.iter().any(is_docker) {
+        return Err(crate::exporter::Error::DockerIndex.into());
+    }
+    let host = Platform::host();
+    let mut named: Vec<&Platform> = platforms.iter().flatten().collect();
+    if named.is_empty() {
+        named.push(&host);
+    }
+    for options in request.outputs.iter().filter_map(OutputSpec::image_options) {
+        let oci = options.oci_media_types;
+        options.annotations.check(&named, multi_platform, oci)?;
+    }
+    if platforms.is_empty() {
+        platforms.push(None);
+    }
+    Ok(Targets {
+        platforms,
+        multi_platform,
+    })
+}
+
+/// Reads a boolean in Go's spelling.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,109 @@
+//! Root file systems to a folder or a tar; those of several platforms get a folder each.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::export::PlatformResult;
+use super::local::{self, LocalTree, Written};
+use super::output::{Destination, OutputSpec, TreeOptions};
+use super::rootfs::{self, TarTree};
+use super::transfer::Meter;
+use crate::oci::Platform;
+use crate::progress::VertexProgress;
+use crate::snapshot::{Snapshotter, View};
+
+/// What is written, and with what.
+#[derive(Debug)]
+pub(super) struct Trees {
+    /// Where the layers are.
+    pub(super) snapshots: Snapshotter,
+    /// The result for each platform.
+    pub(super) results: Vec<PlatformResult>,
+    /// Whether a folder for each platform is the default.
+    pub(super) multi_platform: bool,
+    /// The step that shows the progress.
+    pub(super) vertex: VertexProgress,
+    /// Stops the writing.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Trees {
+    /// Writes to a `tar` or `local` output; blocks.
+    pub(super) fn write(&self, output: &OutputSpec) -> Result<(), Error> {
+        match output {
+            OutputSpec::Tar {
+                destination,
+                options,
+            } => self.tar(destination, *options),
+            OutputSpec::Local { directory, options } => self.local(directory, *options),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the folder of a platform: `linux_arm64`.
+    fn folder(&self, platform: &Platform, options: TreeOptions) -> PathBuf {
+        match options.platform_split.unwrap_or(self.multi_platform) {
+            true => platform.to_string().replace('/', "_").into(),
+            false => PathBuf::new(),
+        }
+    }
+
+    fn tar(&self, destination: &Destination, options: TreeOptions) -> Result<(), Error> {
+        // One archive cannot hold two files of one name, so as in BuildKit several platforms
+        // are split whatever was asked for.
+        let options = match self.results.len() {
+            1 => options,
+            _ => TreeOptions {
+                platform_split: Some(true),
+                ..options
+            },
+        };
+        let views: Result<Vec<View>, _> = self
+            .results
+            .iter()
+            .map(|result| self.snapshots.view(&result.layers))
+            .collect();
+        let views = views?;
+        let pairs = self.results.iter().zip(&views);
+        let trees: Vec<TarTree<'_>> = pairs
+            .map(|(result, view)| TarTree {
+                source: view.path(),
+                folder: self.folder(&result.platform, options),
+                epoch_s: options.epoch.or(result.epoch_s),
+            })
+            .collect();
+        let meter = Meter::new(&self.vertex, "sending tarball", 0, &self.cancel);
+        rootfs::write_tar(&trees, destination, &meter)?;
+        meter.finish();
+        Ok(())
+    }
+
+    fn local(&self, directory: &Path, options: TreeOptions) -> Result<(), Error> {
+        let mut written = Written::new();
+        for result in &self.results {
+            let name = result.platform.to_string();
+            let folder = self.folder(&result.platform, options);
+            let is_shared = folder.as_os_str().is_empty() && self.results.len() > 1;
+            let label = match self.results.len() {
+                1 => "copying files".to_owned(),
+                _ => format!("copying files {name}"),
+            };
+            let view = self.snapshots.view(&result.layers)?;
+            let meter = Meter::new(&self.vertex, &label, 0, &self.cancel);
+            let tree = LocalTree {
+                source: view.path(),
+                target: &directory.join(&folder).components().collect::<PathBuf>(),
+                epoch_s: options.epoch.or(result.epoch_s),
+            };
+            let claims = is_shared.then_some((name.as_str(), &mut written));
+            local::copy_tree(tree, claims, &meter)?;
+            if let Some(epoch_s) = tree.epoch_s.filter(|_| tree.target != directory) {
+                local::set_time(tree.target, epoch_s)?;
+            }
+            meter.finish();
+        }
+        Ok(())
+    }
+}
