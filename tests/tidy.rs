@@ -211,6 +211,24 @@ fn every_fixture_folder_is_used() {
     }
 }
 
+#[test]
+fn every_fuzz_target_is_listed_and_seeded() {
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let script = fs::read_to_string(root().join("scripts/fuzz.sh")).unwrap();
+    let targets = files_under(&root().join("fuzz/targets"), ".rs");
+    assert!(!targets.is_empty());
+    for target in &targets {
+        let name = target.file_stem().unwrap().to_str().unwrap();
+        let row = format!("name = \"{name}\"\npath = \"targets/{name}.rs\"\n");
+        assert!(manifest.contains(&row), "fuzz/Cargo.toml has no {name}");
+        assert!(
+            script.contains(&format!("    {name})")),
+            "{name} has no seeds"
+        );
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
+}
+
 /// The names of the lint rules, as their table has them.
 fn lint_rules() -> BTreeSet<String> {
     let table = fs::read_to_string(root().join("src/frontend/lint/rules.rs")).unwrap();

@@ -9,6 +9,7 @@ use super::error::{EngineError, ErrorKind};
 use super::preprocess::preprocessed;
 use super::remote::{self, Setup};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
+use super::warnings::DEFINITION_STEP;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
@@ -75,9 +76,7 @@ impl Inputs {
         let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
         let (main, made) = main_context(setup.engine, context, &mut session).await?;
         let mut session = Arc::new(session);
-        let step = setup
-            .progress
-            .of_vertex(Digest::of(b"load build definition"));
+        let step = setup.progress.of_vertex(Digest::of(DEFINITION_STEP));
         let opened = match main {
             Main::Folder(folder) => open_folder(setup, &session, request, &folder).await,
             Main::Remote(source) => open_remote(setup, &session, request, source).await,

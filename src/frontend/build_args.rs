@@ -171,7 +171,7 @@ fn declaration_in(kind: &super::dockerfile::InstructionKind) -> Option<&ArgInstr
     use super::dockerfile::InstructionKind;
     match kind {
         InstructionKind::Arg(arg) => Some(arg),
-        InstructionKind::Onbuild(onbuild) => declaration_in(&onbuild.trigger.kind),
+        InstructionKind::Onbuild(onbuild) => declaration_in(&onbuild.trigger.as_ref()?.kind),
         _ => None,
     }
 }

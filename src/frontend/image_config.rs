@@ -22,8 +22,7 @@ pub(super) fn empty(platform: &Platform) -> ImageConfig {
 ///
 /// Members that nobody here knows are left behind: they are about the base (an inline cache,
 /// the container it was committed from), not about what is built on it.
-pub(super) fn inherit(base: &ImageConfig) -> ImageConfig {
-    let mut image = base.clone();
+pub(super) fn inherit(mut image: ImageConfig) -> ImageConfig {
     image.created = None;
     image.config.on_build.clear();
     image.other.clear();

@@ -10,6 +10,9 @@ use super::diagnostic::{Position, Span};
 /// The byte order mark some editors put before a text. It takes no column.
 pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// How many lines are tried before the line of an offset is searched for.
+const NEAR_LINES: usize = 3;
+
 /// Where the lines of a text start.
 #[derive(Debug)]
 pub(crate) struct LineIndex<'s> {
@@ -36,6 +39,15 @@ impl<'s> LineIndex<'s> {
         self.text
     }
 
+    /// The first line that is longer than `limit` bytes without its line feed: where it starts
+    /// and ends.
+    pub(crate) fn longer_than(&self, limit: usize) -> Option<(usize, usize)> {
+        let starts = self.starts.iter().copied();
+        let behind = self.starts.iter().skip(1).map(|next| next - 1);
+        let ends = behind.chain([self.text.len()]);
+        starts.zip(ends).find(|(start, end)| end - start > limit)
+    }
+
     /// The position of a byte offset.
     pub(crate) fn position(&self, offset: usize) -> Position {
         let mut offset = offset.min(self.text.len());
@@ -43,7 +55,7 @@ impl<'s> LineIndex<'s> {
             offset -= 1;
         }
         let last = self.last.get();
-        let line = self.starts.partition_point(|start| *start <= offset) - 1;
+        let line = self.line_of(offset, last.line as usize - 1);
         let same_line = last.line as usize == line + 1;
         let (from, column) = if same_line && last.offset <= offset {
             (last.offset, last.column)
@@ -62,6 +74,16 @@ impl<'s> LineIndex<'s> {
         };
         self.last.set(position);
         position
+    }
+
+    /// The line of an offset, counted from 0; it is looked for at `guess` first.
+    fn line_of(&self, offset: usize, guess: usize) -> usize {
+        let holds = |line: &usize| {
+            self.starts.get(*line).is_some_and(|start| *start <= offset)
+                && self.starts.get(line + 1).is_none_or(|next| offset < *next)
+        };
+        let near = (guess..guess + NEAR_LINES).find(holds);
+        near.unwrap_or_else(|| self.starts.partition_point(|start| *start <= offset) - 1)
     }
 
     /// The span between two byte offsets.

@@ -6,8 +6,6 @@
 mod command;
 mod files;
 
-use std::ops::Range;
-
 use super::ast::Word;
 use super::flags::{Flag, Flags};
 use super::instruction::{
@@ -16,51 +14,63 @@ use super::instruction::{
 use super::json;
 use super::keyword::Keyword;
 use super::lexer::Slice;
-use super::words::{split_assignment, split_first, split_plain, split_quoted};
+use super::words::{split_assignment, split_first, split_key, split_plain, split_quoted};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::suggest::nearest;
 
 /// An instruction that was cut into its parts.
 #[derive(Debug)]
-pub(super) struct Arguments<'a> {
-    /// Its keyword.
-    pub(super) keyword: Keyword,
-    /// The keyword as written, for findings about the whole instruction.
+pub(super) struct Parts<'a> {
+    /// The keyword as written.
     pub(super) keyword_slice: Slice<'a>,
-    /// Its checked flags.
-    pub(super) flags: Flags<'a>,
+    /// Its flags.
+    pub(super) flags: Vec<Flag<'a>>,
     /// What stands behind the flags.
-    pub(super) slice: Slice<'a>,
-    /// Its heredocs.
+    pub(super) arguments: Slice<'a>,
+    /// The heredocs below it.
     pub(super) heredocs: Vec<Heredoc>,
-    /// Where their markers stand in `slice`.
-    pub(super) markers: Vec<Range<usize>>,
+}
+
+/// The parts of an instruction whose keyword and flags are known.
+#[derive(Debug)]
+pub(super) struct Arguments<'a> {
+    keyword: Keyword,
+    /// The keyword as written, for findings about the whole instruction.
+    keyword_slice: Slice<'a>,
+    /// Its checked flags.
+    flags: Flags<'a>,
+    /// What stands behind the flags.
+    slice: Slice<'a>,
+    /// Its heredocs.
+    heredocs: Vec<Heredoc>,
     /// The escape character of the file.
-    pub(super) escape: char,
+    escape: char,
 }
 
 impl<'a> Arguments<'a> {
-    /// Cuts an instruction into its parts and checks its flags.
+    /// Checks the flags of an instruction.
     ///
     /// # Errors
     ///
     /// Fails for flags the instruction does not know.
     pub(super) fn new(
         keyword: Keyword,
-        keyword_slice: Slice<'a>,
-        flags: Vec<Flag<'a>>,
-        slice: Slice<'a>,
+        parts: Parts<'a>,
         escape: char,
+        warnings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Diagnostic> {
-        let flags = Flags::check(flags, keyword.flags(), keyword.name())?;
-        let (heredocs, markers) = (Vec::new(), Vec::new());
+        let flags = if looks_at_flags(keyword, parts.arguments) {
+            Flags::check(parts.flags, keyword.flags(), keyword.name())?
+        } else {
+            warnings.extend(parts.flags.first().map(|flag| flag.ignored(keyword.name())));
+            Flags::none()
+        };
         Ok(Self {
             keyword,
-            keyword_slice,
+            keyword_slice: parts.keyword_slice,
             flags,
-            slice,
-            heredocs,
-            markers,
+            slice: parts.arguments,
+            heredocs: parts.heredocs,
             escape,
         })
     }
@@ -128,7 +138,10 @@ impl<'a> Arguments<'a> {
         if self.slice.text.is_empty() {
             return Err(self.nothing("a port, for example 8080/tcp"));
         }
-        Ok(split_plain(self.slice).iter().map(Slice::word).collect())
+        let mut ports: Vec<Word> = split_plain(self.slice).iter().map(Slice::word).collect();
+        // The order of the image's history.
+        ports.sort_by(|left, right| left.raw.cmp(&right.raw));
+        Ok(ports)
     }
 
     fn volume(&self, warnings: &mut Vec<Diagnostic>) -> Result<Vec<Word>, Diagnostic> {
@@ -190,55 +203,25 @@ impl<'a> Arguments<'a> {
     /// The pairs of ENV and LABEL.
     fn key_values(&self) -> Result<Vec<KeyValue>, Diagnostic> {
         let name = self.keyword.name();
-        let words = split_quoted(self.slice, self.escape);
-        let Some(first) = words.first() else {
+        let (pairs, legacy) = pairs(name, self.slice, self.escape)?;
+        if pairs.is_empty() {
             return Err(self
                 .nothing("a name and a value")
                 .with_help(format!("write `{name} KEY=value`")));
-        };
-        if !first.text.contains('=') {
-            return self.legacy_pair().map(|pair| vec![pair]);
         }
-        let mut pairs = Vec::new();
-        for word in words {
-            let (key, Some(value)) = split_assignment(word) else {
-                return Err(
-                    Diagnostic::error(word.span(), format!("{name} pair without `=`"))
-                        .with_label("not a pair")
-                        .with_help("put a value with spaces in double quotes: `KEY=\"two words\"`"),
-                );
-            };
+        let pair = |(key, value): (Slice<'a>, Slice<'a>)| {
             if key.text.is_empty() {
-                return Err(
-                    Diagnostic::error(word.span(), format!("{name} pair without a name"))
-                        .with_help("write `KEY=value` without a space before the `=`"),
-                );
+                let message = format!("{name} pair without a name");
+                return Err(Diagnostic::error(key.span().join(value.span()), message)
+                    .with_help("write `KEY=value` without a space before the `=`"));
             }
-            pairs.push(KeyValue {
+            Ok(KeyValue {
                 key: key.word(),
                 value: value.word(),
-                legacy: false,
-            });
-        }
-        Ok(pairs)
-    }
-
-    /// The old form `ENV name all the rest`.
-    fn legacy_pair(&self) -> Result<KeyValue, Diagnostic> {
-        let name = self.keyword.name();
-        let (key, value) = split_first(self.slice);
-        let help = format!("write `{name} {}=…`", key.text);
-        if value.text.is_empty() {
-            return Err(
-                Diagnostic::error(key.span(), format!("`{}` has no value", key.text))
-                    .with_help(help),
-            );
-        }
-        Ok(KeyValue {
-            key: key.word(),
-            value: value.word(),
-            legacy: true,
-        })
+                legacy,
+            })
+        };
+        pairs.into_iter().map(pair).collect()
     }
 
     fn from(&self) -> Result<FromInstruction, Diagnostic> {
@@ -266,6 +249,69 @@ impl<'a> Arguments<'a> {
             name: name.map(Slice::word),
         })
     }
+}
+
+/// Whether the language looks at the flags of an instruction; those of the others mean nothing.
+fn looks_at_flags(keyword: Keyword, arguments: Slice<'_>) -> bool {
+    match keyword {
+        Keyword::Arg | Keyword::Stopsignal => false,
+        Keyword::Healthcheck => !split_first(arguments).0.text.eq_ignore_ascii_case("NONE"),
+        _ => true,
+    }
+}
+
+/// Checks what even an instruction that is not looked at yet must hold to: a JSON list holds
+/// strings, ENV and LABEL have values.
+///
+/// # Errors
+///
+/// Fails when the arguments do not.
+pub(super) fn check_shape(
+    keyword: Keyword,
+    arguments: Slice<'_>,
+    escape: char,
+) -> Result<(), Diagnostic> {
+    match keyword {
+        Keyword::Add
+        | Keyword::Cmd
+        | Keyword::Copy
+        | Keyword::Entrypoint
+        | Keyword::Run
+        | Keyword::Shell
+        | Keyword::Volume => json::parse_list(arguments).map(|_| ()),
+        Keyword::Healthcheck => json::parse_list(split_first(arguments).1).map(|_| ()),
+        Keyword::Env | Keyword::Label => pairs(keyword.name(), arguments, escape).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// Cuts the arguments of ENV or LABEL into keys and values; whether they have the old form.
+fn pairs<'a>(
+    name: &str,
+    arguments: Slice<'a>,
+    escape: char,
+) -> Result<(Vec<(Slice<'a>, Slice<'a>)>, bool), Diagnostic> {
+    let words = split_quoted(arguments, escape);
+    if words.first().is_some_and(|first| !first.text.contains('=')) {
+        let (key, value) = split_key(arguments);
+        if value.text.is_empty() {
+            let message = format!("`{}` has no value", key.text);
+            return Err(Diagnostic::error(key.span(), message)
+                .with_help(format!("write `{name} {}=…`", key.text)));
+        }
+        return Ok((vec![(key, value)], true));
+    }
+    let mut pairs = Vec::new();
+    for word in words {
+        let (key, Some(value)) = split_assignment(word) else {
+            let message = format!("{name} pair without `=`");
+            return Err(Diagnostic::error(word.span(), message)
+                .with_label("not a pair")
+                .with_help("put a value with spaces in double quotes: `KEY=\"two words\"`"));
+        };
+        pairs.push((key, value));
+    }
+    Ok((pairs, false))
 }
 
 /// The error for what may not stand behind the image of FROM.

@@ -4,8 +4,10 @@
 //! other comment. A `#!` line and a byte order mark may stand before them. Which frontend reads a
 //! file is also said in other comment styles; see [`detect_syntax`].
 
+use std::collections::BTreeSet;
+
 use super::ast::{Directives, Word};
-use super::lexer::trim_line_end;
+use super::lexer::{ASCII_SPACE, trim_line_end};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::lines::{BYTE_ORDER_MARK, LineIndex};
 use crate::frontend::suggest::did_you_mean;
@@ -22,23 +24,36 @@ pub(super) struct Found {
 }
 
 /// Reads the directives.
+///
+/// Behind a `#!` line only `syntax` and `check` count, and only at the start of their lines: the
+/// tools that look for them step over that line, the reader of instructions does not.
 pub(super) fn read(lines: &LineIndex<'_>) -> Found {
     let mut found = Found {
         directives: Directives::default(),
         end: 0,
         errors: Vec::new(),
     };
+    let behind_interpreter = starts_with_interpreter(lines.text());
+    let mut only_flush = true;
+    let mut seen = BTreeSet::new();
     for directive in scan(lines, "#", &mut found.end) {
-        let slot = match directive.name.as_str() {
-            "syntax" => &mut found.directives.syntax,
-            "escape" => &mut found.directives.escape,
-            _ => &mut found.directives.check,
-        };
-        if slot.is_some() {
+        only_flush &= !directive.indented;
+        if !seen.insert(directive.name.clone()) {
+            if behind_interpreter {
+                break;
+            }
             let message = format!("directive `{}` is given twice", directive.name);
             found.errors.push(
                 Diagnostic::error(directive.span, message).with_help("keep one of the lines"),
             );
+            continue;
+        }
+        let (slot, counts) = match directive.name.as_str() {
+            "syntax" => (&mut found.directives.syntax, only_flush),
+            "escape" => (&mut found.directives.escape, !behind_interpreter),
+            _ => (&mut found.directives.check, only_flush),
+        };
+        if !counts {
             continue;
         }
         let value = slot.insert(directive.value);
@@ -50,7 +65,17 @@ pub(super) fn read(lines: &LineIndex<'_>) -> Found {
             );
         }
     }
+    if behind_interpreter {
+        found.end = 0;
+    }
     found
+}
+
+/// Whether a text starts with a `#!` line.
+fn starts_with_interpreter(text: &str) -> bool {
+    text.strip_prefix(BYTE_ORDER_MARK)
+        .unwrap_or(text)
+        .starts_with("#!")
 }
 
 /// The frontend that a file asks for.
@@ -72,6 +97,7 @@ pub fn detect_syntax(text: &str) -> Option<Syntax> {
         let mut end = 0;
         let directive = scan(&lines, comment, &mut end)
             .into_iter()
+            .take_while(|directive| !directive.indented)
             .find(|directive| directive.name == "syntax");
         if let Some(directive) = directive {
             let command_line = directive.value.raw;
@@ -88,6 +114,10 @@ pub fn detect_syntax(text: &str) -> Option<Syntax> {
         }
     }
     let json = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let json = match json.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#!") => rest,
+        _ => json,
+    };
     if !json.trim_start().starts_with('{') {
         return None;
     }
@@ -104,6 +134,8 @@ struct Directive {
     name: String,
     value: Word,
     span: Span,
+    /// Whether white space stands before it.
+    indented: bool,
 }
 
 /// Reads directives behind `comment`, which is `#` or `//`; sets where the line behind them
@@ -137,26 +169,34 @@ fn directive_in(
     line: &str,
     comment: &str,
 ) -> Option<Directive> {
-    let content = trim_line_end(line).trim_end();
+    let content = trim_line_end(line).trim_end_matches(ASCII_SPACE);
     let indent = content.len() - content.trim_start().len();
     let body = content[indent..].strip_prefix(comment)?.trim_start();
     let (name, value) = body.split_once('=')?;
-    let name = name.trim_end();
+    let name = name.trim_end_matches(ASCII_SPACE);
     let mut letters = name.chars();
     if !letters.next()?.is_ascii_alphabetic() || !letters.all(|ch| ch.is_ascii_alphanumeric()) {
         return None;
     }
     let name = name.to_ascii_lowercase();
-    let value = value.trim_start();
+    let value = value.trim_start_matches(ASCII_SPACE);
     if value.is_empty() || !matches!(name.as_str(), "syntax" | "escape" | "check") {
         return None;
     }
     let end = start + content.len();
-    let value = Word::new(value, lines.span(end - value.len(), end));
+    let value_start = end - value.len();
+    // Options of checks have no spaces; what stands behind one is not looked at.
+    let value = match name.as_str() {
+        "check" => value.split(' ').next().unwrap_or_default(),
+        _ => value,
+    };
+    let value_span = lines.span(value_start, value_start + value.len());
+    let value = Word::new(value, value_span);
     Some(Directive {
         name,
         value,
         span: lines.span(start + indent, end),
+        indented: indent > 0,
     })
 }
 

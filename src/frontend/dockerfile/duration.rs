@@ -90,13 +90,31 @@ fn part_ns(number: &str, unit: &str) -> Result<u128, DurationError> {
     } else {
         whole.parse().map_err(|_| DurationError::TooLong)?
     };
-    let mut ns = u128::from(whole) * unit_ns;
-    let mut digit_ns = unit_ns;
-    for digit in fraction.bytes() {
-        digit_ns /= 10;
-        ns += u128::from(digit - b'0') * digit_ns;
+    Ok(u128::from(whole) * unit_ns + fraction_ns(fraction, unit_ns))
+}
+
+/// The nanoseconds of the digits behind the point, cut off; digits beyond the range of 63 bits do
+/// not count. Computed in a double, as the language's first implementation does.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the rounding is the language's"
+)]
+fn fraction_ns(digits: &str, unit_ns: u128) -> u128 {
+    let mut value: u64 = 0;
+    let mut scale = 1.0_f64;
+    for digit in digits.bytes() {
+        let next = value
+            .checked_mul(10)
+            .and_then(|value| value.checked_add(u64::from(digit - b'0')));
+        match next {
+            Some(next) if i64::try_from(next).is_ok() => value = next,
+            _ => break,
+        }
+        scale *= 10.0;
     }
-    Ok(ns)
+    (value as f64 * (unit_ns as f64 / scale)) as u128
 }
 
 #[cfg(test)]
@@ -111,6 +129,7 @@ mod tests {
             ("1.5s", Ok(1_500)),
             (".5s", Ok(500)),
             ("1m2s3ms", Ok(62_003)),
+            ("0.000000000000000000001h", Ok(0)),
             ("2000000ns", Ok(2)),
             ("1000µs", Ok(1)),
             ("0", Ok(0)),

@@ -5,7 +5,7 @@
 
 use super::ast::Word;
 use super::lexer::Slice;
-use crate::frontend::diagnostic::Diagnostic;
+use crate::frontend::diagnostic::{Diagnostic, Severity};
 use crate::frontend::suggest::nearest;
 
 /// Flags an instruction may have.
@@ -33,20 +33,23 @@ pub(super) struct Flag<'a> {
     slice: Slice<'a>,
 }
 
-/// Cuts the flags off the arguments of an instruction.
+/// Cuts the flags off the arguments of an instruction: the flags, what follows them, and a
+/// warning about a quote that is never closed.
 ///
 /// # Errors
 ///
-/// Fails for a flag with an open quote and for more than [`MAX_FLAGS`].
+/// Fails for more than [`MAX_FLAGS`].
 pub(super) fn split<'a>(
     arguments: Slice<'a>,
     escape: char,
-) -> Result<(Vec<Flag<'a>>, Slice<'a>), Diagnostic> {
+) -> Result<(Vec<Flag<'a>>, Slice<'a>, Option<Diagnostic>), Diagnostic> {
     let mut flags = Vec::new();
     let mut rest = arguments.trim();
+    let mut open_quote = None;
     while rest.text.starts_with("--") {
-        let (text, length) = unquote(rest, escape)?;
+        let (text, length, open) = unquote(rest, escape);
         let slice = rest.part(0..length);
+        open_quote = open.map(|at| open_quote_warning(rest.part(at..at + 1)));
         rest = rest.from(length).trim();
         if text == "--" {
             break;
@@ -57,30 +60,36 @@ pub(super) fn split<'a>(
         }
         flags.push(Flag::new(&text, slice));
     }
-    Ok((flags, rest))
+    Ok((flags, rest, open_quote))
 }
 
-/// Reads a word without its quotes and escapes, and its length as written.
-fn unquote(slice: Slice<'_>, escape: char) -> Result<(String, usize), Diagnostic> {
+/// Reads a word without its quotes and escapes: its text, its length as written, and where the
+/// quote stands that is never closed.
+fn unquote(slice: Slice<'_>, escape: char) -> (String, usize, Option<usize>) {
     let mut text = String::new();
     let mut quote = None;
     let mut chars = slice.text.char_indices();
     while let Some((at, ch)) = chars.next() {
         match quote {
-            None if ch.is_whitespace() => return Ok((text, at)),
+            None if ch.is_whitespace() => return (text, at, None),
             None if ch == '\'' || ch == '"' => quote = Some((ch, at)),
             Some((open, _)) if ch == open => quote = None,
             _ if ch == escape => text.extend(chars.next().map(|(_, escaped)| escaped)),
             _ => text.push(ch),
         }
     }
-    match quote {
-        Some((open, at)) => {
-            let message = format!("the quote {open} in a flag is never closed");
-            Err(Diagnostic::error(slice.part(at..at + 1).span(), message)
-                .with_help("close the quote; a flag ends at the next space outside quotes"))
-        }
-        None => Ok((text, slice.text.len())),
+    (text, slice.text.len(), quote.map(|(_, at)| at))
+}
+
+/// The language lets a flag with an open quote reach to the end of the instruction.
+fn open_quote_warning(quote: Slice<'_>) -> Diagnostic {
+    let message = format!("the quote {} in a flag is never closed", quote.text);
+    let finding = Diagnostic::error(quote.span(), message)
+        .with_label("all that follows belongs to the flag")
+        .with_help("close the quote; a flag ends at the next space outside quotes");
+    Diagnostic {
+        severity: Severity::Warning,
+        ..finding
     }
 }
 
@@ -95,7 +104,7 @@ impl<'a> Flag<'a> {
             Word::new(value, slice.from(at).span())
         });
         Self {
-            name: name.trim_start_matches('-').to_owned(),
+            name: name.strip_prefix("--").unwrap_or(name).to_owned(),
             value,
             slice,
         }
@@ -103,6 +112,17 @@ impl<'a> Flag<'a> {
 
     fn error(&self, message: String) -> Diagnostic {
         Diagnostic::error(self.slice.span(), message)
+    }
+
+    /// The warning about a flag that nobody looks at.
+    pub(super) fn ignored(&self, keyword: &str) -> Diagnostic {
+        let message = format!("flag `--{}` means nothing here", self.name);
+        Diagnostic {
+            severity: Severity::Warning,
+            ..self
+                .error(message)
+                .with_help(format!("take it out; {keyword} does not look at its flags"))
+        }
     }
 }
 
@@ -151,6 +171,11 @@ impl<'a> Flags<'a> {
             }
         }
         Ok(Self { given })
+    }
+
+    /// No flags at all.
+    pub(super) fn none() -> Self {
+        Self { given: Vec::new() }
     }
 
     /// Whether a boolean flag was given, and with what value.

@@ -1,18 +1,20 @@
 //! Finding heredoc markers in an instruction and reading the bodies below it.
 //!
-//! A marker is a shell word of the form `[number]<<[-][space]NAME`. The line is cut into words as
-//! a shell would, but only as far as needed: quotes, escapes, `${…}` and `$((…))` are stepped
-//! over. A line with an open quote or an open `${` has no heredocs.
+//! A marker is a word of the form `[number]<<[-]NAME`; white space may stand before a name that
+//! has no dash before it. The whole instruction, keyword included, is cut into words as `expand`
+//! cuts them, with the shell's escape character whatever the directive says. An instruction that
+//! cannot be cut (an open quote, an unknown operator in `${…}`) has no heredocs. Arithmetic is
+//! not known here: `$((1 << 3))` holds a marker, `$((1<<3))` does not.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use super::instruction::Heredoc;
-use super::lexer::{Lexer, Slice, trim_line_end};
-use crate::frontend::diagnostic::Diagnostic;
-use crate::frontend::expand::{Expander, NoVariables, Quotes, Unset};
+use super::lexer::{ASCII_SPACE, Lexer, Slice, trim_line_end};
+use crate::frontend::diagnostic::{Diagnostic, Span};
+use crate::frontend::expand::{Escapes, ExpandError, Expander, NoVariables, Quotes, Unset};
 use crate::frontend::lines::LineIndex;
 
-/// The escape character inside heredoc names: the shell's, whatever the directive says.
+/// The escape character around heredocs: the shell's, whatever the directive says.
 const SHELL_ESCAPE: char = '\\';
 
 /// Heredocs an instruction may have.
@@ -21,71 +23,116 @@ pub const MAX_HEREDOCS: usize = 256;
 /// A marker in an instruction.
 #[derive(Debug)]
 pub(super) struct Marker<'a> {
-    /// The marker as written.
-    pub(super) slice: Slice<'a>,
+    slice: Slice<'a>,
+    name: MarkerName,
+}
+
+/// What a marker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MarkerName {
     name: String,
     file_descriptor: u32,
     expand: bool,
     strip_tabs: bool,
 }
 
-/// The markers in the arguments of an instruction, in order.
+/// The markers in an instruction, in order.
 ///
 /// # Errors
 ///
-/// Fails when there are more than [`MAX_HEREDOCS`].
-pub(super) fn markers<'a>(arguments: Slice<'a>) -> Result<Vec<Marker<'a>>, Diagnostic> {
-    if !arguments.text.contains("<<") {
+/// Fails when there are more than [`MAX_HEREDOCS`], for a name that cannot be read, and for text
+/// beyond the limits of expansion.
+pub(super) fn markers<'a>(instruction: Slice<'a>) -> Result<Vec<Marker<'a>>, Diagnostic> {
+    if !instruction.text.contains("<<") {
         return Ok(Vec::new());
     }
-    let words = shell_words(arguments.text).unwrap_or_default();
-    let found: Vec<Marker<'a>> = words
-        .into_iter()
-        .filter_map(|range| marker(arguments.part(range)))
-        .collect();
-    if let Some(extra) = found.get(MAX_HEREDOCS) {
-        let message = format!("more than {MAX_HEREDOCS} heredocs in one instruction");
-        return Err(Diagnostic::error(extra.slice.span(), message));
+    let reader = Expander {
+        quotes: Quotes::Keep,
+        escapes: Escapes::Keep,
+        unset: Unset::Keep,
+        ..Expander::new(SHELL_ESCAPE)
+    };
+    let fail = |error: ExpandError| Diagnostic::error(instruction.span(), error.to_string());
+    let words = match reader.source_words(instruction.text, &NoVariables) {
+        Ok(words) => words.value,
+        Err(error @ (ExpandError::TooDeep { .. } | ExpandError::TooLong { .. })) => {
+            return Err(fail(error));
+        }
+        Err(_) => return Ok(Vec::new()),
+    };
+    let mut found = Vec::new();
+    for word in words {
+        let slice = instruction.part(word.range);
+        let Some(name) = MarkerName::parse(&word.text).map_err(fail)? else {
+            continue;
+        };
+        if found.len() == MAX_HEREDOCS {
+            let message = format!("more than {MAX_HEREDOCS} heredocs in one instruction");
+            return Err(Diagnostic::error(slice.span(), message));
+        }
+        found.push(Marker { slice, name });
     }
     Ok(found)
 }
 
-/// Reads a word as a marker.
-fn marker<'a>(slice: Slice<'a>) -> Option<Marker<'a>> {
-    let digits = slice.text.len()
-        - slice
-            .text
-            .trim_start_matches(|ch: char| ch.is_ascii_digit())
-            .len();
-    let file_descriptor = match &slice.text[..digits] {
-        "" => 0,
-        number => number.parse().ok()?,
-    };
-    let rest = slice.text[digits..].strip_prefix("<<")?;
-    let (strip_tabs, rest) = match rest.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, rest),
-    };
-    let rest = rest.trim_start();
-    if rest.is_empty() || rest.contains('<') {
-        return None;
+impl MarkerName {
+    /// Reads a word as a marker; nothing for a word that is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a name that cannot be read.
+    pub(super) fn parse(word: &str) -> Result<Option<Self>, ExpandError> {
+        let behind_number = word.trim_start_matches(|ch: char| ch.is_ascii_digit());
+        let number = &word[..word.len() - behind_number.len()];
+        let Some(rest) = behind_number.strip_prefix("<<") else {
+            return Ok(None);
+        };
+        let (strip_tabs, rest) = match rest.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let rest = rest.trim_start_matches(ASCII_SPACE);
+        if rest.is_empty() || rest.contains('<') {
+            return Ok(None);
+        }
+        let mut reader = Expander {
+            unset: Unset::Keep,
+            ..Expander::new(SHELL_ESCAPE)
+        };
+        let Some(name) = reader.words(rest, &NoVariables)?.single() else {
+            return Ok(None);
+        };
+        reader.quotes = Quotes::Keep;
+        let Some(quoted) = reader.words(rest, &NoVariables)?.single() else {
+            return Ok(None);
+        };
+        let quotes = |text: &str| text.matches(['\'', '"']).count();
+        Ok(Some(Self {
+            expand: quotes(&name) == quotes(&quoted),
+            name,
+            // A number nobody can count to is a descriptor nobody can open.
+            file_descriptor: number.parse().unwrap_or(match number {
+                "" => 0,
+                _ => u32::MAX,
+            }),
+            strip_tabs,
+        }))
     }
-    let mut names = Expander {
-        unset: Unset::Keep,
-        ..Expander::new(SHELL_ESCAPE)
-    };
-    let name = names.words(rest, &NoVariables).ok()?.single()?;
-    names.quotes = Quotes::Keep;
-    let quoted = names.words(rest, &NoVariables).ok()?.single()?;
-    let quotes = |text: &str| text.matches(['\'', '"']).count();
-    let expand = quotes(&name) == quotes(&quoted);
-    Some(Marker {
-        slice,
-        name,
-        file_descriptor,
-        expand,
-        strip_tabs,
-    })
+
+    /// The heredoc that a word of COPY or ADD means: the last one of that name among those below
+    /// the instruction, or an empty one.
+    pub(super) fn find(self, word: Span, bodies: &BTreeMap<&str, &Heredoc>) -> Heredoc {
+        let body = bodies.get(self.name.as_str());
+        Heredoc {
+            content: body.map_or(String::new(), |body| body.content.clone()),
+            content_span: body.map_or(word, |body| body.content_span),
+            span: word,
+            name: self.name,
+            file_descriptor: self.file_descriptor,
+            expand: self.expand,
+            strip_tabs: self.strip_tabs,
+        }
+    }
 }
 
 /// Reads the bodies of `markers` from the lines that follow.
@@ -109,6 +156,10 @@ fn read_body(
     lexer: &mut Lexer<'_>,
     lines: &LineIndex<'_>,
 ) -> Result<Heredoc, Diagnostic> {
+    let Marker {
+        slice,
+        name: marker,
+    } = marker;
     let start = lexer.offset();
     let mut near_miss = None;
     while let Some((at, line)) = lexer.raw_line() {
@@ -123,7 +174,7 @@ fn read_body(
                 expand: marker.expand,
                 strip_tabs: marker.strip_tabs,
                 content: lines.text()[start..at].to_owned(),
-                span: marker.slice.span(),
+                span: slice.span(),
                 content_span: lines.span(start, at),
             });
         }
@@ -141,98 +192,16 @@ fn read_body(
         Some(line) => format!(
             "line {line} has `{name}` with white space around it; put it at the start of the line, alone"
         ),
+        None if name.ends_with("))") => {
+            "in arithmetic, write `<<` without spaces around it".to_owned()
+        }
         None => format!("end the text with a line that holds only `{name}`"),
     };
-    Err(Diagnostic::error(
-        marker.slice.span(),
-        format!("the heredoc `{name}` never ends"),
+    Err(
+        Diagnostic::error(slice.span(), format!("the heredoc `{name}` never ends"))
+            .with_label("starts here")
+            .with_help(help),
     )
-    .with_label("starts here")
-    .with_help(help))
-}
-
-/// Cuts a command into words; nothing for one with an open quote or an open `${`.
-fn shell_words(text: &str) -> Option<Vec<Range<usize>>> {
-    let mut words = Vec::new();
-    let mut start: Option<usize> = None;
-    let mut at = 0;
-    let mut has_arithmetic = true;
-    while let Some(ch) = text[at..].chars().next() {
-        if ch.is_whitespace() {
-            if let Some(from) = start.take() {
-                words.push(from..at);
-            }
-            at += ch.len_utf8();
-            continue;
-        }
-        start.get_or_insert(at);
-        at += match ch {
-            '\'' => single_quoted(&text[at..])?,
-            '"' => double_quoted(&text[at..])?,
-            '$' => dollar(&text[at..], &mut has_arithmetic)?,
-            '<' => heredoc_operator(&text[at..]),
-            SHELL_ESCAPE => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
-            ch => ch.len_utf8(),
-        };
-    }
-    if let Some(from) = start {
-        words.push(from..text.len());
-    }
-    Some(words)
-}
-
-/// The length of `'…'`.
-fn single_quoted(text: &str) -> Option<usize> {
-    Some(text[1..].find('\'')? + 2)
-}
-
-/// The length of `"…"`.
-fn double_quoted(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    for (at, ch) in text.char_indices().skip(1) {
-        match ch {
-            _ if escaped => escaped = false,
-            SHELL_ESCAPE => escaped = true,
-            '"' => return Some(at + 1),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// The length of a variable or an arithmetic expansion; 1 for a dollar that starts neither.
-///
-/// `has_arithmetic` remembers that no `))` follows, so that nobody looks for one again.
-fn dollar(text: &str, has_arithmetic: &mut bool) -> Option<usize> {
-    if text.starts_with("$((") && *has_arithmetic {
-        let end = text.find("))");
-        *has_arithmetic = end.is_some();
-        return Some(end.map_or(1, |end| end + 2));
-    }
-    if !text.starts_with("${") {
-        return Some(1);
-    }
-    let mut depth = 0_usize;
-    let mut escaped = false;
-    for (at, ch) in text.char_indices() {
-        match ch {
-            _ if escaped => escaped = false,
-            SHELL_ESCAPE => escaped = true,
-            '{' => depth += 1,
-            '}' if depth == 1 => return Some(at + 1),
-            '}' => depth -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// The length of `<`, or of `<<` with the white space that may stand before a heredoc's name.
-fn heredoc_operator(text: &str) -> usize {
-    let Some(rest) = text.strip_prefix("<<") else {
-        return 1;
-    };
-    2 + (rest.len() - rest.trim_start_matches([' ', '\t', '\r']).len())
 }
 
 #[cfg(test)]
@@ -240,30 +209,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cuts_commands_as_a_shell_does() {
-        let rows: [(&str, Option<&[&str]>); 10] = [
-            ("cat <<EOF > a", Some(&["cat", "<<EOF", ">", "a"])),
-            ("<< EOF  3<<- 'X Y'", Some(&["<< EOF", "3<<-", "'X Y'"])),
-            ("a'b c'd \"e \\\" f\"", Some(&["a'b c'd", "\"e \\\" f\""])),
-            ("a\\ b c\\", Some(&["a\\ b", "c\\"])),
-            ("echo $((1 << 3)) x", Some(&["echo", "$((1 << 3))", "x"])),
-            (
-                "echo ${a:-b {c}} $((",
-                Some(&["echo", "${a:-b {c}}", "$(("]),
-            ),
-            ("a ${b <<EOF", None),
-            ("it's <<EOF", None),
-            ("a \"b", None),
-            ("", Some(&[])),
+    fn words_are_markers_or_not() {
+        let rows = [
+            ("<<EOF", Some(("EOF", 0, true, false))),
+            ("<< EOF", Some(("EOF", 0, true, false))),
+            ("<<-EOF", Some(("EOF", 0, true, true))),
+            ("3<<'E F'", Some(("E F", 3, false, false))),
+            ("<<E\"O\"F", Some(("EOF", 0, false, false))),
+            ("<<E\\'F", Some(("E'F", 0, true, false))),
+            ("<<$X", Some(("$X", 0, true, false))),
+            ("<<3))", Some(("3))", 0, true, false))),
+            ("99999999999<<A", Some(("A", u32::MAX, true, false))),
+            ("<<", None),
+            ("<<-", None),
+            ("<<<EOF", None),
+            ("<<A<B", None),
+            ("a<<EOF", None),
+            ("<EOF", None),
         ];
-        for (text, expected) in rows {
-            let words = shell_words(text).map(|ranges| {
-                ranges
-                    .into_iter()
-                    .map(|range| &text[range])
-                    .collect::<Vec<_>>()
+        for (word, expected) in rows {
+            let found = MarkerName::parse(word).unwrap();
+            let found = found.as_ref().map(|marker| {
+                let number = marker.file_descriptor;
+                (
+                    marker.name.as_str(),
+                    number,
+                    marker.expand,
+                    marker.strip_tabs,
+                )
             });
-            assert_eq!(words.as_deref(), expected, "{text}");
+            assert_eq!(found, expected, "{word}");
         }
+        assert!(MarkerName::parse("<<'E").is_err());
     }
 }

@@ -30,10 +30,8 @@ pub struct Instruction {
 impl Instruction {
     /// The description of `name` in the comments above: a comment `name text` describes `name`.
     pub fn description(&self, name: &str) -> Option<&str> {
-        self.comments.iter().find_map(|comment| {
-            let rest = comment.raw.strip_prefix(name)?.strip_prefix(' ')?;
-            Some(rest.trim())
-        })
+        let mut comments = self.comments.iter();
+        comments.find_map(|comment| comment.raw.strip_prefix(name)?.strip_prefix(' '))
     }
 }
 
@@ -111,7 +109,7 @@ impl InstructionKind {
             Self::Run(run) => &run.heredocs,
             Self::Copy(copy) => &copy.files.heredocs,
             Self::Add(add) => &add.files.heredocs,
-            Self::Onbuild(onbuild) => onbuild.trigger.kind.heredocs(),
+            Self::Onbuild(onbuild) => &onbuild.heredocs,
             _ => &[],
         }
     }
@@ -315,8 +313,11 @@ pub struct HealthcheckCommand {
 /// `ONBUILD instruction`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnbuildInstruction {
-    /// The instruction to run in images built from this one.
-    pub trigger: Box<Instruction>,
+    /// The instruction to run in images built from this one; `None` for text that is none, which
+    /// only shows when it is triggered.
+    pub trigger: Option<Box<Instruction>>,
+    /// The heredocs below it.
+    pub heredocs: Vec<Heredoc>,
     /// The text stored in the image's configuration: the trigger as one line, with heredoc
     /// bodies behind it. Parsing it again gives the trigger.
     pub expression: String,

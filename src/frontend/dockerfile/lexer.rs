@@ -66,11 +66,8 @@ impl<'s> Lexer<'s> {
             let content = &trim_line_end(line)[bom..];
             let indent = content.len() - content.trim_start().len();
             let (start, content) = (start + bom + indent, &content[indent..]);
-            if let Some(comment) = content.strip_prefix('#') {
-                let text = comment.trim();
-                let from = start + 1 + (comment.len() - comment.trim_start().len());
-                let span = self.lines.span(from, from + text.len());
-                return Some(Item::Comment(Word::new(text, span)));
+            if content.starts_with('#') {
+                return Some(Item::Comment(self.comment(start, indent > 0, content)));
             }
             let (content, continues) = self.strip_continuation(content);
             if content.is_empty() && !continues {
@@ -83,6 +80,18 @@ impl<'s> Lexer<'s> {
             }
             return Some(Item::Line(logical));
         }
+    }
+
+    /// The text of a comment line. The language takes the first character of the line off, which
+    /// leaves the `#` in a comment that is indented.
+    fn comment(&self, start: usize, indented: bool, content: &str) -> Word {
+        let (start, content) = match content.strip_prefix('#') {
+            Some(rest) if !indented => (start + 1, rest),
+            _ => (start, content),
+        };
+        let text = content.trim();
+        let from = start + (content.len() - content.trim_start().len());
+        Word::new(text, self.lines.span(from, from + text.len()))
     }
 
     /// Reads lines until one does not ask for another.
@@ -119,6 +128,9 @@ impl<'s> Lexer<'s> {
         }
     }
 }
+
+/// What the language's regular expressions call white space; a vertical tab is none.
+pub(super) const ASCII_SPACE: [char; 5] = ['\t', '\n', '\u{c}', '\r', ' '];
 
 /// A line without its line feed.
 pub(super) fn trim_line_end(line: &str) -> &str {
@@ -218,10 +230,9 @@ impl<'a> Slice<'a> {
         self.part(start..start + length)
     }
 
-    /// Where it stands in a larger part of the same line.
-    pub(super) fn range_in(&self, outer: &Self) -> Range<usize> {
-        let start = self.offset - outer.offset;
-        start..start + self.text.len()
+    /// The rest of the line behind an earlier part of it, ASCII white space between them left out.
+    pub(super) fn behind(&self, earlier: Self) -> &'a str {
+        self.line.text[earlier.offset + earlier.text.len()..].trim_start_matches(ASCII_SPACE)
     }
 
     /// Where it stands in the file.

@@ -3,8 +3,9 @@
 //! The parser goes on after a mistake, so that one run shows several; it gives up after
 //! [`MAX_ERRORS`]. Warnings and errors come out in the order of the text.
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Parts, check_shape};
 use super::ast::{DEFAULT_ESCAPE, Directives, Dockerfile, Stage, Word};
+use super::flags::Flags;
 use super::instruction::{Heredoc, Instruction, InstructionKind, OnbuildInstruction};
 use super::keyword::Keyword;
 use super::lexer::{Item, Lexer, LogicalLine, Slice};
@@ -16,6 +17,16 @@ use crate::frontend::suggest::nearest;
 
 /// The largest Dockerfile that is read.
 pub const MAX_DOCKERFILE_BYTES: usize = 16 << 20;
+
+/// The longest line that is read, in bytes without its line feed; lines of heredocs count too.
+/// BuildKit reads no longer ones.
+pub const MAX_LINE_BYTES: usize = (64 << 10) - 1;
+
+/// The most instructions a file may have.
+pub const MAX_INSTRUCTIONS: usize = 2_000_000;
+
+/// The most stages a file may have.
+pub const MAX_STAGES: usize = 10_000;
 
 /// How many mistakes are shown before the parser gives up.
 pub const MAX_ERRORS: usize = 20;
@@ -53,6 +64,9 @@ pub fn parse_all(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
         return (dockerfile, findings);
     }
     let lines = LineIndex::new(text);
+    if let Err(Diagnostics(findings)) = check_lines(&lines) {
+        return (dockerfile, findings);
+    }
     let found = directive::read(&lines);
     let escape = found.directives.escape_char();
     let mut parser = Parser::new(&lines, found.end, escape);
@@ -81,8 +95,8 @@ pub fn parse_all(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
 pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagnostics> {
     check_size(text)?;
     let lines = LineIndex::new(text);
+    check_lines(&lines)?;
     let mut parser = Parser::new(&lines, 0, DEFAULT_ESCAPE);
-    parser.in_trigger = true;
     let mut instructions = parser.instructions();
     if instructions.len() > 1 {
         let span = instructions[1].span;
@@ -90,6 +104,12 @@ pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagn
             span,
             "a trigger is one instruction, not several",
         ));
+    }
+    if let Some(instruction) = instructions.first()
+        && matches!(instruction.kind, InstructionKind::From(_))
+    {
+        let message = "a trigger cannot begin a stage";
+        parser.fail(Diagnostic::error(instruction.keyword.span, message));
     }
     if instructions.is_empty() && parser.error_count == 0 {
         parser.fail(Diagnostic::error(Span::START, "the trigger is empty"));
@@ -99,6 +119,20 @@ pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagn
         Some(instruction) => Ok((instruction, findings)),
         None => Err(Diagnostics(findings)),
     }
+}
+
+/// Checks that no line is longer than [`MAX_LINE_BYTES`].
+fn check_lines(lines: &LineIndex<'_>) -> Result<(), Diagnostics> {
+    let Some((start, end)) = lines.longer_than(MAX_LINE_BYTES) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the line has {} bytes, more than {MAX_LINE_BYTES}",
+        end - start
+    );
+    Err(Diagnostic::error(lines.span(start, start), message)
+        .with_help("continue it on further lines, or put the text into a file")
+        .into())
 }
 
 fn check_size(text: &str) -> Result<(), Diagnostics> {
@@ -117,8 +151,6 @@ struct Parser<'s> {
     lines: &'s LineIndex<'s>,
     lexer: Lexer<'s>,
     escape: char,
-    /// Whether what is read is the trigger of an ONBUILD.
-    in_trigger: bool,
     findings: Vec<Diagnostic>,
     error_count: usize,
 }
@@ -130,7 +162,6 @@ impl<'s> Parser<'s> {
             lines,
             lexer,
             escape,
-            in_trigger: false,
             findings: Vec::new(),
             error_count: 0,
         }
@@ -140,6 +171,13 @@ impl<'s> Parser<'s> {
     fn fail(&mut self, finding: Diagnostic) {
         self.error_count += 1;
         self.findings.push(finding);
+    }
+
+    /// Keeps an error if nothing else is wrong.
+    fn fail_once(&mut self, finding: Diagnostic) {
+        if self.error_count == 0 {
+            self.fail(finding);
+        }
     }
 
     /// Drops warnings beyond the limit; an error is never dropped.
@@ -198,6 +236,11 @@ impl<'s> Parser<'s> {
                 }
             }
             self.limit_warnings();
+            if instructions.len() > MAX_INSTRUCTIONS {
+                let message = format!("more than {MAX_INSTRUCTIONS} instructions");
+                self.fail(Diagnostic::error(span, message));
+                break;
+            }
             if self.error_count >= MAX_ERRORS {
                 break;
             }
@@ -224,27 +267,19 @@ impl<'s> Parser<'s> {
         slice: Slice<'_>,
         comments: Vec<Word>,
     ) -> Result<Instruction, Diagnostic> {
-        let (keyword_slice, rest) = split_first(slice);
+        let parts = self.cut(slice)?;
+        let keyword_slice = parts.keyword_slice;
         let Some(keyword) = Keyword::parse(keyword_slice.text) else {
             return Err(unknown_instruction(slice, None));
         };
-        if self.in_trigger {
-            check_trigger(keyword, keyword_slice)?;
-        }
-        let original = slice.text.to_owned();
-        let split = flags::split(rest, self.escape);
-        let behind_flags = split.as_ref().map_or(rest, |(_, arguments)| *arguments);
-        let (heredocs, markers) = self.heredocs(keyword, behind_flags)?;
-        let (flags, arguments) = split?;
-        let mut arguments = Arguments::new(keyword, keyword_slice, flags, arguments, self.escape)?;
-        arguments.heredocs = heredocs;
-        arguments.markers = markers;
+        let has_bodies = !parts.heredocs.is_empty();
         let kind = match keyword {
-            Keyword::Onbuild => InstructionKind::Onbuild(self.onbuild(arguments)?),
-            _ => arguments.read(&mut self.findings)?,
+            Keyword::Onbuild => InstructionKind::Onbuild(self.onbuild(parts)?),
+            _ => Arguments::new(keyword, parts, self.escape, &mut self.findings)?
+                .read(&mut self.findings)?,
         };
         let mut span = slice.span();
-        if !kind.heredocs().is_empty() {
+        if has_bodies {
             // Behind the terminator of the last body; its line feed does not count.
             let end = self.lexer.offset();
             let text = self.lines.text()[..end].trim_end_matches(['\r', '\n']);
@@ -253,61 +288,129 @@ impl<'s> Parser<'s> {
         Ok(Instruction {
             keyword: keyword_slice.word(),
             span,
-            original,
+            original: slice.text.to_owned(),
             comments,
             kind,
         })
     }
 
-    /// Reads the heredocs of an instruction and where their markers stand in its arguments.
-    fn heredocs(
-        &mut self,
-        keyword: Keyword,
-        arguments: Slice<'_>,
-    ) -> Result<(Vec<Heredoc>, Vec<std::ops::Range<usize>>), Diagnostic> {
-        let is_json = || matches!(json::parse_list(arguments), Ok(Some(_)));
-        if !keyword.takes_heredocs() || is_json() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let markers = heredoc::markers(arguments)?;
-        let ranges = markers
-            .iter()
-            .map(|marker| marker.slice.range_in(&arguments))
-            .collect();
-        Ok((
-            heredoc::read_bodies(markers, &mut self.lexer, self.lines)?,
-            ranges,
-        ))
+    /// Cuts an instruction into its parts and reads the heredoc bodies below it.
+    fn cut<'a>(&mut self, slice: Slice<'a>) -> Result<Parts<'a>, Diagnostic> {
+        let (keyword_slice, rest) = split_first(slice);
+        let (flags, arguments, open_quote) = flags::split(rest, self.escape)?;
+        self.findings.extend(open_quote);
+        let inner = match Keyword::parse(keyword_slice.text) {
+            Some(Keyword::Onbuild) => split_first(arguments),
+            _ => (keyword_slice, arguments),
+        };
+        let heredocs = self.heredocs(slice, inner)?;
+        Ok(Parts {
+            keyword_slice,
+            flags,
+            arguments,
+            heredocs,
+        })
     }
 
-    fn onbuild(&mut self, arguments: Arguments<'_>) -> Result<OnbuildInstruction, Diagnostic> {
-        let slice = arguments.slice;
+    /// Reads the heredocs of an instruction; `inner` are the keyword and the arguments that say
+    /// whether there may be any.
+    fn heredocs(
+        &mut self,
+        instruction: Slice<'_>,
+        inner: (Slice<'_>, Slice<'_>),
+    ) -> Result<Vec<Heredoc>, Diagnostic> {
+        if !instruction.text.contains("<<") {
+            return Ok(Vec::new());
+        }
+        let takes_heredocs = Keyword::parse(inner.0.text).is_some_and(Keyword::takes_heredocs);
+        let (_, arguments, _) = flags::split(inner.1, self.escape)?;
+        let is_json = || matches!(json::parse_list(arguments), Ok(Some(_)));
+        if !takes_heredocs || is_json() {
+            return Ok(Vec::new());
+        }
+        let markers = heredoc::markers(instruction)?;
+        heredoc::read_bodies(markers, &mut self.lexer, self.lines)
+    }
+
+    /// Reads the trigger of an ONBUILD, as far as it can be read: what is wrong with it shows
+    /// when it is triggered.
+    fn onbuild(&mut self, parts: Parts<'_>) -> Result<OnbuildInstruction, Diagnostic> {
+        let keyword_slice = parts.keyword_slice;
+        let slice = parts.arguments;
         if slice.text.is_empty() {
-            return Err(Diagnostic::error(
-                arguments.keyword_slice.span(),
-                "ONBUILD needs an instruction",
-            )
-            .with_label("nothing follows"));
+            let finding = Diagnostic::error(keyword_slice.span(), "ONBUILD needs an instruction");
+            return Err(finding.with_label("nothing follows"));
         }
-        self.in_trigger = true;
-        let trigger = self.instruction(slice, Vec::new());
-        self.in_trigger = false;
-        let trigger = trigger?;
-        let mut expression = slice.text.to_owned();
-        for heredoc in trigger.kind.heredocs() {
-            expression.push('\n');
-            expression.push_str(&heredoc.content);
-            expression.push_str(&heredoc.name);
+        Flags::check(parts.flags, &[], "ONBUILD")?;
+        let (trigger_slice, _) = split_first(slice);
+        let keyword = Keyword::parse(trigger_slice.text);
+        if let Some(keyword) = keyword {
+            check_trigger(keyword, trigger_slice)?;
         }
+        let expression = trigger_text(slice, keyword_slice, &parts.heredocs);
+        let trigger = match keyword {
+            Some(keyword) => self.trigger(keyword, slice, parts.heredocs.clone())?,
+            None => {
+                let finding = unknown_instruction(slice, None);
+                self.findings.push(Diagnostic {
+                    severity: Severity::Warning,
+                    ..finding
+                });
+                None
+            }
+        };
         Ok(OnbuildInstruction {
-            trigger: Box::new(trigger),
+            trigger: trigger.map(Box::new),
+            heredocs: parts.heredocs,
             expression,
         })
+    }
+
+    /// Reads a trigger; a mistake that only matters when it is triggered is a warning.
+    fn trigger(
+        &mut self,
+        keyword: Keyword,
+        slice: Slice<'_>,
+        heredocs: Vec<Heredoc>,
+    ) -> Result<Option<Instruction>, Diagnostic> {
+        let (keyword_slice, rest) = split_first(slice);
+        let (flags, arguments, open_quote) = flags::split(rest, self.escape)?;
+        self.findings.extend(open_quote);
+        check_shape(keyword, arguments, self.escape)?;
+        let parts = Parts {
+            keyword_slice,
+            flags,
+            arguments,
+            heredocs,
+        };
+        let read = Arguments::new(keyword, parts, self.escape, &mut self.findings)
+            .and_then(|arguments| arguments.read(&mut self.findings));
+        match read {
+            Ok(kind) => Ok(Some(Instruction {
+                keyword: keyword_slice.word(),
+                span: slice.span(),
+                original: slice.text.to_owned(),
+                comments: Vec::new(),
+                kind,
+            })),
+            Err(finding) => {
+                self.findings.push(Diagnostic {
+                    severity: Severity::Warning,
+                    ..finding
+                });
+                Ok(None)
+            }
+        }
     }
 
     /// Puts an instruction where it belongs.
     fn place(&mut self, dockerfile: &mut Dockerfile, instruction: Instruction) {
         if let InstructionKind::From(from) = &instruction.kind {
+            if dockerfile.stages.len() == MAX_STAGES {
+                let message = format!("more than {MAX_STAGES} stages");
+                self.fail_once(Diagnostic::error(instruction.keyword.span, message));
+                return;
+            }
             let from = from.clone();
             let stage = Stage {
                 header: instruction,
@@ -319,10 +422,10 @@ impl<'s> Parser<'s> {
             stage.instructions.push(instruction);
         } else if matches!(instruction.kind, InstructionKind::Arg(_)) {
             dockerfile.global_args.push(instruction);
-        } else if self.error_count == 0 {
+        } else {
             let keyword = instruction.kind.keyword();
             let message = format!("{keyword} stands before the first FROM");
-            self.fail(
+            self.fail_once(
                 Diagnostic::error(instruction.keyword.span, message)
                     .with_help("begin a stage with `FROM image`; only ARG may stand before it"),
             );
@@ -340,6 +443,18 @@ impl<'s> Parser<'s> {
         };
         self.fail(Diagnostic::error(span, message).with_help("begin a stage with `FROM image`"));
     }
+}
+
+/// The text of a trigger as an image keeps it: everything behind the word ONBUILD, heredoc bodies
+/// below it.
+fn trigger_text(slice: Slice<'_>, keyword: Slice<'_>, heredocs: &[Heredoc]) -> String {
+    let mut text = slice.behind(keyword).to_owned();
+    for heredoc in heredocs {
+        text.push('\n');
+        text.push_str(&heredoc.content);
+        text.push_str(&heredoc.name);
+    }
+    text
 }
 
 fn check_trigger(keyword: Keyword, slice: Slice<'_>) -> Result<(), Diagnostic> {

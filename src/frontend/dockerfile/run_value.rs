@@ -100,6 +100,16 @@ pub(super) fn named<T: Copy>(
     Err(FlagError::new(field, format!("unknown {what} `{value}`")).with_help(help))
 }
 
+/// Looks the value of a flag up among named ones, which are in lower case.
+fn exactly<T: Copy>(value: &str, names: &[(&'static str, T)], what: &str) -> Result<T, FlagError> {
+    let found = named(value, names, what, "")?;
+    if value.chars().any(char::is_uppercase) {
+        let error = FlagError::new("", format!("unknown {what} `{value}`"));
+        return Err(error.with_help("write it in lower case"));
+    }
+    Ok(found)
+}
+
 /// Reads the value of a boolean key; the key alone is true.
 pub(super) fn boolean(value: Option<&str>, field: &str) -> Result<bool, FlagError> {
     let Some(value) = value else {
@@ -169,7 +179,7 @@ pub fn parse_network(text: &str) -> Result<RunNetwork, FlagError> {
         ("none", RunNetwork::None),
         ("host", RunNetwork::Host),
     ];
-    named(text, &modes, "network mode", "")
+    exactly(text, &modes, "network mode")
 }
 
 /// Reads the value of `--security`.
@@ -182,7 +192,7 @@ pub fn parse_security(text: &str) -> Result<RunSecurity, FlagError> {
         ("sandbox", RunSecurity::Sandbox),
         ("insecure", RunSecurity::Insecure),
     ];
-    named(text, &modes, "security mode", "")
+    exactly(text, &modes, "security mode")
 }
 
 /// Reads the value of `--device`: `name[,required[=bool]]`.
@@ -237,6 +247,10 @@ pub(super) fn cut_fields(text: &str) -> Result<Vec<Cow<'_, str>>, FlagError> {
                 None => (Cow::Borrowed(text), None),
             },
         };
+        if !text.starts_with('"') && field.contains('"') {
+            let error = FlagError::new(&field, "a quote inside a field of a list");
+            return Err(error.with_help("quote the whole field, and double the quotes in it"));
+        }
         if field.is_empty() {
             return Err(FlagError::new("", "an empty field in a list")
                 .with_help("take the extra comma out"));

@@ -38,6 +38,17 @@ pub(super) fn split_first<'a>(slice: Slice<'a>) -> (Slice<'a>, Slice<'a>) {
     (slice.part(0..end), slice.from(end).trim())
 }
 
+/// Cuts off the first word at plain separators only: other white space behind them stays.
+pub(super) fn split_key<'a>(slice: Slice<'a>) -> (Slice<'a>, Slice<'a>) {
+    let end = slice.text.find(is_separator).unwrap_or(slice.text.len());
+    let rest = slice.from(end);
+    let behind = rest.text.trim_start_matches(is_separator);
+    (
+        slice.part(0..end),
+        rest.from(rest.text.len() - behind.len()),
+    )
+}
+
 /// Cuts at white space that is neither quoted nor escaped.
 ///
 /// A single quote ends at the next one; inside double quotes and outside quotes the escape

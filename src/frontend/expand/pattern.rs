@@ -1,6 +1,6 @@
 //! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}`: literal text, `*` and `?`.
 
-use regex::{NoExpand, Regex, RegexBuilder};
+use regex::{Captures, NoExpand, Regex, RegexBuilder};
 
 /// The largest compiled pattern, in bytes.
 const MAX_COMPILED_BYTES: usize = 4 << 20;
@@ -22,20 +22,17 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern; both a backslash and `escape` protect `*`, `?`, `}`, `/` and themselves.
-    pub(super) fn parse(text: &str, escape: char) -> Result<Self, String> {
+    /// Reads a pattern; a backslash, whatever the escape character of the file, protects `*`,
+    /// `?`, `}`, `/` and itself.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut chars = text.chars();
         while let Some(ch) = chars.next() {
             pieces.push(match ch {
                 '*' => Piece::AnyText,
                 '?' => Piece::AnyChar,
-                ch if ch == '\\' || ch == escape => match chars.next() {
-                    Some(next)
-                        if matches!(next, '*' | '?' | '}' | '/' | '\\') || next == escape =>
-                    {
-                        Piece::Literal(next)
-                    }
+                '\\' => match chars.next() {
+                    Some(next @ ('*' | '?' | '}' | '/' | '\\')) => Piece::Literal(next),
                     Some(next) => return Err(format!("`{ch}{next}` escapes nothing")),
                     None => return Err(format!("it ends with `{ch}`")),
                 },
@@ -52,17 +49,20 @@ impl Pattern {
         Ok(value[end..].to_owned())
     }
 
-    /// The value without the end that matches.
+    /// The value without the end that matches `text`, read backwards.
     ///
-    /// A search finds the leftmost match, so the shortest end is looked for backwards.
-    pub(super) fn trim_end(&self, value: &str, longest: bool) -> Result<String, String> {
+    /// A search finds the leftmost match, so the shortest end is looked for backwards. It is the
+    /// text of the pattern that is turned around: a backslash at its end then stands first.
+    pub(super) fn trim_end(text: &str, value: &str, longest: bool) -> Result<String, String> {
         let reversed: String = value.chars().rev().collect();
-        let regex = compile(self.pieces.iter().rev().copied(), longest, "^")?;
-        let end = regex.find(&reversed).map_or(0, |found| found.end());
-        Ok(value[..value.len() - end].to_owned())
+        let trimmed = Self::parse(&reverse(text))?.trim_start(&reversed, longest)?;
+        Ok(trimmed.chars().rev().collect())
     }
 
-    /// The value with matches replaced.
+    /// The value with the first match replaced, or all of them.
+    ///
+    /// When all are replaced, a dollar in the replacement means what it means to the regular
+    /// expressions of the language's first implementation; see [`fill`].
     pub(super) fn replace(
         &self,
         value: &str,
@@ -70,11 +70,65 @@ impl Pattern {
         all: bool,
     ) -> Result<String, String> {
         let regex = compile(self.pieces.iter().copied(), true, "")?;
-        let limit = if all { 0 } else { 1 };
-        Ok(regex
-            .replacen(value, limit, NoExpand(replacement))
-            .into_owned())
+        let replaced = if all {
+            regex.replace_all(value, |found: &Captures<'_>| fill(replacement, &found[0]))
+        } else {
+            regex.replacen(value, 1, NoExpand(replacement))
+        };
+        Ok(replaced.into_owned())
     }
+}
+
+/// Turns a pattern around; a backslash stays before what it escapes.
+fn reverse(text: &str) -> String {
+    let mut units: Vec<String> = Vec::new();
+    let mut chars = text.chars();
+    while let Some(ch) = chars.next() {
+        let escaped = if ch == '\\' { chars.next() } else { None };
+        units.push([ch].into_iter().chain(escaped).collect());
+    }
+    units.into_iter().rev().collect()
+}
+
+/// Fills in a replacement: `$0` and `${0}` are the text that matched, other names nothing, `$$`
+/// is a dollar; a dollar before anything else is itself.
+fn fill(replacement: &str, matched: &str) -> String {
+    let mut out = String::new();
+    let mut rest = replacement;
+    while let Some((before, behind)) = rest.split_once('$') {
+        out.push_str(before);
+        rest = behind;
+        if let Some(behind) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = behind;
+            continue;
+        }
+        match placeholder(rest) {
+            Some((name, behind)) => {
+                if name == "0" {
+                    out.push_str(matched);
+                }
+                rest = behind;
+            }
+            None => out.push('$'),
+        }
+    }
+    out + rest
+}
+
+/// Reads `name` or `{name}` behind a dollar, and what follows it.
+fn placeholder(text: &str) -> Option<(&str, &str)> {
+    let braced = text.strip_prefix('{');
+    let inner = braced.unwrap_or(text);
+    let is_name =
+        |ch: char| ch == '_' || super::reader::is_letter(ch) || super::reader::is_digit(ch);
+    let end = inner.find(|ch| !is_name(ch)).unwrap_or(inner.len());
+    let (name, behind) = inner.split_at(end);
+    let behind = match braced {
+        Some(_) => behind.strip_prefix('}')?,
+        None => behind,
+    };
+    (!name.is_empty()).then_some((name, behind))
 }
 
 fn compile(

@@ -1,6 +1,10 @@
 //! Reading a word character by character.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 use super::pattern::Pattern;
 use super::{
@@ -13,7 +17,18 @@ use super::{
 pub(super) struct Sink {
     text: String,
     splits: bool,
-    words: Vec<String>,
+    words: Vec<SourceWord>,
+    /// The part of the source that gave `text` so far.
+    from: Option<Range<usize>>,
+}
+
+/// A word and the part of the source it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceWord {
+    /// The word.
+    pub text: String,
+    /// Where it stands, in bytes from the start of the text that was cut.
+    pub range: Range<usize>,
 }
 
 impl Sink {
@@ -35,37 +50,57 @@ impl Sink {
         self.text
     }
 
-    /// A character that separates words if it is white space.
-    fn push(&mut self, ch: char) {
+    /// A character that separates words if it is white space; it comes from `from`.
+    fn push(&mut self, ch: char, from: &Range<usize>) {
         if self.splits && ch.is_whitespace() {
             self.end_word();
         } else {
             self.text.push(ch);
+            self.note(from);
         }
     }
 
     /// Text that stays together.
-    fn push_raw(&mut self, text: &str) {
+    fn push_raw(&mut self, text: &str, from: &Range<usize>) {
         self.text.push_str(text);
+        self.note(from);
     }
 
     /// The value of a variable.
-    fn push_value(&mut self, text: &str) {
+    fn push_value(&mut self, text: &str, from: &Range<usize>) {
         if self.splits {
-            text.chars().for_each(|ch| self.push(ch));
+            text.chars().for_each(|ch| self.push(ch, from));
         } else {
             self.text.push_str(text);
         }
     }
 
+    /// Remembers which part of the source the word comes from.
+    fn note(&mut self, from: &Range<usize>) {
+        if self.splits {
+            let start = self.from.as_ref().map_or(from.start, |range| range.start);
+            self.from = Some(start..from.end);
+        }
+    }
+
     fn end_word(&mut self) {
+        let range = self.from.take().unwrap_or_default();
         if !self.text.is_empty() {
-            self.words.push(std::mem::take(&mut self.text));
+            let text = std::mem::take(&mut self.text);
+            self.words.push(SourceWord { text, range });
+        }
+    }
+
+    /// Drops the word that was begun.
+    fn forget_word(&mut self) {
+        if self.splits {
+            self.text.clear();
+            self.from = None;
         }
     }
 
     /// The words that came.
-    pub(super) fn into_words(mut self) -> Vec<String> {
+    pub(super) fn into_words(mut self) -> Vec<SourceWord> {
         self.end_word();
         self.words
     }
@@ -82,6 +117,8 @@ pub(super) struct Reader<'a, V: ?Sized> {
     depth: usize,
     /// The bytes that came out so far, thrown away parts included.
     produced_bytes: usize,
+    /// How many parts inside `${…}` were read so far.
+    nested_words: usize,
     pub(super) used: BTreeSet<String>,
     pub(super) missing: Vec<Missing>,
     missing_names: BTreeSet<String>,
@@ -98,6 +135,7 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
             escapes: expander.escapes,
             depth: 0,
             produced_bytes: 0,
+            nested_words: 0,
             used: BTreeSet::new(),
             missing: Vec::new(),
             missing_names: BTreeSet::new(),
@@ -139,15 +177,33 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
     /// Reads one character, quoted part, or variable.
     fn read_piece(&mut self, ch: char, sink: &mut Sink) -> Result<(), ExpandError> {
         let reads_quotes = self.expander.quotes != Quotes::Ignore;
+        let start = self.at;
         match ch {
             '$' => {
+                let nested = self.nested_words;
                 let value = self.dollar()?;
                 self.count(value.len())?;
-                sink.push_value(&value);
+                if self.nested_words != nested {
+                    sink.forget_word();
+                }
+                sink.push_value(&value, &(start..self.at));
             }
-            '\'' if reads_quotes => sink.push_raw(&self.single_quoted()?),
-            '"' if reads_quotes => sink.push_raw(&self.double_quoted()?),
-            '<' => sink.push_raw(self.heredoc_operator()),
+            '\'' if reads_quotes => {
+                let inner = self.single_quoted()?;
+                sink.push_raw(&inner, &(start..self.at));
+            }
+            '"' if reads_quotes => {
+                let nested = self.nested_words;
+                let inner = self.double_quoted()?;
+                if self.nested_words != nested {
+                    sink.forget_word();
+                }
+                sink.push_raw(&inner, &(start..self.at));
+            }
+            '<' => {
+                let operator = self.heredoc_operator();
+                sink.push_raw(operator, &(start..self.at));
+            }
             _ if ch == self.expander.escape => {
                 self.next();
                 if self.escapes == Escapes::Keep {
@@ -156,10 +212,11 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
                 if let Some(escaped) = self.next() {
                     sink.text.push(escaped);
                 }
+                sink.note(&(start..self.at));
             }
             _ => {
                 self.next();
-                sink.push(ch);
+                sink.push(ch, &(start..self.at));
             }
         }
         Ok(())
@@ -282,12 +339,11 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
     /// Reads a name: letters, digits and underscores; digits alone; or one special character.
     fn name(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
-        let is_digit = |ch: char| ch.is_numeric();
         let length = match rest.chars().next() {
             Some(ch) if is_digit(ch) => rest.len() - rest.trim_start_matches(is_digit).len(),
             Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => 1,
             _ => rest
-                .find(|ch: char| !(ch.is_alphabetic() || is_digit(ch) || ch == '_'))
+                .find(|ch: char| !(is_letter(ch) || is_digit(ch) || ch == '_'))
                 .unwrap_or(rest.len()),
         };
         self.at += length;
@@ -345,12 +401,14 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
         };
         let written = &self.text[operator_at..self.at];
         let trims = matches!(operator, '#' | '%');
-        if !matches!(operator, '-' | '+' | '?' | '#' | '%') || (trims && empty_is_unset) {
-            let operator = written.to_owned();
-            return Err(ExpandError::UnknownOperator {
-                operator,
-                offset: operator_at,
-            });
+        let is_known = matches!(operator, '-' | '+' | '?') || (trims && !empty_is_unset);
+        let unknown = || ExpandError::UnknownOperator {
+            operator: written.to_owned(),
+            offset: operator_at,
+        };
+        // Behind a colon the rest is read first: where unset variables stay, it stays too.
+        if !is_known && (!empty_is_unset || trims) {
+            return Err(unknown());
         }
         let escapes = if trims {
             Escapes::Keep
@@ -362,28 +420,16 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
         if value.is_none() && keeps_unset {
             return Ok(format!("${{{name}{written}{word}}}"));
         }
+        if !is_known {
+            return Err(unknown());
+        }
         let present = value
             .clone()
             .filter(|value| !(empty_is_unset && value.is_empty()));
         match operator {
             '-' => Ok(present.unwrap_or(word)),
             '+' => Ok(present.map(|_| word).unwrap_or_default()),
-            '?' => present.ok_or_else(|| {
-                let default = match value {
-                    None => "must be set, but is not",
-                    Some(_) => "must not be empty, but is",
-                };
-                let message = if word.is_empty() {
-                    default.to_owned()
-                } else {
-                    word
-                };
-                ExpandError::Required {
-                    name: name.to_owned(),
-                    message,
-                    offset: start,
-                }
-            }),
+            '?' => present.ok_or_else(|| required(name, value.is_some(), word, start)),
             _ => self.trimmed(start, operator, &word, value.unwrap_or_default()),
         }
     }
@@ -396,6 +442,7 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
         start: usize,
     ) -> Result<String, ExpandError> {
         let mut sink = Sink::default();
+        self.nested_words += 1;
         match self.read_until(stop, escapes, &mut sink)? {
             true => Ok(sink.text),
             false => Err(ExpandError::OpenBrace { offset: start }),
@@ -416,10 +463,9 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
             None => (false, word),
         };
         let bad = |reason: String| bad_pattern(pattern, reason, start);
-        let compiled = Pattern::parse(pattern, self.expander.escape).map_err(bad)?;
         let rest = match operator {
-            '#' => compiled.trim_start(&value, longest),
-            _ => compiled.trim_end(&value, longest),
+            '#' => Pattern::parse(pattern).and_then(|start| start.trim_start(&value, longest)),
+            _ => Pattern::trim_end(pattern, &value, longest),
         };
         rest.map_err(bad)
     }
@@ -437,19 +483,60 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
         }
         let pattern = self.inner(Some('/'), Escapes::Keep, start)?;
         let replacement = self.inner(Some('}'), Escapes::Keep, start)?;
-        let Some(value) = self.look_up(name, name_at, false) else {
-            if self.expander.unset == Unset::Keep {
-                let slashes = if all { "//" } else { "/" };
-                return Ok(format!("${{{name}{slashes}{pattern}/{replacement}}}"));
-            }
-            return Ok(String::new());
-        };
+        let value = self.look_up(name, name_at, false);
+        if value.is_none() && self.expander.unset == Unset::Keep {
+            return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
+        }
+        let value = value.unwrap_or_default();
         let bad = |reason: String| bad_pattern(&pattern, reason, start);
-        let compiled = Pattern::parse(&pattern, self.expander.escape).map_err(bad)?;
+        let compiled = Pattern::parse(&pattern).map_err(bad)?;
         let value = compiled.replace(&value, &replacement, all).map_err(bad)?;
         self.count(value.len())?;
         Ok(value)
     }
+}
+
+/// The error for a variable that must have a value; `message` may be empty.
+fn required(name: &str, is_set: bool, message: String, offset: usize) -> ExpandError {
+    let default = if is_set {
+        "must not be empty, but is"
+    } else {
+        "must be set, but is not"
+    };
+    let message = match message.as_str() {
+        "" => default.to_owned(),
+        _ => message,
+    };
+    ExpandError::Required {
+        name: name.to_owned(),
+        message,
+        offset,
+    }
+}
+
+/// Whether a character is a letter: of Unicode's category L, which has no marks.
+pub(super) fn is_letter(ch: char) -> bool {
+    if ch.is_ascii() {
+        return ch.is_ascii_alphabetic();
+    }
+    ch.is_alphabetic() && is_in(LETTERS.as_ref(), ch)
+}
+
+/// Whether a character is a decimal digit: of Unicode's category Nd.
+pub(super) fn is_digit(ch: char) -> bool {
+    if ch.is_ascii() {
+        return ch.is_ascii_digit();
+    }
+    ch.is_numeric() && is_in(DIGITS.as_ref(), ch)
+}
+
+static LETTERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\p{L}").ok());
+static DIGITS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\p{Nd}").ok());
+
+fn is_in(class: Option<&Regex>, ch: char) -> bool {
+    let mut buffer = [0; 4];
+    let text = ch.encode_utf8(&mut buffer);
+    class.is_some_and(|class| class.is_match(text))
 }
 
 fn bad_pattern(pattern: &str, reason: String, offset: usize) -> ExpandError {

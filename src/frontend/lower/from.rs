@@ -42,22 +42,33 @@ impl Lowerer<'_> {
             state.environment.set(name, value);
         }
         if !state.image.config.working_dir.is_empty() {
-            let path = paths::absolute("/", &state.image.config.working_dir);
-            state.image.config.working_dir.clone_from(&path);
-            state.cwd = path;
+            let path = paths::working_directory("/", &state.image.config.working_dir);
+            state.cwd = paths::clean(&path);
+            state.image.config.working_dir = path;
         }
         Ok(state)
     }
 
     /// Continues an earlier stage: its files, config, variables and declared arguments.
-    fn child(&self, index: usize, earlier: usize) -> StageState {
-        let base = &self.states[&earlier];
+    ///
+    /// The history grows with every stage; the last stage that continues another takes it along.
+    fn child(&mut self, index: usize, earlier: usize) -> StageState {
+        let is_last = self.last_heirs.get(&earlier) == Some(&index);
+        let Some(base) = self.states.get_mut(&earlier) else {
+            unreachable!("a stage is lowered behind the one it continues");
+        };
+        let history = std::mem::take(&mut base.image.history);
+        let mut state = base.clone();
+        if !is_last {
+            base.image.history.clone_from(&history);
+        }
+        state.image.history = history;
         StageState {
             index,
-            image: image_config::inherit(&base.image),
+            image: image_config::inherit(state.image),
             shown: 0,
             last: BTreeMap::new(),
-            ..base.clone()
+            ..state
         }
     }
 
@@ -66,7 +77,7 @@ impl Lowerer<'_> {
             unreachable!("base images of needed stages are looked up before lowering");
         };
         state.platform = resolved.platform.clone();
-        state.image = image_config::inherit(&resolved.config);
+        state.image = image_config::inherit(resolved.config.clone());
         state.base_image = Some(resolved.config.clone());
         let name = match &image.context {
             Some(context) if image.oci_layout.is_some() => {

@@ -39,7 +39,7 @@ use super::expand::{Expander, Missing};
 use super::lint;
 use super::options::FrontendOptions;
 use super::outline::Notes;
-use super::plan::{Plan, Step};
+use super::plan::{Base, Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
 use crate::llb::state::{Builder, Output};
@@ -84,6 +84,7 @@ pub(super) fn lower_plan(
         args,
         files: LocalFiles::new(options),
         states: BTreeMap::new(),
+        last_heirs: last_heirs(plan),
         warnings: Vec::new(),
         notes: Notes::default(),
         links: 0,
@@ -94,6 +95,19 @@ pub(super) fn lower_plan(
     lowered.map(|()| lowerer.finish())
 }
 
+/// Finds the last stage that continues each; nothing for the target, which is the result.
+fn last_heirs(plan: &Plan<'_>) -> BTreeMap<usize, usize> {
+    let mut heirs = BTreeMap::new();
+    for index in plan.needed() {
+        if let Base::Stage(earlier) = plan.stages[index].base
+            && earlier != plan.target
+        {
+            heirs.insert(earlier, index);
+        }
+    }
+    heirs
+}
+
 /// The graph under construction and what all stages share.
 struct Lowerer<'a> {
     builder: Builder,
@@ -102,6 +116,8 @@ struct Lowerer<'a> {
     args: &'a BuildArgs,
     files: LocalFiles,
     states: BTreeMap<usize, StageState>,
+    /// For each stage that others continue, the last of them.
+    last_heirs: BTreeMap<usize, usize>,
     warnings: Vec<Diagnostic>,
     notes: Notes,
     /// Number of `--link` so far; tells their progress groups apart.
@@ -188,6 +204,9 @@ impl Lowerer<'_> {
 
     fn step(&mut self, state: &mut StageState, step: &Step<'_>) -> Lowering<()> {
         let instruction = &*step.instruction;
+        if needs_layers(&instruction.kind) {
+            state.root = self.with_layers(state.root);
+        }
         match &instruction.kind {
             InstructionKind::Add(add) => self.add(state, step, add),
             InstructionKind::Copy(copy) => self.copy(state, step, copy),
@@ -287,7 +306,8 @@ impl Lowerer<'_> {
         let Some(state) = target else {
             unreachable!("the target is among the stages that it needs");
         };
-        self.use_everything(state.root);
+        let root = self.with_layers(state.root);
+        self.use_everything(root);
         self.complete_local_files();
         let mut image = state.image;
         if !self.options.labels.is_empty() {
@@ -300,11 +320,22 @@ impl Lowerer<'_> {
         let platform = image.platform().normalized();
         image.set_platform(&platform);
         LoweredStage {
-            definition: self.builder.finish(state.root),
+            definition: self.builder.finish(root),
             image,
             base_image: state.base_image,
             notes: self.notes,
         }
+    }
+}
+
+/// Returns whether the instruction takes the stage's files as they are, and cannot copy them
+/// into a layer in passing.
+fn needs_layers(kind: &InstructionKind) -> bool {
+    match kind {
+        InstructionKind::Run(_) => true,
+        InstructionKind::Copy(copy) => copy.files.link == Some(true),
+        InstructionKind::Add(add) => add.files.link == Some(true),
+        _ => false,
     }
 }
 

@@ -44,6 +44,11 @@ enum Piece {
         /// Whether a slash was written.
         slash: bool,
     },
+    /// `\b` or `\B`: between two characters.
+    Boundary {
+        /// Whether it is a place that is no boundary of a word.
+        negated: bool,
+    },
     /// Any text: `**` at the end, and before plain text without a slash between them.
     Anything,
 }
@@ -51,7 +56,7 @@ enum Piece {
 impl Compiled {
     /// Reads a cleaned pattern, without its `!`.
     pub(super) fn new(pattern: &str) -> Result<Self, BadPattern> {
-        let pieces = pieces(tokens(pattern)?);
+        let pieces = pieces(tokens(pattern)?)?;
         let form = match simple_form(&pieces) {
             Some(form) => form,
             None => Form::Regex(regex(&pieces)?),
@@ -157,20 +162,28 @@ impl Node {
         match piece {
             Piece::One(Token::AnyText) => vec![Self::PartText],
             Piece::One(token) => vec![Self::One(token)],
+            Piece::Boundary { .. } => Vec::new(),
             Piece::Anything => vec![Self::AnyText],
             Piece::Parents { .. } => vec![Self::ParentsStart, Self::ParentsInside],
         }
     }
 }
 
-/// Finds `**` among the tokens.
-fn pieces(tokens: Vec<Token>) -> Vec<Piece> {
+/// Finds `**` among the tokens, and what a backslash means.
+///
+/// # Errors
+///
+/// Fails for a backslash before a letter or digit that means nothing behind one.
+fn pieces(tokens: Vec<Token>) -> Result<Vec<Piece>, BadPattern> {
     let mut pieces = Vec::new();
     let mut rest = tokens.as_slice();
     while let Some((token, behind)) = rest.split_first() {
         rest = behind;
         let Some(behind_stars) = doubled(token, rest) else {
-            pieces.push(Piece::One(token.clone()));
+            pieces.push(match token {
+                Token::Escaped(ch) => escaped(*ch)?,
+                token => Piece::One(token.clone()),
+            });
             continue;
         };
         let slash = behind_stars.first() == Some(&Token::Literal('/'));
@@ -182,13 +195,42 @@ fn pieces(tokens: Vec<Token>) -> Vec<Piece> {
         });
     }
     // `**x` is every path that ends with x, `**x?` is not: so it is in moby.
-    let is_literal = |piece: &Piece| matches!(piece, Piece::One(Token::Literal(_)));
+    let is_literal = |piece: &Piece| matches!(piece, Piece::One(Token::Literal(ch)) if *ch != ']');
     if let [first @ Piece::Parents { slash: false }, literals @ ..] = pieces.as_mut_slice()
         && literals.iter().all(is_literal)
     {
         *first = Piece::Anything;
     }
-    pieces
+    Ok(pieces)
+}
+
+/// What a character behind a backslash means: itself, or what it means in a regular expression,
+/// into which moby puts both as they are.
+fn escaped(ch: char) -> Result<Piece, BadPattern> {
+    const DIGITS: &[(char, char)] = &[('0', '9')];
+    const SPACE: &[(char, char)] = &[('\t', '\n'), ('\u{c}', '\r'), (' ', ' ')];
+    const WORD: &[(char, char)] = &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')];
+    let class = |ranges: &[(char, char)]| {
+        Piece::One(Token::Class {
+            negated: ch.is_ascii_uppercase(),
+            ranges: ranges.to_vec(),
+        })
+    };
+    let control = |ch: char| Piece::One(Token::Escaped(ch));
+    Ok(match ch {
+        'd' | 'D' => class(DIGITS),
+        's' | 'S' => class(SPACE),
+        'w' | 'W' => class(WORD),
+        'b' | 'B' => Piece::Boundary { negated: ch == 'B' },
+        'a' => control('\u{7}'),
+        'f' => control('\u{c}'),
+        'n' => control('\n'),
+        'r' => control('\r'),
+        't' => control('\t'),
+        'v' => control('\u{b}'),
+        ch if ch.is_ascii() && !ch.is_ascii_alphanumeric() => Piece::One(Token::Escaped(ch)),
+        _ => return Err(BadPattern::UnknownEscape),
+    })
 }
 
 /// The tokens behind `**`, of which the first star is already read.
@@ -204,11 +246,11 @@ fn simple_form(pieces: &[Piece]) -> Option<Form> {
         [start @ .., Piece::Anything] => Form::Prefix(literal(start)?),
         [Piece::Anything, rest @ ..] => Form::Suffix(literal(rest)?),
         [Piece::Parents { .. }, Piece::One(Token::AnyText), rest @ ..] => {
-            Form::Suffix(literal(rest).filter(|text| !text.contains('/'))?)
+            Form::Suffix(literal(rest).filter(|text| !text.contains(['/', '^']))?)
         }
         [Piece::Parents { slash: true }, rest @ ..] => Form::LastParts(literal(rest)?),
         [Piece::One(Token::AnyText), rest @ ..] => {
-            Form::OnlyPartSuffix(literal(rest).filter(|text| !text.contains('/'))?)
+            Form::OnlyPartSuffix(literal(rest).filter(|text| !text.contains(['/', '^']))?)
         }
         pieces => Form::Exact(literal(pieces)?),
     };
@@ -220,7 +262,7 @@ fn literal(pieces: &[Piece]) -> Option<String> {
     pieces
         .iter()
         .map(|piece| match piece {
-            Piece::One(Token::Literal(ch)) => Some(*ch),
+            Piece::One(Token::Literal(ch) | Token::Escaped(ch)) => Some(*ch),
             _ => None,
         })
         .collect()
@@ -230,7 +272,12 @@ fn regex(pieces: &[Piece]) -> Result<Regex, BadPattern> {
     let mut text = String::from("^");
     for piece in pieces {
         match piece {
-            Piece::One(Token::Literal(ch)) => {
+            // Not one of the characters that moby protects: it is the start of the path.
+            Piece::One(Token::Literal('^')) => text.push('^'),
+            Piece::Boundary { negated } => {
+                text.push_str(if *negated { r"(?-u:\B)" } else { r"(?-u:\b)" });
+            }
+            Piece::One(Token::Literal(ch) | Token::Escaped(ch)) => {
                 text.push_str(&regex::escape(ch.encode_utf8(&mut [0; 4])));
             }
             Piece::One(Token::AnyChar) => text.push_str("[^/]"),

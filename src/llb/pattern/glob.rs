@@ -15,6 +15,9 @@ pub enum BadPattern {
     /// A backslash at the end.
     #[error("it ends with a backslash")]
     OpenEscape,
+    /// A backslash before a letter or digit that means nothing behind one.
+    #[error("a backslash stands before a letter or digit")]
+    UnknownEscape,
     /// A pattern that grows too large when compiled.
     #[error("it is too large")]
     TooLarge,
@@ -25,6 +28,8 @@ pub enum BadPattern {
 pub(super) enum Token {
     /// A character itself.
     Literal(char),
+    /// A character behind a backslash.
+    Escaped(char),
     /// `?`: one character that is not a slash.
     AnyChar,
     /// `*`: any text without a slash.
@@ -42,7 +47,7 @@ impl Token {
     /// Whether a single-character token takes a character.
     pub(super) fn takes(&self, ch: char) -> bool {
         match self {
-            Self::Literal(literal) => *literal == ch,
+            Self::Literal(literal) | Self::Escaped(literal) => *literal == ch,
             Self::AnyChar | Self::AnyText => ch != '/',
             Self::Class { negated, ranges } => {
                 ranges
@@ -62,7 +67,7 @@ pub(super) fn tokens(pattern: &str) -> Result<Vec<Token>, BadPattern> {
         tokens.push(match ch {
             '*' => Token::AnyText,
             '?' => Token::AnyChar,
-            '\\' => Token::Literal(chars.next().ok_or(BadPattern::OpenEscape)?),
+            '\\' => Token::Escaped(chars.next().ok_or(BadPattern::OpenEscape)?),
             '[' => class(&mut chars)?,
             ch => Token::Literal(ch),
         });

@@ -111,7 +111,10 @@ impl Dump {
             | InstructionKind::Workdir(word) => self.word("word", word),
             InstructionKind::Onbuild(onbuild) => {
                 self.line(&format!("expression {:?}", onbuild.expression));
-                self.instruction(&onbuild.trigger);
+                match &onbuild.trigger {
+                    Some(trigger) => self.instruction(trigger),
+                    None => self.line("not an instruction"),
+                }
             }
             InstructionKind::Run(run) => {
                 self.words("mount", &run.mounts);

@@ -115,6 +115,21 @@ fn damaged_files_never_make_the_parser_panic() {
     }
 }
 
+#[test]
+fn lines_beyond_the_limit_are_refused() {
+    use crate::frontend::dockerfile::parser::MAX_LINE_BYTES;
+    let line = |length: usize| format!("RUN {}", "x".repeat(length - 4));
+    assert!(parse(&format!("FROM a\n{}\nUSER b", line(MAX_LINE_BYTES))).is_ok());
+    assert!(parse(&format!("FROM a\n{}", line(MAX_LINE_BYTES))).is_ok());
+    for behind in ["", "\n", "\r\n"] {
+        let text = format!("FROM a\n{}{behind}", line(MAX_LINE_BYTES + 1));
+        let findings = parse(&text).unwrap_err();
+        let shown = findings.render(&Source::new("Dockerfile", text));
+        assert!(shown.starts_with("Dockerfile:2:1\n"), "{shown:.200}");
+        assert!(shown.contains("bytes, more than 65535"), "{shown}");
+    }
+}
+
 /// Texts that repeat one thing must not cost time in the square of their length.
 #[test]
 fn long_texts_are_read_in_linear_time() {
