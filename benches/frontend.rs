@@ -138,9 +138,7 @@ fn lower_stages() -> Box<dyn FnMut()> {
     }
     let options = FrontendOptions::default();
     Box::new(move || {
-        drop(black_box(
-            block_on(lower(&text, &options, &OneImage)).unwrap(),
-        ))
+        black_box(block_on(lower(&text, &options, &OneImage)).unwrap());
     })
 }
 
