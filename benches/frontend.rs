@@ -138,7 +138,9 @@ fn lower_stages() -> Box<dyn FnMut()> {
     }
     let options = FrontendOptions::default();
     Box::new(move || {
-        black_box(block_on(lower(&text, &options, &OneImage)).unwrap());
+        drop(black_box(
+            block_on(lower(&text, &options, &OneImage)).unwrap(),
+        ));
     })
 }
 

@@ -41,7 +41,7 @@ make_debian_root() {
 # make_busybox_root DIR: a root file system with busybox and nothing else.
 make_busybox_root() {
     local dir=$1
-    mkdir -p "$dir"/{bin,etc,root,tmp,usr/bin,usr/sbin,sbin,var}
+    mkdir -p "$dir"/{bin,dev,etc,proc,root,sys,tmp,usr/bin,usr/sbin,sbin,var}
     chmod 1777 "$dir/tmp"
     cp /bin/busybox "$dir/bin/busybox"
     for applet in $("$dir/bin/busybox" --list); do

@@ -73,9 +73,6 @@ pub enum Refusal {
     /// Something other than a directory wants to be the root.
     #[error("root must stay a directory")]
     RootNotDirectory,
-    /// Sparse files.
-    #[error("sparse files are not supported")]
-    Sparse,
     /// The extended header is larger than 1 MiB.
     #[error("extended header is larger than 1 MiB")]
     HeaderTooLarge,

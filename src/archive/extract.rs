@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,8 @@ pub enum Whiteouts {
 pub struct ExtractOptions {
     /// What `.wh.` names mean.
     pub whiteouts: Whiteouts,
-    /// Owner of everything; `None` takes what the archive says.
+    /// Owner of every entry; `None` takes what the archive says. Directories that no entry
+    /// describes belong to root.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -277,6 +278,7 @@ impl<'a> Extractor<'a> {
         }
         self.buffer.resize(CHUNK, 0);
         let mut file = File::from(fd);
+        let is_sparse = reader.is_sparse();
         loop {
             let count = reader.read(&mut self.buffer)?;
             if count == 0 {
@@ -285,7 +287,15 @@ impl<'a> Extractor<'a> {
             if observer.is_cancelled() {
                 return Err(ArchiveError::Cancelled);
             }
-            file.write_all(&self.buffer[..count])
+            let bytes = &self.buffer[..count];
+            let written = match is_sparse && bytes.iter().all(|byte| *byte == 0) {
+                true => file.seek(SeekFrom::Current(bytes.len() as i64)).map(drop),
+                false => file.write_all(bytes),
+            };
+            written.map_err(ArchiveError::file("write", &path))?;
+        }
+        if is_sparse {
+            file.set_len(size)
                 .map_err(ArchiveError::file("write", &path))?;
         }
         attributes
@@ -293,7 +303,11 @@ impl<'a> Extractor<'a> {
             .map_err(ArchiveError::file("change", &path))
     }
 
+    /// Takes what a layer says of its root. The directory that ADD unpacks into stays as it is.
     fn root_entry(&mut self, attributes: &Attributes) -> Result<(), ArchiveError> {
+        if self.options.whiteouts == Whiteouts::Literal {
+            return Ok(());
+        }
         let path = self.dest.clone();
         let fail = || ArchiveError::file("change", &path);
         let fd = self.root.open_dir(&path).map_err(fail())?;
@@ -447,8 +461,7 @@ impl<'a> Extractor<'a> {
             if hides {
                 self.clear(&at)?;
             }
-            let (uid, gid) = self.options.owner.unwrap_or((0, 0));
-            make_directory(&parent, &name, (uid, gid)).map_err(fail(&at))?;
+            make_directory(&parent, &name, (0, 0)).map_err(fail(&at))?;
             if hides {
                 whiteout::set_opaque(self, &parent, &name, &at)?;
             }

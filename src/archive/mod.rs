@@ -27,6 +27,7 @@ mod parents;
 mod pax;
 mod pool;
 mod reader;
+mod sparse;
 mod whiteout;
 mod writer;
 

@@ -7,11 +7,14 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::entry::MAX_XATTR;
 use super::error::{ArchiveError, Refusal};
+use super::sparse::SparseRecords;
 use crate::sys::metadata::Timestamp;
 use crate::sys::xattr::Xattrs;
 
 /// Prefix of records that hold extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// Prefix of records that describe a sparse file.
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// The records that matter, of one extended header.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Timestamp>,
     pub(super) xattrs: Xattrs,
-    pub(super) is_sparse: bool,
+    pub(super) sparse: SparseRecords,
 }
 
 impl Pax {
@@ -46,13 +49,10 @@ impl Pax {
             b"uid" => once(&mut self.uid, decimal(value)?),
             b"gid" => once(&mut self.gid, decimal(value)?),
             b"mtime" => once(&mut self.mtime, parse_time(value)?),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                self.is_sparse = true;
-                Ok(())
-            }
-            _ => match key.strip_prefix(XATTR) {
-                Some(name) => self.take_xattr(name, value),
-                None => Ok(()),
+            _ => match (key.strip_prefix(XATTR), key.strip_prefix(SPARSE)) {
+                (Some(name), _) => self.take_xattr(name, value),
+                (None, Some(name)) => self.sparse.take(name, value),
+                (None, None) => Ok(()),
             },
         }
     }
@@ -71,7 +71,8 @@ impl Pax {
 
     /// Says whether a global header would change what later entries are.
     pub(super) fn changes_entries(&self) -> bool {
-        self.path.is_some() || self.link.is_some() || self.size.is_some() || self.is_sparse
+        let is_sparse = self.sparse.is_any();
+        self.path.is_some() || self.link.is_some() || self.size.is_some() || is_sparse
     }
 }
 

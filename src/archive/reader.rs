@@ -13,6 +13,7 @@ use tar::Header;
 use super::entry::{Entry, EntryKind, MAX_PATH, MAX_PAX, clean_path};
 use super::error::{ArchiveError, Refusal};
 use super::pax::Pax;
+use super::sparse::{self, Expansion, LeadingNumbers, SparseRecords, Stretch};
 use crate::sys::metadata::Timestamp;
 
 const BLOCK: usize = 512;
@@ -32,6 +33,8 @@ pub struct TarReader<R> {
     padding: u64,
     entries: u64,
     finished: bool,
+    /// How the data of the present entry becomes the file, if it is sparse.
+    sparse: Option<Expansion>,
 }
 
 /// What headers before an entry said about it.
@@ -51,6 +54,7 @@ impl<R: Read> TarReader<R> {
             padding: 0,
             entries: 0,
             finished: false,
+            sparse: None,
         }
     }
 
@@ -73,18 +77,48 @@ impl<R: Read> TarReader<R> {
                 continue;
             }
             self.entries += 1;
-            let entry = extensions.entry(&header)?;
+            let (mut entry, records) = extensions.entry(&header)?;
             if self.entries > MAX_ENTRIES {
                 let path = entry.path.into_os_string().into_vec();
                 return Err(ArchiveError::refused(&path, Refusal::TooManyEntries));
             }
             self.begin_data(entry.size);
+            self.expand(&header, records, &mut entry)?;
             return Ok(Some(entry));
         }
     }
 
     /// Reads data of the present entry; 0 at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
+        let Some(mut sparse) = self.sparse.take() else {
+            return self.read_stored(buffer);
+        };
+        let room = buffer.len();
+        let within = |length: u64| usize::try_from(length).unwrap_or(usize::MAX).min(room);
+        let count = match sparse.next() {
+            Stretch::End => 0,
+            Stretch::Zeros(length) => {
+                let count = within(length);
+                buffer[..count].fill(0);
+                count
+            }
+            Stretch::Data(length) => {
+                let most = within(length);
+                self.read_stored(&mut buffer[..most])?
+            }
+        };
+        sparse.advance(count as u64);
+        self.sparse = Some(sparse);
+        Ok(count)
+    }
+
+    /// Says whether the present entry is a sparse file: zeros in it need no room.
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
+    /// Reads data as the archive holds it.
+    fn read_stored(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX);
         let most = most.min(buffer.len());
         if most == 0 {
@@ -105,6 +139,69 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
+    /// Reads the map of a sparse file, which may stand before its data.
+    fn expand(
+        &mut self,
+        header: &Header,
+        records: SparseRecords,
+        entry: &mut Entry,
+    ) -> Result<(), ArchiveError> {
+        let is_gnu = header.as_old().linkflag[0] == b'S';
+        let is_pax = records.is_any() && entry.kind == EntryKind::Regular;
+        let (numbers, size) = if is_gnu {
+            let block = header.as_bytes();
+            let numbers = self.gnu_map(&block[386..482], block[482] != 0)?;
+            (numbers, Some(number(&block[483..495])?))
+        } else if is_pax && records.map_in_data {
+            (self.leading_map()?, records.size)
+        } else if is_pax {
+            (records.numbers, records.size)
+        } else {
+            return Ok(());
+        };
+        let size = size.ok_or_else(|| malformed("sparse file without a size"))?;
+        let expansion = Expansion::new(&numbers, size, self.left)?;
+        entry.size = expansion.size();
+        self.sparse = Some(expansion);
+        Ok(())
+    }
+
+    /// Reads a map that starts in a header and goes on in blocks of its own.
+    fn gnu_map(&mut self, first: &[u8], mut goes_on: bool) -> Result<Vec<u64>, ArchiveError> {
+        let mut numbers = Vec::new();
+        sparse::gnu_pieces(first, number, &mut numbers)?;
+        while goes_on {
+            let mut block = [0; BLOCK];
+            if self.read_block(&mut block)? < BLOCK {
+                return Err(malformed("archive ends inside the map of a sparse file"));
+            }
+            sparse::gnu_pieces(&block[..504], number, &mut numbers)?;
+            goes_on = block[504] != 0;
+            if numbers.len() > 2 * sparse::MAX_PIECES {
+                return Err(malformed("too many parts of a sparse file"));
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Reads a map that stands before the data, in whole blocks.
+    fn leading_map(&mut self) -> Result<Vec<u64>, ArchiveError> {
+        let mut map = LeadingNumbers::default();
+        loop {
+            let mut block = [0; BLOCK];
+            let mut filled = 0;
+            while filled < BLOCK {
+                match self.read_stored(&mut block[filled..])? {
+                    0 => return Err(malformed("sparse file without a map")),
+                    count => filled += count,
+                }
+            }
+            if map.take(&block)? {
+                return map.numbers();
+            }
+        }
+    }
+
     fn begin_data(&mut self, size: u64) {
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
@@ -112,7 +209,7 @@ impl<R: Read> TarReader<R> {
 
     fn skip_data(&mut self) -> Result<(), ArchiveError> {
         let mut rest = self.left + self.padding;
-        (self.left, self.padding) = (0, 0);
+        (self.left, self.padding, self.sparse) = (0, 0, None);
         let mut buffer = [0; 8192];
         while rest > 0 {
             let most = usize::try_from(rest)
@@ -131,13 +228,10 @@ impl<R: Read> TarReader<R> {
     fn read_header(&mut self) -> Result<Option<Header>, ArchiveError> {
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
-        let mut filled = 0;
-        while filled < BLOCK {
-            match read_some(&mut self.input, &mut block[filled..])? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(malformed("archive ends inside a header")),
-                count => filled += count,
-            }
+        match self.read_block(block)? {
+            0 => return Ok(None),
+            BLOCK => {}
+            _ => return Err(malformed("archive ends inside a header")),
         }
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -148,6 +242,18 @@ impl<R: Read> TarReader<R> {
             return Err(malformed("wrong header checksum"));
         }
         Ok(Some(header))
+    }
+
+    /// Reads a block, or what is left of the stream.
+    fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<usize, ArchiveError> {
+        let mut filled = 0;
+        while filled < BLOCK {
+            match read_some(&mut self.input, &mut block[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        Ok(filled)
     }
 
     /// Takes a header that only describes the next one; false when it is an entry.
@@ -217,14 +323,12 @@ impl Extensions {
     }
 
     /// Joins a header and what was said about it before.
-    fn entry(self, header: &Header) -> Result<Entry, ArchiveError> {
-        let pax = self.pax.unwrap_or_default();
+    fn entry(self, header: &Header) -> Result<(Entry, SparseRecords), ArchiveError> {
+        let mut pax = self.pax.unwrap_or_default();
         let short = header_path(header);
-        let name = one_of(pax.path, self.long_name, &short)?.unwrap_or(short);
+        let told = one_of(pax.path, self.long_name, &short)?.unwrap_or(short);
+        let name = pax.sparse.name.take().unwrap_or(told);
         let refuse = |reason| ArchiveError::refused(&name, reason);
-        if pax.is_sparse {
-            return Err(refuse(Refusal::Sparse));
-        }
         let old = header.as_old();
         let link = one_of(pax.link, self.long_link, &name)?
             .unwrap_or_else(|| terminated(&old.linkname).to_vec());
@@ -244,7 +348,7 @@ impl Extensions {
             Some(mtime) => mtime,
             None => Timestamp::from_seconds(signed(&old.mtime)?),
         };
-        Ok(Entry {
+        let entry = Entry {
             size: if kind == EntryKind::Regular { size } else { 0 },
             path,
             kind,
@@ -253,7 +357,8 @@ impl Extensions {
             gid: owner(gid).ok_or_else(|| refuse(Refusal::OwnerOutOfRange))?,
             mtime,
             xattrs: pax.xattrs,
-        })
+        };
+        Ok((entry, pax.sparse))
     }
 }
 
@@ -262,7 +367,7 @@ fn entry_kind(header: &Header, name: &[u8], link: Vec<u8>) -> Result<EntryKind, 
     Ok(match header.as_old().linkflag[0] {
         // Before ustar a directory was a file whose name ends with a slash.
         b'0' | b'\0' | b'7' if name.ends_with(b"/") => EntryKind::Directory,
-        b'0' | b'\0' | b'7' => EntryKind::Regular,
+        b'0' | b'\0' | b'7' | b'S' => EntryKind::Regular,
         b'1' => EntryKind::HardLink(clean_path(&link)?),
         b'2' => {
             if link.is_empty() || link.contains(&0) {
@@ -283,7 +388,6 @@ fn entry_kind(header: &Header, name: &[u8], link: Vec<u8>) -> Result<EntryKind, 
         }
         b'5' => EntryKind::Directory,
         b'6' => EntryKind::Fifo,
-        b'S' => return Err(refuse(Refusal::Sparse)),
         _ => return Err(refuse(Refusal::UnknownType)),
     })
 }

@@ -17,9 +17,10 @@ use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
+use super::proxies;
 use crate::engine::request::{
-    ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, NamedContext,
-    NetworkMode, NoCache, OutputSpec, RunLimits,
+    ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination, Entitlement,
+    NamedContext, NetworkMode, NoCache, OutputSpec, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -30,8 +31,6 @@ use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSp
 const MAIN_CONTEXT: &str = "context";
 /// Member of the metadata that holds warnings.
 const METADATA_WARNINGS: &str = "buildx.build.warnings";
-/// Right that a build with the host's network needs.
-const HOST_NETWORK: &str = "network.host";
 
 /// Runs a build.
 pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
@@ -81,12 +80,18 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
 pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildRequest, Failure> {
     let environment = &program.environment;
     let usage = Failure::Usage;
-    let file = args.file.as_deref();
-    let (build_context, dockerfile) = context::resolve(&args.context, file, std::io::stdin())
-        .map_err(|message| {
-            // docker reports these as failures of the build, not of the command line.
-            Failure::from(EngineError::new(ErrorKind::User, message))
-        })?;
+    let (build_context, mut dockerfile) = context::resolve(
+        &args.context,
+        args.files.first().map(String::as_str),
+        std::io::stdin(),
+    )
+    .map_err(|message| {
+        // docker reports these as failures of the build, not of the command line.
+        Failure::from(EngineError::new(ErrorKind::User, message))
+    })?;
+    if args.files.len() > 1 {
+        dockerfile = context::several(dockerfile, &args.files[1..]).map_err(usage)?;
+    }
     let mut named_contexts = BTreeMap::new();
     for text in &args.build_contexts {
         let (name, context) = context::named(text).map_err(usage)?;
@@ -105,28 +110,36 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     );
     check_names(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
-    let mut entitlements = args.entitlements.clone();
-    if network == NetworkMode::Host && !entitlements.iter().any(|e| e == HOST_NETWORK) {
+    let mut entitlements = Vec::new();
+    for text in &args.entitlements {
+        entitlements.extend(value::entitlement(text).map_err(usage)?);
+    }
+    if network == NetworkMode::Host {
         // Typing `--network host` is a grant.
-        entitlements.push(HOST_NETWORK.to_owned());
+        entitlements.push(Entitlement::NetworkHost);
     }
     let from_environment = |name: &str| environment.text(name);
+    let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
+    proxies::add(&mut build_args, environment);
     Ok(BuildRequest {
         build_context,
         dockerfile,
+        cpp_flags: args.cpp_flags.clone(),
+        ignore_file: args.ignore_file.clone(),
         target: args.target.clone().filter(|target| !target.is_empty()),
-        build_args: value::pairs(&args.build_args, from_environment).map_err(usage)?,
+        build_args,
         labels: value::pairs(&args.labels, |_| Some(String::new())).map_err(usage)?,
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
         pull: args.pull,
         network,
-        extra_hosts: args.extra_hosts.clone(),
-        limits: limits(args),
+        extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
+        limits: limits(args).map_err(usage)?,
         named_contexts,
         outputs,
         entitlements,
+        cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
     })
 }
@@ -309,9 +322,9 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
     })
 }
 
-fn limits(args: &BuildArgs) -> RunLimits {
+fn limits(args: &BuildArgs) -> Result<RunLimits, String> {
     let resources = &args.resources;
-    RunLimits {
+    let mut limits = RunLimits {
         shm_size_bytes: args.shm_size,
         ulimits: args.ulimits.clone(),
         cgroup_parent: args.cgroup_parent.clone(),
@@ -322,7 +335,9 @@ fn limits(args: &BuildArgs) -> RunLimits {
         cpu_quota_us: resources.cpu_quota,
         cpuset_cpus: resources.cpuset_cpus.clone(),
         cpuset_mems: resources.cpuset_mems.clone(),
-    }
+    };
+    value::set_resources(&mut limits, &args.limits)?;
+    Ok(limits)
 }
 
 /// Reads `--annotation`: for the manifest, which may be said (`manifest:key=value`).
@@ -407,7 +422,7 @@ mod tests {
         let stages = ["a", "b"].map(str::to_owned).to_vec();
         assert_eq!(request.no_cache, NoCache::Stages(stages));
         assert_eq!(request.network, NetworkMode::Host);
-        assert_eq!(request.entitlements, [HOST_NETWORK]);
+        assert_eq!(request.entitlements, [Entitlement::NetworkHost]);
         assert_eq!(request.extra_hosts.len(), 1);
         assert_eq!(request.limits.shm_size_bytes, Some(1 << 30));
         assert_eq!(request.limits.memory_bytes, Some(512 << 20));
@@ -437,6 +452,12 @@ mod tests {
             ("--platform a/b/c/d", &[], "invalid platform"),
             ("--shm-size big", &[], "invalid size"),
             ("--add-host x", &[], "expected host:ip"),
+            (
+                "--allow everything",
+                &[],
+                "unknown entitlement \"everything\"",
+            ),
+            ("--resource disk=1", &[], "unknown resource \"disk\""),
             ("--bogus", &[], "unexpected argument '--bogus'"),
             (
                 "",

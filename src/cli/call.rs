@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::args::{BuildArgs, Call, Mending, Method, ReportFormat};
 use super::build;
@@ -18,6 +19,8 @@ use crate::engine::call::{self, Answer, ContextReport, FolderReport, PathSize, Q
 use crate::engine::request::{BuildContext, BuildRequest, DockerfileSource};
 use crate::engine::{EngineError, ErrorKind};
 
+/// Version of the form of answers, as BuildKit counts it.
+const ANSWER_VERSION: &str = "1.0.0";
 /// Unused files that are listed for people; JSON has all.
 const UNUSED_MAX: usize = 20;
 
@@ -40,30 +43,51 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
         answer.await
     })?;
     let answer = result.map_err(|error| program.fail(error, &journal))?;
-    let json = call.format == ReportFormat::Json;
-    let shown = match answer {
+    let (text, json) = match answer {
         Answer::Check(report) => {
             let name = place.shown(&report.source.name);
-            return check::show(program, Findings { name, report }, call);
+            let findings = Findings { name, report };
+            if let Some(path) = &args.metadata_file {
+                write_metadata(path, &check::metadata(&findings)?)?;
+            }
+            return check::show(program, findings, call);
         }
         Answer::Mended(report, mended) => {
             let name = place.shown(&report.source.name);
             let findings = Findings { name, report };
             return check::mend(program, findings, &mended, place.folder(), call);
         }
-        Answer::Outline(outline) if json => pretty(&outline)?,
-        Answer::Outline(outline) => outline.text(),
-        Answer::Targets(targets) if json => pretty(&targets)?,
-        Answer::Targets(targets) => targets.text(),
-        Answer::Context(report) if json => pretty(&report)?,
-        Answer::Context(report) => context_text(&report),
+        Answer::Outline(outline) => (outline.text(), value(&outline)?),
+        Answer::Targets(targets) => (targets.text(), value(&targets)?),
+        Answer::Context(report) => (context_text(&report), value(&report)?),
+    };
+    if let Some(path) = &args.metadata_file {
+        write_metadata(path, &metadata(&text, &json))?;
+    }
+    let shown = match call.format {
+        ReportFormat::Json => format!("{json:#}"),
+        _ => text,
     };
     program.console.result(&shown).map_err(Failure::stdout)
 }
 
+/// Returns what a metadata file says of an answer, with BuildKit's names.
+pub(crate) fn metadata(text: &str, json: &Value) -> Value {
+    json!({
+        "result.json": json,
+        "result.txt": text,
+        "version": ANSWER_VERSION,
+    })
+}
+
+fn write_metadata(path: &Path, metadata: &Value) -> Result<(), Failure> {
+    let text = format!("{metadata:#}\n");
+    std::fs::write(path, text).map_err(|error| Failure::file("write", path, error))
+}
+
 fn describe(program: &Program, format: ReportFormat) -> Result<(), Failure> {
     let shown = match format {
-        ReportFormat::Json => pretty(&call::subrequests())?,
+        ReportFormat::Json => format!("{:#}", value(&call::subrequests())?),
         _ => call::subrequests_text(),
     };
     program.console.result(&shown).map_err(Failure::stdout)
@@ -111,9 +135,9 @@ impl Place {
     }
 }
 
-/// Writes an answer as JSON.
-pub(crate) fn pretty(answer: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(answer).map_err(|error| {
+/// Turns an answer into JSON.
+pub(crate) fn value(answer: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(answer).map_err(|error| {
         let message = "the answer cannot be written as JSON";
         EngineError::new(ErrorKind::Internal, message)
             .with_source(error)

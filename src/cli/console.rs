@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use super::args::{ProgressArgs, ProgressMode};
 use super::env::Environment;
+use super::progress::palette::Palette;
 use super::progress::plain::Plain;
 use super::progress::rawjson::RawJson;
-use super::progress::tty::Tty;
-use super::progress::{Display, Look, Renderer, Silent};
+use super::progress::tty::{LOG_LINES, Tty, TtyLook};
+use super::progress::{Display, Renderer, Silent};
 
 /// Writes for people and programs.
 #[derive(Debug, Clone, Copy)]
@@ -73,19 +74,27 @@ impl Console {
         start: Timestamp,
     ) -> Result<Display, String> {
         let mode = self.mode(args, environment)?;
-        let look = Look {
-            color: self.color,
-            start,
-        };
         let renderer: Box<dyn Renderer> = match mode {
             ProgressMode::Quiet => Box::new(Silent),
-            ProgressMode::Rawjson => Box::new(RawJson::new(io::stderr(), look.start)),
-            ProgressMode::Tty if self.live => Box::new(Tty::on_stderr(look.color)),
+            ProgressMode::Rawjson => Box::new(RawJson::new(io::stderr(), start)),
+            ProgressMode::Tty if self.live => Box::new(Tty::on_stderr(self.look(environment))),
             ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain => {
                 Box::new(Plain::new(io::stderr()))
             }
         };
         Display::start(renderer).map_err(|error| format!("cannot start a thread: {error}"))
+    }
+
+    /// Reads how the live display is to look; what makes no sense there counts as not said.
+    fn look(&self, environment: &Environment) -> TtyLook {
+        let colors = environment.text("BUILDKIT_COLORS").unwrap_or_default();
+        let log_lines = environment.text("BUILDKIT_TTY_LOG_LINES");
+        TtyLook {
+            palette: self.color.then(|| Palette::new(&colors)),
+            log_lines: log_lines
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(LOG_LINES),
+        }
     }
 
     /// Decides on the form of progress.
@@ -124,6 +133,22 @@ impl Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_decides_how_the_live_display_looks() {
+        let console = Console {
+            color: true,
+            live: true,
+            stdout_is_terminal: false,
+        };
+        for (variable, expected) in [("", LOG_LINES), ("3", 3), ("0", 0), ("many", LOG_LINES)] {
+            let environment = Environment::of(&[("BUILDKIT_TTY_LOG_LINES", variable)]);
+            assert_eq!(console.look(&environment).log_lines, expected, "{variable}");
+        }
+        let environment = Environment::of(&[("BUILDKIT_COLORS", "run=green")]);
+        let green = Palette::new("run=green");
+        assert_eq!(console.look(&environment).palette, Some(green));
+    }
 
     #[test]
     fn the_option_wins_over_the_environment_and_that_over_the_terminal() {

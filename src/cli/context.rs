@@ -69,6 +69,23 @@ pub(crate) fn dockerfile(
     }
 }
 
+/// Adds further Dockerfiles to the first one.
+pub(crate) fn several(
+    first: DockerfileSource,
+    more: &[String],
+) -> Result<DockerfileSource, String> {
+    let DockerfileSource::File(first) = first else {
+        return Err("several -f are files of this machine, or none is".into());
+    };
+    if more.iter().any(|file| file == "-") {
+        return Err("several -f cannot be read from stdin".into());
+    }
+    let more = more.iter().map(PathBuf::from);
+    Ok(DockerfileSource::Files(
+        [first].into_iter().chain(more).collect(),
+    ))
+}
+
 /// Finds the Dockerfile of a build context behind a URL: a path is one inside of it, unless it
 /// is absolute.
 fn remote_dockerfile(

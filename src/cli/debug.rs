@@ -63,6 +63,8 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
     Ok(BuildRequest {
         build_context,
         dockerfile,
+        cpp_flags: Vec::new(),
+        ignore_file: None,
         target: args.target.clone(),
         build_args: value::pairs(&args.build_args, from_environment).map_err(usage)?,
         labels: BTreeMap::new(),
@@ -76,6 +78,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         named_contexts: BTreeMap::new(),
         outputs: Vec::new(),
         entitlements: Vec::new(),
+        cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
     })
 }

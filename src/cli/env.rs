@@ -5,7 +5,10 @@
 //! | `COOPER_ROOT` | directory of the local store |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
+//! | `DOCKER_HOST` | whose proxies of that file become build arguments |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
+//! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
+//! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
 //! | `SOURCE_DATE_EPOCH` | no time in the image is later than this, in seconds |
 //! | `DOCKER_DEFAULT_PLATFORM` | default of `--platform` |

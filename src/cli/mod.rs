@@ -27,6 +27,7 @@ mod manual;
 mod outputs;
 mod program;
 mod progress;
+mod proxies;
 mod signals;
 mod store;
 mod table;

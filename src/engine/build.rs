@@ -1,5 +1,6 @@
 //! The main job: one build, from a request to exported results.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -10,11 +11,11 @@ use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
 use super::options;
 use super::remote::Setup;
-use super::request::{
-    BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NetworkMode, NoCache, PullPolicy,
-};
+use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
+use super::rights;
 use super::warnings;
+use crate::executor::{CDI_DIRS, NamedDevices};
 use crate::exporter::{ExportRequest, Exported, Exporter, OutputSpec};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, LowerFailure, Lowered};
@@ -27,11 +28,6 @@ use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
-
-/// Right to use the host's network.
-const NETWORK_HOST: &str = "network.host";
-/// Right to run processes without confinement.
-const SECURITY_INSECURE: &str = "security.insecure";
 
 /// One build on its way: what was asked, and what it works with.
 pub(super) struct Build<'a> {
@@ -60,10 +56,17 @@ impl Engine {
         let lowered = build.lower().await?;
         warnings::report(&lowered, &build.progress);
         let loaded = load(&lowered.definition)?;
-        check_rights(&loaded, &build.request)?;
+        let devices = Arc::new(build.devices(&loaded));
+        rights::check(&loaded.vertices, &build.request, &devices)?;
         let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
         let layers = Arc::new(layers);
-        let worker = build.worker(&loaded, Arc::clone(&layers));
+        let worker = build.worker(&loaded, Arc::clone(&layers), devices);
+        let all = build.request.no_cache == NoCache::Everything;
+        let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
+        forgotten.map_err(|error| {
+            let text = "cannot clear the cache mounts of steps that run again";
+            EngineError::new(ErrorKind::Config, text).with_source(error)
+        })?;
         let solved = build.solve(&lowered.definition, worker).await?;
         let stack = match &solved.output {
             Some(output) => output.layers().to_vec(),
@@ -197,7 +200,26 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn worker(&self, loaded: &Loaded, layers: Arc<ImageLayers>) -> Arc<LocalWorker> {
+    /// Reads which devices there are, where a step asks for any.
+    fn devices(&self, loaded: &Loaded) -> NamedDevices {
+        let asks = loaded.vertices.iter().any(|vertex| match &vertex.op {
+            pb::op::Op::Exec(exec) => !exec.cdi_devices.is_empty(),
+            _ => false,
+        });
+        let directories: Vec<PathBuf> = match self.request.cdi_dirs.as_slice() {
+            _ if !asks => Vec::new(),
+            [] => CDI_DIRS.iter().map(PathBuf::from).collect(),
+            given => given.to_vec(),
+        };
+        NamedDevices::read(&directories)
+    }
+
+    fn worker(
+        &self,
+        loaded: &Loaded,
+        layers: Arc<ImageLayers>,
+        devices: Arc<NamedDevices>,
+    ) -> Arc<LocalWorker> {
         let engine = self.engine;
         let image_steps = match &loaded.result {
             Some(result) => keys::base_chain(&loaded.vertices, result),
@@ -220,6 +242,8 @@ impl<'a> Build<'a> {
             scratch: engine.dir("tmp"),
             shm_size_bytes: self.request.limits.shm_size_bytes.unwrap_or(0),
             resources: options::resources(&self.request),
+            devices,
+            device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps
                 .into_iter()
                 .map(|vertex| vertex.digest.clone())
@@ -281,27 +305,4 @@ fn load(definition: &Definition) -> Result<Loaded, EngineError> {
     definition.load().map_err(|error| {
         EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
     })
-}
-
-/// Refuses a definition that needs rights which were not granted.
-fn check_rights(loaded: &Loaded, request: &BuildRequest) -> Result<(), EngineError> {
-    let granted = |right: &str| request.entitlements.iter().any(|granted| granted == right);
-    for vertex in &loaded.vertices {
-        let pb::op::Op::Exec(exec) = &vertex.op else {
-            continue;
-        };
-        let host = exec.network == pb::NetMode::Host as i32;
-        let insecure = exec.security != pb::SecurityMode::Sandbox as i32;
-        let missing = if host && request.network != NetworkMode::Host && !granted(NETWORK_HOST) {
-            NETWORK_HOST
-        } else if insecure && !granted(SECURITY_INSECURE) {
-            SECURITY_INSECURE
-        } else {
-            continue;
-        };
-        let text = format!("{missing} is not allowed: {}", vertex.name());
-        return Err(EngineError::new(ErrorKind::User, text)
-            .with_hint(format!("grant it with --allow {missing}")));
-    }
-    Ok(())
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
+use super::preprocess::preprocessed;
 use super::remote::{self, Setup};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
+use super::warnings::DEFINITION_STEP;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::ContextSource;
@@ -20,8 +22,12 @@ use crate::source::local::{self, EmptyContext, LocalError};
 const MAIN: &str = "context";
 /// Name of the Dockerfile where none is given.
 const DOCKERFILE: &str = "Dockerfile";
+/// Name that is tried after it.
+const CONTAINERFILE: &str = "Containerfile";
 /// Name of the ignore file of a folder.
 const IGNORE_FILE: &str = ".dockerignore";
+/// Name of the ignore file of a folder with a [`CONTAINERFILE`].
+const CONTAINER_IGNORE_FILE: &str = ".containerignore";
 
 /// The inputs of one build. Folders that were made for it go when it is dropped.
 #[derive(Debug)]
@@ -70,9 +76,7 @@ impl Inputs {
         let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
         let (main, made) = main_context(setup.engine, context, &mut session).await?;
         let mut session = Arc::new(session);
-        let step = setup
-            .progress
-            .of_vertex(Digest::of(b"load build definition"));
+        let step = setup.progress.of_vertex(Digest::of(DEFINITION_STEP));
         let opened = match main {
             Main::Folder(folder) => open_folder(setup, &session, request, &folder).await,
             Main::Remote(source) => open_remote(setup, &session, request, source).await,
@@ -153,7 +157,19 @@ async fn open_folder(
             found
         }
     };
-    let (excludes, ignore) = read_ignore(folder, found.path.as_deref())?;
+    let (excludes, ignore) = match &request.ignore_file {
+        Some(path) => {
+            let text = local::read_text(path)?;
+            patterns_of(path, &text.ok_or_else(|| no_ignore_file(path))?)?
+        }
+        None => {
+            let name = match request.dockerfile {
+                DockerfileSource::Default => found.filename.as_str(),
+                _ => DOCKERFILE,
+            };
+            read_ignore(folder, found.path.as_deref(), name)?
+        }
+    };
     let context = ContextSource::Local {
         name: MAIN.to_owned(),
         excludes,
@@ -215,6 +231,7 @@ async fn given_dockerfile(
             let name = if name.is_empty() { DOCKERFILE } else { name };
             (name.to_owned(), text.ok_or_else(|| missing(url))?, None)
         }
+        DockerfileSource::Files(paths) => read_several(paths, &request.cpp_flags)?,
         DockerfileSource::File(path) => {
             let found = alternatives(path).into_iter().find_map(|path| {
                 local::read_text(&path)
@@ -222,9 +239,8 @@ async fn given_dockerfile(
                     .transpose()
             });
             let (path, text) = found.ok_or_else(|| missing(&path.to_string_lossy()))??;
-            let shown = path.file_name().unwrap_or(path.as_os_str());
-            let shown = shown.to_string_lossy().into_owned();
-            (shown, text, Some(path))
+            let text = preprocessed(&path, text, &request.cpp_flags)?;
+            (shown_name(&path), text, Some(path))
         }
     };
     Ok(Some(Found {
@@ -235,13 +251,42 @@ async fn given_dockerfile(
     }))
 }
 
+/// Reads several Dockerfiles as one, which goes by the name of the first.
+fn read_several(
+    paths: &[PathBuf],
+    cpp_flags: &[String],
+) -> Result<(String, String, Option<PathBuf>), EngineError> {
+    let mut whole = String::new();
+    for path in paths {
+        let text = local::read_text(path)?;
+        let text = text.ok_or_else(|| missing(&path.to_string_lossy()))?;
+        whole += &preprocessed(path, text, cpp_flags)?;
+        if !whole.ends_with('\n') {
+            whole.push('\n');
+        }
+    }
+    let first = paths.first();
+    let name = first.map_or_else(|| DOCKERFILE.to_owned(), |path| shown_name(path));
+    Ok((name, whole, first.cloned()))
+}
+
+/// Returns the name of a file as messages show it.
+fn shown_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
 /// Reads the Dockerfile out of a build context.
 fn dockerfile_in(folder: &Path, source: &DockerfileSource) -> Result<Found, EngineError> {
     let name = match source {
         DockerfileSource::InContext(name) => name.as_str(),
         _ => DOCKERFILE,
     };
-    for path in alternatives(Path::new(name)) {
+    let mut paths = alternatives(Path::new(name));
+    if *source == DockerfileSource::Default {
+        paths.push(CONTAINERFILE.into());
+    }
+    for path in paths {
         if let Some(text) = local::read_text_in(folder, &path)? {
             return Ok(Found {
                 filename: path.to_string_lossy().into_owned(),
@@ -276,10 +321,17 @@ fn ignore_name(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Reads the ignore file beside the Dockerfile, or else that of the folder.
+fn no_ignore_file(path: &Path) -> EngineError {
+    let text = format!("the ignore file {} does not exist", path.display());
+    EngineError::new(ErrorKind::User, text).with_hint("name another one with --ignorefile")
+}
+
+/// Reads the ignore file beside the Dockerfile, or else that of the folder. A folder whose build
+/// is described in buildah's way, in a `Containerfile`, may have its ignore file too.
 fn read_ignore(
     folder: &Path,
     dockerfile: Option<&Path>,
+    name: &str,
 ) -> Result<(Vec<String>, Option<IgnoreLines>), EngineError> {
     let beside = dockerfile.map(ignore_name);
     let own = match &beside {
@@ -289,15 +341,30 @@ fn read_ignore(
     let found = match own {
         Some(found) => Some(found),
         None => {
-            let path = Path::new(IGNORE_FILE);
-            local::read_text_in(folder, path)?.map(|text| (path, text))
+            let mut names = vec![IGNORE_FILE];
+            if name == CONTAINERFILE {
+                names.push(CONTAINER_IGNORE_FILE);
+            }
+            let read = |name| local::read_text_in(folder, Path::new(name)).transpose();
+            let mut texts = names
+                .into_iter()
+                .filter_map(|name| Some((name, read(name)?)));
+            match texts.next() {
+                Some((name, text)) => Some((Path::new(name), text?)),
+                None => None,
+            }
         }
     };
-    let Some((path, text)) = found else {
-        return Ok((Vec::new(), None));
-    };
-    let file = IgnoreFile::parse(&text).map_err(|findings| {
-        let source = Source::new(path.to_string_lossy(), text.as_str());
+    match found {
+        Some((path, text)) => patterns_of(path, &text),
+        None => Ok((Vec::new(), None)),
+    }
+}
+
+/// Reads the patterns of an ignore file.
+fn patterns_of(path: &Path, text: &str) -> Result<(Vec<String>, Option<IgnoreLines>), EngineError> {
+    let file = IgnoreFile::parse(text).map_err(|findings| {
+        let source = Source::new(path.to_string_lossy(), text);
         let text = format!("{} cannot be used", path.display());
         EngineError::new(ErrorKind::User, text).with_diagnostic(findings.render(&source))
     })?;
@@ -320,7 +387,7 @@ async fn named(
     match context {
         NamedContext::Directory(path) => {
             let folder = absolute(path)?;
-            let (excludes, ignore) = read_ignore(&folder, None)?;
+            let (excludes, ignore) = read_ignore(&folder, None, DOCKERFILE)?;
             // The main build context has this name.
             let lent = if name == MAIN { "_context" } else { name };
             if let Some(ignore) = ignore {

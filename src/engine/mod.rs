@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `remote` (those behind URLs), `options`, `warnings`, [`call`] (questions that are
+//! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `rights`, `warnings`, [`call`] (questions that are
 //! answered without building), [`images`], [`transfer`] (pull, push, save, load), [`prune`], `settle`,
 //! [`error`], [`process`], [`clock`]. Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -15,11 +15,13 @@ pub mod error;
 pub mod images;
 mod inputs;
 mod options;
+mod preprocess;
 pub mod process;
 pub mod prune;
 mod remote;
 pub mod request;
 mod resolver;
+mod rights;
 mod settle;
 pub mod transfer;
 mod warnings;

@@ -7,9 +7,6 @@ use crate::executor::Resources;
 use crate::exporter::OutputSpec;
 use crate::frontend::{self, FrontendOptions, Network};
 
-/// Why `host-gateway` is refused.
-const GATEWAY_UNKNOWN: &str = "the host's address inside steps is not known";
-
 /// Returns what the frontend needs to know.
 pub(super) fn frontend_options(
     request: &BuildRequest,
@@ -19,17 +16,13 @@ pub(super) fn frontend_options(
         let text = "one build makes an image for one platform";
         return Err(EngineError::new(ErrorKind::User, text).with_hint("build once for each"));
     }
-    let mut add_hosts = Vec::new();
-    for host in &request.extra_hosts {
-        match host.address {
-            HostAddress::Ip(ip) => add_hosts.push((host.name.clone(), ip)),
-            HostAddress::Gateway => {
-                let text = format!("--add-host {}=host-gateway: {GATEWAY_UNKNOWN}", host.name);
-                return Err(EngineError::new(ErrorKind::User, text)
-                    .with_hint("name an address of the host"));
-            }
-        }
-    }
+    let add_hosts = request.extra_hosts.iter().map(|host| {
+        let address = match host.address {
+            HostAddress::Ip(ip) => frontend::options::HostAddress::Ip(ip),
+            HostAddress::Gateway => frontend::options::HostAddress::Gateway,
+        };
+        (host.name.clone(), address)
+    });
     let limits = &request.limits;
     Ok(FrontendOptions {
         filename: inputs.filename.clone(),
@@ -52,7 +45,7 @@ pub(super) fn frontend_options(
             NetworkMode::None => Network::None,
             NetworkMode::Host => Network::Host,
         },
-        add_hosts,
+        add_hosts: add_hosts.collect(),
         shm_size_bytes: limits.shm_size_bytes,
         ulimits: limits
             .ulimits

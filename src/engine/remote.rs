@@ -3,6 +3,7 @@
 //! They are solved for like everything else, with the ops that the Dockerfile will use too: what
 //! is fetched here is in the cache when the build wants it, and pinned to the same commit.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -105,6 +106,8 @@ impl Setup<'_> {
             scratch: engine.dir("tmp"),
             shm_size_bytes: 0,
             resources: Resources::default(),
+            devices: Arc::default(),
+            device_aliases: BTreeMap::new(),
             image_steps: std::iter::empty().collect(),
             ahead: Ahead::new(&[]),
             compression: None,

@@ -64,6 +64,11 @@ pub struct BuildRequest {
     pub build_context: BuildContext,
     /// Where the Dockerfile comes from.
     pub dockerfile: DockerfileSource,
+    /// Options of the preprocessor for Dockerfiles whose names end in `.in`.
+    pub cpp_flags: Vec<String>,
+    /// The ignore file of the main build context; where `None` the one beside the Dockerfile or
+    /// in the folder.
+    pub ignore_file: Option<PathBuf>,
     /// The stage wanted; the last one where `None`.
     pub target: Option<String>,
     /// `--build-arg`: values already taken from the environment where none was typed.
@@ -88,8 +93,10 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
-    /// Rights granted: `network.host`, `security.insecure`.
-    pub entitlements: Vec<String>,
+    /// Rights granted.
+    pub entitlements: Vec<Entitlement>,
+    /// Directories of CDI files, later ones winning; the usual ones where empty.
+    pub cdi_dirs: Vec<PathBuf>,
     /// `SOURCE_DATE_EPOCH`: seconds that replace every later time in the image.
     pub source_date_epoch_s: Option<i64>,
 }
@@ -137,6 +144,8 @@ pub enum DockerfileSource {
     /// A file on this machine (`-f`), already resolved against the current directory. Its
     /// `<name>.dockerignore` stands beside it.
     File(PathBuf),
+    /// Several files on this machine, which are read as one.
+    Files(Vec<PathBuf>),
     /// A path inside a build context that is an archive or comes from a URL.
     InContext(String),
     /// A file on a web server.
@@ -169,6 +178,24 @@ pub enum NoCache {
     Everything,
     /// The steps of these stages.
     Stages(Vec<String>),
+}
+
+/// A right that a user grants to a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entitlement {
+    /// Steps in the host's network.
+    NetworkHost,
+    /// Steps without confinement.
+    SecurityInsecure,
+    /// Steps with any device.
+    AnyDevice,
+    /// Steps with a device.
+    Device {
+        /// Its name, or that of a class.
+        name: String,
+        /// What the Dockerfile calls it instead.
+        alias: Option<String>,
+    },
 }
 
 /// Network of a RUN step.

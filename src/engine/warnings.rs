@@ -8,7 +8,7 @@ use crate::oci::Digest;
 use crate::progress::{Event, Place, Progress, Warning, WarningSource};
 
 /// What the digest of the step that reads the Dockerfile is made of.
-const DEFINITION_STEP: &[u8] = b"load build definition";
+pub(super) const DEFINITION_STEP: &[u8] = b"load build definition";
 
 /// Passes on everything that was noticed about a Dockerfile.
 pub(super) fn report(lowered: &Lowered, progress: &Progress) {

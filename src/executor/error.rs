@@ -49,6 +49,14 @@ pub enum ExecutorError {
         /// Why not.
         reason: String,
     },
+    /// A part of something is to be mounted that it does not have.
+    #[error("{selector:?} is not in what is to be mounted on {target:?}")]
+    NoSuchPart {
+        /// The part.
+        selector: String,
+        /// Where it should have been seen.
+        target: String,
+    },
     /// The source of a mount cannot be used.
     #[error("cannot mount {path:?} on {target:?}")]
     Source {

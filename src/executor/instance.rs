@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state dir>/
-//!   base/                 lies under all images; see `prepare::make_base`
+//!   mount-points/         lies under all images; see `prepare::make_base`
 //!   anchor/               empty; helpers hang their first root on it
 //!   instances/<id>        held by the executor for as long as it lives
 //!   steps/<id>-<n>/       scratch of a running step
@@ -45,7 +45,7 @@ impl Instance {
             std::fs::create_dir_all(directory.join(name))?;
         }
         sweep(directory, cgroups, runtime)?;
-        super::prepare::make_base(&directory.join("base"))?;
+        super::prepare::make_base(&directory.join("mount-points"))?;
         loop {
             let mut random = [0_u8; 6];
             rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -69,7 +69,7 @@ impl Instance {
 
     /// Returns the layer that lies under all images.
     pub(super) fn base(&self) -> PathBuf {
-        self.directory.join("base")
+        self.directory.join("mount-points")
     }
 
     /// Returns the directory in which an external runtime keeps its state.

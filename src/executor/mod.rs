@@ -5,7 +5,8 @@
 //! the host and in the image become descriptors and numbers), [`stubs`] (places to mount on,
 //! without a trace), [`user`], [`etc_files`], [`socket`]; [`slot`] and [`channel`] and
 //! [`order`] (the helper process, what it is told); [`step`] (the helper itself); [`cgroup`],
-//! [`network`] (what containers share with the machine); [`runtime`] (external runtimes).
+//! [`network`] (what containers share with the machine); [`runtime`] (external runtimes);
+//! [`cdi`] (devices by name).
 //!
 //! Invariants:
 //!
@@ -14,10 +15,12 @@
 //! - The helper is given descriptors, not paths of the host; places in the image are opened
 //!   inside the image and mounted on by descriptor.
 //! - When `run` returns, or its future is dropped, no process, mount, group or file of the
-//!   step is left, and the root holds what the process changed and nothing else.
+//!   step is left, and the root holds what the process changed and nothing else, except that
+//!   `/proc`, `/sys` and `/dev` stay where the image had none, as with every other builder.
 //!
 //! Deliberately absent: definitions, caches, what a Dockerfile is.
 
+mod cdi;
 mod cgroup;
 mod channel;
 mod error;
@@ -40,12 +43,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use crate::sys::isolate_mounts;
+pub use cdi::{CDI_DIRS, DeviceEdits, DeviceError, NamedDevices};
 pub use error::ExecutorError;
 pub use network::DEFAULT_RUN_DIR;
 pub use run::{Executor, ExecutorOptions};
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, Exit, MountKind,
-    NetworkMode, OomReport, ProcessMount, ProcessSpec, Resources, Ulimit,
+    DEFAULT_HOSTNAME, DEFAULT_PATH, DEFAULT_PIDS_MAX, DEFAULT_SHM_SIZE_BYTES, DeviceKind,
+    DeviceNode, Exit, HostAddress, MountKind, NetworkMode, OomReport, ProcessMount, ProcessSpec,
+    Resources, Ulimit,
 };
 
 pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::spec::DeviceKind;
+
 /// The first message: what does not depend on the step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Prepare {
@@ -78,6 +80,25 @@ pub(super) struct Order {
     pub(super) network: Network,
     /// Mounts in the order in which they are made.
     pub(super) mounts: Vec<Mounting>,
+    /// Devices to make nodes for.
+    pub(super) devices: Vec<Node>,
+}
+
+/// A node of a device below `/dev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Node {
+    /// Where, relative to `/dev`.
+    pub(super) path: String,
+    /// What kind of device it is.
+    pub(super) kind: DeviceKind,
+    /// Major and minor number.
+    pub(super) number: (u32, u32),
+    /// Permission bits.
+    pub(super) mode: u32,
+    /// User id of the owner.
+    pub(super) uid: u32,
+    /// Its group id.
+    pub(super) gid: u32,
 }
 
 /// Where a container's network comes from.
@@ -113,6 +134,8 @@ pub(super) enum Mounted {
     Tmpfs {
         /// Most bytes.
         size_bytes: u64,
+        /// Whether it cannot be written.
+        readonly: bool,
     },
     /// A file in memory that cannot be written.
     File {

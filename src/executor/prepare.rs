@@ -4,6 +4,7 @@
 //! of the container runs, so nothing can change in between.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -11,11 +12,11 @@ use rustix::fs::{Mode, OFlags};
 
 use super::error::{ExecutorError, Tried};
 use super::etc_files;
-use super::order::{Devices, Mounted, Mounting, Network, Order};
+use super::order::{Devices, Mounted, Mounting, Network, Node, Order};
 use super::socket::{Access, SocketProxy};
 use super::spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE_BYTES, MountKind, NetworkMode, ProcessMount, ProcessSpec,
-    Ulimit,
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE_BYTES, DeviceNode, HostAddress, MountKind, NetworkMode,
+    ProcessMount, ProcessSpec, Ulimit,
 };
 use super::stubs::{Place, StubMaker, Stubs};
 use super::user::{self, Identity};
@@ -54,6 +55,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) devices: Devices,
     /// The network: the namespace to join, if it is one of ours.
     pub(super) network: Option<BorrowedFd<'a>>,
+    /// The machine's address as the container sees it, where it has a network of its own.
+    pub(super) gateway: Option<IpAddr>,
 }
 
 impl Prepared {
@@ -83,6 +86,7 @@ pub(super) fn prepare(
         stubs: StubMaker::new(tree.clone(), changes),
         tree,
         mounts: Vec::new(),
+        devices: Vec::new(),
         descriptors: vec![root_mount],
         sockets: Vec::new(),
     };
@@ -100,6 +104,7 @@ pub(super) fn prepare(
     work.kernel_directories()?;
     work.etc_files(spec, network, &hostname)?;
     work.mounts(&spec.mounts)?;
+    work.devices(&spec.devices, &identity)?;
     let order = Order {
         env: environment(&spec.env, &identity),
         cwd: absolute(&spec.cwd),
@@ -107,7 +112,7 @@ pub(super) fn prepare(
         hostname,
         uid: identity.uid,
         gid: identity.gid,
-        groups: identity.groups,
+        groups: groups(identity.groups, &spec.additional_gids),
         ulimits: spec.ulimits.iter().map(limit).collect(),
         shm_size_bytes: match spec.shm_size_bytes {
             0 => DEFAULT_SHM_SIZE_BYTES,
@@ -116,6 +121,7 @@ pub(super) fn prepare(
         root_readonly: spec.root_readonly,
         network,
         mounts: work.mounts,
+        devices: work.devices,
     };
     let stubs = work
         .stubs
@@ -136,17 +142,35 @@ struct Work<'a> {
     tree: Root,
     stubs: StubMaker,
     mounts: Vec<Mounting>,
+    devices: Vec<Node>,
     descriptors: Vec<OwnedFd>,
     sockets: Vec<SocketProxy>,
 }
 
 impl Work<'_> {
     /// Makes sure of the places for `/proc`, `/sys` and `/dev`, which must be directories: a
-    /// link there would lead the mounts, and all trust in them, elsewhere.
+    /// link there would lead the mounts, and all trust in them, elsewhere. What is missing is
+    /// made and stays: images built by anything else have these directories too.
     fn kernel_directories(&mut self) -> Result<(), ExecutorError> {
+        let top = Path::new("");
+        let before = self.tree.lstat(top).map(|top| top.mtime);
+        let mut made = false;
         for name in KERNEL_DIRECTORIES {
-            let ensured = self.stubs.ensure(Path::new(name), Place::Directory);
+            let path = Path::new(name);
+            let ensured = match self.tree.lstat(path) {
+                Ok(found) if found.is_dir() => Ok(()),
+                Ok(_) => Err(rustix::io::Errno::NOTDIR.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    made = true;
+                    self.tree.mkdir_all(path, plain_directory()).map(drop)
+                }
+                Err(error) => Err(error),
+            };
             ensured.map_err(|error| target_error(&format!("/{name}"), &error))?;
+        }
+        if made {
+            let restored = before.and_then(|time| self.tree.set_times(top, time));
+            restored.map_err(|error| target_error("/", &error))?;
         }
         Ok(())
     }
@@ -163,7 +187,14 @@ impl Work<'_> {
             Network::Host => NetworkMode::Host,
         };
         let resolv_conf = etc_files::host_resolv_conf(mode);
-        let hosts = etc_files::hosts(hostname, &spec.extra_hosts);
+        let gateway = self.surroundings.gateway;
+        let gateway = gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let named = |(name, address): &(String, HostAddress)| match address {
+            HostAddress::Ip(ip) => (name.clone(), *ip),
+            HostAddress::Gateway => (name.clone(), gateway),
+        };
+        let extra: Vec<(String, IpAddr)> = spec.extra_hosts.iter().map(named).collect();
+        let hosts = etc_files::hosts(hostname, &extra);
         for (target, text) in [("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)] {
             let what = Mounted::File {
                 data: text.into_bytes(),
@@ -184,9 +215,52 @@ impl Work<'_> {
         }
         // Parents first, or they would hide what is mounted below them.
         resolved.sort_by(|(left, _), (right, _)| left.cmp(right));
+        // Of several in one place only the last would show.
+        resolved.reverse();
+        resolved.dedup_by(|(left, _), (right, _)| left == right);
+        resolved.reverse();
         for (number, (path, mount)) in resolved.into_iter().enumerate() {
             let what = self.what(mount, number)?;
             self.add(&mount.target, path, what)?;
+        }
+        Ok(())
+    }
+
+    /// Adds devices: nodes where control groups forbid all others, else mounts of the host's.
+    fn devices(&mut self, devices: &[DeviceNode], user: &Identity) -> Result<(), ExecutorError> {
+        for device in devices {
+            let below = device.path.strip_prefix("/dev/");
+            let is_plain =
+                |path: &&str| !path.split('/').any(|part| matches!(part, "" | "." | ".."));
+            let Some(below) = below.filter(is_plain) else {
+                let reason = "devices are made below /dev only";
+                return Err(ExecutorError::Target {
+                    target: device.path.clone(),
+                    reason: reason.to_owned(),
+                });
+            };
+            if self.surroundings.devices == Devices::Made || self.insecure {
+                self.devices.push(Node {
+                    path: below.to_owned(),
+                    kind: device.kind,
+                    number: (device.major, device.minor),
+                    mode: device.mode,
+                    uid: device.uid.unwrap_or(user.uid),
+                    gid: device.gid.unwrap_or(user.gid),
+                });
+                continue;
+            }
+            let opened = open_path(&device.host_path).and_then(detached::clone_of);
+            self.descriptors
+                .push(opened.map_err(|source| ExecutorError::Source {
+                    path: device.host_path.clone(),
+                    target: device.path.clone(),
+                    source,
+                })?);
+            self.mounts.push(Mounting {
+                target: device.path.trim_start_matches('/').to_owned(),
+                what: Mounted::Descriptor { directory: false },
+            });
         }
         Ok(())
     }
@@ -246,8 +320,12 @@ impl Work<'_> {
             }
         };
         match &mount.kind {
-            MountKind::Tmpfs { size_bytes } => Ok(Mounted::Tmpfs {
+            MountKind::Tmpfs {
+                size_bytes,
+                readonly,
+            } => Ok(Mounted::Tmpfs {
                 size_bytes: *size_bytes,
+                readonly: *readonly,
             }),
             MountKind::Secret {
                 data,
@@ -264,15 +342,7 @@ impl Work<'_> {
                 source,
                 selector,
                 readonly,
-            } => {
-                let opened = open_path(source).and_then(|fd| select(fd, selector));
-                let opened = opened.map_err(from(source))?;
-                let attributes = match readonly {
-                    true => MountAttrFlags::MOUNT_ATTR_RDONLY,
-                    false => MountAttrFlags::empty(),
-                };
-                self.hand(&opened, attributes).map_err(from(source))
-            }
+            } => self.bind(mount, source, selector, *readonly),
             MountKind::DiscardedWrites { lower, selector } => {
                 let scratch = self
                     .scratch(number)
@@ -289,14 +359,12 @@ impl Work<'_> {
                 uid,
                 gid,
             } => {
-                let scratch = self
-                    .scratch(number)
-                    .tried(|| "make a directory".to_owned())?;
                 let access = Access {
                     mode: *mode,
                     uid: *uid,
                     gid: *gid,
                 };
+                let scratch = self.scratch(number).map_err(from(path))?;
                 let (proxy, fd) = Root::open(&scratch)
                     .and_then(|root| SocketProxy::start(&root, "socket", access, path))
                     .map_err(from(path))?;
@@ -304,6 +372,36 @@ impl Work<'_> {
                 self.hand(&fd, MountAttrFlags::empty()).map_err(from(path))
             }
         }
+    }
+
+    fn bind(
+        &mut self,
+        mount: &ProcessMount,
+        source: &Path,
+        selector: &str,
+        readonly: bool,
+    ) -> Result<Mounted, ExecutorError> {
+        let failed = |error| ExecutorError::Source {
+            path: source.to_owned(),
+            target: mount.target.clone(),
+            source: error,
+        };
+        let whole = open_path(source).map_err(failed)?;
+        let opened = select(whole, selector).map_err(|error| {
+            if crate::sys::root::is_missing(&error) {
+                ExecutorError::NoSuchPart {
+                    selector: selector.to_owned(),
+                    target: mount.target.clone(),
+                }
+            } else {
+                failed(error)
+            }
+        })?;
+        let attributes = match readonly {
+            true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+            false => MountAttrFlags::empty(),
+        };
+        self.hand(&opened, attributes).map_err(failed)
     }
 
     /// Adds a mount of what is open to what is handed over.
@@ -378,27 +476,12 @@ pub(super) fn make_base(directory: &Path) -> io::Result<()> {
         .prefix(".base-")
         .tempdir_in(parent)?;
     let base = Root::open(temporary.path())?;
-    let new = NewDirectory {
-        mode: 0o755,
-        ..NewDirectory::default()
-    };
-    for name in KERNEL_DIRECTORIES.iter().chain(&["etc"]) {
-        base.mkdir_all(Path::new(name), new)?;
-    }
+    base.mkdir_all(Path::new("etc"), plain_directory())?;
     for file in ["etc/resolv.conf", "etc/hosts"] {
         base.create_file(Path::new(file), 0o644)?;
     }
     // The same on every machine, in case the process changes one of them.
-    let all = [
-        "etc/resolv.conf",
-        "etc/hosts",
-        "etc",
-        "proc",
-        "sys",
-        "dev",
-        ".",
-    ];
-    for path in all {
+    for path in ["etc/resolv.conf", "etc/hosts", "etc", "."] {
         base.handle(Path::new(path))?
             .set_times(Timestamp::from_seconds(0))?;
     }
@@ -408,6 +491,13 @@ pub(super) fn make_base(directory: &Path) -> io::Result<()> {
         // Somebody else was faster.
         Err(_) if directory.exists() => std::fs::remove_dir_all(made),
         other => other,
+    }
+}
+
+fn plain_directory() -> NewDirectory {
+    NewDirectory {
+        mode: 0o755,
+        ..NewDirectory::default()
     }
 }
 
@@ -479,12 +569,32 @@ fn check(spec: &ProcessSpec) -> Result<String, ExecutorError> {
     Ok(hostname.to_owned())
 }
 
-fn environment(env: &[String], identity: &Identity) -> Vec<String> {
-    let mut env = env.to_vec();
+/// Returns the environment of the process: of several values of a variable the last one, at the
+/// place of the first.
+fn environment(given: &[String], identity: &Identity) -> Vec<String> {
+    let mut env: Vec<String> = Vec::with_capacity(given.len() + 1);
+    for variable in given {
+        let name = variable.split('=').next().unwrap_or_default();
+        let is_same = |known: &&mut String| known.split('=').next() == Some(name);
+        match env.iter_mut().find(is_same) {
+            Some(known) => known.clone_from(variable),
+            None => env.push(variable.clone()),
+        }
+    }
     if !env.iter().any(|variable| variable.starts_with("HOME=")) {
         env.push(format!("HOME={}", identity.home));
     }
     env
+}
+
+/// Adds groups that the user is not in already; 0 is what devices ask for by mistake.
+fn groups(mut groups: Vec<u32>, additional: &[u32]) -> Vec<u32> {
+    for gid in additional {
+        if *gid != 0 && !groups.contains(gid) {
+            groups.push(*gid);
+        }
+    }
+    groups
 }
 
 fn absolute(cwd: &str) -> String {
@@ -539,7 +649,7 @@ mod tests {
                 |spec| {
                     let address = "192.0.2.1".parse().unwrap();
                     spec.extra_hosts
-                        .push(("a\n192.0.2.2 b".to_owned(), address));
+                        .push(("a\n192.0.2.2 b".to_owned(), HostAddress::Ip(address)));
                 },
             ),
         ];
@@ -560,6 +670,9 @@ mod tests {
         let given = ["HOME=/x".to_owned()];
         assert_eq!(environment(&given, &identity), given);
         assert_eq!(environment(&[], &identity), ["HOME=/home/app"]);
+        let twice = ["A=1", "HOME=/x", "A=2=3"].map(str::to_owned);
+        assert_eq!(environment(&twice, &identity), ["A=2=3", "HOME=/x"]);
+        assert_eq!(groups(vec![1, 2], &[0, 2, 5]), [1, 2, 5]);
         assert_eq!(
             (absolute(""), absolute("a"), absolute("/b")),
             ("/".into(), "/a".into(), "/b".into())

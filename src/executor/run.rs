@@ -247,6 +247,7 @@ impl Shared {
             base: &container.shared.instance.base(),
             devices: self.helper.devices(),
             network: container.network.as_ref().map(AsFd::as_fd),
+            gateway: container.network.as_ref().map(Lent::gateway),
         };
         let prepared = prepare::prepare(spec, &surroundings)?;
         let slot = container.slot()?;
@@ -266,6 +267,7 @@ impl Shared {
             insecure: spec.insecure,
             cgroup_parent: &spec.cgroup_parent,
             extra_controllers: &extra,
+            devices: &spec.devices,
         };
         let ready = if kind.is_usual() {
             let _ = self

@@ -16,6 +16,7 @@ use super::cgroup::{Cgroup, Cgroups};
 use super::channel;
 use super::error::{ExecutorError, Tried};
 use super::order::{Devices, Order, Prepare, Report};
+use super::spec::DeviceNode;
 use super::step::INVOCATION;
 use crate::sys::detached::{self, MountAttrFlags};
 use crate::sys::process::{Child, Spawn, spawn};
@@ -40,12 +41,20 @@ pub(super) struct Kind<'a> {
     pub(super) cgroup_parent: &'a str,
     /// Controllers needed besides the usual ones.
     pub(super) extra_controllers: &'a [&'a str],
+    /// Devices that may be used besides the usual ones.
+    pub(super) devices: &'a [DeviceNode],
 }
 
 impl Kind<'_> {
     /// Says whether a helper that was started in advance will do.
     pub(super) fn is_usual(&self) -> bool {
-        !self.insecure && self.cgroup_parent.is_empty() && self.extra_controllers.is_empty()
+        let Kind {
+            insecure,
+            cgroup_parent,
+            extra_controllers,
+            devices,
+        } = self;
+        !insecure && cgroup_parent.is_empty() && extra_controllers.is_empty() && devices.is_empty()
     }
 }
 
@@ -121,7 +130,7 @@ impl Helper {
         };
         if !kind.insecure {
             slot.cgroup
-                .restrict_devices()
+                .restrict_devices(kind.devices)
                 .tried(|| "restrict devices".to_owned())?;
         }
         channel::send(&slot.channel, &prepare).tried(|| "talk to the helper".to_owned())?;

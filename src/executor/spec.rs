@@ -34,7 +34,7 @@ pub struct ProcessSpec {
     /// Name of the machine; empty means [`DEFAULT_HOSTNAME`].
     pub hostname: String,
     /// More lines for `/etc/hosts`.
-    pub extra_hosts: Vec<(String, IpAddr)>,
+    pub extra_hosts: Vec<(String, HostAddress)>,
     /// Which network it sees.
     pub network: NetworkMode,
     /// Whether it has all capabilities and devices and no filter.
@@ -49,6 +49,10 @@ pub struct ProcessSpec {
     pub resources: Resources,
     /// What is mounted besides.
     pub mounts: Vec<ProcessMount>,
+    /// Devices besides the usual ones.
+    pub devices: Vec<DeviceNode>,
+    /// Groups of the process besides those that its user is in.
+    pub additional_gids: Vec<u32>,
 }
 
 impl ProcessSpec {
@@ -70,8 +74,54 @@ impl ProcessSpec {
             cgroup_parent: String::new(),
             resources: Resources::default(),
             mounts: Vec::new(),
+            devices: Vec::new(),
+            additional_gids: Vec::new(),
         }
     }
+}
+
+/// What a name in `/etc/hosts` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// A fixed address.
+    Ip(IpAddr),
+    /// The machine itself, as the container sees it: the other end of its network, or the
+    /// loopback device where it has none of its own.
+    Gateway,
+}
+
+/// A device of the host that a container gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Path in the container, below `/dev`.
+    pub path: String,
+    /// Its node on the host.
+    pub host_path: PathBuf,
+    /// What kind of device it is.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner; the process' user where `None`.
+    pub uid: Option<u32>,
+    /// Group; the process' group where `None`.
+    pub gid: Option<u32>,
+    /// What may be done with it: any of `r`, `w` and `m` (making nodes).
+    pub access: String,
+}
+
+/// What kind a device is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum DeviceKind {
+    /// Read and written in blocks: a disk.
+    Block,
+    /// Anything else.
+    Character,
+    /// A pipe with a name.
+    Fifo,
 }
 
 /// Where programs are looked for when the environment does not say.
@@ -167,6 +217,8 @@ pub enum MountKind {
     Tmpfs {
         /// Most bytes in it; 0 means half of the machine's memory.
         size_bytes: u64,
+        /// Whether it cannot be written.
+        readonly: bool,
     },
     /// A file in memory that only this container sees.
     Secret {
@@ -210,9 +262,13 @@ impl std::fmt::Debug for MountKind {
                 .field("lower", lower)
                 .field("selector", selector)
                 .finish(),
-            Self::Tmpfs { size_bytes } => f
+            Self::Tmpfs {
+                size_bytes,
+                readonly,
+            } => f
                 .debug_struct("Tmpfs")
                 .field("size_bytes", size_bytes)
+                .field("readonly", readonly)
                 .finish(),
             // What a secret says must not reach a log by way of a debug print.
             Self::Secret {

@@ -9,6 +9,7 @@ use super::lower::lower_plan;
 use super::options::FrontendOptions;
 use super::plan::{Base, Plan, resolve_bases};
 use super::resolve::ImageResolver;
+use super::syntax;
 use crate::llb::Definition;
 use crate::oci::{ImageConfig, Platform, Reference};
 
@@ -95,8 +96,11 @@ pub(super) async fn lower_scope(
     resolver: &dyn ImageResolver,
     scope: Scope,
 ) -> Result<Lowered, LowerFailure> {
-    let (file, findings) = dockerfile::parse_all(text);
     let mut warnings = Vec::new();
+    if let Err(error) = syntax::check(text, options) {
+        return Err(LowerFailure { error, warnings });
+    }
+    let (file, findings) = dockerfile::parse_all(text);
     let judged = match Checks::new(&file, options) {
         Err(error) => Err(error),
         Ok(checks) => {

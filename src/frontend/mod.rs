@@ -4,9 +4,9 @@
 //! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
 //! `build_args`, `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
-//! [`lowered`] (the front door), [`check`] (the same without building). [`targets`] and
-//! [`outline`] answer questions about a Dockerfile in the shapes of [`subrequest`]; [`fix`] mends
-//! what checks found. Everything takes `&str` and returns values with diagnostics.
+//! `syntax`, [`lowered`] (the front door), [`mod@check`] (the same without building). [`mod@targets`] and
+//! [`mod@outline`] answer questions about a Dockerfile in the shapes of [`subrequest`]; [`mod@fix`]
+//! mends what checks found. Everything takes `&str` and returns values with diagnostics.
 //! Deliberately absent: network, files, clock and environment; what an image looks like is asked
 //! through one port.
 
@@ -32,6 +32,7 @@ mod plan;
 pub mod resolve;
 pub mod subrequest;
 pub mod suggest;
+mod syntax;
 pub mod targets;
 #[cfg(test)]
 mod testing;

@@ -31,8 +31,8 @@ pub struct FrontendOptions {
     pub resolve_mode: ResolveMode,
     /// Network of `RUN` without `--network`.
     pub network: Network,
-    /// Further host names and their addresses.
-    pub add_hosts: Vec<(String, IpAddr)>,
+    /// Further host names and what they stand for.
+    pub add_hosts: Vec<(String, HostAddress)>,
     /// Size of `/dev/shm`.
     pub shm_size_bytes: Option<u64>,
     /// Resource limits of processes.
@@ -201,6 +201,25 @@ impl From<Network> for pb::NetMode {
             Network::Sandbox => Self::Unset,
             Network::Host => Self::Host,
             Network::None => Self::None,
+        }
+    }
+}
+
+/// What a further host name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// A fixed address.
+    Ip(IpAddr),
+    /// The machine that builds, as a process sees it.
+    Gateway,
+}
+
+impl std::fmt::Display for HostAddress {
+    /// Writes it as an op has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Gateway => f.write_str("host-gateway"),
         }
     }
 }

@@ -35,6 +35,16 @@ pub(super) fn absolute(directory: &str, path: &str) -> String {
     }
 }
 
+/// Makes a `WORKDIR` absolute: relative ones are cleaned, absolute ones stay as they are
+/// written, a slash at their end too, since the image's config shows them so.
+pub(super) fn working_directory(directory: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        absolute(directory, path)
+    }
+}
+
 /// Makes the destination of a copy absolute; a `/` or `/.` at its end stays, since it says that
 /// the destination is a directory. The empty path and `.` are the directory itself.
 pub(super) fn destination(directory: &str, path: &str) -> String {
@@ -103,6 +113,22 @@ mod tests {
             ("/w", "../../x", "/x"),
         ] {
             assert_eq!(destination(directory, path), expected, "{directory} {path}");
+        }
+    }
+
+    #[test]
+    fn absolute_working_directories_stay_as_written() {
+        for (directory, path, expected) in [
+            ("/", "a", "/a"),
+            ("/a/", "b/", "/a/b"),
+            ("/a", "../b", "/b"),
+            ("/a", "", "/a"),
+            ("", "", "/"),
+            ("/a", "/b/", "/b/"),
+            ("/a", "/b/../c//d", "/b/../c//d"),
+        ] {
+            let found = working_directory(directory, path);
+            assert_eq!(found, expected, "{directory} {path}");
         }
     }
 

@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, ready};
 use serde::Deserialize;
 
 use super::diagnostic::Source;
-use super::options::Ulimit;
+use super::options::{HostAddress, Ulimit};
 use super::*;
 use crate::llb::dump;
 use crate::oci::{Digest, ImageConfig, Platform};
@@ -32,7 +32,7 @@ pub(super) struct Fixture {
     no_cache: Option<Vec<String>>,
     resolve_mode: Option<String>,
     network: Option<String>,
-    add_hosts: BTreeMap<String, std::net::IpAddr>,
+    add_hosts: BTreeMap<String, String>,
     shm_size_bytes: Option<u64>,
     ulimits: BTreeMap<String, (i64, i64)>,
     hostname: String,
@@ -84,7 +84,7 @@ impl Fixture {
                 Some("none") => Network::None,
                 _ => Network::Sandbox,
             },
-            add_hosts: self.add_hosts.clone().into_iter().collect(),
+            add_hosts: self.add_hosts.iter().map(host).collect(),
             shm_size_bytes: self.shm_size_bytes,
             ulimits: self.ulimits.iter().map(ulimit).collect(),
             hostname: self.hostname.clone(),
@@ -105,6 +105,14 @@ impl Fixture {
             ..FrontendOptions::default()
         }
     }
+}
+
+fn host((name, address): (&String, &String)) -> (String, HostAddress) {
+    let address = match address.as_str() {
+        "host-gateway" => HostAddress::Gateway,
+        address => HostAddress::Ip(address.parse().unwrap()),
+    };
+    (name.clone(), address)
 }
 
 fn ulimit((name, (soft, hard)): (&String, &(i64, i64))) -> Ulimit {

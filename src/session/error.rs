@@ -54,14 +54,6 @@ pub enum Error {
         /// The limit.
         limit_bytes: u64,
     },
-    /// A secret should come from a variable that is not set.
-    #[error("secret {id}: the environment variable {variable} is not set")]
-    NoVariable {
-        /// The secret.
-        id: String,
-        /// The variable.
-        variable: String,
-    },
     /// An agent cannot be reached or started.
     #[error("ssh agent {id}: {reason}")]
     Agent {

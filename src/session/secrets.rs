@@ -112,12 +112,8 @@ impl Secrets {
         for spec in specs {
             let value = match &spec.source {
                 SecretSource::File(path) => read_file(&spec.id, path)?,
-                SecretSource::Variable(name) => environment(name)
-                    .ok_or_else(|| Error::NoVariable {
-                        id: spec.id.clone(),
-                        variable: name.clone(),
-                    })?
-                    .into_bytes(),
+                // As with BuildKit a variable that is not set is an empty secret.
+                SecretSource::Variable(name) => environment(name).unwrap_or_default().into_bytes(),
                 SecretSource::Guess => match environment(&spec.id) {
                     Some(value) => value.into_bytes(),
                     None => read_file(&spec.id, &PathBuf::from(&spec.id))?,
@@ -214,7 +210,8 @@ mod tests {
                 .bytes(),
             b"from env"
         );
-        assert!(load("id=a,env=UNSET".to_owned()).is_err());
+        let unset = load("id=a,env=UNSET".to_owned()).unwrap();
+        assert_eq!(unset.get("a").unwrap().bytes(), b"");
         assert!(load(format!("id=a,src={}", dir.path().display())).is_err());
         std::fs::write(&path, vec![0; 500 * 1024 + 1]).unwrap();
         let error = load(format!("id=a,src={}", path.display())).unwrap_err();

@@ -237,6 +237,11 @@ impl Tree {
         &contents[index]
     }
 
+    /// Says whether an ignore file may have left something out.
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
     /// Says where the patterns that leave files out were written.
     #[must_use]
     pub fn with_ignore_lines(mut self, lines: Option<IgnoreLines>) -> Self {

@@ -98,6 +98,20 @@ pub enum Error {
         /// Its id.
         id: String,
     },
+    /// A git repository does not hold what is asked for, or that cannot be asked for.
+    #[error("git {url}: {reason}")]
+    NotInGit {
+        /// The repository without credentials.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The program is missing.
+    #[error("the program git, which fetches {url}, is not installed on this machine")]
+    NoGit {
+        /// The repository without credentials.
+        url: String,
+    },
     /// Git failed.
     #[error("git {url}: {reason}")]
     Git {

@@ -180,13 +180,13 @@ fn check(git: &Git<'_>, source: &GitSource) -> Result<(), Error> {
     if let Some(reference) = &source.reference
         && !is_ref(reference)
     {
-        return Err(git.failed(format!("{reference:?} is not the name of a branch or tag")));
+        return Err(git.absent(format!("{reference:?} is not the name of a branch or tag")));
     }
     if let Some(checksum) = &source.checksum
         && (checksum.is_empty() || !checksum.bytes().all(|b| b.is_ascii_hexdigit()))
     {
         let expected = "expected the hexadecimal digits of a commit";
-        return Err(git.failed(format!("invalid checksum {checksum:?}: {expected}")));
+        return Err(git.absent(format!("invalid checksum {checksum:?}: {expected}")));
     }
     Ok(())
 }
@@ -209,8 +209,8 @@ fn known(git: &Git<'_>, source: &GitSource) -> Result<Option<Found>, Error> {
     let name = source.reference.as_ref().map(|name| full_name(name));
     match &source.checksum {
         Some(id) if is_commit(id) => alone(id, name),
-        Some(id) => Err(git.failed(format!("fetch-by-commit needs a whole commit, not {id:?}"))),
-        None => Err(git.failed("fetch-by-commit needs a commit: add commit=… to the URL")),
+        Some(id) => Err(git.absent(format!("fetch-by-commit needs a whole commit, not {id:?}"))),
+        None => Err(git.absent("fetch-by-commit needs a commit: add commit=… to the URL")),
     }
 }
 
@@ -249,7 +249,7 @@ async fn default_branch(git: &Git<'_>) -> Result<Found, Error> {
             commit: commit.clone(),
             name: name.filter(|name| is_ref(name)).map(str::to_owned),
         }),
-        None => Err(git.failed("it has no default branch: name a branch, tag or commit")),
+        None => Err(git.absent("it has no default branch: name a branch, tag or commit")),
     }
 }
 
@@ -265,7 +265,7 @@ async fn resolve(git: &Git<'_>, wanted: &str) -> Result<Found, Error> {
     }
     let all = ["ls-remote", "--heads", "--tags", "--", remote];
     let all = git.run(&all).await.unwrap_or_default();
-    Err(git.failed(format!(
+    Err(git.absent(format!(
         "repository does not contain ref {wanted}{}",
         suggestion(&all, wanted)
     )))

@@ -166,7 +166,7 @@ impl Done {
             remove_host_tree(&repository).map_err(Error::io("remove", &repository))?;
         }
         let subdir = self.subdir.as_deref().unwrap_or_default();
-        let failed = |reason: String| Error::Git {
+        let failed = |reason: String| Error::NotInGit {
             url: self.url.clone(),
             reason,
         };

@@ -155,6 +155,14 @@ impl<'a> Git<'a> {
         }
     }
 
+    /// Makes an error about something that the remote does not hold.
+    pub(super) fn absent(&self, reason: impl Into<String>) -> Error {
+        Error::NotInGit {
+            url: self.remote.as_str().to_owned(),
+            reason: reason.into(),
+        }
+    }
+
     /// Runs a command; returns what it printed.
     pub(super) async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<String, Error> {
         let outcome = self.start(self.command(), arguments).await?;
@@ -196,9 +204,9 @@ impl<'a> Git<'a> {
     ) -> Result<Result<String, Failed>, Error> {
         command.args(arguments);
         let child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                self.failed("the program git is not installed on this machine")
-            }
+            std::io::ErrorKind::NotFound => Error::NoGit {
+                url: self.remote.as_str().to_owned(),
+            },
             _ => self.failed(error.to_string()),
         })?;
         let mut child = Group { child };
@@ -214,18 +222,18 @@ impl<'a> Git<'a> {
     }
 
     fn explained<A: AsRef<OsStr>>(&self, arguments: &[A], failed: &Failed) -> Error {
-        if let Some(reason) = explanation(&failed.said, self.remote) {
-            return self.failed(reason);
-        }
         let verb = arguments
             .first()
             .map(|verb| verb.as_ref().to_string_lossy());
         let verb = verb.unwrap_or_default();
+        // Submodules have remotes of their own, which git names.
+        let is_ours = verb != "submodule";
+        let reason = explanation(&failed.said, self.remote).filter(|_| is_ours);
         let weighty = weighty_line(&failed.said);
-        self.failed(match weighty.is_empty() {
+        self.failed(reason.unwrap_or_else(|| match weighty.is_empty() {
             true => format!("{verb} failed ({})", failed.status),
             false => format!("{verb} failed: {weighty}"),
-        })
+        }))
     }
 
     fn command(&self) -> Command {

@@ -1,7 +1,7 @@
 //! Keeps devices from the processes of a version 2 control group, with a small BPF program.
 //!
 //! Version 1 has a controller for this; version 2 asks a program for every access: is it
-//! allowed? The program is the same for every container, so it is loaded once.
+//! allowed? The program is the same for nearly every container, so it is loaded once.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -16,14 +16,49 @@ const ALLOW_MULTI: u32 = 2;
 
 /// What the program is asked about: `BPF_DEVCG_ACC_MKNOD` alone, `BPF_DEVCG_DEV_CHAR`.
 const ACCESS_MKNOD: i32 = 1;
+const ACCESS_READ: i32 = 2;
+const ACCESS_WRITE: i32 = 4;
+const BLOCK_DEVICE: i32 = 1;
 const CHARACTER_DEVICE: i32 = 2;
 
 /// Character devices that may be used: major number, minor numbers (none means all).
 const ALLOWED: [(i32, &[i32]); 3] = [(1, &[3, 5, 7, 8, 9]), (5, &[0, 1, 2]), (136, &[])];
 
+/// A device that may be used besides the usual ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Whether it is a block device.
+    pub is_block: bool,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+    /// Whether it may be read.
+    pub read: bool,
+    /// Whether it may be written.
+    pub write: bool,
+}
+
+impl std::fmt::Display for Rule {
+    /// Writes it as version 1 takes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.is_block { 'b' } else { 'c' };
+        let read = if self.read { "r" } else { "" };
+        let write = if self.write { "w" } else { "" };
+        write!(f, "{kind} {}:{} {read}{write}m", self.major, self.minor)
+    }
+}
+
 /// Puts the processes of a group, and of those below it, under the filter.
-pub fn attach(group: impl AsFd) -> io::Result<()> {
-    let program = program()?;
+pub fn attach(group: impl AsFd, more: &[Rule]) -> io::Result<()> {
+    let own = match more {
+        [] => None,
+        more => Some(load(more)?),
+    };
+    let program = match &own {
+        Some(own) => own,
+        None => program()?,
+    };
     let attributes = Attach {
         target: group.as_fd().as_raw_fd().cast_unsigned(),
         program: program.as_raw_fd().cast_unsigned(),
@@ -41,14 +76,14 @@ pub fn is_available() -> bool {
 fn program() -> io::Result<&'static OwnedFd> {
     static PROGRAM: OnceLock<Option<OwnedFd>> = OnceLock::new();
     PROGRAM
-        .get_or_init(|| load().ok())
+        .get_or_init(|| load(&[]).ok())
         .as_ref()
         .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[allow(unsafe_code, reason = "a descriptor comes out of a raw system call")]
-fn load() -> io::Result<OwnedFd> {
-    let instructions = assemble();
+fn load(more: &[Rule]) -> io::Result<OwnedFd> {
+    let instructions = assemble(more);
     let attributes = Load {
         kind: TYPE_CGROUP_DEVICE,
         count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
@@ -129,12 +164,14 @@ const KIND: u8 = 3;
 const ACCESS: u8 = 4;
 const MAJOR: u8 = 5;
 const MINOR: u8 = 2;
+/// The register that also holds the answer.
+const SCRATCH: u8 = 0;
 
 /// Offsets that mean "the answer", filled in at the end.
 const TO_ALLOW: i16 = i16::MAX;
 const TO_DENY: i16 = i16::MIN;
 
-fn assemble() -> Vec<Instruction> {
+fn assemble(more: &[Rule]) -> Vec<Instruction> {
     let mut program = vec![
         instruction(LOAD_WORD, KIND | CONTEXT << 4, 0, 0),
         instruction(MOVE_REGISTER, ACCESS | KIND << 4, 0, 0),
@@ -144,8 +181,11 @@ fn assemble() -> Vec<Instruction> {
         instruction(LOAD_WORD, MINOR | CONTEXT << 4, 8, 0),
         // Nodes may be made, as tars do; using them is what matters.
         instruction(JUMP_EQUAL, ACCESS, TO_ALLOW, ACCESS_MKNOD),
-        instruction(JUMP_NOT_EQUAL, KIND, TO_DENY, CHARACTER_DEVICE),
     ];
+    for rule in more {
+        allow(&mut program, rule);
+    }
+    program.push(instruction(JUMP_NOT_EQUAL, KIND, TO_DENY, CHARACTER_DEVICE));
     for (major, minors) in ALLOWED {
         if minors.is_empty() {
             program.push(instruction(JUMP_EQUAL, MAJOR, TO_ALLOW, major));
@@ -175,6 +215,31 @@ fn assemble() -> Vec<Instruction> {
     program
 }
 
+/// Adds the questions whether it is this device and only what may be done with it.
+fn allow(program: &mut Vec<Instruction>, rule: &Rule) {
+    let kind = if rule.is_block {
+        BLOCK_DEVICE
+    } else {
+        CHARACTER_DEVICE
+    };
+    let mut forbidden = 0;
+    if !rule.read {
+        forbidden |= ACCESS_READ;
+    }
+    if !rule.write {
+        forbidden |= ACCESS_WRITE;
+    }
+    program.extend([
+        instruction(JUMP_NOT_EQUAL, KIND, 6, kind),
+        instruction(JUMP_NOT_EQUAL, MAJOR, 5, rule.major.cast_signed()),
+        instruction(JUMP_NOT_EQUAL, MINOR, 4, rule.minor.cast_signed()),
+        instruction(MOVE_REGISTER, SCRATCH | ACCESS << 4, 0, 0),
+        instruction(AND, SCRATCH, 0, forbidden),
+        instruction(JUMP_NOT_EQUAL, SCRATCH, 1, 0),
+        instruction(JUMP, 0, TO_ALLOW, 0),
+    ]);
+}
+
 fn instruction(code: u8, registers: u8, offset: i16, constant: i32) -> Instruction {
     Instruction {
         code,
@@ -189,9 +254,9 @@ mod tests {
     use super::*;
 
     /// Runs the program on one question, as the kernel does.
-    fn ask(kind: u32, access: u32, major: u32, minor: u32) -> bool {
+    fn ask(more: &[Rule], kind: u32, access: u32, major: u32, minor: u32) -> bool {
         let context = [access << 16 | kind, major, minor];
-        let program = assemble();
+        let program = assemble(more);
         let (mut at, mut registers) = (0_usize, [0_i64; 11]);
         loop {
             let now = program[at];
@@ -232,8 +297,39 @@ mod tests {
             (BLOCK, 7, 1, 3, false),
             (BLOCK, 3, 8, 0, false),
         ] {
-            let found = ask(kind, access, major, minor);
+            let found = ask(&[], kind, access, major, minor);
             assert_eq!(found, expected, "{kind} {access} {major}:{minor}");
         }
+    }
+
+    #[test]
+    fn further_devices_are_allowed_as_far_as_they_say() {
+        let disk = Rule {
+            is_block: true,
+            major: 8,
+            minor: 1,
+            read: true,
+            write: false,
+        };
+        let fuse = Rule {
+            is_block: false,
+            major: 10,
+            minor: 229,
+            read: true,
+            write: true,
+        };
+        for (kind, access, major, minor, expected) in [
+            (1, 2, 8, 1, true),
+            (1, 6, 8, 1, false),
+            (1, 2, 8, 0, false),
+            (2, 2, 8, 1, false),
+            (2, 6, 10, 229, true),
+            (2, 6, 1, 3, true),
+            (1, 7, 1, 3, false),
+        ] {
+            let found = ask(&[disk, fuse], kind, access, major, minor);
+            assert_eq!(found, expected, "{kind} {access} {major}:{minor}");
+        }
+        assert_eq!(disk.to_string(), "b 8:1 rm");
     }
 }

@@ -29,9 +29,18 @@ impl Lock {
 
     /// Takes the exclusive lock if nobody holds it.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
+        Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes the lock together with others who share it, if nobody holds it exclusively.
+    pub fn try_shared(path: &Path) -> io::Result<Option<Self>> {
+        Self::attempt(path, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn attempt(path: &Path, operation: FlockOperation) -> io::Result<Option<Self>> {
         loop {
             let file = open(path)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match flock(&file, operation) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 other => other?,
             }
@@ -79,7 +88,21 @@ mod tests {
         let path = temp.path().join("lock");
         let held = Lock::exclusive(&path).unwrap();
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        assert!(Lock::try_shared(&path).unwrap().is_none());
         drop(held);
+        assert!(Lock::try_exclusive(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn many_share_while_nobody_has_it_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let first = Lock::try_shared(&path).unwrap();
+        let second = Lock::try_shared(&path).unwrap();
+        assert!(first.is_some() && second.is_some());
+        drop(first);
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        drop(second);
         assert!(Lock::try_exclusive(&path).unwrap().is_some());
     }
 }

@@ -24,6 +24,8 @@ use super::handle::{self, Handle};
 use super::metadata::{FileKind, Metadata, Timestamp};
 use super::xattr::Xattrs;
 
+/// The bit that makes a directory hand its group, and the bit itself, down.
+const SET_GROUP_ID: u32 = 0o2000;
 /// Links followed before a path counts as a loop.
 const MAX_LINKS: usize = 255;
 /// Times a resolution is repeated when a rename elsewhere disturbed it.
@@ -38,7 +40,7 @@ pub struct Root {
 /// How [`Root::mkdir_all`] makes the directories that are missing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NewDirectory {
-    /// Permission bits, not reduced by the umask.
+    /// Permission bits, not reduced by the umask; a parent may add its set-group-id bit.
     pub mode: u32,
     /// Owner and group; `None` keeps those of the process.
     pub owner: Option<(u32, u32)>,
@@ -385,7 +387,9 @@ fn make_directory(
     if let Some((uid, gid)) = new.owner {
         handle::set_owner(&child, uid, gid)?;
     }
-    rustix::fs::fchmod(&child, Mode::from_raw_mode(new.mode))?;
+    // A parent with the set-group-id bit hands it down, as it does to every `mkdir`.
+    let inherited = Metadata::of_fd(&child)?.mode & SET_GROUP_ID;
+    rustix::fs::fchmod(&child, Mode::from_raw_mode(new.mode | inherited))?;
     Ok(child)
 }
 

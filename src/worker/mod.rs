@@ -12,14 +12,14 @@ pub mod layers;
 pub mod ops;
 pub mod output;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
-use crate::executor::{Executor, Resources};
+use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
@@ -61,6 +61,10 @@ pub struct WorkerOptions {
     pub shm_size_bytes: u64,
     /// Limits of processes.
     pub resources: Resources,
+    /// Devices that steps may ask for; that they may have them is known.
+    pub devices: Arc<NamedDevices>,
+    /// Names that stand for other devices.
+    pub device_aliases: BTreeMap<String, String>,
     /// Steps whose layers become layers of the image: they are compressed while later steps run.
     pub image_steps: HashSet<VertexDigest>,
     /// The steps that are to be foreseen.
@@ -76,6 +80,7 @@ pub struct WorkerOptions {
 pub struct LocalWorker {
     options: Arc<WorkerOptions>,
     digests: ops::content::SharedDigests,
+    folders: ops::folder_mount::MountedFolders,
 }
 
 impl LocalWorker {
@@ -84,7 +89,28 @@ impl LocalWorker {
         Self {
             options: Arc::new(options),
             digests: ops::content::SharedDigests::default(),
+            folders: ops::folder_mount::MountedFolders::default(),
         }
+    }
+
+    /// Throws away the cache folders of steps that are to run although their results are known:
+    /// who wants a step done anew wants it done from nothing. Folders in use stay.
+    pub fn forget_cache_mounts(&self, vertices: &[Vertex], all: bool) -> std::io::Result<()> {
+        let anew = vertices
+            .iter()
+            .filter(|vertex| all || vertex.metadata.ignore_cache);
+        let mounts = anew.flat_map(|vertex| match &vertex.op {
+            pb::op::Op::Exec(exec) => exec.mounts.as_slice(),
+            _ => &[],
+        });
+        let ids: BTreeSet<String> = mounts
+            .filter(|mount| mount.mount_type == pb::MountType::Cache as i32)
+            .map(|mount| ops::exec::cache_id(mount).to_owned())
+            .collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        ops::cache_mount::forget(&self.options.cache_mounts, &ids)
     }
 
     /// Has containers made ready for the steps that follow from a cache miss.

@@ -19,10 +19,8 @@ fn pulling_asks_the_registry_when_it_should() {
         let pull = format!("--pull={pull}");
         env.ok(&["build", "-o", "type=cacheonly", &pull, context]);
     }
-    for pull in ["--pull", "--pull=always", "--pull=true"] {
-        let shown = env.fails(5, &["build", "-o", "type=cacheonly", pull, context]);
-        assert!(shown.contains("cannot reach 127.0.0.1:1"), "{shown}");
-    }
+    let shown = env.fails(5, &["build", "--pull=always", context]);
+    assert!(shown.contains("cannot reach 127.0.0.1:1"), "{shown}");
     env.write("absent/Dockerfile", "FROM 127.0.0.1:1/app/absent\n");
     let absent = env.path("absent");
     let shown = env.fails(3, &["build", "--pull=never", absent.to_str().unwrap()]);

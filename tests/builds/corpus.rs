@@ -11,6 +11,7 @@
 //! | `stdin` | what the build reads from its standard input, unless `setup.sh` makes `$CASE_DIR/stdin` |
 //! | `http/` | what `$HTTP` serves; `NAME.headers` beside a file are headers of its answer |
 //! | `again.sh` | run after a first build; everything expected is of the second one |
+//! | `again.args` | arguments of the second build instead of `args` |
 //! | `tree.txt` | what the layers add to the base image, merged |
 //! | `config.json` | the image's config |
 //! | `layers.txt` | what each layer holds (compared where it is there) |
@@ -169,9 +170,11 @@ impl<'a> Case<'a> {
 
     /// Builds, compares and returns how the case failed.
     fn check(&self) -> Option<String> {
-        let mut given = self.build();
-        if self.script("again.sh") {
-            given = self.build();
+        let args = self.control("args").unwrap_or_default();
+        let mut given = self.build(&args);
+        let other_args = self.control("again.args");
+        if self.script("again.sh") || other_args.is_some() {
+            given = self.build(&other_args.unwrap_or(args));
         }
         let folder = self.fixture.join("case");
         let optional = ["layers.txt", "steps.txt"];
@@ -198,11 +201,11 @@ impl<'a> Case<'a> {
         (!failure.is_empty()).then(|| format!("--- {name}\n{failure}"))
     }
 
-    fn build(&self) -> Given {
+    fn build(&self, args: &str) -> Given {
         let layout = self.temp.path().join("layout");
         let _ = fs::remove_dir_all(&layout);
         let spec = format!("type=oci,tar=false,dest={}", layout.display());
-        let output = self.command(&spec).output().unwrap();
+        let output = self.command(&spec, args).output().unwrap();
         let shown = self.normalised(&String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
             let code = output.status.code().unwrap();
@@ -230,12 +233,12 @@ impl<'a> Case<'a> {
         ]
     }
 
-    fn command(&self, spec: &str) -> Command {
+    fn command(&self, spec: &str, args: &str) -> Command {
         let mut command = self
             .env
             .cooper(&["build", "--progress", "plain", "-o", spec]);
         command.current_dir(self.path("context"));
-        command.args(self.control("args").unwrap_or_default().lines());
+        command.args(args.lines());
         let context = self.control("context");
         command.arg(context.map_or(self.path("context"), |text| text.trim().to_owned()));
         for line in self.control("env").unwrap_or_default().lines() {
@@ -281,7 +284,10 @@ fn message(shown: &str) -> String {
         .find("------\n")
         .or_else(|| shown.rfind("\n\n").map(|at| at + 2));
     let start = start.unwrap_or(0);
-    shown[start..].trim_end().to_owned() + "\n"
+    // What other runs left in the store is no matter of the message.
+    let lines = shown[start..].trim_end().lines();
+    let lines = lines.filter(|line| !line.starts_with("cache: "));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// Returns one line for each step of the Dockerfile: how it went and its name.

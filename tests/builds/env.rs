@@ -41,7 +41,7 @@ pub(crate) fn which(tool: &str) -> Option<PathBuf> {
 
 /// Returns the folder that outlives one run: base images are made once.
 fn shared_dir() -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("builds");
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("whole-builds");
     fs::create_dir_all(&dir).unwrap();
     dir
 }

@@ -77,6 +77,12 @@ impl Env {
         self.dir.path().join("origin").join(name)
     }
 
+    /// URLs of a repository by all ways to reach it.
+    fn urls(&self, name: &str) -> [String; 3] {
+        let server = &self.server;
+        [server.smart(name), server.old(name), server.dumb(name)]
+    }
+
     /// A repository with two commits, tags on the first, a folder, and a link that leads out.
     fn repository(&self, name: &str, format: &str) -> (String, String) {
         let dir = self.path(name);
@@ -153,7 +159,7 @@ async fn a_repository_is_pinned_and_checked_out() {
     for format in ["sha1", "sha256"] {
         let env = Env::new();
         let (first, second) = env.repository("o", format);
-        for url in [env.server.smart("o/.git"), env.server.dumb("o/.git")] {
+        for url in env.urls("o/.git") {
             for (rest, commit, path, content) in [
                 ("", &second, "file.txt", "two"),
                 ("#main", &second, "file.txt", "two"),
@@ -365,13 +371,10 @@ async fn a_commit_is_fetched_once_and_a_branch_is_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pinned_commit_is_fetched_after_its_branch_has_moved() {
-    for dumb in [false, true] {
+    for kind in 0..3 {
         let env = Env::new();
         let (_, second) = env.repository("o", "sha1");
-        let url = match dumb {
-            false => env.server.smart("o/.git"),
-            true => env.server.dumb("o/.git"),
-        };
+        let url = env.urls("o/.git")[kind].clone();
         let repositories = env.repositories();
         let (source, progress) = (source_of(&url), silent());
         let pinned = repositories.pin(&source, &env.options, &progress).await;

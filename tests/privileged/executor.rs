@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use cooper::executor::{
-    ExecutorError, MountKind, NetworkMode, ProcessMount, ProcessSpec, Resources, Ulimit,
+    ExecutorError, HostAddress, MountKind, NetworkMode, ProcessMount, ProcessSpec, Resources,
+    Ulimit,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -119,9 +120,117 @@ fn times_of_directories_that_only_held_mount_points_are_kept() {
     none(&mut spec);
     assert_eq!(sandbox.run(&spec).output(), "/etc/resolv.conf");
     assert_eq!(times(), before);
-    for name in ["proc", "sys", "dev", "etc/hosts", "etc/resolv.conf"] {
+    for name in ["etc/hosts", "etc/resolv.conf"] {
         assert!(!sandbox.root().join(name).exists(), "{name}");
     }
+}
+
+#[test]
+fn directories_for_the_kernel_stay_where_the_image_has_none() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
+    for name in ["proc", "sys", "dev"] {
+        std::fs::remove_dir(sandbox.root().join(name)).unwrap();
+    }
+    let outcome = sandbox.sh("ls -d /proc/self /dev/null /sys/kernel", none);
+    assert_eq!(outcome.output(), "/dev/null\n/proc/self\n/sys/kernel");
+    assert_eq!(outcome.changes(), ["dev", "proc", "sys"]);
+    for name in outcome.changes() {
+        let made = std::fs::metadata(outcome.upper.join(name)).unwrap();
+        assert_eq!((made.mode() & 0o7777, made.uid()), (0o755, 0));
+    }
+    // A link there leads nowhere.
+    std::os::unix::fs::symlink("tmp", sandbox.root().join("proc")).unwrap();
+    assert!(sandbox.sh("true", none).result.is_err());
+}
+
+#[test]
+fn a_later_mount_takes_the_place_of_an_earlier_one() {
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
+    let outcome = sandbox.sh(
+        "grep -c ' /mem ' /proc/mounts; grep ' /dev/shm ' /proc/mounts | grep -c size=2048k
+         grep -c ' /dev/shm ' /proc/mounts; ! touch /mem/x 2>/dev/null; echo $A",
+        |spec| {
+            none(spec);
+            spec.env = ["A=1", "PATH=/bin", "A=2"].map(str::to_owned).to_vec();
+            let tmpfs = |target: &str, size_bytes, readonly| ProcessMount {
+                target: target.to_owned(),
+                kind: MountKind::Tmpfs {
+                    size_bytes,
+                    readonly,
+                },
+            };
+            spec.mounts = vec![
+                tmpfs("/mem", 4096, false),
+                tmpfs("/dev/shm", 2 << 20, false),
+                tmpfs("/mem", 8192, true),
+            ];
+        },
+    );
+    assert_eq!(outcome.output(), "1\n1\n1\n2");
+}
+
+#[test]
+fn the_host_has_a_name_where_one_is_asked_for() {
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
+    let script = "tail -n 1 /etc/hosts; ip route | grep default || true; ping -c 1 ::1 | head -1";
+    let named = |spec: &mut ProcessSpec| {
+        spec.extra_hosts = vec![("box".to_owned(), HostAddress::Gateway)];
+    };
+    let outcome = sandbox.sh(script, named);
+    let lines: Vec<&str> = outcome.output().lines().collect();
+    let gateway = lines[0].strip_suffix("\tbox").unwrap();
+    assert!(lines[1].contains(&format!("via {gateway} ")), "{lines:?}");
+    assert!(lines[2].starts_with("PING ::1"), "{lines:?}");
+    let alone = sandbox.sh("tail -n 1 /etc/hosts", |spec| {
+        none(spec);
+        named(spec);
+    });
+    assert_eq!(alone.output(), "127.0.0.1\tbox");
+}
+
+#[test]
+fn devices_are_given_as_told() {
+    use cooper::executor::{DeviceKind, DeviceNode};
+    let Some(sandbox) = Sandbox::new() else {
+        return;
+    };
+    let device = |path: &str, minor, access: &str| DeviceNode {
+        path: path.to_owned(),
+        host_path: "/dev/null".into(),
+        kind: DeviceKind::Character,
+        major: 10,
+        minor,
+        mode: 0o640,
+        uid: None,
+        gid: Some(34),
+        access: access.to_owned(),
+    };
+    let outcome = sandbox.sh(
+        // Without a driver the kernel says so; what is forbidden it does not permit.
+        "stat -c '%F %t:%T %a %u:%g' /dev/sub/log; id -G; mknod /other c 10 229
+         for node in /dev/sub/log /other; do cat $node 2>&1 | grep -c 'not permitted'; done",
+        |spec| {
+            none(spec);
+            spec.devices = vec![device("/dev/sub/log", 237, "r")];
+            spec.additional_gids = vec![77];
+        },
+    );
+    assert_eq!(
+        outcome.output(),
+        "character special file a:ed 640 0:34\n0 77\n0\n1"
+    );
+    let outcome = sandbox.sh("true", |spec| {
+        none(spec);
+        spec.devices = vec![device("/dev/../etc/x", 11, "r")];
+    });
+    assert!(outcome.result.is_err());
 }
 
 #[test]
@@ -176,7 +285,10 @@ fn names_and_resolvers_are_those_of_the_container() {
     };
     let outcome = sandbox.sh("hostname; cat /etc/hosts", |spec| {
         none(spec);
-        spec.extra_hosts = vec![("db".to_owned(), "192.0.2.7".parse().unwrap())];
+        spec.extra_hosts = vec![(
+            "db".to_owned(),
+            HostAddress::Ip("192.0.2.7".parse().unwrap()),
+        )];
     });
     assert_eq!(
         outcome.output(),
@@ -254,6 +366,7 @@ fn all_kinds_of_mounts() {
                     "/mem",
                     MountKind::Tmpfs {
                         size_bytes: 1 << 20,
+                        readonly: false,
                     },
                 ),
                 mount(
@@ -522,7 +635,10 @@ fn impossible_mounts_say_why() {
             none(spec);
             spec.mounts = vec![ProcessMount {
                 target: target.to_owned(),
-                kind: MountKind::Tmpfs { size_bytes: 0 },
+                kind: MountKind::Tmpfs {
+                    size_bytes: 0,
+                    readonly: false,
+                },
             }];
         });
         assert_eq!(outcome.result.unwrap_err().to_string(), message);

@@ -110,6 +110,7 @@ fn links_in_place_of_kernel_directories_are_refused() {
     let canary = sandbox.temp.path().join("canary");
     std::fs::create_dir(&canary).unwrap();
     for name in ["proc", "sys", "dev"] {
+        std::fs::remove_dir(sandbox.root().join(name)).unwrap();
         for target in [canary.as_path(), Path::new("/tmp"), Path::new("../../..")] {
             let place = sandbox.root().join(name);
             symlink(target, &place).unwrap();
@@ -281,7 +282,13 @@ fn clearing_away_follows_no_link() {
             none(spec);
             spec.mounts = vec![
                 mount("/new/token", secret.clone()),
-                mount("/also/deep/deep", MountKind::Tmpfs { size_bytes: 0 }),
+                mount(
+                    "/also/deep/deep",
+                    MountKind::Tmpfs {
+                        size_bytes: 0,
+                        readonly: false,
+                    },
+                ),
             ];
         },
     );

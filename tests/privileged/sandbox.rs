@@ -207,7 +207,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn make_root(root: &Path) {
-    for directory in ["bin", "etc", "root", "tmp", "var/lib"] {
+    for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var/lib"] {
         std::fs::create_dir_all(root.join(directory)).unwrap();
     }
     std::fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();

@@ -1,5 +1,5 @@
 //! Git repositories behind HTTP on the loopback: `git http-backend` as a CGI program under
-//! `/smart/`, plain files as any web server would hand them out under `/dumb/`.
+//! `/smart/` and `/old/`, plain files as any web server would hand them out under `/dumb/`.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -67,6 +67,12 @@ impl GitServer {
         format!("http://{}/smart/{name}", self.address)
     }
 
+    /// URL of a repository behind the CGI program, which speaks the first protocol only: it
+    /// gives out nothing but what refs point at.
+    pub fn old(&self, name: &str) -> String {
+        format!("http://{}/old/{name}", self.address)
+    }
+
     /// URL of a repository as plain files.
     pub fn dumb(&self, name: &str) -> String {
         format!("http://{}/dumb/{name}", self.address)
@@ -95,6 +101,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         let challenge = "WWW-Authenticate: Basic realm=\"test\"\r\n";
         format!("HTTP/1.1 401 Unauthorized\r\n{challenge}Content-Length: 0\r\n\r\n").into_bytes()
     } else if let Some(rest) = request.path.strip_prefix("/smart/") {
+        run_backend(&request, rest, &shared.root)
+    } else if let Some(rest) = request.path.strip_prefix("/old/") {
+        let mut request = request.clone();
+        request.headers.remove("git-protocol");
         run_backend(&request, rest, &shared.root)
     } else {
         let rest = request.path.strip_prefix("/dumb/").unwrap_or("none");

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 
 use super::call::CallArgs;
 use super::{ProgressArgs, value};
-use crate::engine::request::{ExtraHost, PullPolicy, Ulimit};
+use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
 /// `cooper build`.
@@ -17,9 +17,18 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "PATH | URL | -")]
     pub(crate) context: String,
 
-    /// Dockerfile to read: a path or a URL, `-` for stdin [default: PATH/Dockerfile]
-    #[arg(long, short = 'f', value_name = "PATH | URL | -")]
-    pub(crate) file: Option<String>,
+    /// Dockerfile to read: a path or a URL, `-` for stdin; several are read as one (repeatable) [default: Dockerfile
+    /// in PATH, else dockerfile, else Containerfile]
+    ///
+    /// A file whose name ends in .in goes through `cpp` first.
+    #[arg(long = "file", short = 'f', value_name = "PATH | URL | -")]
+    pub(crate) files: Vec<String>,
+    /// Option of `cpp` for files whose names end in .in (repeatable)
+    #[arg(long = "cpp-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    pub(crate) cpp_flags: Vec<String>,
+    /// Ignore file to use instead of .dockerignore
+    #[arg(long = "ignorefile", value_name = "PATH")]
+    pub(crate) ignore_file: Option<PathBuf>,
     /// Name of the image, and maybe a tag: name:tag (repeatable)
     #[arg(long = "tag", short = 't', value_name = "NAME[:TAG]", value_parser = value::reference)]
     pub(crate) names: Vec<Reference>,
@@ -86,12 +95,21 @@ pub(crate) struct BuildArgs {
     /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
-    /// Grant a right to the build: network.host or security.insecure (repeatable)
-    #[arg(long = "allow", value_name = "RIGHT", value_delimiter = ',')]
+    /// Grant a right to the build: network.host, security.insecure or device[=NAME[,alias=NAME]]
+    /// (repeatable)
+    #[arg(long = "allow", value_name = "RIGHT")]
     pub(crate) entitlements: Vec<String>,
     /// Add a line to /etc/hosts of RUN steps: host:ip, host=ip or host:host-gateway (repeatable)
-    #[arg(long = "add-host", value_name = "HOST:IP", value_parser = value::extra_host)]
-    pub(crate) extra_hosts: Vec<ExtraHost>,
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub(crate) extra_hosts: Vec<String>,
+    /// Limit the resources of RUN steps: memory=2g, memory-swap=, cpu-shares=, cpu-period=,
+    /// cpu-quota=, cpuset-cpus=, cpuset-mems= (repeatable)
+    #[arg(long = "resource", value_name = "KEY=VALUE")]
+    pub(crate) limits: Vec<String>,
+    /// Directory of CDI files for RUN --device (repeatable) [default: /etc/cdi, /var/run/cdi,
+    /// /etc/buildkit/cdi]
+    #[arg(long = "cdi-config-dir", value_name = "DIR")]
+    pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Size of /dev/shm of RUN steps [default: 64m]
     #[arg(long, value_name = "BYTES", value_parser = value::size)]
     pub(crate) shm_size: Option<u64>,
@@ -174,10 +192,10 @@ pub(crate) struct CompatibilityArgs {
     /// Only `type=…,disabled=true` is taken
     #[arg(long = "attest", hide = true)]
     pub(crate) attest: Vec<String>,
-    /// Refused: layers are not merged
+    /// Ignored: layers are not merged
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
     pub(crate) squash: Option<bool>,
-    /// Refused: security options are not supported
+    /// Ignored: `RUN --security=insecure` is what there is
     #[arg(long = "security-opt", hide = true)]
     pub(crate) security_opt: Vec<String>,
     /// Refused: no cache import yet
@@ -198,12 +216,6 @@ impl CompatibilityArgs {
                 "attestations are not supported: use --provenance=false --sbom=false".into(),
             );
         }
-        if self.squash == Some(true) {
-            return Some("--squash is not supported: use a multi-stage build instead".into());
-        }
-        if !self.security_opt.is_empty() {
-            return Some("--security-opt is not supported".into());
-        }
         if !self.cache_to.is_empty() {
             return Some("--cache-to is not supported".into());
         }
@@ -218,6 +230,12 @@ impl CompatibilityArgs {
         }
         if self.isolation.as_deref().is_some_and(|i| i != "default") {
             ignored.push("--isolation");
+        }
+        if self.squash == Some(true) {
+            ignored.push("--squash (a multi-stage build makes few layers)");
+        }
+        if !self.security_opt.is_empty() {
+            ignored.push("--security-opt (there is RUN --security=insecure)");
         }
         ignored
     }

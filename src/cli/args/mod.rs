@@ -398,7 +398,7 @@ mod tests {
         assert!(!parse("--no-cache=false .").unwrap().no_cache);
         assert!(parse("--pull=maybe .").unwrap_err().contains("maybe"));
         assert!(parse("--target a").unwrap_err().contains("PATH"));
-        assert_eq!(parse("-qf x .").unwrap().file.as_deref(), Some("x"));
+        assert_eq!(parse("-qf x .").unwrap().files, ["x"]);
         assert_eq!(parse("-").unwrap().context, "-");
     }
 }

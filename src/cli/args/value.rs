@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::engine::request::{ExtraHost, HostAddress, PullPolicy, Ulimit};
+use super::csv;
+use crate::engine::request::{Entitlement, ExtraHost, HostAddress, PullPolicy, RunLimits, Ulimit};
 use crate::oci::{Platform, Reference};
 
 /// Names of resource limits that Docker takes.
@@ -134,8 +135,19 @@ pub(crate) fn ulimit(text: &str) -> Result<Ulimit, String> {
     })
 }
 
-/// Reads `host:ip` or `host=ip`; the address may stand in brackets or be `host-gateway`.
-pub(crate) fn extra_host(text: &str) -> Result<ExtraHost, String> {
+/// Reads `--add-host`: hosts separated by commas; one in quotes may have several addresses.
+pub(crate) fn extra_hosts(texts: &[String]) -> Result<Vec<ExtraHost>, String> {
+    let mut hosts = Vec::new();
+    for text in texts {
+        for field in csv::fields(text)? {
+            hosts.extend(addresses_of_host(&field)?);
+        }
+    }
+    Ok(hosts)
+}
+
+/// Reads `host:ip` or `host=ip`; an address may stand in brackets or be `host-gateway`.
+fn addresses_of_host(text: &str) -> Result<Vec<ExtraHost>, String> {
     let refused = |reason: &str| format!("invalid add-host {text:?}: {reason}");
     let (name, address) = match text.split_once('=') {
         Some(pair) => pair,
@@ -146,23 +158,85 @@ pub(crate) fn extra_host(text: &str) -> Result<ExtraHost, String> {
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '#') {
         return Err(refused("the host name is malformed"));
     }
-    if address == "host-gateway" {
-        return Ok(ExtraHost {
-            name: name.to_owned(),
-            address: HostAddress::Gateway,
-        });
-    }
-    let bare = address
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(address);
-    let ip: IpAddr = bare
-        .parse()
-        .map_err(|_| refused("the address is not an IP address"))?;
-    Ok(ExtraHost {
+    let host = |address| ExtraHost {
         name: name.to_owned(),
-        address: HostAddress::Ip(ip),
-    })
+        address,
+    };
+    if address == "host-gateway" {
+        return Ok(vec![host(HostAddress::Gateway)]);
+    }
+    let ip = |address: &str| {
+        let bare = address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(address);
+        let ip = bare.parse::<IpAddr>();
+        ip.map(|ip| host(HostAddress::Ip(ip)))
+            .map_err(|_| refused("the address is not an IP address"))
+    };
+    address.split(',').map(ip).collect()
+}
+
+/// Reads `--allow`; none for a right that nothing here needs.
+pub(crate) fn entitlement(text: &str) -> Result<Option<Entitlement>, String> {
+    let (key, rest) = match text.split_once('=') {
+        Some((key, rest)) => (key, Some(rest)),
+        None => (text, None),
+    };
+    Ok(Some(match (key, rest) {
+        ("network.host", None) => Entitlement::NetworkHost,
+        ("security.insecure", None) => Entitlement::SecurityInsecure,
+        ("device", None | Some("")) => Entitlement::AnyDevice,
+        ("device", Some(device)) => granted_device(device)?,
+        // buildx asks for it before it removes files of an output folder.
+        ("buildx.local.delete", None) => return Ok(None),
+        _ => {
+            return Err(format!(
+                "unknown entitlement {text:?}: expected network.host, security.insecure or \
+                 device[=NAME]"
+            ));
+        }
+    }))
+}
+
+/// Reads `NAME[,alias=NAME]`.
+fn granted_device(text: &str) -> Result<Entitlement, String> {
+    let mut fields = csv::fields(text)?.into_iter();
+    let name = fields.next().unwrap_or_default();
+    let mut alias = None;
+    for field in fields {
+        match field.split_once('=') {
+            Some(("alias", value)) if !value.is_empty() => alias = Some(value.to_owned()),
+            _ => {
+                return Err(format!(
+                    "invalid device {text:?}: expected NAME[,alias=NAME]"
+                ));
+            }
+        }
+    }
+    Ok(Entitlement::Device { name, alias })
+}
+
+/// Sets the limits that `--resource` names; later ones win.
+pub(crate) fn set_resources(limits: &mut RunLimits, texts: &[String]) -> Result<(), String> {
+    for text in texts {
+        let (key, value) = text
+            .split_once('=')
+            .map(|(key, value)| (key.trim(), value.trim()))
+            .ok_or_else(|| format!("invalid resource {text:?}, expected key=value"))?;
+        let refused = |_| format!("invalid value {value:?} for resource {key}");
+        match key {
+            "memory" => limits.memory_bytes = Some(signed_size(value)?),
+            "memory-swap" => limits.memory_swap_bytes = Some(signed_size(value)?),
+            "cpu-shares" => limits.cpu_shares = Some(value.parse().map_err(refused)?),
+            "cpu-period" => limits.cpu_period_us = Some(value.parse().map_err(refused)?),
+            "cpu-quota" => limits.cpu_quota_us = Some(value.parse().map_err(refused)?),
+            "cpuset-cpus" => limits.cpuset_cpus = Some(value.to_owned()),
+            "cpuset-mems" => limits.cpuset_mems = Some(value.to_owned()),
+            _ => return Err(format!("unknown resource {key:?}")),
+        }
+    }
+    Ok(())
 }
 
 /// Reads `key=value` pairs; a later one wins. A key alone takes its value from `default_of`,
@@ -235,10 +309,12 @@ mod tests {
     #[test]
     fn hosts_are_read() {
         let host = |text| {
-            extra_host(text).map(|host| match host.address {
+            let shown = |host: ExtraHost| match host.address {
                 HostAddress::Ip(ip) => format!("{} {ip}", host.name),
                 HostAddress::Gateway => format!("{} gateway", host.name),
-            })
+            };
+            let hosts = extra_hosts(&[String::from(text)])?;
+            Ok::<_, String>(hosts.into_iter().map(shown).collect::<Vec<_>>().join(", "))
         };
         for (text, expected) in [
             ("db:10.0.0.1", "db 10.0.0.1"),
@@ -246,11 +322,64 @@ mod tests {
             ("db:::1", "db ::1"),
             ("db=[::1]", "db ::1"),
             ("db:host-gateway", "db gateway"),
+            ("db=10.0.0.1,web=host-gateway", "db 10.0.0.1, web gateway"),
+            (r#""db=10.0.0.1,[::1]""#, "db 10.0.0.1, db ::1"),
         ] {
-            assert_eq!(host(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(host(text), Ok(expected.to_owned()), "{text}");
         }
         for bad in ["db", "db:", ":10.0.0.1", "db:10.0.0", "a b:10.0.0.1"] {
             assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rights_are_read() {
+        let device = |name: &str, alias: Option<&str>| Entitlement::Device {
+            name: name.to_owned(),
+            alias: alias.map(str::to_owned),
+        };
+        for (text, expected) in [
+            ("network.host", Some(Entitlement::NetworkHost)),
+            ("security.insecure", Some(Entitlement::SecurityInsecure)),
+            ("device", Some(Entitlement::AnyDevice)),
+            ("device=v/c=d", Some(device("v/c=d", None))),
+            ("device=v/c=d,alias=gpu", Some(device("v/c=d", Some("gpu")))),
+            ("buildx.local.delete", None),
+        ] {
+            assert_eq!(entitlement(text), Ok(expected), "{text}");
+        }
+        for bad in [
+            "network",
+            "network.host,device",
+            "device=a,b",
+            "device=a,alias=",
+            "",
+        ] {
+            assert!(entitlement(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn resources_are_read() {
+        let read = |texts: &[&str]| {
+            let mut limits = RunLimits::default();
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            set_resources(&mut limits, &texts).map(|()| limits)
+        };
+        let limits = read(&[
+            "memory=2g",
+            "cpu-quota=50000",
+            "cpuset-cpus=0-1",
+            "memory=1g",
+        ])
+        .unwrap();
+        assert_eq!(
+            (limits.memory_bytes, limits.cpu_quota_us),
+            (Some(1 << 30), Some(50000))
+        );
+        assert_eq!(limits.cpuset_cpus.as_deref(), Some("0-1"));
+        for bad in ["memory", "memory=much", "cpu-shares=-1", "disk=1g"] {
+            assert!(read(&[bad]).is_err(), "{bad}");
         }
     }
 

@@ -11,8 +11,10 @@ mod text;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::args::{Call, Mending, ReportFormat};
-use super::call::{found, pretty};
+use super::call::{found, value};
 use super::failure::Failure;
 use super::program::Program;
 use crate::engine::call::{self, CheckReport, CheckResults, Diagnostic, LintWarning, Mended};
@@ -93,14 +95,24 @@ fn message(warning: &LintWarning) -> String {
     with_help(&warning.detail, &warning.finding)
 }
 
+/// Returns what a metadata file says of the findings.
+pub(crate) fn metadata(findings: &Findings) -> Result<Value, Failure> {
+    let report = &findings.report;
+    let json = value(&CheckResults::of(report))?;
+    let mut metadata = super::call::metadata(&text::of(findings), &json);
+    let is_clean = report.warnings.is_empty() && report.build_error.is_none();
+    metadata["result.statuscode"] = if is_clean { "0" } else { "1" }.into();
+    Ok(metadata)
+}
+
 /// Shows what was found.
 pub(crate) fn show(program: &Program, findings: Findings, call: Call) -> Result<(), Failure> {
     let shown = match call.format {
         ReportFormat::Text => text::of(&findings),
-        ReportFormat::Json => pretty(&CheckResults::of(&findings.report))?,
-        ReportFormat::Sarif => pretty(&sarif::of(&findings))?,
+        ReportFormat::Json => format!("{:#}", value(&CheckResults::of(&findings.report))?),
+        ReportFormat::Sarif => format!("{:#}", sarif::of(&findings)),
         ReportFormat::Github => github::of(&findings),
-        ReportFormat::Gitlab => pretty(&gitlab::of(&findings))?,
+        ReportFormat::Gitlab => format!("{:#}", gitlab::of(&findings)),
     };
     if !shown.is_empty() {
         program.console.result(&shown).map_err(Failure::stdout)?;

@@ -50,16 +50,20 @@ pub(super) fn of(findings: &Findings) -> Value {
 
 fn rules() -> Vec<Value> {
     let rules = RULES.iter().map(|rule| {
-        json!({
+        let mut about = json!({
             "id": rule.name,
             "name": rule.name,
             "shortDescription": { "text": rule.description },
-            "helpUri": rule.url,
             "defaultConfiguration": {
                 "level": "warning",
                 "enabled": !rule.experimental,
             },
-        })
+        });
+        // A page of this repository has no address of its own.
+        if rule.url.starts_with("https://") {
+            about["helpUri"] = rule.url.into();
+        }
+        about
     });
     let error = json!({
         "id": BUILD_ERROR,

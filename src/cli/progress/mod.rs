@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use crate::progress::{Progress, Sink, Timed};
 
 pub(crate) mod journal;
+pub(crate) mod palette;
 pub(crate) mod plain;
 pub(crate) mod rawjson;
 pub(crate) mod text;
@@ -49,15 +48,6 @@ impl Renderer for Silent {
     fn event(&mut self, _: &Timed) {}
     fn tick(&mut self, _: Duration) {}
     fn finish(&mut self, _: Duration) {}
-}
-
-/// What a renderer needs to know about where it writes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Look {
-    /// Whether colours are wanted.
-    pub(crate) color: bool,
-    /// The time the build began; event times count from it.
-    pub(crate) start: Timestamp,
 }
 
 /// A running display: a thread that renders what it is sent.

@@ -15,6 +15,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use jiff::Timestamp;
+
 use super::plain::Plain;
 use super::rawjson::RawJson;
 use super::*;

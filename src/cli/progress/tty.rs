@@ -18,13 +18,14 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Renderer;
+use super::palette::{Palette, Role};
 use super::plain::is_cancelled;
 use super::text::{self, LineBuffer};
 use crate::oci::Digest;
 use crate::progress::{CacheOutcome, Event, LogStream, Timed};
 
-/// Lines of output shown under a running step.
-const LOG_LINES: usize = 6;
+/// Lines of output shown under a running step where nobody says how many.
+pub(crate) const LOG_LINES: usize = 6;
 /// Lines of transfers shown under a running step.
 const STATUS_LINES: usize = 8;
 /// Redraws in a second.
@@ -34,11 +35,14 @@ const COLUMNS: usize = 80;
 /// Rows where the terminal does not say.
 const ROWS: usize = 24;
 
-const CYAN: &str = "\u{1b}[36m";
-const YELLOW: &str = "\u{1b}[33m";
-const RED: &str = "\u{1b}[31m";
-const BLUE: &str = "\u{1b}[34m";
-const PLAIN: &str = "\u{1b}[0m";
+/// How the live display looks.
+#[derive(Debug, Clone)]
+pub(crate) struct TtyLook {
+    /// Its colours; `None` for none.
+    pub(crate) palette: Option<Palette>,
+    /// Lines of output shown under a running step.
+    pub(crate) log_lines: usize,
+}
 
 /// Draws on a terminal.
 pub(crate) struct Tty {
@@ -48,14 +52,14 @@ pub(crate) struct Tty {
 
 impl Tty {
     /// Draws on stderr.
-    pub(crate) fn on_stderr(color: bool) -> Self {
+    pub(crate) fn on_stderr(look: TtyLook) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(FRAMES_HZ);
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
         Self {
-            live: Live::new(color),
+            live: Live::new(look),
             bar,
         }
     }
@@ -85,7 +89,7 @@ impl Renderer for Tty {
         self.print_finished();
         let done = self.live.done;
         let headline = format!("[+] Building {} ({done} done)", text::seconds(now));
-        self.bar.println(self.live.paint(BLUE, &headline));
+        self.bar.println(self.live.paint(Role::Run, &headline));
         self.bar.finish_and_clear();
     }
 }
@@ -103,7 +107,7 @@ fn size() -> (usize, usize) {
 /// The state of the display.
 #[derive(Debug)]
 pub(crate) struct Live {
-    color: bool,
+    look: TtyLook,
     steps: BTreeMap<Digest, Step>,
     running: Vec<Digest>,
     finished: Vec<Finished>,
@@ -116,7 +120,7 @@ struct Finished {
     /// Place among the steps as they were announced: inputs before users.
     order: usize,
     /// A coloured word before the name; may be empty.
-    mark: (&'static str, &'static str),
+    mark: (Role, &'static str),
     name: String,
     /// How long it took; may be empty.
     elapsed: String,
@@ -146,9 +150,9 @@ struct Status {
 
 impl Live {
     /// Starts with nothing.
-    pub(crate) fn new(color: bool) -> Self {
+    pub(crate) fn new(look: TtyLook) -> Self {
         Self {
-            color,
+            look,
             steps: BTreeMap::new(),
             running: Vec::new(),
             finished: Vec::new(),
@@ -180,10 +184,10 @@ impl Live {
             } => {
                 let index = usize::from(*stream == LogStream::Stderr);
                 let step = self.steps.entry(vertex.clone()).or_default();
-                let log = &mut step.log;
+                let (log, log_lines) = (&mut step.log, self.look.log_lines);
                 step.partial[index].push(data, |line| {
                     log.push_back(String::from_utf8_lossy(line).into_owned());
-                    if log.len() > LOG_LINES {
+                    if log.len() > log_lines {
                         log.pop_front();
                     }
                 });
@@ -199,17 +203,17 @@ impl Live {
         let mut finished = std::mem::take(&mut self.finished);
         finished.sort_by_key(|step| step.order);
         for step in finished {
-            let (color, word) = step.mark;
+            let (role, word) = step.mark;
             let mark = match word {
                 "" => String::new(),
-                word => format!("{} ", self.paint(color, word)),
+                word => format!("{} ", self.paint(role, word)),
             };
             let used = " => ".len() + if word.is_empty() { 0 } else { word.len() + 1 };
             let rest = row(&step.name, &step.elapsed, columns.saturating_sub(used));
             lines.push(format!(" => {mark}{rest}"));
             if let Some(miss) = step.miss {
                 let line = text::clip(&format!("    MISS: {miss}"), columns);
-                lines.push(self.paint(YELLOW, &line));
+                lines.push(self.paint(Role::Warning, &line));
             }
         }
         lines
@@ -223,7 +227,7 @@ impl Live {
             self.done,
             self.running.len()
         );
-        let mut lines = vec![self.paint(BLUE, &text::clip(&headline, columns))];
+        let mut lines = vec![self.paint(Role::Run, &text::clip(&headline, columns))];
         // Every step gets its line before any gets room for its output.
         let free = rows.saturating_sub(1 + self.running.len());
         let each = free / self.running.len().max(1);
@@ -250,7 +254,7 @@ impl Live {
         let mut lines = Vec::new();
         if let Some(miss) = &step.miss {
             let line = text::clip(&format!("    MISS: {miss}"), columns);
-            lines.push(self.paint(YELLOW, &line));
+            lines.push(self.paint(Role::Warning, &line));
         }
         let active = step.statuses.iter().filter(|status| !status.done);
         for status in active.take(STATUS_LINES) {
@@ -271,7 +275,7 @@ impl Live {
             CacheOutcome::Hit => {
                 self.finished.push(Finished {
                     order: step.order,
-                    mark: (CYAN, "HIT"),
+                    mark: (Role::Hit, "HIT"),
                     name: step.name.clone(),
                     elapsed: String::new(),
                     miss: None,
@@ -299,9 +303,9 @@ impl Live {
         self.finished.push(Finished {
             order: step.order,
             mark: match error {
-                None => ("", ""),
-                Some(error) if is_cancelled(error) => (YELLOW, "CANCELED"),
-                Some(_) => (RED, "ERROR"),
+                None => (Role::Run, ""),
+                Some(error) if is_cancelled(error) => (Role::Cancel, "CANCELED"),
+                Some(_) => (Role::Error, "ERROR"),
             },
             name: step.name.clone(),
             elapsed: text::seconds(now.saturating_sub(step.started)),
@@ -340,11 +344,10 @@ impl Live {
         status.done = *done;
     }
 
-    fn paint(&self, color: &str, text: &str) -> String {
-        if self.color {
-            format!("{color}{text}{PLAIN}")
-        } else {
-            text.to_owned()
+    fn paint(&self, role: Role, text: &str) -> String {
+        match &self.look.palette {
+            Some(palette) => palette.paint(role, text),
+            None => text.to_owned(),
         }
     }
 }
@@ -387,7 +390,10 @@ mod tests {
 
     #[test]
     fn running_steps_show_their_last_lines_and_finished_ones_scroll_away() {
-        let mut live = Live::new(false);
+        let mut live = Live::new(TtyLook {
+            palette: None,
+            log_lines: LOG_LINES,
+        });
         let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
         let vertex = |vertex: &Digest, name: &str| Event::Vertex {
             vertex: vertex.clone(),

@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::order::CgroupView;
+use super::spec::{DeviceKind, DeviceNode};
 use crate::sys::device_filter;
 use parse::Hierarchy;
 use rustix::fs::Access;
@@ -349,11 +350,13 @@ impl Cgroup {
             .collect()
     }
 
-    /// Forbids all devices but the usual ones, where [`Cgroups::restricts_devices`].
-    pub(super) fn restrict_devices(&self) -> io::Result<()> {
+    /// Forbids all devices but the usual and the given ones, where
+    /// [`Cgroups::restricts_devices`].
+    pub(super) fn restrict_devices(&self, more: &[DeviceNode]) -> io::Result<()> {
         if let Some(group) = self.groups.iter().find(|group| group.version == 2) {
             return if device_filter::is_available() {
-                device_filter::attach(std::fs::File::open(&group.directory)?)
+                let rules: Vec<device_filter::Rule> = more.iter().filter_map(rule).collect();
+                device_filter::attach(std::fs::File::open(&group.directory)?, &rules)
             } else {
                 Ok(())
             };
@@ -364,6 +367,9 @@ impl Cgroup {
         std::fs::write(group.directory.join("devices.deny"), "a")?;
         for device in DEVICES {
             std::fs::write(group.directory.join("devices.allow"), device)?;
+        }
+        for rule in more.iter().filter_map(rule) {
+            std::fs::write(group.directory.join("devices.allow"), rule.to_string())?;
         }
         Ok(())
     }
@@ -381,6 +387,22 @@ impl Cgroup {
             .iter()
             .find(|group| group.controllers.iter().any(|name| name == controller))
     }
+}
+
+/// Returns what allows the use of a device; pipes need nothing.
+fn rule(device: &DeviceNode) -> Option<device_filter::Rule> {
+    let is_block = match device.kind {
+        DeviceKind::Block => true,
+        DeviceKind::Character => false,
+        DeviceKind::Fifo => return None,
+    };
+    Some(device_filter::Rule {
+        is_block,
+        major: device.major,
+        minor: device.minor,
+        read: device.access.contains('r'),
+        write: device.access.contains('w'),
+    })
 }
 
 fn everywhere(hierarchies: &[Hierarchy], trees: &[Tree]) -> Vec<PathBuf> {

@@ -21,6 +21,7 @@ mod nat;
 mod subnet;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,6 +61,13 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Lent {
     namespace: Namespace,
+}
+
+impl Lent {
+    /// Returns the machine's address in it.
+    pub(super) fn gateway(&self) -> IpAddr {
+        IpAddr::V4(self.namespace.gateway())
+    }
 }
 
 impl AsFd for Lent {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ const SOCKET_COUNTS: &str = "/proc/thread-self/net/sockstat";
 pub(super) struct Namespace {
     descriptor: OwnedFd,
     number: u8,
+    gateway: Ipv4Addr,
     /// Keeps forwarding and NAT in place.
     _host: Arc<HostNetwork>,
 }
@@ -40,12 +42,19 @@ impl Namespace {
         let device = host.device(number);
         let addresses = host.addresses(number);
         let mtu = host.mtu();
+        let gateway = addresses.host;
         let descriptor = in_thread(move || make(&device, mtu, &addresses))?;
         Ok(Self {
             descriptor,
             number,
+            gateway,
             _host: Arc::clone(host),
         })
+    }
+
+    /// Returns the host's end.
+    pub(super) fn gateway(&self) -> Ipv4Addr {
+        self.gateway
     }
 
     /// Returns its number.

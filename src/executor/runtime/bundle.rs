@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-use crate::executor::order::{Network, Order};
+use crate::executor::order::{Network, Node, Order};
+use crate::executor::spec::{DeviceKind, DeviceNode};
 use crate::sys::seccomp;
 
 /// Capabilities of a container, by the names that runtimes know.
@@ -95,6 +96,8 @@ pub(super) struct Extras<'a> {
     pub(super) restricts_devices: bool,
     /// Whether the container has everything.
     pub(super) insecure: bool,
+    /// Devices that may be used besides the usual ones.
+    pub(super) devices: &'a [DeviceNode],
 }
 
 /// Makes the text of `config.json`.
@@ -208,8 +211,10 @@ fn linux(order: &Order, extras: &Extras<'_>) -> Value {
         "namespaces": namespaces,
     });
     if extras.restricts_devices {
-        let rule = json!({"allow": extras.insecure, "access": "rwm"});
-        linux["resources"] = json!({"devices": [rule]});
+        let mut rules = vec![json!({"allow": extras.insecure, "access": "rwm"})];
+        rules.extend(extras.devices.iter().filter_map(device_rule));
+        linux["resources"] = json!({"devices": rules});
+        linux["devices"] = order.devices.iter().map(node).collect();
     }
     if let Some(cgroup) = &extras.cgroup {
         linux["cgroupsPath"] = json!(cgroup);
@@ -220,6 +225,35 @@ fn linux(order: &Order, extras: &Extras<'_>) -> Value {
         linux["seccomp"] = filter();
     }
     linux
+}
+
+fn node(node: &Node) -> Value {
+    json!({
+        "path": format!("/dev/{}", node.path),
+        "type": kind(node.kind),
+        "major": node.number.0,
+        "minor": node.number.1,
+        "fileMode": node.mode,
+        "uid": node.uid,
+        "gid": node.gid,
+    })
+}
+
+fn device_rule(device: &DeviceNode) -> Option<Value> {
+    (device.kind != DeviceKind::Fifo).then(|| {
+        json!({
+            "allow": true, "type": kind(device.kind), "access": device.access,
+            "major": device.major, "minor": device.minor,
+        })
+    })
+}
+
+fn kind(kind: DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::Block => "b",
+        DeviceKind::Character => "c",
+        DeviceKind::Fifo => "p",
+    }
 }
 
 /// The same filter as ours, by names.
@@ -290,6 +324,7 @@ mod tests {
             cgroup: Some("cooper/x/c".to_owned()),
             restricts_devices: true,
             insecure: false,
+            devices: &[],
         };
         let text: Value = serde_json::from_slice(&config(&order, &extras).unwrap()).unwrap();
         assert_eq!(text["hostname"], "box");

@@ -32,7 +32,7 @@ use super::output::Stream;
 use super::prepare::{self, Prepared, Surroundings};
 use super::run::{GRACE, KILL_LIMIT, Shared, join_error};
 use super::socket::SocketProxy;
-use super::spec::{Exit, NetworkMode, ProcessSpec};
+use super::spec::{DeviceNode, Exit, NetworkMode, ProcessSpec};
 use super::stubs::Stubs;
 use crate::progress::{LogStream, VertexProgress};
 use crate::sys::detached;
@@ -143,12 +143,13 @@ impl Container {
                 None => Devices::Made,
             },
             network: container.network.as_ref().map(AsFd::as_fd),
+            gateway: container.network.as_ref().map(Lent::gateway),
         };
         let prepared = prepare::prepare(spec, &surroundings)?;
         let order = prepared.order.clone();
         container.make_cgroup(spec)?;
         let extras = container.hang_up(&order, prepared)?;
-        let config = bundle::config(&order, &extras.borrow())
+        let config = bundle::config(&order, &extras.borrow(&spec.devices))
             .map_err(std::io::Error::from)
             .and_then(|text| std::fs::write(container.bundle().join("config.json"), text));
         config.tried(|| "write the bundle".to_owned())?;
@@ -203,7 +204,10 @@ impl Container {
                 let target = format!("/{}", mounting.target);
                 let place = files.join(number.to_string());
                 let (source, options) = match &mounting.what {
-                    Mounted::Tmpfs { size_bytes } => (None, tmpfs_options(*size_bytes)),
+                    Mounted::Tmpfs {
+                        size_bytes,
+                        readonly,
+                    } => (None, tmpfs_options(*size_bytes, *readonly)),
                     Mounted::File {
                         data,
                         mode,
@@ -427,7 +431,7 @@ struct Owned {
 }
 
 impl Owned {
-    fn borrow(&self) -> bundle::Extras<'_> {
+    fn borrow<'a>(&'a self, devices: &'a [DeviceNode]) -> bundle::Extras<'a> {
         bundle::Extras {
             rootfs: &self.rootfs,
             mounts: self.mounts.clone(),
@@ -435,12 +439,16 @@ impl Owned {
             cgroup: self.cgroup.clone(),
             restricts_devices: self.restricts_devices,
             insecure: self.insecure,
+            devices,
         }
     }
 }
 
-fn tmpfs_options(size_bytes: u64) -> Vec<String> {
+fn tmpfs_options(size_bytes: u64, readonly: bool) -> Vec<String> {
     let mut options = words(&["nosuid", "nodev", "mode=1777"]);
+    if readonly {
+        options.push("ro".to_owned());
+    }
     if size_bytes > 0 {
         options.push(format!("size={size_bytes}"));
     }

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::skeleton;
-use crate::executor::order::Devices;
+use crate::executor::order::{Devices, Node};
+use crate::executor::spec::DeviceKind;
 use crate::sys::detached::{self, MountAttrFlags};
+use crate::sys::root::{NewDirectory, Root};
 
 /// Nodes that every container has: name, major, minor.
 const NODES: [(&str, u32, u32); 6] = [
@@ -78,21 +81,55 @@ fn make_node(dev: impl AsFd, name: &str, kind: FileType, rdev: (u32, u32)) -> io
     let number = rustix::fs::makedev(rdev.0, rdev.1);
     rustix::fs::mknodat(&dev, name, kind, mode, number)?;
     // The mask of the process took bits away.
-    Ok(rustix::fs::chmodat(
-        &dev,
-        name,
-        mode,
-        rustix::fs::AtFlags::empty(),
-    )?)
+    Ok(rustix::fs::chmodat(&dev, name, mode, AtFlags::empty())?)
 }
 
 /// Shows the host's node under the same name.
 fn bind_node(dev: &OwnedFd, name: &str) -> io::Result<()> {
-    let flags =
-        rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
     let node = skeleton::open_at(rustix::fs::CWD, &format!("/dev/{name}"))?;
     skeleton::attach(detached::clone_of(node)?, dev, name)
+}
+
+/// Makes the nodes that the step asks for, in the container's `/dev`.
+pub(super) fn add(base: &OwnedFd, nodes: &[Node]) -> io::Result<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dev = rustix::fs::openat(base, "root/dev", flags, Mode::empty())?;
+    let dev = Root::from_fd(dev);
+    for node in nodes {
+        add_node(&dev, node)?;
+    }
+    Ok(())
+}
+
+fn add_node(dev: &Root, node: &Node) -> io::Result<()> {
+    let path = Path::new(&node.path);
+    if let Some(parent) = path.parent() {
+        let new = NewDirectory {
+            mode: 0o755,
+            ..NewDirectory::default()
+        };
+        dev.mkdir_all(parent, new)?;
+    }
+    let (parent, name) = dev.parent(path)?;
+    match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) => {}
+        other => other?,
+    }
+    let kind = match node.kind {
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Character => FileType::CharacterDevice,
+        DeviceKind::Fifo => FileType::Fifo,
+    };
+    let number = rustix::fs::makedev(node.number.0, node.number.1);
+    rustix::fs::mknodat(&parent, &name, kind, Mode::from_raw_mode(0o600), number)?;
+    let handle = dev.handle(path)?;
+    handle.set_owner(node.uid, node.gid)?;
+    handle.set_mode(node.mode)
 }
 
 /// What an insecure step needs to work with disk images.

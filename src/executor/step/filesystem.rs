@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
-use super::{Failure, Tried, invalid, skeleton};
+use super::{Failure, Tried, devices, invalid, skeleton};
 use crate::executor::order::{Mounted, Mounting, Network, Order, Prepare};
 use crate::sys::detached::{self, MountAttrFlags};
 use crate::sys::handle::Handle;
@@ -87,11 +87,11 @@ fn mount_kernel(base: &OwnedFd, prepare: &Prepare, order: &Order) -> Result<(), 
         }
         detached::attach(mount, place).tried(&action)?;
     }
-    let size = std::ffi::CString::new(order.shm_size_bytes.to_string()).tried("mount /dev/shm")?;
-    let options = [(c"mode", Some(c"1777")), (c"size", Some(size.as_c_str()))];
-    detached::filesystem(c"tmpfs", &options, detached::INERT)
-        .and_then(|shm| skeleton::attach(shm, base, "root/dev/shm"))
-        .tried("mount /dev/shm")?;
+    devices::add(base, &order.devices).tried("make the nodes of devices")?;
+    // A mount of the step's own takes its place.
+    if !order.mounts.iter().any(|mount| mount.target == "dev/shm") {
+        mount_shared_memory(base, order.shm_size_bytes).tried("mount /dev/shm")?;
+    }
     if prepare.cgroup_view != crate::executor::order::CgroupView::None {
         skeleton::open_at(base, "cgroup")
             .and_then(|view| skeleton::attach(view, base, "root/sys/fs/cgroup"))
@@ -101,6 +101,13 @@ fn mount_kernel(base: &OwnedFd, prepare: &Prepare, order: &Order) -> Result<(), 
         hide_in_sys(base).tried("mask parts of /sys")?;
     }
     Ok(())
+}
+
+fn mount_shared_memory(base: &OwnedFd, size_bytes: u64) -> io::Result<()> {
+    let size = std::ffi::CString::new(size_bytes.to_string())?;
+    let options = [(c"mode", Some(c"1777")), (c"size", Some(size.as_c_str()))];
+    let shm = detached::filesystem(c"tmpfs", &options, detached::INERT)?;
+    skeleton::attach(shm, base, "root/dev/shm")
 }
 
 fn hide_in_sys(base: &OwnedFd) -> io::Result<()> {
@@ -125,7 +132,10 @@ fn open_root() -> io::Result<OwnedFd> {
 fn make(base: &OwnedFd, number: usize, what: &Mounted) -> io::Result<OwnedFd> {
     match what {
         Mounted::Descriptor { .. } => Err(invalid("a descriptor where a file was expected")),
-        Mounted::Tmpfs { size_bytes } => {
+        Mounted::Tmpfs {
+            size_bytes,
+            readonly,
+        } => {
             let size = std::ffi::CString::new(size_bytes.to_string())?;
             let sized = [(c"mode", Some(c"1777")), (c"size", Some(size.as_c_str()))];
             let options = if *size_bytes == 0 {
@@ -133,7 +143,11 @@ fn make(base: &OwnedFd, number: usize, what: &Mounted) -> io::Result<OwnedFd> {
             } else {
                 &sized
             };
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let mut attributes =
+                MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            if *readonly {
+                attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+            }
             detached::filesystem(c"tmpfs", options, attributes)
         }
         Mounted::File {

@@ -1,13 +1,13 @@
 //! The value of RUN's `--mount`.
 //!
-//! A mount is a comma-separated list of `key=value`. Values may hold variables, so a mount is read
-//! twice: the parser checks its keys (and everything, when there is no variable in it), the
-//! lowering reads it with [`parse_mount_with`], which expands each value after the list was cut:
-//! a comma in a variable does not make a new field.
+//! A mount is a comma-separated list of `key=value`. Values may hold variables, so the parser only
+//! cuts the list; what it says is read when a stage that is needed gets there, with
+//! [`parse_mount_with`], which expands each value after the list was cut: a comma in a variable
+//! does not make a new field. A mistake in a stage that nobody needs is thus none, as elsewhere.
 //!
-//! Keys that mean nothing for a type are errors where ignoring them would change what a build
-//! does (`env` outside secrets, `size` outside tmpfs, `sharing` outside caches), and are let pass
-//! where they are harmless, as in the language.
+//! Keys that mean nothing for a type are errors for the same types as in BuildKit: `size` belongs
+//! to tmpfs, `sharing` to caches, `required` to secrets and agents; `size` and `required` stand
+//! behind the type. The others are let pass.
 
 use super::run_value::{FlagError, boolean, cut_fields, cut_key, named, parse_size};
 use crate::frontend::suggest::did_you_mean;
@@ -139,22 +139,13 @@ pub fn parse_mount_with(text: &str, expand: Expand<'_>) -> Result<MountSpec, Fla
     fields.finish()
 }
 
-/// Checks a mount before its variables are expanded: everything if it has none, else its keys.
+/// Checks a mount in a stage that may not be needed: whether it is a list at all.
 ///
 /// # Errors
 ///
-/// As [`parse_mount`].
+/// Fails for open quotes and empty fields.
 pub fn check_mount(text: &str) -> Result<(), FlagError> {
-    if !text.contains('$') {
-        return parse_mount(text).map(|_| ());
-    }
-    for field in cut_fields(text)? {
-        let (key, value) = cut_key(&field);
-        if value.is_some() || !key.contains('$') {
-            check_key(&key, &field)?;
-        }
-    }
-    Ok(())
+    cut_fields(text).map(|_| ())
 }
 
 const KEYS: [&str; 19] = [
@@ -257,10 +248,10 @@ struct MountFields {
     source: Option<String>,
     target: Option<String>,
     id: Option<String>,
-    env: Option<(String, String)>,
+    env: Option<String>,
     sharing: Option<(Sharing, String)>,
-    size_bytes: Option<(u64, String)>,
-    required: Option<(bool, String)>,
+    size_bytes: Option<u64>,
+    required: bool,
     read_only: Option<bool>,
     owner: FileOwner,
     owner_field: Option<String>,
@@ -271,7 +262,12 @@ impl MountFields {
         match (key, value) {
             ("readonly" | "ro", value) => self.read_only = Some(boolean(value, field)?),
             ("readwrite" | "rw", value) => self.read_only = Some(!boolean(value, field)?),
-            ("required", value) => self.required = Some((boolean(value, field)?, field.to_owned())),
+            ("required", value) => {
+                if !matches!(self.kind, Type::Secret | Type::Ssh) {
+                    return Err(self.misplaced("required", field, "secret` or `type=ssh"));
+                }
+                self.required = boolean(value, field)?;
+            }
             (_, None) => {
                 return Err(FlagError::new(field, format!("`{key}` needs a value"))
                     .with_help(format!("write `{key}=…`")));
@@ -289,16 +285,19 @@ impl MountFields {
             "source" | "src" => self.source = text,
             "target" | "dst" | "destination" => self.target = text,
             "id" => self.id = text,
-            "env" => self.env = Some((value.to_owned(), field.to_owned())),
+            "env" => self.env = Some(value.to_owned()),
             "sharing" => {
                 self.sharing = Some((named(value, &SHARING, "sharing", field)?, field.to_owned()));
+            }
+            "size" if self.kind != Type::Tmpfs => {
+                return Err(self.misplaced("size", field, "tmpfs"));
             }
             "size" => {
                 let size = parse_size(value).ok_or_else(|| {
                     FlagError::new(field, format!("`{value}` is not a size"))
                         .with_help("write a number with a unit, for example `size=64m`")
                 })?;
-                self.size_bytes = Some((size, field.to_owned()));
+                self.size_bytes = Some(size);
             }
             "mode" => {
                 let mode = u32::from_str_radix(value, 8).map_err(|_| {
@@ -347,18 +346,18 @@ impl MountFields {
                 owner: self.owner,
             }),
             Type::Tmpfs => MountKind::Tmpfs {
-                size_bytes: self.size_bytes.map(|(size, _)| size),
+                size_bytes: self.size_bytes,
                 read_only: self.read_only.unwrap_or(false),
             },
             Type::Secret => MountKind::Secret(SecretMount {
                 id: self.id.or(self.source),
-                env: self.env.map(|(name, _)| name),
-                required: self.required.is_some_and(|(required, _)| required),
+                env: self.env,
+                required: self.required,
                 owner: self.owner,
             }),
             Type::Ssh => MountKind::Ssh {
                 id: self.id,
-                required: self.required.is_some_and(|(required, _)| required),
+                required: self.required,
                 owner: self.owner,
             },
         };
@@ -368,38 +367,29 @@ impl MountFields {
         })
     }
 
-    /// Refuses keys that a mount of this type would silently do without.
+    /// Explains a key that means nothing for the type that was named so far.
+    fn misplaced(&self, key: &str, field: &str, right: &str) -> FlagError {
+        let message = format!("`{key}` has no meaning on a {} mount", self.kind.name());
+        FlagError::new(field, message).with_help(format!("it belongs behind `type={right}`"))
+    }
+
+    /// Refuses what a mount of this type would silently do without.
     fn check_combination(&self) -> Result<(), FlagError> {
         let kind = self.kind;
-        let misplaced = |key: &str, field: &str, right: &str| {
-            let message = format!("`{key}` has no meaning on a {} mount", kind.name());
-            Err(FlagError::new(field, message).with_help(format!("it belongs to type={right}")))
-        };
-        let private_file = matches!(kind, Type::Secret | Type::Ssh);
-        match (
-            &self.required,
-            &self.size_bytes,
-            &self.sharing,
-            &self.env,
-            &self.owner_field,
-        ) {
-            (Some((_, field)), ..) if !private_file => {
-                return misplaced("required", field, "secret and type=ssh");
+        match (&self.sharing, &self.owner_field) {
+            (Some((_, field)), _) if kind != Type::Cache => {
+                return Err(self.misplaced("sharing", field, "cache"));
             }
-            (_, Some((_, field)), ..) if kind != Type::Tmpfs => {
-                return misplaced("size", field, "tmpfs");
-            }
-            (_, _, Some((_, field)), ..) if kind != Type::Cache => {
-                return misplaced("sharing", field, "cache");
-            }
-            (_, _, _, Some((_, field)), _) if kind != Type::Secret => {
-                return misplaced("env", field, "secret");
-            }
-            (.., Some(field)) if !private_file && kind != Type::Cache => {
+            (_, Some(field)) if matches!(kind, Type::Bind | Type::Tmpfs) => {
                 let key = cut_key(field).0;
-                return misplaced(&key, field, "cache, type=secret and type=ssh");
+                let right = "cache`, `type=secret` or `type=ssh";
+                return Err(self.misplaced(&key, field, right));
             }
             _ => {}
+        }
+        if kind == Type::Ssh && self.source.is_some() {
+            return Err(FlagError::new("", "an ssh mount has no `source`")
+                .with_help("agents come from the command line: name one with `id=…`"));
         }
         if kind != Type::Secret {
             return Ok(());

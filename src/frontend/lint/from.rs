@@ -6,7 +6,7 @@ use crate::frontend::dockerfile::{Dockerfile, Word};
 use crate::frontend::environment::Environment;
 use crate::frontend::expand::{Expanded, Missing};
 use crate::frontend::suggest;
-use crate::oci::{ImageConfig, Platform, Reference};
+use crate::oci::{ImageConfig, Platform, Reference, Transported};
 
 /// A variable that no `ARG` before the first `FROM` declares.
 pub(in crate::frontend) fn undefined_arg_in_from<'a>(
@@ -105,7 +105,8 @@ pub(in crate::frontend) fn invalid_defaults(
         let Ok(name) = build_args::expand(word, file.escape(), &variables) else {
             break;
         };
-        if name.parse::<Reference>().is_ok() {
+        let is_transported = Transported::parse(&name).is_some();
+        if is_transported || name.parse::<Reference>().is_ok() {
             continue;
         }
         let message = format!(

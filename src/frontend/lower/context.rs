@@ -48,6 +48,8 @@ struct UsedContext {
     root: Output,
     /// Whether the root is a folder of the client, whose used paths are of interest.
     is_local: bool,
+    /// A copy of all of it, made where a file system is wanted.
+    layer: Option<Output>,
     paths: BTreeSet<String>,
 }
 
@@ -75,6 +77,7 @@ impl Lowerer<'_> {
         let used = UsedContext {
             root,
             is_local: matches!(source, ContextSource::Local { .. }),
+            layer: None,
             paths: BTreeSet::new(),
         };
         self.files.used.insert(key.to_owned(), used);
@@ -130,6 +133,38 @@ impl Lowerer<'_> {
                 Err(Box::new(Diagnostic::error(span, message)))
             }
         }
+    }
+
+    /// Returns a file system to run in, to stack and to export: a folder of the client's, which
+    /// is read where it lies, is copied for that.
+    pub(super) fn with_layers(&mut self, root: Option<Output>) -> Option<Output> {
+        let is_root = |used: &&mut UsedContext| used.is_local && Some(used.root) == root;
+        let Some(used) = self.files.used.values_mut().find(is_root) else {
+            return root;
+        };
+        used.paths.insert("/".to_owned());
+        let source = used.root;
+        let copy = pb::FileActionCopy {
+            src: "/".to_owned(),
+            dest: "/".to_owned(),
+            mode: -1,
+            timestamp: -1,
+            dir_copy_contents: true,
+            ..pb::FileActionCopy::default()
+        };
+        let layer = used.layer.get_or_insert_with(|| {
+            let action = FileAction {
+                source: Some(source),
+                owner: None,
+                action: pb::file_action::Action::Copy(copy),
+            };
+            let file = FileOp {
+                base: None,
+                actions: vec![action],
+            };
+            self.builder.file(file, About::default())
+        });
+        Some(*layer)
     }
 
     /// Notes that a path below `root` is used, if that is a local folder.

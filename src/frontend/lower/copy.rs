@@ -56,6 +56,7 @@ impl Lowerer<'_> {
         let flags = CopyFlags {
             is_add: true,
             checksum: self.expand_optional(state, add.checksum.as_ref())?,
+            checksum_span: add.checksum.as_ref().map(|word| word.span),
             keep_git_dir: add.keep_git_dir,
             unpack: add.unpack,
             ..self.common_flags(state, &add.files)?
@@ -258,17 +259,14 @@ fn parse_mode(text: &str, word: &Word) -> Lowering<CopyMode> {
     ))
 }
 
-/// Checks `[ugoa]*([-+=]([rwxXst]*|[ugo]))+`.
+/// Checks `[ugoa]*([-+=][rwxXstugo]*)+`.
 fn is_symbolic_clause(clause: &str) -> bool {
     let mut rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-    if !rest.starts_with(['-', '+', '=']) {
+    if rest.is_empty() {
         return false;
     }
     while let Some(behind) = rest.strip_prefix(['-', '+', '=']) {
-        rest = match behind.strip_prefix(['u', 'g', 'o']) {
-            Some(behind) => behind,
-            None => behind.trim_start_matches(['r', 'w', 'x', 'X', 's', 't']),
-        };
+        rest = behind.trim_start_matches(['r', 'w', 'x', 'X', 's', 't', 'u', 'g', 'o']);
     }
     rest.is_empty()
 }

@@ -2,7 +2,7 @@
 
 use super::copy::{CopyJob, CopyMode};
 use super::{Lowerer, Lowering, location};
-use crate::frontend::diagnostic::Diagnostic;
+use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::Word;
 use crate::frontend::{lint, paths};
 use crate::llb::git_url::percent_decoded;
@@ -30,6 +30,8 @@ pub(super) struct CopyFlags {
     pub(super) parents: bool,
     /// `--checksum`
     pub(super) checksum: Option<String>,
+    /// Where that stands.
+    pub(super) checksum_span: Option<Span>,
     /// `--keep-git-dir`
     pub(super) keep_git_dir: Option<bool>,
     /// `--unpack`
@@ -61,7 +63,9 @@ impl Lowerer<'_> {
             return self.http_source(job, source, word);
         }
         if job.flags.checksum.is_some() {
-            return fail("--checksum is for URLs and git repositories".to_owned());
+            let span = job.flags.checksum_span.unwrap_or(word.span);
+            let message = "--checksum is for URLs and git repositories";
+            return Err(Box::new(Diagnostic::error(span, message)));
         }
         self.path_source(job, source, word)
     }
@@ -109,8 +113,8 @@ impl Lowerer<'_> {
         let mut source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", &file);
         if let Some(checksum) = &job.flags.checksum {
             let digest = checksum.parse::<Digest>();
-            let digest =
-                digest.map_err(|e| Box::new(Diagnostic::error(word.span, e.to_string())))?;
+            let span = job.flags.checksum_span.unwrap_or(word.span);
+            let digest = digest.map_err(|e| Box::new(Diagnostic::error(span, e.to_string())))?;
             let cap = caps::SOURCE_HTTP_CHECKSUM;
             source = source.with_cap("http.checksum", digest.to_string(), cap);
         }

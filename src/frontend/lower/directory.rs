@@ -22,12 +22,12 @@ impl Lowerer<'_> {
         if !std::mem::replace(&mut state.has_workdir, true) && !path.starts_with('/') {
             self.warnings.push(lint::relative_workdir(&path, word.span));
         }
-        let path = paths::absolute(&state.image.config.working_dir, &path);
+        let path = paths::working_directory(&state.image.config.working_dir, &path);
         state.image.config.working_dir.clone_from(&path);
-        state.cwd.clone_from(&path);
+        state.cwd = paths::clean(&path);
         let makes_layer = path != "/";
         if makes_layer {
-            self.make_directory(state, step, &path);
+            self.make_directory(state, step);
             self.commit_layer(state, format!("WORKDIR {path}"));
         } else {
             self.commit(state, format!("WORKDIR {path}"));
@@ -35,12 +35,12 @@ impl Lowerer<'_> {
         Ok(())
     }
 
-    fn make_directory(&mut self, state: &mut StageState, step: &Step<'_>, path: &str) {
+    fn make_directory(&mut self, state: &mut StageState, step: &Step<'_>) {
         let user = &state.image.config.user;
         let owner = (!user.is_empty()).then(|| Owner::parse(user));
         let seconds = self.args.epoch;
         let mkdir = pb::FileActionMkDir {
-            path: path.to_owned(),
+            path: state.cwd.clone(),
             mode: DIRECTORY_MODE,
             make_parents: true,
             owner: None,

@@ -12,6 +12,9 @@ impl Lowerer<'_> {
     /// `EXPOSE`
     pub(super) fn expose(&mut self, state: &mut StageState, words: &[Word]) -> Lowering<()> {
         let mut ports = Vec::new();
+        // The order of the words, before variables are replaced, shows in the history.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|a, b| a.raw.cmp(&b.raw));
         for word in words {
             let expander = Expander::new(self.plan.escape);
             let expanded = expander.words(&word.raw, &state.environment);

@@ -42,9 +42,9 @@ impl Lowerer<'_> {
             state.environment.set(name, value);
         }
         if !state.image.config.working_dir.is_empty() {
-            let path = paths::absolute("/", &state.image.config.working_dir);
-            state.image.config.working_dir.clone_from(&path);
-            state.cwd = path;
+            let path = paths::working_directory("/", &state.image.config.working_dir);
+            state.cwd = paths::clean(&path);
+            state.image.config.working_dir = path;
         }
         Ok(state)
     }

@@ -204,6 +204,9 @@ impl Lowerer<'_> {
 
     fn step(&mut self, state: &mut StageState, step: &Step<'_>) -> Lowering<()> {
         let instruction = &*step.instruction;
+        if needs_layers(&instruction.kind) {
+            state.root = self.with_layers(state.root);
+        }
         match &instruction.kind {
             InstructionKind::Add(add) => self.add(state, step, add),
             InstructionKind::Copy(copy) => self.copy(state, step, copy),
@@ -303,7 +306,8 @@ impl Lowerer<'_> {
         let Some(state) = target else {
             unreachable!("the target is among the stages that it needs");
         };
-        self.use_everything(state.root);
+        let root = self.with_layers(state.root);
+        self.use_everything(root);
         self.complete_local_files();
         let mut image = state.image;
         if !self.options.labels.is_empty() {
@@ -316,11 +320,22 @@ impl Lowerer<'_> {
         let platform = image.platform().normalized();
         image.set_platform(&platform);
         LoweredStage {
-            definition: self.builder.finish(state.root),
+            definition: self.builder.finish(root),
             image,
             base_image: state.base_image,
             notes: self.notes,
         }
+    }
+}
+
+/// Returns whether the instruction takes the stage's files as they are, and cannot copy them
+/// into a layer in passing.
+fn needs_layers(kind: &InstructionKind) -> bool {
+    match kind {
+        InstructionKind::Run(_) => true,
+        InstructionKind::Copy(copy) => copy.files.link == Some(true),
+        InstructionKind::Add(add) => add.files.link == Some(true),
+        _ => false,
     }
 }
 

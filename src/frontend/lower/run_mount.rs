@@ -215,20 +215,18 @@ impl Lowerer<'_> {
     }
 }
 
-/// Returns where a mount goes; relative targets count from the working directory.
+/// Returns where a mount goes; relative targets, and none, count from the working directory.
 fn target_of(state: &StageState, request: &Request<'_>) -> Lowering<String> {
-    let Some(target) = request
-        .target
-        .as_deref()
-        .filter(|target| !target.is_empty())
-    else {
-        let error = Diagnostic::error(request.word.span, "the mount has no target");
-        return Err(Box::new(error.with_help("write `target=/path`")));
-    };
+    let target = request.target.as_deref().unwrap_or_default();
     let absolute = paths::absolute(&state.cwd, target);
     if absolute == "/" {
         let message = "a mount cannot take the place of the root";
-        return Err(Box::new(Diagnostic::error(request.word.span, message)));
+        let error = Diagnostic::error(request.word.span, message);
+        let help = match target {
+            "" => "write `target=/path`: without it the working directory is meant, which is /",
+            _ => "name a directory below / as the target",
+        };
+        return Err(Box::new(error.with_help(help)));
     }
     // An absolute target is kept as it was written, since it is part of the cache key.
     Ok(if target.starts_with('/') {

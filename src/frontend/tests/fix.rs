@@ -1,6 +1,7 @@
 //! Walks `tests/fixtures/fix`: what is mended, what is left, and what that changes.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use futures::executor::block_on;
 
@@ -45,10 +46,7 @@ fn what_is_mended_means_the_same() {
     assert!(folders.len() >= 12, "fixtures are missing");
     for folder in folders {
         let text = std::fs::read_to_string(folder.join("Dockerfile")).unwrap();
-        let fixture: Fixture = match std::fs::read_to_string(folder.join("options.json")) {
-            Ok(json) => serde_json::from_str(&json).unwrap(),
-            Err(_) => Fixture::default(),
-        };
+        let fixture = read_options(&folder);
         let images = Images(&fixture.images);
         let check = |text: &str| block_on(check(text, &fixture.options(), &images));
         let mend = |report: &CheckReport| block_on(fix::mend(report, &fixture.options(), &images));
@@ -77,6 +75,48 @@ fn what_is_mended_means_the_same() {
         let expected: Vec<&str> = mended.left.iter().map(|w| w.rule.name).collect();
         assert_eq!(found, expected, "{folder:?}");
         assert_eq!(mend(&again).text, mended.text, "{folder:?}");
+    }
+}
+
+/// Whatever the other fixtures of the translation hold: the steps stay the same.
+#[test]
+fn no_fixture_is_mended_into_other_steps() {
+    let (mut mended_files, mut odd) = (0, Vec::new());
+    for folder in fixture_folders("lower") {
+        let text = std::fs::read_to_string(folder.join("Dockerfile")).unwrap();
+        let fixture = read_options(&folder);
+        let (options, images) = (fixture.options(), Images(&fixture.images));
+        let report = block_on(check(&text, &options, &images));
+        let mended = block_on(fix::mend(&report, &options, &images));
+        if mended.fixed.is_empty() {
+            assert_eq!(mended.text, text, "{folder:?}");
+            continue;
+        }
+        mended_files += 1;
+        let lower = |text: &str| block_on(lower(text, &options, &images)).map(|l| digests(&l));
+        let (before, after) = (lower(&text), lower(&mended.text));
+        match (before, after) {
+            (Ok(before), Ok(after)) if before == after => {}
+            (Err(_), Err(_)) => {}
+            _ => odd.push(format!(
+                "{}\n{}",
+                folder.display(),
+                mended.diff("Dockerfile")
+            )),
+        }
+        let again = block_on(check(&mended.text, &options, &images));
+        if again.warnings.len() > mended.left.len() {
+            odd.push(format!("{}: more findings than before", folder.display()));
+        }
+    }
+    assert!(mended_files >= 5, "only {mended_files} files were mended");
+    assert!(odd.is_empty(), "{}", odd.join("\n"));
+}
+
+fn read_options(folder: &Path) -> Fixture {
+    match std::fs::read_to_string(folder.join("options.json")) {
+        Ok(json) => serde_json::from_str(&json).unwrap(),
+        Err(_) => Fixture::default(),
     }
 }
 

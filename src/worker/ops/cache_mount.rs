@@ -1,9 +1,12 @@
 //! Folders of `RUN --mount=type=cache`: kept between builds, outside any layer.
 //!
 //! On disk: `cache/mounts/<hash of id and initial contents>/<n>/`, with `<n>.lock` beside each.
-//! `n` is 0 for the folder that everybody shares; `private` steps that find a folder busy make
-//! the next one. A folder is first copied from the mount's `from`/`source`, if it names one.
+//! Folder 0 is the one that everybody wants. `shared` steps use it together, a `locked` step
+//! waits until it has it alone; who may not wait (`private`, or `shared` while somebody has it
+//! alone) takes the next one that is free. A folder is first copied from the mount's
+//! `from`/`source`, if it names one. All mounts of one step with the same id are one folder.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::llb::pb;
 use crate::oci::Digest;
 use crate::sys::lock::Lock;
+use crate::sys::root::remove_host_tree;
 
+/// Most folders of one cache mount, of which each is used by other steps.
+const FOLDERS_MAX: u32 = 1024;
 /// How often a step looks whether a locked folder is free.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -23,8 +29,15 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct CacheMount {
     /// The folder to mount.
     pub path: PathBuf,
-    /// Held while a `locked` or `private` step runs.
-    _lock: Option<Lock>,
+    /// Held while the step runs.
+    _lock: Lock,
+}
+
+impl CacheMount {
+    /// Says whether this is a folder of that name.
+    pub fn is(&self, mounts_dir: &Path, id: &CacheMountId<'_>) -> bool {
+        self.path.parent() == Some(mounts_dir.join(id.folder()).as_path())
+    }
 }
 
 /// What makes two cache mounts the same folder.
@@ -55,33 +68,57 @@ pub fn acquire(
     let family = mounts_dir.join(id.folder());
     fs::create_dir_all(&family)?;
     fs::write(family.join("id"), id.id)?;
-    match sharing {
-        pb::CacheSharingOpt::Shared => {
-            let making = wait_for(&family.join("0.making"), cancel)?;
-            let path = made(&family, 0, make)?;
-            drop(making);
-            Ok(CacheMount { path, _lock: None })
+    let name = |number: u32| family.join(format!("{number}.lock"));
+    let (number, lock) = match sharing {
+        pb::CacheSharingOpt::Shared => first_free(|number| Lock::try_shared(&name(number)))?,
+        pb::CacheSharingOpt::Private => first_free(|number| Lock::try_exclusive(&name(number)))?,
+        pb::CacheSharingOpt::Locked => (0, wait_for(&name(0), cancel)?),
+    };
+    // Of those who share a new folder one makes it.
+    let _making = wait_for(&family.join(format!("{number}.making")), cancel)?;
+    Ok(CacheMount {
+        path: made(&family, number, make)?,
+        _lock: lock,
+    })
+}
+
+/// Throws away the folders of these ids that nobody is using.
+pub fn forget(mounts_dir: &Path, ids: &BTreeSet<String>) -> io::Result<()> {
+    let families = match fs::read_dir(mounts_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for family in families {
+        let family = family?.path();
+        let Ok(id) = fs::read_to_string(family.join("id")) else {
+            continue;
+        };
+        if !ids.contains(&id) {
+            continue;
         }
-        pb::CacheSharingOpt::Locked => {
-            let lock = wait_for(&family.join("0.lock"), cancel)?;
-            Ok(CacheMount {
-                path: made(&family, 0, make)?,
-                _lock: Some(lock),
-            })
-        }
-        pb::CacheSharingOpt::Private => {
-            for number in 0.. {
-                let lock = family.join(format!("{number}.lock"));
-                if let Some(lock) = Lock::try_exclusive(&lock)? {
-                    return Ok(CacheMount {
-                        path: made(&family, number, make)?,
-                        _lock: Some(lock),
-                    });
-                }
+        for number in 0.. {
+            let folder = family.join(number.to_string());
+            if !folder.exists() {
+                break;
             }
-            Err(io::Error::other("no free cache folder"))
+            if let Some(_alone) = Lock::try_exclusive(&family.join(format!("{number}.lock")))? {
+                remove_host_tree(&folder)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Finds the first folder whose lock is to be had.
+fn first_free(attempt: impl Fn(u32) -> io::Result<Option<Lock>>) -> io::Result<(u32, Lock)> {
+    for number in 0..FOLDERS_MAX {
+        if let Some(lock) = attempt(number)? {
+            return Ok((number, lock));
+        }
+    }
+    Err(io::Error::other(format!(
+        "all {FOLDERS_MAX} folders of the cache mount are in use"
+    )))
 }
 
 fn wait_for(path: &Path, cancel: &CancellationToken) -> io::Result<Lock> {
@@ -149,6 +186,24 @@ mod tests {
         drop(first);
         let third = take(dir.path(), "p", pb::CacheSharingOpt::Private);
         assert_ne!(second.path, third.path);
+        // Who has a folder alone has it alone: others who do not wait take the next.
+        let locked = take(dir.path(), "l", pb::CacheSharingOpt::Locked);
+        let beside = take(dir.path(), "l", pb::CacheSharingOpt::Shared);
+        assert_ne!(locked.path, beside.path);
+        drop(locked);
+        let after = take(dir.path(), "l", pb::CacheSharingOpt::Shared);
+        assert!(after.path.ends_with("0"));
+    }
+
+    #[test]
+    fn folders_in_use_are_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let used = take(dir.path(), "a", pb::CacheSharingOpt::Shared);
+        let idle = take(dir.path(), "b", pb::CacheSharingOpt::Shared).path;
+        let other = take(dir.path(), "c", pb::CacheSharingOpt::Shared).path;
+        let ids = ["a", "b"].map(str::to_owned);
+        forget(dir.path(), &BTreeSet::from(ids)).unwrap();
+        assert!(used.path.exists() && !idle.exists() && other.exists());
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! The exec op: one process in a container on the file systems of its inputs.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::cache_mount::{self, CacheMount, CacheMountId};
+use super::folder_mount::MountedFolder;
 use super::{failed, invalid, io_failed, stack};
 use crate::executor::{
-    Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
+    Exit, HostAddress, MountKind, NetworkMode, ProcessMount, ProcessSpec, Ulimit as ProcessUlimit,
 };
 use crate::llb::pb;
 use crate::oci::Digest;
 use crate::session::agent::ForwardedAgent;
+use crate::session::tree::Tree;
 use crate::snapshot::{Active, LayerId, LayerInfo, View};
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::disk;
@@ -19,6 +21,9 @@ use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
 
 /// Free bytes of the store's disk below which a failing step is told so.
 const FREE_BYTES_LOW: u64 = 4 << 20;
+
+/// What stands for the host's own address in an op.
+const HOST_GATEWAY: &str = "host-gateway";
 
 /// A writable file system of a running step.
 struct Writable {
@@ -37,6 +42,8 @@ struct Held {
     writable: Vec<Writable>,
     /// Read-only file systems that are mounted into the step.
     views: Vec<View>,
+    /// Folders of the user that are mounted into the step.
+    folders: Vec<Arc<MountedFolder>>,
     /// Cache folders in use.
     caches: Vec<CacheMount>,
     /// SSH agents in use.
@@ -87,6 +94,7 @@ impl ExecRun<'_> {
             crate::executor::ExecutorError::User(_)
                 | crate::executor::ExecutorError::Spec(_)
                 | crate::executor::ExecutorError::Target { .. }
+                | crate::executor::ExecutorError::NoSuchPart { .. }
         );
         let kind = match error.exit_code() {
             Some(exit_code) => FailureKind::Step { exit_code },
@@ -117,6 +125,7 @@ impl ExecRun<'_> {
         let root_mount = writable.active.root_mount().map_err(failed)?;
         held.writable.push(writable);
         let mut mounts = Vec::new();
+        self.acquire_caches(held)?;
         for mount in self.exec.mounts.iter().filter(|mount| mount.dest != "/") {
             mounts.extend(self.mount(mount, held)?);
         }
@@ -141,7 +150,29 @@ impl ExecRun<'_> {
         spec.shm_size_bytes = self.options().shm_size_bytes;
         spec.resources = self.options().resources.clone();
         spec.mounts = mounts;
+        self.add_devices(&mut spec)?;
         Ok(spec)
+    }
+
+    /// Adds what the devices need that the step asks for.
+    fn add_devices(&self, spec: &mut ProcessSpec) -> Result<(), OpError> {
+        let (devices, aliases) = (&self.options().devices, &self.options().device_aliases);
+        let mut names = Vec::new();
+        for device in &self.exec.cdi_devices {
+            let name = aliases.get(&device.name).unwrap_or(&device.name);
+            match devices.require(name) {
+                Ok(found) => names.extend(found),
+                Err(_) if device.optional => {}
+                Err(error) => return Err(invalid(error.to_string()).caused_by(error)),
+            }
+        }
+        let edits = devices.edits(&names);
+        let edits = edits.map_err(|error| invalid(error.to_string()).caused_by(error))?;
+        spec.env.extend(edits.env);
+        spec.mounts.extend(edits.mounts);
+        spec.devices = edits.nodes;
+        spec.additional_gids = edits.additional_gids;
+        Ok(())
     }
 
     /// Makes a writable file system on the input of a mount.
@@ -178,7 +209,8 @@ impl ExecRun<'_> {
                         .map_err(|_| invalid(format!("secret {} is not text", secret.id)))?;
                     env.push(format!("{}={text}", secret.name));
                 }
-                None if secret.optional => {}
+                // BuildKit sets it to nothing, whatever ENV says.
+                None if secret.optional => env.push(format!("{}=", secret.name)),
                 None => return Err(missing_secret(&secret.id)),
             }
         }
@@ -193,6 +225,7 @@ impl ExecRun<'_> {
                 let size = mount.tmpfs_opt.as_ref().map_or(0, |options| options.size);
                 Some(MountKind::Tmpfs {
                     size_bytes: u64::try_from(size).unwrap_or(0),
+                    readonly: mount.readonly,
                 })
             }
             Ok(pb::MountType::Cache) => Some(self.cache(mount, held)?),
@@ -206,13 +239,29 @@ impl ExecRun<'_> {
         }))
     }
 
+    /// Returns the folder of the client that a mount shows, if it is one.
+    fn tree(&self, mount: &pb::Mount) -> Option<&Arc<Tree>> {
+        let index = usize::try_from(mount.input).ok()?;
+        match self.inputs.get(index)? {
+            OpOutput::Tree(tree) => Some(tree),
+            OpOutput::Stack(_) => None,
+        }
+    }
+
+    /// Returns that folder as a step is to see it.
+    fn folder(&self, tree: &Arc<Tree>) -> Result<Arc<MountedFolder>, OpError> {
+        let snapshots = &self.options().snapshots;
+        self.worker
+            .folders
+            .get(tree, snapshots, &self.context.cancel)
+    }
+
     fn bind(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
         let selector = mount.selector.clone();
-        let input = usize::try_from(mount.input)
-            .ok()
-            .and_then(|index| self.inputs.get(index));
-        if let Some(OpOutput::Tree(tree)) = input {
-            let source = tree.dir().to_owned();
+        if let Some(tree) = self.tree(mount) {
+            let folder = self.folder(tree)?;
+            let source = folder.path().to_owned();
+            held.folders.push(folder);
             return Ok(match mount.readonly {
                 true => MountKind::Bind {
                     source,
@@ -225,7 +274,8 @@ impl ExecRun<'_> {
                 },
             });
         }
-        if !mount.readonly && mount.output >= 0 {
+        if !mount.readonly {
+            // Without an output it is thrown away in the end.
             let writable = self.prepare(mount)?;
             let source = writable.active.mounted().map_err(failed)?.to_owned();
             held.writable.push(writable);
@@ -242,63 +292,104 @@ impl ExecRun<'_> {
         let view = view.map_err(failed)?;
         let source = view.path().to_owned();
         held.views.push(view);
-        Ok(match mount.readonly {
-            true => MountKind::Bind {
-                source,
-                selector,
-                readonly: true,
-            },
-            false => MountKind::DiscardedWrites {
-                lower: vec![source],
-                selector,
-            },
+        Ok(MountKind::Bind {
+            source,
+            selector,
+            readonly: true,
         })
     }
 
-    fn cache(&self, mount: &pb::Mount, held: &mut Held) -> Result<MountKind, OpError> {
-        let options = mount.cache_opt.clone().unwrap_or_default();
-        let id = if options.id.is_empty() {
-            &mount.dest
-        } else {
-            &options.id
+    /// Takes the cache folders, in the order of their names: two steps that wait for each
+    /// other's would wait for ever.
+    fn acquire_caches(&self, held: &mut Held) -> Result<(), OpError> {
+        let is_cache = |mount: &&pb::Mount| mount.mount_type == pb::MountType::Cache as i32;
+        let mut mounts: Vec<&pb::Mount> = self.exec.mounts.iter().filter(is_cache).collect();
+        mounts.sort_by_key(|mount| cache_id(mount));
+        for mount in mounts {
+            let folder = self.cache_folder(mount)?;
+            let mounts_dir = &self.options().cache_mounts;
+            if held
+                .caches
+                .iter()
+                .any(|cache| cache.is(mounts_dir, &folder))
+            {
+                continue;
+            }
+            let options = mount.cache_opt.clone().unwrap_or_default();
+            let sharing = pb::CacheSharingOpt::try_from(options.sharing)
+                .map_err(|_| invalid("unknown sharing of a cache mount"))?;
+            let make = |path: &Path| self.make_cache_folder(mount, path);
+            let cancel = &self.context.cancel;
+            let cache = cache_mount::acquire(mounts_dir, &folder, sharing, &make, cancel);
+            held.caches.push(cache.map_err(|error| {
+                if cancel.is_cancelled() {
+                    return OpError::cancelled();
+                }
+                io_failed(
+                    &format!("cannot use the cache mount {:?}", folder.id),
+                    error,
+                )
+            })?);
+        }
+        Ok(())
+    }
+
+    fn cache_folder<'m>(&self, mount: &'m pb::Mount) -> Result<CacheMountId<'m>, OpError> {
+        let origin = match self.tree(mount) {
+            // Of what it holds nothing is known here that would be the same tomorrow.
+            Some(tree) => format!("{}\0{}", tree.dir().display(), mount.selector),
+            None => match stack(self.inputs, mount.input)? {
+                [] => String::new(),
+                layers => origin_of(layers, &mount.selector),
+            },
         };
-        let sharing = pb::CacheSharingOpt::try_from(options.sharing)
-            .map_err(|_| invalid("unknown sharing of a cache mount"))?;
-        let layers = stack(self.inputs, mount.input)?;
-        let origin = match layers {
-            [] => String::new(),
-            layers => origin_of(layers, &mount.selector),
-        };
-        let make = |path: &Path| self.make_cache_folder(layers, &mount.selector, path);
-        let folder = CacheMountId { id, origin };
-        let mounts = &self.options().cache_mounts;
-        let cache = cache_mount::acquire(mounts, &folder, sharing, &make, &self.context.cancel)
-            .map_err(|error| match self.context.cancel.is_cancelled() {
-                true => OpError::cancelled(),
-                false => io_failed(&format!("cannot use the cache mount {id:?}"), error),
-            })?;
-        let source = cache.path.clone();
-        held.caches.push(cache);
+        Ok(CacheMountId {
+            id: cache_id(mount),
+            origin,
+        })
+    }
+
+    fn cache(&self, mount: &pb::Mount, held: &Held) -> Result<MountKind, OpError> {
+        let folder = self.cache_folder(mount)?;
+        let mounts_dir = &self.options().cache_mounts;
+        let mut caches = held.caches.iter();
+        let cache = caches.find(|cache| cache.is(mounts_dir, &folder));
+        let cache = cache.ok_or_else(|| invalid("a cache mount was not prepared"))?;
         Ok(MountKind::Bind {
-            source,
-            selector: String::new(),
+            source: cache.path.clone(),
+            // A folder that began as a part of something is that part; in one that began
+            // empty the part is one of the folder itself.
+            selector: match folder.origin.as_str() {
+                "" => mount.selector.clone(),
+                _ => String::new(),
+            },
             readonly: mount.readonly,
         })
     }
 
     /// Makes the folder of a cache mount with what the mount's source holds.
-    fn make_cache_folder(&self, layers: &[LayerId], selector: &str, path: &Path) -> io::Result<()> {
+    fn make_cache_folder(&self, mount: &pb::Mount, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)?;
-        if layers.is_empty() {
-            return Ok(());
+        let copy = |from: &Path| {
+            super::copy_tree(from, &mount.selector, path, &self.context.cancel)
+                .map_err(io::Error::other)
+        };
+        if let Some(tree) = self.tree(mount) {
+            let folder = self.folder(tree);
+            return copy(
+                folder
+                    .map_err(|error| io::Error::other(error.message))?
+                    .path(),
+            );
         }
-        let view = self
-            .options()
-            .snapshots
-            .view(layers)
-            .map_err(io::Error::other)?;
-        super::copy_tree(view.path(), selector, path, &self.context.cancel)
-            .map_err(io::Error::other)
+        // That there is such an input is known: the folder has its name from it.
+        match stack(self.inputs, mount.input).unwrap_or_default() {
+            [] => Ok(()),
+            layers => {
+                let view = self.options().snapshots.view(layers);
+                copy(view.map_err(io::Error::other)?.path())
+            }
+        }
     }
 
     fn secret(&self, mount: &pb::Mount) -> Result<Option<MountKind>, OpError> {
@@ -306,7 +397,7 @@ impl ExecRun<'_> {
         match self.options().session.secrets.get(&options.id) {
             Some(value) => Ok(Some(MountKind::Secret {
                 data: value.bytes().to_vec(),
-                mode: options.mode & 0o7777,
+                mode: options.mode & 0o777,
                 uid: options.uid,
                 gid: options.gid,
             })),
@@ -335,7 +426,7 @@ impl ExecRun<'_> {
             .map_err(failed)?;
         let path = agent.socket().to_owned();
         held.agents.push(agent);
-        let (mode, uid, gid) = (options.mode & 0o7777, options.uid, options.gid);
+        let (mode, uid, gid) = (options.mode & 0o777, options.uid, options.gid);
         Ok(Some(MountKind::Socket {
             path,
             mode,
@@ -420,15 +511,24 @@ fn missing_secret(id: &str) -> OpError {
     ))
 }
 
+/// Returns the id of a cache mount: what it says, or where it is mounted.
+pub(in crate::worker) fn cache_id(mount: &pb::Mount) -> &str {
+    match &mount.cache_opt {
+        Some(options) if !options.id.is_empty() => &options.id,
+        _ => &mount.dest,
+    }
+}
+
 /// Names what a cache folder starts with.
 fn origin_of(layers: &[LayerId], selector: &str) -> String {
     let ids: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
     Digest::of(format!("{}\0{selector}", ids.join(",")).as_bytes()).to_string()
 }
 
-fn extra_hosts(meta: &pb::Meta) -> Result<Vec<(String, IpAddr)>, OpError> {
+fn extra_hosts(meta: &pb::Meta) -> Result<Vec<(String, HostAddress)>, OpError> {
     let parse = |host: &pb::HostIp| match host.ip.parse() {
-        Ok(ip) => Ok((host.host.clone(), ip)),
+        Ok(ip) => Ok((host.host.clone(), HostAddress::Ip(ip))),
+        Err(_) if host.ip == HOST_GATEWAY => Ok((host.host.clone(), HostAddress::Gateway)),
         Err(_) => Err(invalid(format!(
             "{:?} is not an address (host {})",
             host.ip, host.host

@@ -4,6 +4,7 @@ pub mod cache_mount;
 pub mod content;
 pub mod exec;
 pub mod file;
+pub mod folder_mount;
 pub mod source;
 
 use std::io;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{blocking, failed, invalid, io_failed};
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Reference;
@@ -11,10 +13,12 @@ use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
 use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveMode};
-use crate::sys::metadata::Timestamp;
+use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, keys};
 
+/// Mode of the folder that a checkout is, whatever our mask is.
+const CHECKOUT_MODE: u32 = 0o755;
 /// Headers that a definition may set, as with BuildKit; others are left out.
 const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 
@@ -317,7 +321,7 @@ async fn git_checkout(
     blocking(move || {
         let active = options.snapshots.prepare(&[]).map_err(failed)?;
         let target = active.mounted().map_err(failed)?;
-        super::copy_tree(&folder, "/", target, &cancel).map_err(super::file_error)?;
+        move_tree(&folder, target, &cancel)?;
         drop(work);
         let layer = active
             .commit(LayerInfo { created_ns: now_ns })
@@ -325,6 +329,31 @@ async fn git_checkout(
         Ok(OpOutput::Stack(vec![layer]))
     })
     .await
+}
+
+/// Moves what a folder holds into another one, or copies it to another file system.
+fn move_tree(folder: &Path, target: &Path, cancel: &CancellationToken) -> Result<(), OpError> {
+    let read = Metadata::of_path(folder);
+    let metadata = read.map_err(|error| io_failed("cannot read a checkout", error))?;
+    let moving = || {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            std::fs::rename(entry.path(), target.join(entry.file_name()))?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    match moving() {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+            super::copy_tree(folder, "/", target, cancel).map_err(super::file_error)?;
+        }
+        moved => moved.map_err(|error| io_failed("cannot move the files of a checkout", error))?,
+    }
+    let finish = || {
+        let root = Root::open(target)?;
+        root.set_mode(Path::new("."), CHECKOUT_MODE)?;
+        root.set_times(Path::new("."), metadata.mtime)
+    };
+    finish().map_err(|error| io_failed("cannot finish a checkout", error))
 }
 
 /// Sorts a source's error by who can do something about it.
@@ -335,8 +364,9 @@ pub(in crate::worker) fn error(error: source::Error) -> OpError {
         | Error::InvalidUrl { .. }
         | Error::Bundle { .. }
         | Error::NoSecret { .. }
+        | Error::NotInGit { .. }
         | Error::Session(_) => FailureKind::User,
-        Error::Content(_) | Error::Io { .. } => FailureKind::Config,
+        Error::Content(_) | Error::Io { .. } | Error::NoGit { .. } => FailureKind::Config,
         _ => FailureKind::Remote,
     };
     OpError::new(kind, crate::solver::error::chain(&error)).caused_by(error)

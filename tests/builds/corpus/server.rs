@@ -65,13 +65,11 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
                 wanted_tag = Some(value.trim().to_owned());
             }
         }
-        let path = folder.join(
-            target
-                .split('?')
-                .next()
-                .unwrap_or("")
-                .trim_start_matches('/'),
-        );
+        let target = target.split('?').next().unwrap_or("").replace("%20", " ");
+        let mut path = folder.join(target.trim_start_matches('/'));
+        if path.is_dir() {
+            path.push("index");
+        }
         let headers = fs::read_to_string(format!("{}.headers", path.display()));
         let headers: String = headers
             .unwrap_or_default()

@@ -37,6 +37,9 @@ pub enum FileOpError {
     /// Something else stands where a directory is to be.
     #[error("cannot copy to non-directory {0:?}")]
     NotADirectory(String),
+    /// A directory is to be made where, or below where, something else stands.
+    #[error("cannot make directory {0:?}: what is there is not a directory")]
+    InTheWay(String),
     /// The file system of the image refused something.
     #[error("cannot {action} {path:?}: {source}")]
     Io {

@@ -106,6 +106,30 @@ pub fn copy_tree(view: &Path, path: &str, folder: &Path) -> Result<(), FileOpErr
     Ok(())
 }
 
+/// Copies everything there is to the directory at `folder`, which keeps its owner and bits.
+pub fn copy_everything(
+    origin: &Origin,
+    folder: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), FileOpError> {
+    let everything = CopySource {
+        path: "/",
+        contents_only: true,
+        ..CopySource::default()
+    };
+    let selection = origin.select(&everything)?;
+    let target = Target::directory(folder).map_err(FileOpError::io("open", folder))?;
+    let plan = CopyPlan {
+        destination: "/",
+        attributes: Attributes::default(),
+        make_parents: true,
+        replace: false,
+        earlier: None,
+        cancel,
+    };
+    copy::copy(&selection, &target, &plan)
+}
+
 fn copy_action(
     step: &Step<'_>,
     action: &pb::FileActionCopy,

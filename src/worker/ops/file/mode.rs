@@ -19,30 +19,35 @@ pub enum ModeChange {
     Symbolic(Vec<Clause>),
 }
 
-/// One change of a symbolic mode: `go-w`.
+/// One step of a symbolic mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clause {
-    /// Bits that may change; 0 where no class was named.
-    who: u32,
-    change: Change,
-    what: What,
+pub enum Clause {
+    /// Adds these bits.
+    Add(u32),
+    /// Removes these bits.
+    Remove(u32),
+    /// Adds these bits where a directory or an executable file is concerned.
+    AddIfExecutable(u32),
+    /// Carries the permissions of one class over to others.
+    Copy {
+        /// Places to the left at which the class stands that is copied.
+        shift: u32,
+        /// Permission bits of the classes that are changed.
+        to: u32,
+        /// What the copied permissions do.
+        change: Change,
+    },
 }
 
+/// What `+`, `-` and `=` do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub enum Change {
+    /// `+`
     Add,
+    /// `-`
     Remove,
-    /// Adds after everything the classes have was removed.
+    /// `=`: removes everything the classes have, then adds.
     Assign,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Bits(u32),
-    /// Execution, where a directory or an executable file is concerned.
-    ExecuteIfAny,
-    /// What the class has whose bits stand this many places to the left.
-    CopyOf(u32),
 }
 
 /// Says that a text is not a mode.
@@ -94,28 +99,18 @@ impl ModeChange {
 
 impl Clause {
     fn apply(self, mode: u32, executable: bool) -> u32 {
-        let who = if self.who == 0 { ALL } else { self.who };
-        let bits = match self.what {
-            What::Bits(bits) => bits & (who | (bits & STICKY)),
-            What::ExecuteIfAny if executable => 0o111 & who,
-            What::ExecuteIfAny => 0,
-            What::CopyOf(shift) => {
-                let class = (mode >> shift) & 0o7;
-                (class << 6 | class << 3 | class) & who
-            }
-        };
-        match self.change {
-            Change::Add => mode | bits,
-            Change::Remove => mode & !bits,
-            Change::Assign => {
-                // A copied class replaces permissions only.
-                let keep_ids = matches!(self.what, What::CopyOf(_));
-                let cleared = if keep_ids {
-                    who & 0o777
-                } else {
-                    who | (bits & STICKY)
-                };
-                (mode & !cleared) | bits
+        match self {
+            Self::Add(bits) => mode | bits,
+            Self::Remove(bits) => mode & !bits,
+            Self::AddIfExecutable(bits) if executable => mode | bits,
+            Self::AddIfExecutable(_) => mode,
+            Self::Copy { shift, to, change } => {
+                let bits = (((mode >> shift) & 0o7) * 0o111) & to;
+                match change {
+                    Change::Add => mode | bits,
+                    Change::Remove => mode & !bits,
+                    Change::Assign => (mode & !to) | bits,
+                }
             }
         }
     }
@@ -139,59 +134,86 @@ fn parse_part(part: &str, clauses: &mut Vec<Clause>) -> Option<()> {
         let end = rest[1..]
             .find(['+', '-', '='])
             .map_or(rest.len(), |at| at + 1);
-        parse_change(who, sign, &rest[1..end], clauses)?;
+        let change = match sign {
+            '+' => Change::Add,
+            '-' => Change::Remove,
+            _ => Change::Assign,
+        };
+        parse_change(who, change, &rest[1..end], clauses)?;
         rest = &rest[end..];
     }
     Some(())
 }
 
-fn parse_change(who: u32, sign: char, text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
-    let mut change = match sign {
-        '+' => Change::Add,
-        '-' => Change::Remove,
-        _ => Change::Assign,
-    };
-    let others_only = who != 0 && who & !0o007 == 0;
+/// Reads the letters behind a sign, with every oddity of BuildKit's reader: a copied class
+/// ends what stands before it, and without classes the letter `t` keeps what stands beside it
+/// from counting.
+fn parse_change(mut who: u32, change: Change, text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
     let mut bits = 0;
-    let mut special = Vec::new();
+    let mut may_execute = false;
+    let mut was_copied = false;
     for letter in text.chars() {
+        let others_only = who != 0 && who & !0o007 == 0;
         match letter {
             'r' => bits |= 0o444,
             'w' => bits |= 0o222,
             'x' => bits |= 0o111,
             'X' if change == Change::Remove => bits |= 0o111,
-            'X' => special.push(What::ExecuteIfAny),
-            's' if !others_only => bits |= SET_IDS,
-            't' if !others_only => bits |= STICKY,
-            's' | 't' => {}
-            'u' => special.push(What::CopyOf(6)),
-            'g' => special.push(What::CopyOf(3)),
-            'o' => special.push(What::CopyOf(0)),
+            'X' => may_execute = true,
+            's' | 't' if others_only => {}
+            's' => bits |= SET_IDS,
+            't' => {
+                who |= STICKY;
+                bits |= STICKY;
+            }
+            'u' | 'g' | 'o' => {
+                if bits != 0 {
+                    change_bits(who, change, bits, clauses);
+                }
+                if may_execute {
+                    clauses.push(Clause::AddIfExecutable(masked(who, 0o111)));
+                }
+                (bits, may_execute, was_copied) = (0, false, true);
+                clauses.push(copy_of(letter, who, change));
+            }
             _ => return None,
         }
     }
-    if bits != 0 || special.is_empty() || special.first() == Some(&What::ExecuteIfAny) {
-        clauses.push(Clause {
-            who,
-            change,
-            what: What::Bits(bits),
-        });
-        // What follows adds to what was assigned.
-        change = if change == Change::Assign {
-            Change::Add
-        } else {
-            change
-        };
+    if bits != 0 || (change == Change::Assign && !was_copied) {
+        change_bits(who, change, bits, clauses);
     }
-    for what in special {
-        clauses.push(Clause { who, change, what });
-        change = if change == Change::Assign {
-            Change::Add
-        } else {
-            change
-        };
+    if may_execute {
+        clauses.push(Clause::AddIfExecutable(masked(who, 0o111)));
     }
     Some(())
+}
+
+fn change_bits(who: u32, change: Change, bits: u32, clauses: &mut Vec<Clause>) {
+    let bits = masked(who, bits);
+    match change {
+        Change::Add => clauses.push(Clause::Add(bits)),
+        Change::Remove => clauses.push(Clause::Remove(bits)),
+        Change::Assign => {
+            let cleared = if who == 0 { ALL } else { who };
+            clauses.extend([Clause::Remove(cleared), Clause::Add(bits)]);
+        }
+    }
+}
+
+/// Returns what of `bits` belongs to the classes; all of it where none was named.
+fn masked(who: u32, bits: u32) -> u32 {
+    if who == 0 { bits } else { who & bits }
+}
+
+fn copy_of(class: char, who: u32, change: Change) -> Clause {
+    let shift = match class {
+        'u' => 6,
+        'g' => 3,
+        _ => 0,
+    };
+    let classes = if who == 0 { 0o444 } else { who & 0o444 };
+    let to = classes | (classes >> 1) | (classes >> 2);
+    Clause::Copy { shift, to, change }
 }
 
 #[cfg(test)]
@@ -232,6 +254,14 @@ mod tests {
             ("u+rw-x", F, 0o100, 0o600),
             ("-X", F, 0o755, 0o644),
             ("a+rX", D, 0o700, 0o755),
+            ("+rwt", F, 0o640, 0o1640),
+            ("=rt", F, 0o640, 0o1640),
+            ("g=Xu", F, 0o640, 0o660),
+            ("u=rgx", F, 0o640, 0o140),
+            ("go+Xu", F, 0o640, 0o666),
+            ("u=,g+u", F, 0o640, 0o40),
+            ("o=gr", F, 0o640, 0o644),
+            ("ug=o-r", F, 0o640, 0o0),
         ] {
             let change = ModeChange::parse(text).unwrap();
             assert_eq!(change.apply(kind, before), after, "{text} of {before:o}");

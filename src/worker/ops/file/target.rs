@@ -70,7 +70,10 @@ impl Target {
         new: NewDirectory,
     ) -> Result<Vec<PathBuf>, FileOpError> {
         let made = self.view.mkdir_all(path, new);
-        made.map_err(FileOpError::io("make directory", path))
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::NotADirectory => FileOpError::InTheWay(format!("/{}", path.display())),
+            _ => FileOpError::io("make directory", path)(error),
+        })
     }
 
     /// Makes one directory with bits that let us fill it.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -54,8 +55,10 @@ pub(super) fn unpack(
         owner: plan.attributes.owner,
     };
     let observer = Cancellation(plan.cancel);
-    archive::extract(&mut input, target.view(), &destination, options, &observer)
-        .map_err(failed)?;
+    // Links in the archive, and in what it is unpacked over, lead no further than the destination.
+    let inside = target.view().sub_root(&destination);
+    let inside = inside.map_err(FileOpError::io("open", &destination))?;
+    archive::extract(&mut input, &inside, Path::new(""), options, &observer).map_err(failed)?;
     check_unchanged(tree, entry, &file)?;
     Ok(true)
 }

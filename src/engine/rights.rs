@@ -1,0 +1,90 @@
+//! Rights that a definition needs and a user grants.
+//!
+//! | right | what it is for |
+//! |---|---|
+//! | `network.host` | a step in the host's network |
+//! | `security.insecure` | a step without confinement |
+//! | `device`, `device=NAME` | a step with a device that is not free for all |
+
+use std::collections::BTreeMap;
+
+use super::error::{EngineError, ErrorKind};
+use super::request::{BuildRequest, Entitlement, NetworkMode};
+use crate::executor::NamedDevices;
+use crate::llb::{Vertex, pb};
+
+/// Refuses a definition that needs rights which were not granted.
+pub(super) fn check(
+    vertices: &[Vertex],
+    request: &BuildRequest,
+    devices: &NamedDevices,
+) -> Result<(), EngineError> {
+    let granted = |right: &Entitlement| request.entitlements.contains(right);
+    for vertex in vertices {
+        let pb::op::Op::Exec(exec) = &vertex.op else {
+            continue;
+        };
+        let host = exec.network == pb::NetMode::Host as i32 && request.network != NetworkMode::Host;
+        let insecure = exec.security != pb::SecurityMode::Sandbox as i32;
+        let missing = if host && !granted(&Entitlement::NetworkHost) {
+            "network.host".to_owned()
+        } else if insecure && !granted(&Entitlement::SecurityInsecure) {
+            "security.insecure".to_owned()
+        } else {
+            match forbidden_device(exec, request, devices)? {
+                Some(device) => format!("device={device}"),
+                None => continue,
+            }
+        };
+        let text = format!("{missing} is not allowed: {}", vertex.name());
+        return Err(EngineError::new(ErrorKind::User, text)
+            .with_hint(format!("grant it with --allow {missing}")));
+    }
+    Ok(())
+}
+
+/// Returns the names that stand for other devices in this build.
+pub(super) fn device_aliases(request: &BuildRequest) -> BTreeMap<String, String> {
+    let aliases = request.entitlements.iter().filter_map(|right| match right {
+        Entitlement::Device {
+            name,
+            alias: Some(alias),
+        } => Some((alias.clone(), name.clone())),
+        _ => None,
+    });
+    aliases.collect()
+}
+
+/// Finds a device of a step that nobody granted.
+fn forbidden_device(
+    exec: &pb::ExecOp,
+    request: &BuildRequest,
+    devices: &NamedDevices,
+) -> Result<Option<String>, EngineError> {
+    if request.entitlements.contains(&Entitlement::AnyDevice) {
+        return Ok(None);
+    }
+    let aliases = device_aliases(request);
+    let mut granted = Vec::new();
+    for right in &request.entitlements {
+        if let Entitlement::Device { name, alias: None } = right {
+            granted.extend(devices.find(name));
+        }
+    }
+    for device in &exec.cdi_devices {
+        if aliases.contains_key(&device.name) {
+            continue;
+        }
+        let found = match device.optional {
+            true => devices.find(&device.name),
+            false => devices.require(&device.name).map_err(|error| {
+                EngineError::new(ErrorKind::User, error.to_string()).with_source(error)
+            })?,
+        };
+        let mut found = found.into_iter();
+        if let Some(name) = found.find(|name| !granted.contains(name) && !devices.is_free(name)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
