@@ -25,6 +25,11 @@ fn what_no_clock_enters_is_reproducible() {
     let epoch = ["--source-date-epoch=1000000000", "--rewrite-timestamp"];
     let said = verify(&env, 0, text, &epoch);
     assert!(said.contains("\nreproducible: sha256:"), "{said}");
+    // What copies and WORKDIR make has no time of the clock even where no times are rewritten.
+    let text = "FROM busybox\nWORKDIR /new/deep\nCOPY Dockerfile /etc/\nCOPY Dockerfile ./sub/\n\
+                COPY . /made/all\nADD Dockerfile /var/added\n";
+    let said = verify(&env, 0, text, &["--source-date-epoch=1000000000"]);
+    assert!(said.contains("\nreproducible: sha256:"), "{said}");
     let both = ["--platform=linux/amd64,linux/arm64", "--timestamp=0"];
     let said = verify(&env, 0, "FROM scratch\nCOPY Dockerfile /\n", &both);
     assert!(said.contains("\nreproducible: sha256:"), "{said}");

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::FileOpError;
 use super::earlier::Earlier;
-use super::target::{Attributes, Target};
+use super::target::{Attributes, Surroundings, Target};
 use super::write::{self, Landing};
 use crate::session::tree::{Part, Selection};
 use crate::sys::metadata::FileKind;
@@ -61,6 +61,7 @@ pub(super) fn copy_part(
     plan: &CopyPlan<'_>,
 ) -> Result<(), FileOpError> {
     let new = plan.attributes.new_directory();
+    let around = surroundings(part, contents_only, target, plan)?;
     let mut made = Vec::new();
     if let Some(parent) = wanted_directory(plan.destination) {
         made.extend(target.make_directories(Path::new(&parent), new)?);
@@ -89,14 +90,32 @@ pub(super) fn copy_part(
         parent_is_fresh: landing
             .parent()
             .is_some_and(|parent| fresh(&parent.to_owned())),
-        path: landing,
+        path: landing.clone(),
         plan,
     })?;
-    match plan.attributes.mtime {
-        // Filling them changed their times.
-        Some(mtime) => target.set_times(&made, mtime),
-        None => Ok(()),
+    if is_dir && contents_only && plan.attributes.mtime.is_none() {
+        // The directory that was made for the contents has the time of their directory.
+        made.retain(|path| *path != landing);
     }
+    // Filling them changed their times.
+    target.settle(&around, &made, plan.attributes.mtime)
+}
+
+/// Finds the directory that a copy adds a name to.
+fn surroundings(
+    part: &Part,
+    contents_only: bool,
+    target: &Target,
+    plan: &CopyPlan<'_>,
+) -> Result<Surroundings, FileOpError> {
+    let destination = target.resolve(plan.destination)?;
+    let is_merged = part.kind() == FileKind::Directory && contents_only;
+    let from = match is_merged {
+        // The directory itself gets the time of the source.
+        true => destination.parent().unwrap_or(Path::new("")),
+        false => &destination,
+    };
+    target.surroundings(from)
 }
 
 /// Returns the directory that must be there before anything else: all of a destination that

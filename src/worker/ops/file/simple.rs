@@ -45,7 +45,9 @@ pub(super) fn make_directory(
             return Err(FileOpError::missing("make directory", &path));
         }
     }
-    target.make_directories(&path, new).map(drop)
+    let around = target.surroundings(&path)?;
+    let made = target.make_directories(&path, new)?;
+    target.settle(&around, &made, new.mtime)
 }
 
 /// Writes a file with the contents that the op holds; the bits of one that is there stay.

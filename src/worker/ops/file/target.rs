@@ -7,6 +7,20 @@ use super::FileOpError;
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::{self, NewDirectory, Root};
 
+/// Time of directories that are made without one: the clock has no say in what a layer holds.
+/// It is the first day that archives of every kind can tell in every time zone.
+const UNTOLD: Timestamp = Timestamp {
+    seconds: 315_619_200,
+    nanoseconds: 0,
+};
+
+/// The directory in which a change begins, and its time before the change.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    path: PathBuf,
+    mtime: Timestamp,
+}
+
 /// A file system to change.
 ///
 /// Everything is resolved and decided in the merged view. Files below directories that the op
@@ -74,6 +88,47 @@ impl Target {
             io::ErrorKind::NotADirectory => FileOpError::InTheWay(format!("/{}", path.display())),
             _ => FileOpError::io("make directory", path)(error),
         })
+    }
+
+    /// Finds the directory that is there on the way to `path`, which a change below will touch.
+    pub(super) fn surroundings(&self, path: &Path) -> Result<Surroundings, FileOpError> {
+        let mut at = Some(path);
+        while let Some(path) = at {
+            match self.lstat(path)? {
+                Some(metadata) if metadata.is_dir() => {
+                    return Ok(Surroundings {
+                        path: path.to_owned(),
+                        mtime: metadata.mtime,
+                    });
+                }
+                _ => at = path.parent(),
+            }
+        }
+        Ok(Surroundings {
+            path: PathBuf::new(),
+            mtime: UNTOLD,
+        })
+    }
+
+    /// Takes the time of the change out of its surroundings and of the directories that were
+    /// made for it, the innermost last: those get `mtime`.
+    pub(super) fn settle(
+        &self,
+        around: &Surroundings,
+        made: &[PathBuf],
+        mtime: Option<Timestamp>,
+    ) -> Result<(), FileOpError> {
+        self.set_times(made, mtime.unwrap_or(UNTOLD))?;
+        // The root belongs to no layer.
+        if around.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        match self.lstat(&around.path)? {
+            Some(now) if now.is_dir() && now.mtime != around.mtime => {
+                self.set_times(std::slice::from_ref(&around.path), around.mtime)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes one directory with bits that let us fill it.

@@ -42,7 +42,8 @@ pub(super) fn unpack(
         mode: 0o755,
         ..plan.attributes.new_directory()
     };
-    target.make_directories(&destination, new)?;
+    let around = target.surroundings(&destination)?;
+    let made = target.make_directories(&destination, new)?;
     let failed = |source| FileOpError::Archive {
         path: String::from_utf8_lossy(tree.path(entry)).into_owned(),
         source: Box::new(source),
@@ -60,6 +61,7 @@ pub(super) fn unpack(
     let inside = inside.map_err(FileOpError::io("open", &destination))?;
     archive::extract(&mut input, &inside, Path::new(""), options, &observer).map_err(failed)?;
     check_unchanged(tree, entry, &file)?;
+    target.settle(&around, &made, plan.attributes.mtime)?;
     Ok(true)
 }
 
