@@ -105,6 +105,11 @@ pub enum Refusal {
     TooManyEntries,
 }
 
+/// Returns the error of bytes that make no sense.
+pub(super) fn malformed(what: &str) -> ArchiveError {
+    ArchiveError::Malformed(what.to_owned())
+}
+
 impl ArchiveError {
     /// Refuses an entry.
     pub(crate) fn refused(path: &[u8], reason: Refusal) -> Self {

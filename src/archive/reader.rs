@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use tar::Header;
 
 use super::entry::{Entry, EntryKind, MAX_PATH, MAX_PAX, clean_path};
-use super::error::{ArchiveError, Refusal};
+use super::error::{ArchiveError, Refusal, malformed};
 use super::pax::Pax;
 use super::sparse::{self, Expansion, LeadingNumbers, SparseRecords, Stretch};
 use crate::sys::metadata::Timestamp;
@@ -510,10 +510,6 @@ fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArchiveE
             other => return other.map_err(ArchiveError::Read),
         }
     }
-}
-
-fn malformed(what: &str) -> ArchiveError {
-    ArchiveError::Malformed(what.to_owned())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::error::ArchiveError;
+use super::error::{ArchiveError, malformed};
 
 /// Most parts of one file.
 pub(super) const MAX_PIECES: usize = 1 << 20;
@@ -191,10 +191,6 @@ fn decimal(text: &[u8]) -> Result<u64, ArchiveError> {
     let text = std::str::from_utf8(text).ok().filter(|_| digits);
     text.and_then(|text| text.parse().ok())
         .ok_or_else(|| malformed("bad number of a sparse file"))
-}
-
-fn malformed(what: &str) -> ArchiveError {
-    ArchiveError::Malformed(what.to_owned())
 }
 
 #[cfg(test)]

@@ -93,14 +93,7 @@ impl Repositories {
     ) -> Result<PinnedGit, Error> {
         let remote = Remote::parse(&source.remote, &options.protocols)?;
         std::fs::create_dir_all(&self.mirrors).map_err(Error::io("create", &self.mirrors))?;
-        let git = Git {
-            options,
-            remote: &remote,
-            dir: &self.mirrors,
-            repository: None,
-            is_local: false,
-            progress,
-        };
+        let git = self.git(&remote, options, progress);
         check(&git, source)?;
         let found = match known(&git, source)? {
             Some(found) => found,
@@ -118,6 +111,23 @@ impl Repositories {
             commit: found.commit,
             found_as: found.name,
         })
+    }
+
+    /// Returns what asks a remote, in no repository.
+    fn git<'a>(
+        &'a self,
+        remote: &'a Remote,
+        options: &'a GitOptions,
+        progress: &'a VertexProgress,
+    ) -> Git<'a> {
+        Git {
+            options,
+            remote,
+            dir: &self.mirrors,
+            repository: None,
+            is_local: false,
+            progress,
+        }
     }
 
     async fn ask(&self, git: &Git<'_>, reference: Option<&str>) -> Result<Found, Error> {
@@ -146,14 +156,7 @@ impl Repositories {
         progress: &VertexProgress,
     ) -> Result<(), Error> {
         let remote = Remote::parse(&pinned.source.remote, &options.protocols)?;
-        let git = Git {
-            options,
-            remote: &remote,
-            dir: &self.mirrors,
-            repository: None,
-            is_local: false,
-            progress,
-        };
+        let git = self.git(&remote, options, progress);
         let mirror = Mirror::lock(&self.mirrors, &git, pinned).await?;
         let was_new = mirror.open(&git).await?;
         let checkout = Checkout {

@@ -19,8 +19,9 @@
 //! | `error.txt` | exit code and message, instead of the others, where the build must fail |
 //!
 //! `$CASE_DIR` (a scratch folder with a copy of `http/`) and `$HTTP` are set for the scripts
-//! and replaced in the other control files. Sources have the time 1000000000 unless `setup.sh`
-//! says otherwise; of times in results only the old ones are shown.
+//! and replaced in the other control files; `$SHARED` is `tests/support/cases`, where the scripts
+//! are that several cases take in: `. "$SHARED/git.sh"`. Sources have the time 1000000000
+//! unless `setup.sh` says otherwise; of times in results only the old ones are shown.
 
 mod image;
 mod server;
@@ -37,6 +38,8 @@ use crate::env::{TestEnv, ready, run};
 
 /// Cases built at the same time.
 const THREADS: usize = 4;
+/// Scripts that several cases take in.
+const SHARED: &str = "tests/support/cases";
 /// Time of everything in a build context, in seconds.
 const SOURCE_TIME: &str = "@1000000000";
 
@@ -162,6 +165,7 @@ impl<'a> Case<'a> {
             .args(["-euc", "umask 022; . \"$0\""])
             .arg(script)
             .current_dir(self.path("context"))
+            .env("SHARED", Path::new(env!("CARGO_MANIFEST_DIR")).join(SHARED))
             .env("CASE_DIR", self.path("scratch"))
             .env("HTTP", self.http());
         run(&mut command);

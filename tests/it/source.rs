@@ -10,7 +10,8 @@ use cooper::source::{Images, ResolveMode};
 
 use crate::support::registry::Registry;
 
-fn client() -> Client {
+/// A client that does not wait long before it tries again.
+pub(crate) fn client() -> Client {
     Client::new(Options {
         retry: RetryPolicy {
             first_pause: Duration::from_millis(2),
@@ -20,14 +21,15 @@ fn client() -> Client {
     })
 }
 
-struct Env {
+/// An empty store and a server.
+pub(crate) struct Env {
     _dir: tempfile::TempDir,
-    store: ContentStore,
-    registry: Registry,
+    pub(crate) store: ContentStore,
+    pub(crate) registry: Registry,
 }
 
 impl Env {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = ContentStore::open(dir.path()).unwrap();
         Self {

@@ -1,44 +1,19 @@
 //! Files from web servers: downloaded once, asked for again, checked.
 
 use std::io::Write;
-use std::time::Duration;
 
-use cooper::content::ContentStore;
 use cooper::oci::Digest;
 use cooper::progress::VertexProgress;
-use cooper::registry::{Client, Options, RetryPolicy};
 use cooper::session::Session;
 use cooper::source::{Error, HttpFile, PinnedHttp, WebFiles};
 
+use crate::source::{Env, client};
 use crate::support::registry::{Action, Registry};
 
-struct Env {
-    _dir: tempfile::TempDir,
-    store: ContentStore,
-    registry: Registry,
-}
-
 impl Env {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = ContentStore::open(dir.path()).unwrap();
-        Self {
-            _dir: dir,
-            store,
-            registry: Registry::start(),
-        }
-    }
-
     /// A source as a new build would have it.
     fn web_files(&self) -> WebFiles {
-        let client = Client::new(Options {
-            retry: RetryPolicy {
-                first_pause: Duration::from_millis(2),
-                ..RetryPolicy::default()
-            },
-            ..Options::default()
-        });
-        WebFiles::new(client, self.store.clone())
+        WebFiles::new(client(), self.store.clone())
     }
 
     fn file(&self, path: &str) -> HttpFile {

@@ -17,7 +17,8 @@ use crate::frontend::options::ContextSource;
 use crate::llb::pattern::PatternMatcher;
 use crate::llb::{Definition, OutputRef, Vertex, VertexDigest, pb};
 use crate::session::IgnoreLines;
-use crate::session::tree::{CopySource, Origin, Tree, is_below};
+use crate::session::tree::{Origin, Tree, is_below};
+use crate::worker::ops::file::key;
 
 /// Files that are listed as the largest.
 const LARGEST_MAX: usize = 10;
@@ -305,17 +306,7 @@ impl Folder {
         let mut missing = Vec::new();
         let origin = Origin::Tree(Arc::clone(kept));
         for Use { copy, step } in uses {
-            let source = CopySource {
-                path: &copy.src,
-                follow_links: copy.follow_symlink,
-                wildcards: copy.allow_wildcard,
-                allow_no_match: copy.allow_empty_wildcard,
-                contents_only: copy.dir_copy_contents,
-                include: &copy.include_patterns,
-                exclude: &copy.exclude_patterns,
-                required: &copy.required_paths,
-            };
-            match origin.select(&source) {
+            match origin.select(&key::source(copy)) {
                 Ok(selection) => {
                     let items = selection.parts.iter().flat_map(|part| &part.items);
                     items.for_each(|item| used[item.index as usize] = true);

@@ -40,6 +40,20 @@ pub struct CopyPlan<'a> {
     pub cancel: &'a CancellationToken,
 }
 
+impl<'a> CopyPlan<'a> {
+    /// Returns the plan of a copy that lands in the top folder and changes nothing on the way.
+    pub(super) fn to_top(cancel: &'a CancellationToken) -> Self {
+        Self {
+            destination: "/",
+            attributes: Attributes::default(),
+            make_parents: true,
+            replace: false,
+            earlier: None,
+            cancel,
+        }
+    }
+}
+
 /// Copies everything selected.
 pub fn copy(
     selection: &Selection,

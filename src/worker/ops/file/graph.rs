@@ -11,14 +11,13 @@ use std::sync::Arc;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{self, CopyPlan};
 use super::earlier::Earlier;
-use super::target::{Attributes, Target};
+use super::target::Target;
 use super::{FileOpError, Step, key, owner};
 use crate::llb::pb;
 use crate::llb::pb::file_action::Action;
 use crate::llb::pb::user_opt::User;
-use crate::session::tree::{CopySource, Origin, Tree};
+use crate::session::tree::{Origin, Tree};
 use crate::snapshot::{Active, LayerId, LayerInfo, Snapshotter, View};
 use crate::sys::root::Root;
 
@@ -333,21 +332,8 @@ impl Run<'_> {
     /// Makes a user's folder a file system of its own, for an op that changes it.
     fn open_copy_of(&self, tree: &Arc<Tree>) -> Result<Box<Open>, FileOpError> {
         let open = self.open(Vec::new())?;
-        let everything = CopySource {
-            path: "/",
-            contents_only: true,
-            ..CopySource::default()
-        };
-        let selection = Origin::Tree(tree.clone()).select(&everything)?;
-        let plan = CopyPlan {
-            destination: "/",
-            attributes: Attributes::default(),
-            make_parents: true,
-            replace: false,
-            earlier: None,
-            cancel: self.context.cancel,
-        };
-        copy::copy(&selection, &open.target, &plan)?;
+        let origin = Origin::Tree(Arc::clone(tree));
+        super::fill(&open.target, &origin, self.context.cancel)?;
         Ok(open)
     }
 

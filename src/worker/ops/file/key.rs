@@ -119,7 +119,7 @@ pub fn content_digest(
 }
 
 /// Reads what a copy takes from its op.
-pub(super) fn source(copy: &pb::FileActionCopy) -> CopySource<'_> {
+pub fn source(copy: &pb::FileActionCopy) -> CopySource<'_> {
     CopySource {
         path: &copy.src,
         follow_links: copy.follow_symlink,

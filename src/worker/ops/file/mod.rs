@@ -83,15 +83,8 @@ pub fn copy_tree(view: &Path, path: &str, folder: &Path) -> Result<(), FileOpErr
     };
     let selection = Origin::Directory(view.to_owned()).select(&source)?;
     let target = Target::directory(folder).map_err(FileOpError::io("open", folder))?;
-    let plan = CopyPlan {
-        destination: "/",
-        attributes: Attributes::default(),
-        make_parents: true,
-        replace: false,
-        earlier: None,
-        cancel: &CancellationToken::new(),
-    };
-    copy::copy(&selection, &target, &plan)?;
+    let cancel = CancellationToken::new();
+    copy::copy(&selection, &target, &CopyPlan::to_top(&cancel))?;
     for part in selection
         .parts
         .iter()
@@ -112,22 +105,19 @@ pub fn copy_everything(
     folder: &Path,
     cancel: &CancellationToken,
 ) -> Result<(), FileOpError> {
+    let target = Target::directory(folder).map_err(FileOpError::io("open", folder))?;
+    fill(&target, origin, cancel)
+}
+
+/// Copies everything there is into the top of a tree.
+fn fill(target: &Target, origin: &Origin, cancel: &CancellationToken) -> Result<(), FileOpError> {
     let everything = CopySource {
         path: "/",
         contents_only: true,
         ..CopySource::default()
     };
     let selection = origin.select(&everything)?;
-    let target = Target::directory(folder).map_err(FileOpError::io("open", folder))?;
-    let plan = CopyPlan {
-        destination: "/",
-        attributes: Attributes::default(),
-        make_parents: true,
-        replace: false,
-        earlier: None,
-        cancel,
-    };
-    copy::copy(&selection, &target, &plan)
+    copy::copy(&selection, target, &CopyPlan::to_top(cancel))
 }
 
 fn copy_action(
