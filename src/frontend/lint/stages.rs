@@ -90,10 +90,10 @@ impl Casing {
 
     /// Returns the case of a keyword; `None` where it is mixed.
     pub(in crate::frontend) fn of(keyword: &str) -> Option<Self> {
-        if keyword == keyword.to_lowercase() {
+        if !keyword.contains(|ch: char| ch.is_ascii_uppercase()) {
             return Some(Self::Lower);
         }
-        (keyword == keyword.to_uppercase()).then_some(Self::Upper)
+        (!keyword.contains(|ch: char| ch.is_ascii_lowercase())).then_some(Self::Upper)
     }
 }
 
