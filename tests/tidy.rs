@@ -270,3 +270,65 @@ fn lint_rules_have_pages_and_fixtures_and_these_have_rules() {
     let expected: BTreeSet<String> = rules.into_iter().chain(others).collect();
     assert_eq!(shown, expected, "fixtures and rules differ");
 }
+
+/// Rows that the support table must have: prefix and highest number.
+const SUPPORT_ROWS: [(&str, usize); 4] = [("L", 139), ("K", 25), ("S", 25), ("C", 46)];
+
+/// Says whether something that a row names as its proof is there: a path below
+/// `tests/fixtures`, a path of the repository, or `file.rs#function`.
+fn proof_exists(proof: &str) -> bool {
+    let root = root();
+    if let Some((file, function)) = proof.split_once('#') {
+        return fs::read_to_string(root.join(file))
+            .is_ok_and(|text| text.contains(&format!("fn {function}(")));
+    }
+    root.join("tests/fixtures").join(proof).exists() || root.join(proof).exists()
+}
+
+#[test]
+fn every_row_of_the_support_table_has_its_proof() {
+    let text = fs::read_to_string(root().join("docs/dockerfile-support.md")).unwrap();
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let line = line.replace("\\|", "\u{0}");
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [row, _, state, proof] = cells.as_slice() else {
+            continue;
+        };
+        let is_id = |prefix: &str| {
+            let number = row.strip_prefix(prefix);
+            number.is_some_and(|number| number.parse::<usize>().is_ok())
+        };
+        if !SUPPORT_ROWS.iter().any(|(prefix, _)| is_id(prefix)) {
+            continue;
+        }
+        if !seen.insert((*row).to_owned()) {
+            wrong.push(format!("{row}: twice"));
+        }
+        let named: Vec<&str> = proof.split('`').skip(1).step_by(2).collect();
+        match *state {
+            "yes" | "partly" if named.is_empty() => wrong.push(format!("{row}: nothing proves it")),
+            "yes" | "partly" => {
+                let missing = named.iter().filter(|proof| !proof_exists(proof));
+                wrong.extend(missing.map(|proof| format!("{row}: {proof} is not there")));
+            }
+            "no" if proof.is_empty() => wrong.push(format!("{row}: no reason given")),
+            "no" => {}
+            other => wrong.push(format!("{row}: {other:?} is neither yes, partly nor no")),
+        }
+    }
+    for (prefix, highest) in SUPPORT_ROWS {
+        let missing = (1..=highest).map(|number| format!("{prefix}{number}"));
+        wrong.extend(
+            missing
+                .filter(|row| !seen.contains(row))
+                .map(|row| format!("{row}: missing")),
+        );
+    }
+    assert!(
+        wrong.is_empty(),
+        "docs/dockerfile-support.md:\n{}",
+        wrong.join("\n")
+    );
+}

@@ -1,7 +1,7 @@
 //! Bad input and bad luck: one clear error, the right exit code, and the next build works.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -120,6 +120,46 @@ fn fifos_and_sockets_in_a_context_never_block() {
         fs::remove_file(env.path("odd").join(name)).unwrap();
         env.write("odd/Dockerfile", "FROM busybox\n");
     }
+}
+
+#[test]
+fn files_that_a_plain_user_may_not_read_are_named() {
+    if !ready() {
+        return;
+    }
+    let env = TestEnv::shared();
+    env.write("context/Dockerfile", "FROM scratch\nCOPY . /\n");
+    env.write("context/sub/secret", "s\n");
+    fs::copy(env!("CARGO_BIN_EXE_cooper"), env.path("cooper")).unwrap();
+    fs::create_dir(env.path("home")).unwrap();
+    let modes = [
+        ("", 0o755),
+        ("context/sub/secret", 0o600),
+        ("home", 0o777),
+        ("cooper", 0o755),
+    ];
+    for (name, mode) in modes {
+        fs::set_permissions(env.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let build = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.env("HOME", env.path("home"));
+        command.arg(env.path("cooper")).args(["build", "--root"]);
+        command.arg(env.path("home/store")).arg(env.path("context"));
+        command.current_dir(env.path("home")).output().unwrap()
+    };
+    let output = build();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(USER_ERROR), "{stderr}");
+    assert!(stderr.contains("cannot read \"sub/secret\""), "{stderr}");
+
+    let folder = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(env.path("context/sub"), folder).unwrap();
+    let output = build();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(USER_ERROR), "{stderr}");
+    assert!(stderr.contains("cannot read \"sub\""), "{stderr}");
 }
 
 #[test]
