@@ -4,7 +4,7 @@
 //! can only name outputs of earlier ones. Equal ops become one; what is said about them is
 //! joined, the later word winning.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message;
@@ -25,24 +25,25 @@ impl Builder {
         };
         let needed = self.reachable(result);
         let mut encoder = Encoder {
-            digests: BTreeMap::new(),
+            digests: vec![None; self.nodes.len()],
             seen: BTreeSet::new(),
             definition: Definition::default(),
             sources: SourceMap::new(self.files.clone()),
         };
         for (index, node) in self.nodes.iter().enumerate() {
-            if needed.contains(&index) {
+            if needed[index] {
                 encoder.add(index, node, self);
             }
         }
         encoder.finish(result)
     }
 
-    fn reachable(&self, result: Output) -> BTreeSet<usize> {
-        let mut needed = BTreeSet::new();
+    /// Says of each node whether `result` needs it.
+    fn reachable(&self, result: Output) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
         let mut open = vec![result.node];
         while let Some(index) = open.pop() {
-            if needed.insert(index) {
+            if !std::mem::replace(&mut needed[index], true) {
                 open.extend(self.nodes[index].inputs().iter().map(|input| input.node));
             }
         }
@@ -51,7 +52,8 @@ impl Builder {
 }
 
 struct Encoder {
-    digests: BTreeMap<usize, VertexDigest>,
+    /// The digests of the nodes that were added.
+    digests: Vec<Option<VertexDigest>>,
     seen: BTreeSet<VertexDigest>,
     definition: Definition,
     sources: SourceMap,
@@ -109,7 +111,7 @@ impl Encoder {
         if self.seen.insert(digest.clone()) {
             self.definition.ops.push(bytes);
         }
-        self.digests.insert(index, digest);
+        self.digests[index] = Some(digest);
     }
 
     fn finish(mut self, result: Output) -> Definition {
@@ -142,7 +144,7 @@ impl Encoder {
 
 /// The inputs of one op while it is encoded; each output stands there once.
 struct Inputs<'a> {
-    digests: &'a BTreeMap<usize, VertexDigest>,
+    digests: &'a [Option<VertexDigest>],
     list: Vec<pb::Input>,
 }
 
@@ -170,8 +172,8 @@ fn position(index: usize) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
 
-fn to_input(digests: &BTreeMap<usize, VertexDigest>, output: Output) -> pb::Input {
-    let digest = digests.get(&output.node).map(VertexDigest::to_string);
+fn to_input(digests: &[Option<VertexDigest>], output: Output) -> pb::Input {
+    let digest = digests[output.node].as_ref().map(VertexDigest::to_string);
     pb::Input {
         digest: digest.unwrap_or_default(),
         index: i64::from(output.index),
@@ -197,7 +199,8 @@ fn describe(metadata: &mut pb::OpMetadata, node: &Node) {
 }
 
 fn exec_to_pb(exec: &Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
-    let mut mounts = Vec::new();
+    let mut mounts =
+        Vec::with_capacity(1 + exec.mounts.len() + exec.secrets.len() + exec.ssh.len());
     let mut outputs = 0;
     for mount in exec.sorted_mounts() {
         let input = inputs.index(Mount::source(&mount));
@@ -254,7 +257,7 @@ fn file_to_pb(file: &FileOp, inputs: &mut Inputs<'_>) -> pb::FileOp {
         .map(|action| inputs.index(action.source))
         .collect();
     let count = inputs.list.len();
-    let mut actions = Vec::new();
+    let mut actions = Vec::with_capacity(file.actions.len());
     for (index, action) in file.actions.iter().enumerate() {
         let last = index + 1 == file.actions.len();
         actions.push(pb::FileAction {

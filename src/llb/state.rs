@@ -154,9 +154,10 @@ impl Exec {
 
     /// Returns which output of the op the changed root is.
     fn root_index(&self) -> u32 {
-        let mounts = self.sorted_mounts();
-        let with_output = mounts.iter().filter(|mount| mount.has_output());
-        let before = with_output.take_while(|mount| mount.target != "/").count();
+        let with_output = self.mounts.iter().filter(|mount| mount.has_output());
+        let before = with_output
+            .filter(|mount| mount.target.as_str() < "/")
+            .count();
         u32::try_from(before).unwrap_or(u32::MAX)
     }
 }
@@ -318,11 +319,10 @@ impl Node {
     pub(super) fn inputs(&self) -> Vec<Output> {
         match &self.kind {
             Kind::Source(_) => Vec::new(),
-            Kind::Exec(exec) => exec
-                .sorted_mounts()
-                .iter()
-                .filter_map(Mount::source)
-                .collect(),
+            Kind::Exec(exec) => {
+                let sources = exec.mounts.iter().filter_map(Mount::source);
+                exec.root.into_iter().chain(sources).collect()
+            }
             Kind::File(file) => {
                 let sources = file.actions.iter().filter_map(|action| action.source);
                 file.base.into_iter().chain(sources).collect()
@@ -363,7 +363,10 @@ fn exec_caps(exec: &Exec) -> BTreeSet<&'static str> {
         (!exec.ssh.is_empty(), caps::EXEC_MOUNT_SSH),
     ];
     needed.extend(conditions.iter().filter(|c| c.0).map(|c| c.1));
-    for mount in exec.sorted_mounts() {
+    if exec.root.is_some() {
+        needed.insert(caps::EXEC_MOUNT_BIND);
+    }
+    for mount in &exec.mounts {
         match &mount.kind {
             MountKind::Bind {
                 source, selector, ..

@@ -85,8 +85,8 @@ impl<'a> Arguments<'a> {
         warnings: &mut Vec<Diagnostic>,
     ) -> Result<InstructionKind, Diagnostic> {
         Ok(match self.keyword {
-            Keyword::Add => InstructionKind::Add(files::add(self, warnings)?),
-            Keyword::Copy => InstructionKind::Copy(files::copy(self, warnings)?),
+            Keyword::Add => InstructionKind::Add(Box::new(files::add(self, warnings)?)),
+            Keyword::Copy => InstructionKind::Copy(Box::new(files::copy(self, warnings)?)),
             Keyword::Arg => InstructionKind::Arg(self.arg()?),
             Keyword::Cmd => InstructionKind::Cmd(command::command_line(&self, warnings)?),
             Keyword::Entrypoint => {
@@ -95,13 +95,13 @@ impl<'a> Arguments<'a> {
             Keyword::Env => InstructionKind::Env(self.key_values()?),
             Keyword::Label => InstructionKind::Label(self.key_values()?),
             Keyword::Expose => InstructionKind::Expose(self.expose()?),
-            Keyword::From => InstructionKind::From(self.from()?),
+            Keyword::From => InstructionKind::From(Box::new(self.from()?)),
             Keyword::Healthcheck => {
                 InstructionKind::Healthcheck(command::healthcheck(&self, warnings)?)
             }
             Keyword::Maintainer => InstructionKind::Maintainer(self.one("a name")?),
             Keyword::Onbuild => return Err(self.error("ONBUILD cannot be read here")),
-            Keyword::Run => InstructionKind::Run(command::run(self, warnings)?),
+            Keyword::Run => InstructionKind::Run(Box::new(command::run(self, warnings)?)),
             Keyword::Shell => InstructionKind::Shell(self.shell()?),
             Keyword::Stopsignal => {
                 InstructionKind::Stopsignal(self.one("a signal, for example SIGTERM")?)
@@ -185,7 +185,7 @@ impl<'a> Arguments<'a> {
                 .nothing("a name")
                 .with_help("write `ARG NAME` or `ARG NAME=default`"));
         }
-        let mut args = Vec::new();
+        let mut args = Vec::with_capacity(words.len());
         for word in words {
             let (name, value) = split_assignment(word);
             if name.text.is_empty() {
@@ -221,7 +221,11 @@ impl<'a> Arguments<'a> {
                 legacy,
             })
         };
-        pairs.into_iter().map(pair).collect()
+        let mut read = Vec::with_capacity(pairs.len());
+        for each in pairs {
+            read.push(pair(each)?);
+        }
+        Ok(read)
     }
 
     fn from(&self) -> Result<FromInstruction, Diagnostic> {

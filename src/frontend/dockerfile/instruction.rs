@@ -8,13 +8,14 @@
 use std::time::Duration;
 
 use super::ast::Word;
+use super::words::is_separator;
 use crate::frontend::diagnostic::Span;
 
 /// One instruction and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instruction {
-    /// The keyword as written, in whatever case.
-    pub keyword: Word,
+    /// The place of the keyword.
+    pub keyword_span: Span,
     /// The whole instruction, from the keyword to its last line, heredoc bodies included.
     pub span: Span,
     /// The instruction as one line: keyword, flags and arguments, continuations joined,
@@ -28,6 +29,12 @@ pub struct Instruction {
 }
 
 impl Instruction {
+    /// The keyword as written, in whatever case.
+    pub fn keyword(&self) -> &str {
+        let mut words = self.original.split(is_separator);
+        words.next().unwrap_or_default()
+    }
+
     /// The description of `name` in the comments above: a comment `name text` describes `name`.
     pub fn description(&self, name: &str) -> Option<&str> {
         let mut comments = self.comments.iter();
@@ -36,18 +43,20 @@ impl Instruction {
 }
 
 /// What an instruction says, by keyword.
+///
+/// Files may have millions of instructions, so what is large stands behind a pointer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstructionKind {
     /// `FROM`; only in a stage's header, never among a stage's instructions.
-    From(FromInstruction),
+    From(Box<FromInstruction>),
     /// `ADD`
-    Add(AddInstruction),
+    Add(Box<AddInstruction>),
     /// `ARG`
     Arg(ArgInstruction),
     /// `CMD`
     Cmd(CommandLine),
     /// `COPY`
-    Copy(CopyInstruction),
+    Copy(Box<CopyInstruction>),
     /// `ENTRYPOINT`
     Entrypoint(CommandLine),
     /// `ENV`
@@ -61,9 +70,9 @@ pub enum InstructionKind {
     /// `MAINTAINER`: the author.
     Maintainer(Word),
     /// `ONBUILD`
-    Onbuild(OnbuildInstruction),
+    Onbuild(Box<OnbuildInstruction>),
     /// `RUN`
-    Run(RunInstruction),
+    Run(Box<RunInstruction>),
     /// `SHELL`: the argument list, at least one.
     Shell(Vec<Word>),
     /// `STOPSIGNAL`
@@ -290,7 +299,7 @@ pub enum Healthcheck {
     /// `HEALTHCHECK NONE`: forget the base image's check.
     None,
     /// `HEALTHCHECK [flags] CMD …`
-    Command(HealthcheckCommand),
+    Command(Box<HealthcheckCommand>),
 }
 
 /// `HEALTHCHECK [flags] CMD …`

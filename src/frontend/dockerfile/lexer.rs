@@ -7,6 +7,7 @@
 //!
 //! Invariants: every byte of the text is read once; a slice never splits a character.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::ast::Word;
@@ -73,8 +74,7 @@ impl<'s> Lexer<'s> {
             if content.is_empty() && !continues {
                 continue;
             }
-            let mut logical = LogicalLine::new(self.lines);
-            logical.push(start, content);
+            let mut logical = LogicalLine::new(self.lines, start, content);
             if continues {
                 self.read_continuation(&mut logical);
             }
@@ -140,32 +140,39 @@ pub(super) fn trim_line_end(line: &str) -> &str {
 /// An instruction as one line.
 #[derive(Debug)]
 pub(super) struct LogicalLine<'s> {
-    text: String,
-    /// For each piece: where it starts in `text` and where in the file.
-    pieces: Vec<(usize, usize)>,
+    /// Borrowed while it is a single piece, as most are.
+    text: Cow<'s, str>,
+    /// Where the first piece starts in the file.
+    first: usize,
+    /// For each further piece: where it starts in `text` and where in the file.
+    further: Vec<(usize, usize)>,
     lines: &'s LineIndex<'s>,
     /// Blank lines between continued lines.
     pub(super) blank_lines: Vec<Span>,
 }
 
 impl<'s> LogicalLine<'s> {
-    fn new(lines: &'s LineIndex<'s>) -> Self {
+    fn new(lines: &'s LineIndex<'s>, start: usize, content: &'s str) -> Self {
         Self {
-            text: String::new(),
-            pieces: Vec::new(),
+            text: Cow::Borrowed(content),
+            first: start,
+            further: Vec::new(),
             lines,
             blank_lines: Vec::new(),
         }
     }
 
     fn push(&mut self, start: usize, content: &str) {
-        self.pieces.push((self.text.len(), start));
-        self.text.push_str(content);
+        self.further.push((self.text.len(), start));
+        self.text.to_mut().push_str(content);
     }
 
     /// The number of the last physical line that is part of it.
     pub(super) fn last_line(&self) -> u32 {
-        let start = self.pieces.last().map_or(0, |(_, source)| *source);
+        let start = self
+            .further
+            .last()
+            .map_or(self.first, |(_, source)| *source);
         let blank = self.blank_lines.last().map_or(0, |span| span.start.line);
         self.lines.position(start).line.max(blank)
     }
@@ -181,8 +188,11 @@ impl<'s> LogicalLine<'s> {
 
     /// Where a byte of the line stands in the file.
     fn source_offset(&self, logical: usize) -> usize {
-        let piece = self.pieces.partition_point(|(start, _)| *start <= logical);
-        let (start, source) = self.pieces[piece.saturating_sub(1)];
+        let count = self.further.partition_point(|(start, _)| *start <= logical);
+        let (start, source) = match count.checked_sub(1) {
+            Some(last) => self.further[last],
+            None => (0, self.first),
+        };
         source + (logical - start)
     }
 

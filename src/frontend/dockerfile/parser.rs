@@ -6,7 +6,9 @@
 use super::arguments::{Arguments, Parts, check_shape};
 use super::ast::{DEFAULT_ESCAPE, Directives, Dockerfile, Stage, Word};
 use super::flags::Flags;
-use super::instruction::{Heredoc, Instruction, InstructionKind, OnbuildInstruction};
+use super::instruction::{
+    FromInstruction, Heredoc, Instruction, InstructionKind, OnbuildInstruction,
+};
 use super::keyword::Keyword;
 use super::lexer::{Item, Lexer, LogicalLine, Slice};
 use super::words::split_first;
@@ -74,10 +76,15 @@ pub fn parse_all(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
         .errors
         .into_iter()
         .for_each(|error| parser.fail(error));
-    let instructions = parser.instructions();
+    let mut misplaced = None;
+    parser.instructions(|instruction| {
+        if let Err(finding) = place(&mut dockerfile, instruction) {
+            misplaced.get_or_insert(finding);
+        }
+    });
     dockerfile.directives = found.directives;
-    for instruction in instructions {
-        parser.place(&mut dockerfile, instruction);
+    if let Some(finding) = misplaced {
+        parser.fail_once(finding);
     }
     parser.check_complete(&dockerfile);
     let findings = match parser.finish() {
@@ -97,7 +104,8 @@ pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagn
     let lines = LineIndex::new(text);
     check_lines(&lines)?;
     let mut parser = Parser::new(&lines, 0, DEFAULT_ESCAPE);
-    let mut instructions = parser.instructions();
+    let mut instructions = Vec::new();
+    parser.instructions(|instruction| instructions.push(instruction));
     if instructions.len() > 1 {
         let span = instructions[1].span;
         parser.fail(Diagnostic::error(
@@ -109,7 +117,7 @@ pub fn parse_trigger(text: &str) -> Result<(Instruction, Vec<Diagnostic>), Diagn
         && matches!(instruction.kind, InstructionKind::From(_))
     {
         let message = "a trigger cannot begin a stage";
-        parser.fail(Diagnostic::error(instruction.keyword.span, message));
+        parser.fail(Diagnostic::error(instruction.keyword_span, message));
     }
     if instructions.is_empty() && parser.error_count == 0 {
         parser.fail(Diagnostic::error(Span::START, "the trigger is empty"));
@@ -200,9 +208,10 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// Reads all instructions; those with mistakes are left out.
-    fn instructions(&mut self) -> Vec<Instruction> {
-        let mut instructions: Vec<Instruction> = Vec::new();
+    /// Reads all instructions and gives them to `take`; those with mistakes are left out.
+    fn instructions(&mut self, mut take: impl FnMut(Instruction)) {
+        let mut count = 0;
+        let mut above = None;
         let mut comments: Vec<Word> = Vec::new();
         // The line of an unknown instruction; lines right behind it are most likely more of the
         // same text and are not reported again.
@@ -224,19 +233,23 @@ impl<'s> Parser<'s> {
             let span = slice.span();
             if Keyword::parse(split_first(slice).0.text).is_none() {
                 if unknown_line != Some(span.start.line.saturating_sub(1)) {
-                    let finding = unknown_instruction(slice, instructions.last());
+                    let finding = unknown_instruction(slice, above);
                     self.fail(finding);
                 }
                 unknown_line = Some(span.end.line);
                 comments.clear();
             } else {
                 match self.instruction(slice, std::mem::take(&mut comments)) {
-                    Ok(instruction) => instructions.push(instruction),
+                    Ok(instruction) => {
+                        above = Some((instruction.kind.keyword(), instruction.span.end.line));
+                        count += 1;
+                        take(instruction);
+                    }
                     Err(finding) => self.fail(finding),
                 }
             }
             self.limit_warnings();
-            if instructions.len() > MAX_INSTRUCTIONS {
+            if count > MAX_INSTRUCTIONS {
                 let message = format!("more than {MAX_INSTRUCTIONS} instructions");
                 self.fail(Diagnostic::error(span, message));
                 break;
@@ -245,7 +258,6 @@ impl<'s> Parser<'s> {
                 break;
             }
         }
-        instructions
     }
 
     fn warn_about_blank_lines(&mut self, line: &LogicalLine<'_>) {
@@ -274,7 +286,7 @@ impl<'s> Parser<'s> {
         };
         let has_bodies = !parts.heredocs.is_empty();
         let kind = match keyword {
-            Keyword::Onbuild => InstructionKind::Onbuild(self.onbuild(parts)?),
+            Keyword::Onbuild => InstructionKind::Onbuild(Box::new(self.onbuild(parts)?)),
             _ => Arguments::new(keyword, parts, self.escape, &mut self.findings)?
                 .read(&mut self.findings)?,
         };
@@ -286,7 +298,7 @@ impl<'s> Parser<'s> {
             span = span.join(self.lines.span(text.len(), text.len()));
         }
         Ok(Instruction {
-            keyword: keyword_slice.word(),
+            keyword_span: keyword_slice.span(),
             span,
             original: slice.text.to_owned(),
             comments,
@@ -387,7 +399,7 @@ impl<'s> Parser<'s> {
             .and_then(|arguments| arguments.read(&mut self.findings));
         match read {
             Ok(kind) => Ok(Some(Instruction {
-                keyword: keyword_slice.word(),
+                keyword_span: keyword_slice.span(),
                 span: slice.span(),
                 original: slice.text.to_owned(),
                 comments: Vec::new(),
@@ -403,35 +415,6 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// Puts an instruction where it belongs.
-    fn place(&mut self, dockerfile: &mut Dockerfile, instruction: Instruction) {
-        if let InstructionKind::From(from) = &instruction.kind {
-            if dockerfile.stages.len() == MAX_STAGES {
-                let message = format!("more than {MAX_STAGES} stages");
-                self.fail_once(Diagnostic::error(instruction.keyword.span, message));
-                return;
-            }
-            let from = from.clone();
-            let stage = Stage {
-                header: instruction,
-                from,
-                instructions: Vec::new(),
-            };
-            dockerfile.stages.push(stage);
-        } else if let Some(stage) = dockerfile.stages.last_mut() {
-            stage.instructions.push(instruction);
-        } else if matches!(instruction.kind, InstructionKind::Arg(_)) {
-            dockerfile.global_args.push(instruction);
-        } else {
-            let keyword = instruction.kind.keyword();
-            let message = format!("{keyword} stands before the first FROM");
-            self.fail_once(
-                Diagnostic::error(instruction.keyword.span, message)
-                    .with_help("begin a stage with `FROM image`; only ARG may stand before it"),
-            );
-        }
-    }
-
     /// Checks that there is something to build.
     fn check_complete(&mut self, dockerfile: &Dockerfile) {
         if !dockerfile.stages.is_empty() || self.error_count > 0 {
@@ -443,6 +426,33 @@ impl<'s> Parser<'s> {
         };
         self.fail(Diagnostic::error(span, message).with_help("begin a stage with `FROM image`"));
     }
+}
+
+/// Puts an instruction where it belongs.
+fn place(dockerfile: &mut Dockerfile, instruction: Instruction) -> Result<(), Diagnostic> {
+    if let InstructionKind::From(from) = &instruction.kind {
+        if dockerfile.stages.len() == MAX_STAGES {
+            let message = format!("more than {MAX_STAGES} stages");
+            return Err(Diagnostic::error(instruction.keyword_span, message));
+        }
+        let from = FromInstruction::clone(from);
+        let stage = Stage {
+            header: instruction,
+            from,
+            instructions: Vec::new(),
+        };
+        dockerfile.stages.push(stage);
+    } else if let Some(stage) = dockerfile.stages.last_mut() {
+        stage.instructions.push(instruction);
+    } else if matches!(instruction.kind, InstructionKind::Arg(_)) {
+        dockerfile.global_args.push(instruction);
+    } else {
+        let keyword = instruction.kind.keyword();
+        let message = format!("{keyword} stands before the first FROM");
+        return Err(Diagnostic::error(instruction.keyword_span, message)
+            .with_help("begin a stage with `FROM image`; only ARG may stand before it"));
+    }
+    Ok(())
 }
 
 /// The text of a trigger as an image keeps it: everything behind the word ONBUILD, heredoc bodies
@@ -467,19 +477,20 @@ fn check_trigger(keyword: Keyword, slice: Slice<'_>) -> Result<(), Diagnostic> {
     Err(Diagnostic::error(slice.span(), message))
 }
 
-/// The finding for a line that starts with no keyword.
-fn unknown_instruction(slice: Slice<'_>, above: Option<&Instruction>) -> Diagnostic {
+/// The finding for a line that starts with no keyword; `above` are the keyword and the last line
+/// of the instruction before it.
+fn unknown_instruction(slice: Slice<'_>, above: Option<(&str, u32)>) -> Diagnostic {
     let (keyword, _) = split_first(slice);
     if keyword.text.is_empty() {
         return Diagnostic::error(keyword.span(), "a line continuation that continues nothing");
     }
     let span = keyword.span();
-    let directly_below = above.filter(|above| above.span.end.line + 1 == span.start.line);
+    let directly_below = above.filter(|(_, line)| line + 1 == span.start.line);
     let help = match (nearest(keyword.text, Keyword::names()), directly_below) {
         (Some(meant), _) => Some(format!("did you mean `{meant}`?")),
-        (None, Some(above)) => Some(format!(
+        (None, Some((above, _))) => Some(format!(
             "if this line belongs to the {} above, end the line above with a continuation character",
-            above.kind.keyword()
+            above
         )),
         (None, None) => None,
     };

@@ -100,13 +100,14 @@ impl<'a> Mender<'a> {
 
     /// Returns the keyword of an instruction as it will be.
     fn keyword_of(&self, instruction: &Instruction) -> String {
-        let keyword = &instruction.keyword;
-        if !self.odd_keywords.contains(&keyword.span.start.offset) {
-            return keyword.raw.clone();
+        let keyword = instruction.keyword();
+        let place = instruction.keyword_span.start.offset;
+        if !self.odd_keywords.contains(&place) {
+            return keyword.to_owned();
         }
         match Casing::of_most(self.file) {
-            Casing::Lower => keyword.raw.to_lowercase(),
-            Casing::Upper => keyword.raw.to_uppercase(),
+            Casing::Lower => keyword.to_lowercase(),
+            Casing::Upper => keyword.to_uppercase(),
         }
     }
 
@@ -115,11 +116,11 @@ impl<'a> Mender<'a> {
         let keyword = self.keyword_of(instruction);
         if is(instruction, "MAINTAINER") {
             // The whole instruction is replaced where it can be.
-            if let Some(edits) = self.maintainer(instruction.keyword.span) {
+            if let Some(edits) = self.maintainer(instruction.keyword_span) {
                 return Some(edits);
             }
         }
-        let mut edits = vec![replace(self.text, span, &instruction.keyword.raw, keyword)?];
+        let mut edits = vec![replace(self.text, span, instruction.keyword(), keyword)?];
         if let InstructionKind::From(from) = &instruction.kind
             && from.as_keyword.is_some()
         {
@@ -276,13 +277,13 @@ impl<'a> Mender<'a> {
             Some(Casing::Lower) => "label",
             _ => "LABEL",
         };
-        let from = instruction.keyword.span;
+        let from = instruction.keyword_span;
         let between = self.text.get(from.end.offset..author.span.start.offset)?;
         if between.contains('\n') {
             return None;
         }
         let whole = from.join(author.span);
-        let expected = format!("{}{between}{}", instruction.keyword.raw, author.raw);
+        let expected = format!("{}{between}{}", instruction.keyword(), author.raw);
         let label = format!("{keyword} {AUTHORS}=\"{quoted}\"");
         Some(vec![replace(self.text, whole, &expected, label)?])
     }

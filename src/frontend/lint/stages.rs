@@ -44,7 +44,7 @@ pub(super) fn from_casing(header: &Instruction, from: &FromInstruction) -> Vec<D
         let message = format!("the name '{}' should be in lower case", name.raw);
         warnings.push(Diagnostic::warning("StageNameCasing", name.span, message));
     }
-    let keyword = &header.keyword.raw;
+    let keyword = header.keyword();
     if let (Some(word), Some(casing)) = (&from.as_keyword, Casing::of(keyword)) {
         let expected = match casing {
             Casing::Lower => "as",
@@ -76,7 +76,7 @@ impl Casing {
             stages.flat_map(|stage| std::iter::once(&stage.header).chain(&stage.instructions));
         let (mut lower, mut upper) = (0_usize, 0_usize);
         for instruction in instructions {
-            match Self::of(&instruction.keyword.raw) {
+            match Self::of(instruction.keyword()) {
                 Some(Self::Lower) => lower += 1,
                 Some(Self::Upper) => upper += 1,
                 None => {}
@@ -90,10 +90,10 @@ impl Casing {
 
     /// Returns the case of a keyword; `None` where it is mixed.
     pub(in crate::frontend) fn of(keyword: &str) -> Option<Self> {
-        if keyword == keyword.to_lowercase() {
+        if !keyword.contains(|ch: char| ch.is_ascii_uppercase()) {
             return Some(Self::Lower);
         }
-        (keyword == keyword.to_uppercase()).then_some(Self::Upper)
+        (!keyword.contains(|ch: char| ch.is_ascii_lowercase())).then_some(Self::Upper)
     }
 }
 
@@ -111,15 +111,18 @@ fn keyword_casing(file: &Dockerfile) -> Vec<Diagnostic> {
     };
     let odd = instructions
         .into_iter()
-        .filter(|instruction| Casing::of(&instruction.keyword.raw) != Some(majority));
+        .filter(|instruction| Casing::of(instruction.keyword()) != Some(majority));
     let warning = |instruction: &Instruction| {
-        let keyword = &instruction.keyword;
         let message = format!(
             "'{}' should be in {name} case, as most keywords are",
-            keyword.raw
+            instruction.keyword()
         );
-        Diagnostic::warning("ConsistentInstructionCasing", keyword.span, message)
-            .about(instruction.span)
+        Diagnostic::warning(
+            "ConsistentInstructionCasing",
+            instruction.keyword_span,
+            message,
+        )
+        .about(instruction.span)
     };
     odd.map(warning).collect()
 }

@@ -43,7 +43,7 @@ pub(in crate::frontend) fn of_text(
 fn of_instruction(instruction: &Instruction, checks: &Checks) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     match &instruction.kind {
-        InstructionKind::Maintainer(_) => warnings.push(maintainer(instruction.keyword.span)),
+        InstructionKind::Maintainer(_) => warnings.push(maintainer(instruction.keyword_span)),
         InstructionKind::From(from) => {
             warnings.extend(from_casing(instruction, from));
             if let Some(name) = &from.name {

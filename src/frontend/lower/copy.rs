@@ -110,7 +110,7 @@ impl Lowerer<'_> {
             dest: paths::destination(&state.cwd, &written_dest),
             name: self.name_of(state, step, &text),
             step,
-            actions: Vec::new(),
+            actions: Vec::with_capacity(files.sources.len() + files.heredocs.len()),
         };
         for word in &files.sources {
             let source = self.expand(state, word)?;

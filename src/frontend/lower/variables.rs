@@ -90,7 +90,7 @@ impl Lowerer<'_> {
     }
 
     fn warn_of_legacy_pairs(&mut self, instruction: &Instruction, pairs: &[KeyValue]) {
-        let keyword = &instruction.keyword.raw;
+        let keyword = instruction.keyword();
         for pair in pairs {
             let span = pair.key.span.join(pair.value.span);
             self.warnings.extend(lint::legacy_pair(keyword, pair, span));

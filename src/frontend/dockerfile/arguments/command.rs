@@ -135,14 +135,14 @@ pub(super) fn healthcheck(
         ));
     }
     let duration = |name: &str| duration_flag(arguments, name);
-    Ok(Healthcheck::Command(HealthcheckCommand {
+    Ok(Healthcheck::Command(Box::new(HealthcheckCommand {
         command,
         interval: duration("interval")?,
         timeout: duration("timeout")?,
         start_period: duration("start-period")?,
         start_interval: duration("start-interval")?,
         retries: retries(arguments)?,
-    }))
+    })))
 }
 
 fn duration_flag(arguments: &Arguments<'_>, name: &str) -> Result<Option<Duration>, Diagnostic> {

@@ -59,14 +59,13 @@ impl Dump {
     fn instruction(&mut self, instruction: &Instruction) {
         self.words("# ", &instruction.comments);
         let Instruction {
-            keyword,
             span,
             original,
             kind,
             ..
         } = instruction;
         self.line(&format!("{} @{span} {original:?}", kind.keyword()));
-        assert!(keyword.raw.eq_ignore_ascii_case(kind.keyword()));
+        assert!(instruction.keyword().eq_ignore_ascii_case(kind.keyword()));
         self.depth += 1;
         self.kind(kind);
         self.depth -= 1;
