@@ -489,8 +489,7 @@ fn unknown_instruction(slice: Slice<'_>, above: Option<(&str, u32)>) -> Diagnost
     let help = match (nearest(keyword.text, Keyword::names()), directly_below) {
         (Some(meant), _) => Some(format!("did you mean `{meant}`?")),
         (None, Some((above, _))) => Some(format!(
-            "if this line belongs to the {} above, end the line above with a continuation character",
-            above
+            "if this line belongs to the {above} above, end the line above with a continuation character"
         )),
         (None, None) => None,
     };
