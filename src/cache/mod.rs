@@ -38,6 +38,7 @@ pub mod key;
 mod open;
 pub mod prune;
 pub mod record;
+pub mod remote;
 pub mod stat_cache;
 
 pub use explain::MissReason;
