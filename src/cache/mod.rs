@@ -42,6 +42,7 @@ mod open;
 pub mod policy;
 pub mod prune;
 pub mod record;
+pub mod remote;
 pub mod stat_cache;
 pub mod usage;
 pub mod usage_filter;
