@@ -1,7 +1,8 @@
 //! Cache: from the key of a step to a result that can be loaded, and *why* a step missed.
 //!
 //! Read in order: [`key`] (how keys are made), [`files`] (content digests and the file lists
-//! that explain them), [`record`] (what is kept of a step), [`index`] (the database), [`prune`],
+//! that explain them), [`record`] (what is kept of a step), [`index`] (the database), `integrity`, [`prune`],
+//! [`mounts`] (folders of cache mounts), [`usage`] with [`usage_filter`] and [`policy`] (what takes space, and what of it goes),
 //! [`explain`] (miss reasons), [`flight`] (one process works on a key, the others wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
@@ -34,18 +35,24 @@ pub mod explain;
 pub mod files;
 pub mod flight;
 pub mod index;
+mod integrity;
 pub mod key;
+pub mod mounts;
 mod open;
+pub mod policy;
 pub mod prune;
 pub mod record;
+pub mod remote;
 pub mod stat_cache;
+pub mod usage;
+pub mod usage_filter;
 
 pub use explain::MissReason;
 pub use files::{ContentDigest, FileEntry, FileList};
 pub use flight::Flight;
 pub use index::{Cache, CacheError, Unsynced};
 pub use key::{CacheKey, ContentHash, InputPart, KEY_VERSION};
-pub use prune::{PruneFilter, Pruned};
+pub use prune::{Collector, Pruned};
 pub use record::{Found, InputUse, KeyPart, NewRecord, RecordInfo, ResultId, Step, StepInput};
 
 #[cfg(test)]

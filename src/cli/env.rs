@@ -3,6 +3,9 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `COOPER_ROOT` | directory of the local store |
+//! | `COOPER_GC` | `on` or `off`: whether builds keep the store under its cap |
+//! | `COOPER_GC_MAX_USED_SPACE`, `COOPER_GC_RESERVED_SPACE`, `COOPER_GC_MIN_FREE_SPACE` | the cap |
+//! | `COOPER_GC_CACHE_MOUNT_MAX_SIZE` | what one folder of a cache mount may hold |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
 //! | `DOCKER_HOST` | whose proxies of that file become build arguments |
@@ -20,7 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::engine::request::Proxies;
+use crate::engine::request::{Amount, GcOptions, Proxies};
 
 /// A copy of the environment.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +66,30 @@ impl Environment {
             Some(data) if Path::new(data).is_absolute() => Some(Path::new(data).join("cooper")),
             _ => Some(Path::new(self.filled("HOME")?).join(".local/share/cooper")),
         }
+    }
+
+    /// Returns how the store is kept under its cap, as far as the variables say.
+    pub(crate) fn gc(&self) -> Result<GcOptions, String> {
+        let amount = |name: &str| match self.text(name).filter(|text| !text.is_empty()) {
+            Some(text) => match text.parse::<Amount>() {
+                Ok(amount) => Ok(Some(amount)),
+                Err(reason) => Err(format!("{name}: {reason}")),
+            },
+            None => Ok(None),
+        };
+        let enabled = match self.text("COOPER_GC").as_deref() {
+            None | Some("") => None,
+            Some("on" | "true" | "1") => Some(true),
+            Some("off" | "false" | "0") => Some(false),
+            Some(other) => return Err(format!("COOPER_GC: expected on or off, not {other:?}")),
+        };
+        Ok(GcOptions {
+            enabled,
+            reserved_space: amount("COOPER_GC_RESERVED_SPACE")?,
+            max_used_space: amount("COOPER_GC_MAX_USED_SPACE")?,
+            min_free_space: amount("COOPER_GC_MIN_FREE_SPACE")?,
+            cache_mount_max_size: amount("COOPER_GC_CACHE_MOUNT_MAX_SIZE")?,
+        })
     }
 
     /// Returns docker's configuration directory.

@@ -3,7 +3,7 @@
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
 //! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
-//! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
+//! then [`images`], [`store`], [`cache`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -15,6 +15,7 @@ use clap::Parser;
 
 mod args;
 mod build;
+mod cache;
 mod call;
 mod check;
 mod console;
@@ -102,6 +103,8 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::History(args) => images::history(program, &args),
         Command::Prune(args) => store::prune(program, &args),
         Command::Du(args) => store::usage(program, &args),
+        Command::Gc(args) => store::collect(program, &args),
+        Command::Cache(command) => cache::run(program, &command),
         Command::Debug(args::DebugCommand::DumpLlb(args)) => debug::dump_llb(program, &args),
         Command::Version => manual::version(program),
         Command::Completion(args) => manual::completion(program, &args),

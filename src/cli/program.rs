@@ -46,6 +46,7 @@ impl Program {
             insecure_registries: self.global.insecure_registries.clone(),
             proxies: self.environment.proxies(),
             parallelism_max: None,
+            gc: self.environment.gc().map_err(Failure::Usage)?,
         };
         Ok(Engine::open(options)?)
     }

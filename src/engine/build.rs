@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::gc::room::Keeper;
 use super::inputs::Inputs;
 use super::options;
 use super::platforms::{self, Targets};
@@ -75,8 +76,10 @@ impl Engine {
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
         let solved = build.solve(&definitions, worker).await?;
-        let stacks = build.unpack(&layers, &solved).await?;
-        let exported = build.export(lowered, stacks).await?;
+        let unpack = || build.unpack(&layers, &solved);
+        let stacks = self.with_room("unpack", &build.progress, unpack).await?;
+        let export = || build.export(&lowered, &stacks);
+        let exported = self.with_room("export", &build.progress, export).await?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
                 root: image.root,
@@ -283,6 +286,7 @@ impl<'a> Build<'a> {
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
             compression: image_options.next().map(|options| options.compression),
+            room: Arc::new(Keeper::new(engine)),
             now_ns: clock::now_ns,
         }))
     }
@@ -311,8 +315,8 @@ impl<'a> Build<'a> {
 
     async fn export(
         &self,
-        lowered: Vec<Lowered>,
-        stacks: Vec<Vec<LayerId>>,
+        lowered: &[Lowered],
+        stacks: &[Vec<LayerId>],
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
@@ -321,9 +325,9 @@ impl<'a> Build<'a> {
         let parts = targets.zip(lowered).zip(stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
-            config: lowered.image,
-            base: lowered.base_image,
-            layers,
+            config: lowered.image.clone(),
+            base: lowered.base_image.clone(),
+            layers: layers.clone(),
             epoch_s: lowered.epoch,
         });
         let export = ExportRequest {

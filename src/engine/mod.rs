@@ -4,7 +4,9 @@
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! (pull, push, save, load), `inventory` and [`prune`] (what takes space, and giving it back),
+//! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` (cache mounts),
+//! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
@@ -13,8 +15,12 @@ pub mod build;
 pub mod call;
 pub mod clock;
 pub mod error;
+pub mod gc;
 pub mod images;
 mod inputs;
+mod integrity;
+mod inventory;
+mod mounts;
 mod options;
 mod platforms;
 mod preprocess;
@@ -47,7 +53,7 @@ const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
 /// A store with all that works on it. Cheap to share; safe to use from many tasks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     options: EngineOptions,
     content: ContentStore,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::gc::room::Keeper;
 use super::request::BuildRequest;
 use crate::executor::Resources;
 use crate::frontend::ContextSource;
@@ -142,6 +143,7 @@ impl Setup<'_> {
         let engine = self.engine;
         let layers = ImageLayers::new(engine.snapshots.clone(), self.images.clone());
         Arc::new(LocalWorker::new(WorkerOptions {
+            room: Arc::new(Keeper::new(engine)),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),

@@ -5,7 +5,7 @@
 //! attribute. A layer knows nothing of its parents; a **stack** is a list of layers, lowest
 //! first, and the empty stack is an empty file system.
 //!
-//! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`temp`] (work in
+//! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`removal`], [`verify`], [`temp`] (work in
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
 //! layer); [`apply`]
@@ -21,6 +21,7 @@
 //! layers/.empty/               an empty layer
 //! layers/.overlay              where and under what circumstances overlayfs was seen to work
 //! tmp/snap-*/                  work in progress, flock'ed by its process
+//! locks/layers                 flock'ed, shared by users of layers, alone by who removes some
 //! locks/snap-*                 flock'ed while a layer, a blob or a variant is being made
 //! ```
 //!
@@ -40,10 +41,12 @@ mod meta;
 mod native;
 mod normalize;
 mod probe;
+mod removal;
 mod repair;
 mod stack;
 mod store;
 mod temp;
+mod verify;
 mod view;
 
 pub use active::{Active, RootMount};
@@ -52,6 +55,7 @@ pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
 pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
 pub use store::{Kind, LayerEntry, Snapshotter};
+pub use verify::LayerState;
 pub use view::View;
 
 pub use crate::archive::{Compression, CompressionKind, EntryTimes, Observer, Unobserved};

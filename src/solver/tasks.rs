@@ -4,7 +4,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -323,10 +323,12 @@ impl<W: Worker> Tasks<W> {
         (key, keys, made_from, step): (CacheKey, Vec<CacheKey>, Vec<Option<CacheKey>>, Step),
         fresh: bool,
     ) -> Ran<W::Output> {
+        let started = Instant::now();
         let outputs = match self.run(index, inputs).await {
             Ok(outputs) => outputs,
             Err(error) => return Ran::Failed(error),
         };
+        let duration_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let Some(stored) = self.worker.result_id(self.graph.vertex(index), &outputs) else {
             // Every run of it is another: what is made from it must not be found again.
             let key = key.fresh(&self.now_ns.to_le_bytes());
@@ -343,6 +345,7 @@ impl<W: Worker> Tasks<W> {
             made_from,
             result: stored.id,
             size_bytes: stored.size_bytes,
+            duration_ns,
             step,
         };
         let found = Found {

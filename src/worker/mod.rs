@@ -1,7 +1,7 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`].
+//! [`room`] (of the disk), [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`], [`mount_archive`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
@@ -9,18 +9,22 @@
 pub mod ahead;
 pub mod keys;
 pub mod layers;
+pub mod mount_archive;
 pub mod ops;
 pub mod output;
+pub mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
+use crate::cache::mounts::folders;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
+use crate::progress::LogStream;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
@@ -29,6 +33,7 @@ use crate::source::{Images, Repositories, WebFiles};
 pub use ahead::Ahead;
 pub use layers::ImageLayers;
 pub use output::OpOutput;
+pub use room::Room;
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.
 #[derive(Debug)]
@@ -71,6 +76,8 @@ pub struct WorkerOptions {
     pub ahead: Ahead,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
+    /// Keeps the store within its bounds.
+    pub room: Arc<dyn Room>,
     /// Tells the time, in nanoseconds since 1970.
     pub now_ns: fn() -> i64,
 }
@@ -112,7 +119,7 @@ impl LocalWorker {
         if ids.is_empty() {
             return Ok(());
         }
-        ops::cache_mount::forget(&self.options.cache_mounts, &ids)
+        folders::forget(&self.options.cache_mounts, &ids)
     }
 
     /// Has containers made ready for the steps that follow from a cache miss.
@@ -125,6 +132,39 @@ impl LocalWorker {
             0 => {}
             steps => self.options.executor.warm_up(steps),
         }
+    }
+
+    /// Brings the store under its cap before a step adds to it.
+    async fn keep_room(&self) {
+        if self.options.room.is_tight() {
+            let room = Arc::clone(&self.options.room);
+            // A collector that panics must not keep the step from running.
+            let _ = tokio::task::spawn_blocking(move || room.tidy()).await;
+        }
+    }
+
+    /// Performs an op once more that failed on a full disk, if room can be made.
+    async fn again_with_room(
+        &self,
+        error: OpError,
+        vertex: &Vertex,
+        inputs: &[OpOutput],
+        context: &OpContext,
+    ) -> Result<Vec<OpOutput>, OpError> {
+        if context.cancel.is_cancelled() || !room::is_no_space(&error) {
+            return Err(error);
+        }
+        let room = Arc::clone(&self.options.room);
+        let freed_bytes = tokio::task::spawn_blocking(move || room.make()).await;
+        let freed_bytes = freed_bytes.unwrap_or(0);
+        if freed_bytes == 0 {
+            return Err(error);
+        }
+        let line = format!(
+            "no space left on the disk of the store: freed {freed_bytes} bytes, running the step once more\n"
+        );
+        context.progress.log(LogStream::Stderr, line.as_bytes());
+        ops::perform(self, vertex, inputs, context).await
     }
 
     /// Starts compressing the layers of a step that belongs to the image.
@@ -172,7 +212,14 @@ impl Worker for LocalWorker {
         context: &OpContext,
     ) -> Result<Vec<OpOutput>, OpError> {
         self.prepare_what_follows(vertex);
-        let outputs = ops::perform(self, vertex, &inputs, context).await?;
+        self.keep_room().await;
+        let outputs = match ops::perform(self, vertex, &inputs, context).await {
+            Err(error) => {
+                self.again_with_room(error, vertex, &inputs, context)
+                    .await?
+            }
+            Ok(outputs) => outputs,
+        };
         self.compress(vertex, &outputs);
         Ok(outputs)
     }
@@ -186,10 +233,9 @@ impl Worker for LocalWorker {
                 .meta(layer)
                 .map_or(0, |meta| meta.size_bytes)
         };
-        Some(StoredResult {
-            id,
-            size_bytes: newest.map(size).sum(),
-        })
+        let size_bytes = newest.map(size).sum();
+        self.options.room.grew(size_bytes);
+        Some(StoredResult { id, size_bytes })
     }
 
     async fn load(

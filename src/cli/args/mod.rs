@@ -1,7 +1,7 @@
 //! What can be typed: the one definition behind parsing, `--help`, completions and man pages.
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
-//! (those that ask instead of building),
+//! (those that ask instead of building), [`store`] (the commands about the local store),
 //! [`value`] (how single values are read). Nothing here has an effect.
 
 use std::path::PathBuf;
@@ -14,10 +14,12 @@ pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod csv;
 pub(crate) mod reproduce;
+pub(crate) mod store;
 pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use store::{CacheCommand, DuArgs, DuFormat, GcArgs, MountsCommand, PruneArgs};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -111,10 +113,15 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Show how an image was made
     History(HistoryArgs),
-    /// Remove what is not needed any more
-    Prune(PruneArgs),
-    /// Show how much disk space the local store takes
+    /// Remove build cache
+    Prune(Box<PruneArgs>),
+    /// Show what takes disk space in the local store
     Du(DuArgs),
+    /// Bring the local store under its cap, as builds do by themselves
+    Gc(GcArgs),
+    /// Look after the build cache
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Look inside
     #[command(subcommand)]
     Debug(DebugCommand),
@@ -243,25 +250,6 @@ pub(crate) struct HistoryArgs {
     /// Do not cut commands
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Form of the list
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: ListFormat,
-}
-
-/// `cooper prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Remove the whole build cache, not only what no build can use any more
-    #[arg(long, short = 'a')]
-    pub(crate) all: bool,
-    /// Do not ask
-    #[arg(long, short = 'f')]
-    pub(crate) force: bool,
-}
-
-/// `cooper du`.
-#[derive(Debug, Args)]
-pub(crate) struct DuArgs {
     /// Form of the list
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ListFormat,
