@@ -4,7 +4,8 @@
 //! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), `inventory` and [`prune`] (what takes space, and giving it back),
+//! (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes),
+//! [`login`], `inventory` and [`prune`] (what takes space, and giving it back),
 //! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` (cache mounts),
 //! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
@@ -21,6 +22,8 @@ pub mod images;
 mod inputs;
 mod integrity;
 mod inventory;
+pub mod login;
+pub mod manifest;
 mod mounts;
 mod options;
 mod platforms;
@@ -33,6 +36,7 @@ mod resolver;
 mod rights;
 mod settle;
 pub mod transfer;
+mod uploads;
 pub mod verify;
 mod warnings;
 

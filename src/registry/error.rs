@@ -1,5 +1,7 @@
 //! What can go wrong between us and a registry, in words a person can act on.
 
+use std::path::PathBuf;
+
 use super::document::InvalidDocument;
 use crate::content;
 use crate::oci::Digest;
@@ -103,6 +105,22 @@ pub enum Error {
         what: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A file that says how registries are reached cannot be used.
+    #[error("{} cannot be used: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The configuration forbids a registry.
+    #[error("{what} is blocked by {}", path.display())]
+    Blocked {
+        /// What was asked for.
+        what: String,
+        /// The file that forbids it.
+        path: PathBuf,
     },
     /// The client itself cannot be set up.
     #[error("cannot set up the HTTP client: {reason}")]

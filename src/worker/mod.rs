@@ -30,6 +30,7 @@ use crate::content::ContentStore;
 use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
 use crate::progress::LogStream;
+use crate::oci::Descriptor;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, Place, StoredResult, Worker};
@@ -40,6 +41,12 @@ pub use cached::ResultLayers;
 pub use layers::{ImageLayers, Lost};
 pub use output::OpOutput;
 pub use room::Room;
+
+/// Hears of layers of the image while the build goes on.
+pub trait LayerReady: std::fmt::Debug + Send + Sync {
+    /// A layer is in the content store. Called on a thread of the runtime; must not block.
+    fn ready(&self, blob: &Descriptor);
+}
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.
 #[derive(Debug)]
@@ -86,6 +93,8 @@ pub struct WorkerOptions {
     pub compression: Option<Compression>,
     /// Keeps the store within its bounds.
     pub room: Arc<dyn Room>,
+    /// Told about each of them as soon as it is compressed.
+    pub on_layer: Option<Arc<dyn LayerReady>>,
     /// Tells the time, in nanoseconds since 1970.
     pub now_ns: fn() -> i64,
 }
@@ -185,9 +194,13 @@ impl LocalWorker {
         }
         for layer in outputs.iter().filter_map(|output| output.layers().last()) {
             let (snapshots, layer) = (self.options.snapshots.clone(), layer.clone());
+            let on_layer = self.options.on_layer.clone();
             // The exporter asks for the same blob, waits for this one and reports what went wrong.
             tokio::task::spawn_blocking(move || {
-                let _ = snapshots.layer_blob(&layer, &compression);
+                let blob = snapshots.layer_blob(&layer, &compression);
+                if let (Ok(blob), Some(on_layer)) = (blob, on_layer) {
+                    on_layer.ready(&blob.descriptor);
+                }
             });
         }
     }

@@ -279,13 +279,13 @@ async fn racing_exporters_never_erase_one_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_fails_at_random_loses_nothing() {
     let registry = Registry::start();
-    registry.fail_at_random(5, 42);
+    registry.set_chaos(Some(Chaos::new(42, 50)));
     let first = Machine::new();
     first.run_steps(0..60);
     let store = first.store(&registry);
     let exported = first.export(&store, &Arc::default(), 0..60).await;
     assert_eq!((exported.records, exported.fault), (60, None));
-    assert!(registry.failed_at_random() > 0);
+    assert!(registry.chaos_faults() > 0);
     let second = Machine::new();
     let imports = second.import(&second.store(&registry)).await;
     assert!(imports.lookup(&key(1_000_059)).is_some());
