@@ -5,7 +5,8 @@
 //! | `COOPER_ROOT` | directory of the local store |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
-//! | `DOCKER_HOST` | whose proxies of that file become build arguments |
+//! | `DOCKER_HOST`, `DOCKER_CONTEXT` | whose proxies of that file become build arguments; the engine of `--load` |
+//! | `PATH` | where podman is looked for |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use super::engines::Engines;
 use crate::engine::request::Proxies;
 
 /// A copy of the environment.
@@ -71,6 +73,18 @@ impl Environment {
             Some(dir) => Some(dir.into()),
             None => Some(Path::new(self.filled("HOME")?).join(".docker")),
         }
+    }
+
+    /// Returns the container engines that an image can be loaded into.
+    pub(crate) fn engines(&self) -> Engines {
+        let filled = |name: &str| self.text(name).filter(|text| !text.is_empty());
+        let engines = Engines {
+            docker_host: filled("DOCKER_HOST"),
+            docker_context: filled("DOCKER_CONTEXT"),
+            docker_config: self.docker_config(),
+            ..Engines::default()
+        };
+        engines.look(self.filled("PATH"))
     }
 
     /// Returns the proxies, which some spell in lower case.

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
+//! [`context`], [`outputs`] with [`engines`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
 //! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
@@ -20,6 +20,7 @@ mod check;
 mod console;
 mod context;
 mod debug;
+mod engines;
 mod env;
 pub mod exit_code;
 mod failure;

@@ -18,7 +18,9 @@ use super::resolver::Resolver;
 use super::rights;
 use super::warnings;
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
+use crate::exporter::{
+    ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult, Squash,
+};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
@@ -261,8 +263,9 @@ impl<'a> Build<'a> {
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
         let outputs = self.outputs();
         let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
+        // Layers whose times will be rewritten, or that become one, are compressed by the exporter.
+        let mut image_options = image_options
+            .filter(|o| o.layer_times == LayerTimes::Kept && o.squash == Squash::Groups);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),

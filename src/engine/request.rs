@@ -33,8 +33,8 @@ use std::path::PathBuf;
 
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
-    ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
-    Target, TreeOptions,
+    ImageOptions, InvalidOutput, LayerTimes, LoadTarget, LocalMode, OutputEpoch, OutputSpec, Place,
+    PushOptions, Squash, Stream, Target, TreeOptions,
 };
 use crate::frontend::ContextSource;
 use crate::oci::{

@@ -9,7 +9,7 @@
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
 //! layer); [`apply`]
-//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
+//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`squash`] (layers to one).
 //!
 //! On disk, below the root of the store:
 //!
@@ -41,13 +41,14 @@ mod native;
 mod normalize;
 mod probe;
 mod repair;
+mod squash;
 mod stack;
 mod store;
 mod temp;
 mod view;
 
 pub use active::{Active, RootMount};
-pub use blob::LayerForm;
+pub use blob::{BLOB_ANNOTATIONS, LayerForm};
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
 pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};

@@ -2,7 +2,7 @@
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
 //! (those that ask instead of building),
-//! [`value`] (how single values are read). Nothing here has an effect.
+//! [`image`] and [`reproduce`] (more options of it), [`value`] (how single values are read). Nothing here has an effect.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use crate::oci::Platform;
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod image;
 pub(crate) mod reproduce;
 pub(crate) mod value;
 
