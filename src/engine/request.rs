@@ -32,9 +32,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::cache::policy::{Amount, Policy};
+pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
 pub use crate::cache::usage_filter::{UsageFilter, duration_ns};
-pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
     ImageOptions, InvalidOutput, LayerTimes, LoadTarget, LocalMode, OutputEpoch, OutputSpec, Place,

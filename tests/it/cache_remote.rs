@@ -18,7 +18,7 @@ use cooper::registry::{Client, Options, RetryPolicy};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::support::registry::Registry;
+use crate::support::registry::{Chaos, Registry};
 
 const NOW_NS: i64 = 1_800_000_000_000_000_000;
 const LAYER_BYTES: usize = 2000;
@@ -109,6 +109,7 @@ impl Machine {
                 made_from: vec![number.checked_sub(1).map(key)],
                 result: ResultId(names.join(",")),
                 size_bytes: 10,
+                duration_ns: 1_000_000,
                 step: Step {
                     name: format!("[{number}/200] RUN step {number}"),
                     scope: "test".to_owned(),

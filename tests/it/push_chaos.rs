@@ -76,7 +76,8 @@ fn name(registry: &Registry) -> Reference {
 
 async fn push(client: &Client, registry: &Registry, store: &ContentStore, root: &Descriptor) {
     let silent = VertexProgress::silent();
-    let pushed = client.push_image(&name(registry), root, store, &silent);
+    let name = name(registry);
+    let pushed = client.push_image(&name, root, store, &silent);
     assert_eq!(pushed.await.unwrap().digest, root.digest);
     assert!(registry.manifest("team/app", "1").is_some());
 }
@@ -142,7 +143,8 @@ async fn a_registry_that_takes_no_large_bodies_gets_pieces() {
     registry.limit_bodies(1000);
     let silent = VertexProgress::silent();
     let client = client(&registry);
-    let pushed = client.push_image(&name(&registry), &root, &store, &silent);
+    let name = name(&registry);
+    let pushed = client.push_image(&name, &root, &store, &silent);
     let error = pushed.await.unwrap_err().to_string();
     assert!(error.contains("413"), "{error}");
 }
