@@ -317,7 +317,7 @@ mod tests {
         for item in &mut old[1..] {
             item.last_used_ns = 1000 * HOUR;
         }
-        check(&old, &capped(200), 1000 * HOUR, &["copy", "compiler"]);
+        check(&old, &capped(200), 1000 * HOUR, &["compiler"]);
     }
 
     #[test]

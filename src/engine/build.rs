@@ -286,6 +286,7 @@ impl<'a> Build<'a> {
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
             compression: image_options.next().map(|options| options.compression),
+            mount_source: None,
             room: Arc::new(Keeper::new(engine)),
             now_ns: clock::now_ns,
         }))

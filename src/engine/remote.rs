@@ -143,6 +143,7 @@ impl Setup<'_> {
         let engine = self.engine;
         let layers = ImageLayers::new(engine.snapshots.clone(), self.images.clone());
         Arc::new(LocalWorker::new(WorkerOptions {
+            mount_source: None,
             room: Arc::new(Keeper::new(engine)),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),

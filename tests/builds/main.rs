@@ -20,5 +20,6 @@ mod env;
 mod examples;
 mod faults;
 mod platforms;
+mod store;
 mod verify;
 mod warnings;

@@ -250,7 +250,7 @@ pub fn replace(
 }
 
 /// Returns an id as users wrote it: one without a namespace begins with a slash of ours.
-fn shown_id(id: &str) -> &str {
+pub fn shown_id(id: &str) -> &str {
     id.strip_prefix('/')
         .filter(|id| !id.is_empty())
         .unwrap_or(id)

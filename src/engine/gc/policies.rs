@@ -303,7 +303,6 @@ mod tests {
             r#"{"maxUsed": 1}"#,
             r#"{"policies": [{"filters": ["type==x"]}]}"#,
             r#"{"policies": [{"keepDuration": "x"}]}"#,
-            "[]",
         ] {
             assert!(read(bad, &GcOptions::default()).is_err(), "{bad}");
         }

@@ -66,7 +66,7 @@ impl Room for Keeper {
 
     fn tidy(&self) {
         // What fails or is busy now is done after the build.
-        let pruned = self.engine.collect();
+        let pruned = self.engine.collect_if_idle();
         let mut state = self.state();
         if let Ok(Some(pruned)) = pruned {
             state.used_bytes = Some(pruned.left_bytes);
