@@ -36,6 +36,7 @@ pub mod files;
 pub mod flight;
 pub mod index;
 mod integrity;
+mod kept;
 pub mod key;
 pub mod mounts;
 mod open;

@@ -199,6 +199,9 @@ pub(crate) fn time(ns: i64) -> Option<String> {
 }
 
 fn show(program: &Program, lines: &[String]) -> Result<(), Failure> {
+    if lines.is_empty() {
+        return Ok(());
+    }
     program
         .console
         .result(&lines.join("\n"))

@@ -141,7 +141,11 @@ impl Setup<'_> {
 
     fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
         let engine = self.engine;
-        let layers = ImageLayers::new(engine.snapshots.clone(), self.images.clone());
+        let layers = ImageLayers::new(
+            engine.snapshots.clone(),
+            engine.content.clone(),
+            self.images.clone(),
+        );
         Arc::new(LocalWorker::new(WorkerOptions {
             mount_source: None,
             room: Arc::new(Keeper::new(engine)),
@@ -153,6 +157,7 @@ impl Setup<'_> {
             web_files: self.web_files.clone(),
             repositories: self.repositories.clone(),
             layers: Arc::new(layers),
+            imports: Arc::default(),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),

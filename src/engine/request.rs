@@ -32,6 +32,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use crate::cache::policy::{Amount, Policy};
+pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
 pub use crate::cache::usage_filter::{UsageFilter, duration_ns};
 pub use crate::exporter::{
@@ -102,6 +103,10 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
+    /// Caches of other machines to take from, the best first.
+    pub cache_from: Vec<CacheImport>,
+    /// Caches to give to.
+    pub cache_to: Vec<CacheExport>,
     /// When base images are looked up in their registry although they are in the store.
     pub pull: PullPolicy,
     /// Network of RUN steps that do not name one.

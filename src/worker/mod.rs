@@ -1,12 +1,15 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`room`] (of the disk), [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`], [`mount_archive`], [`mount_source`].
+//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking layers when somebody
+//! needs them), [`cached`] (results that travel to and from other machines), [`room`] (of the
+//! disk), [`ops`], [`mount_archive`], [`mount_source`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
 
 pub mod ahead;
+pub mod cached;
 pub mod keys;
 pub mod layers;
 pub mod mount_archive;
@@ -21,6 +24,8 @@ use std::sync::Arc;
 
 use crate::archive::Compression;
 use crate::cache::mounts::folders;
+use crate::cache::remote::Imports;
+use crate::cache::remote::import::is_imported;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, NamedDevices, Resources};
@@ -28,11 +33,12 @@ use crate::llb::{Vertex, VertexDigest, pb};
 use crate::progress::LogStream;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
-use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
+use crate::solver::{CacheMap, OpContext, OpError, Place, StoredResult, Worker};
 use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
-pub use layers::ImageLayers;
+pub use cached::ResultLayers;
+pub use layers::{ImageLayers, Lost};
 pub use mount_source::MountSource;
 pub use output::OpOutput;
 pub use room::Room;
@@ -54,8 +60,10 @@ pub struct WorkerOptions {
     pub web_files: WebFiles,
     /// Fetches commits from git repositories.
     pub repositories: Repositories,
-    /// Layers of images, fetched when needed.
+    /// Layers of images and imported results, fetched when needed.
     pub layers: Arc<ImageLayers>,
+    /// What other machines know.
+    pub imports: Arc<Imports>,
     /// Folder of RUN cache mounts.
     pub cache_mounts: PathBuf,
     /// Folder of notes of what copies wrote.
@@ -246,8 +254,12 @@ impl Worker for LocalWorker {
         &self,
         _vertex: &Vertex,
         id: &ResultId,
-        _context: &OpContext,
+        place: Place,
+        context: &OpContext,
     ) -> Option<Vec<OpOutput>> {
+        if is_imported(id) {
+            return cached::load(self, id, place, context).await;
+        }
         let outputs = output::from_result_id(id)?;
         let here = |layer: &LayerId| self.options.layers.can_have(layer);
         outputs

@@ -110,7 +110,8 @@ impl Engine {
         Work: Future<Output = Result<T, EngineError>>,
     {
         let error = match work().await {
-            Err(error) if is_no_space(&error) => error,
+            // A step has had its second try.
+            Err(error) if error.step.is_none() && is_no_space(&error) => error,
             other => return other,
         };
         let engine = self.clone();
