@@ -107,6 +107,7 @@ fn policy(args: &PruneArgs) -> Result<Policy, Failure> {
     Ok(Policy {
         all: args.all,
         filters: vec![filter(&args.filter.filters)?],
+        is_quota: false,
         keep_duration_ns,
         reserved_space: args.reserved_space,
         max_used_space: args.max_used_space,

@@ -105,15 +105,22 @@ impl Engine {
         let exported = async {
             let results = || build.results(&definitions, Arc::clone(&worker), &others);
             let results = self.with_room("unpack", &build.progress, results).await;
-            let (solved, stacks) = results?;
+            let giving_mounts = build.give_mounts(started_ns);
+            let (solved, stacks) = match results {
+                Ok(results) => results,
+                Err(error) => {
+                    giving_mounts.await;
+                    return Err(error);
+                }
+            };
             giving.write_inline(&mut lowered).await;
             let export = || build.export(&lowered, &stacks);
-            let exported = self.with_room("export", &build.progress, export).await?;
-            Ok::<_, EngineError>((solved, exported))
+            let exporting = self.with_room("export", &build.progress, export);
+            let (exported, ()) = tokio::join!(exporting, giving_mounts);
+            Ok::<_, EngineError>((solved, exported?))
         };
         let exported = exported.await;
         // What was done is given away also when the build failed.
-        build.give_mounts(started_ns).await;
         let given = giving.finish().await;
         let (solved, exported) = exported?;
         given?;

@@ -1,9 +1,10 @@
 //! Cache mounts on their way from and to remote caches.
 //!
 //! Downloads begin with the build, one task for each mount of the definition that this machine
-//! has no folder of; the step that has the mount waits for its own. Uploads follow the build: of
-//! the folders that its steps used, whatever became of it. Each is bounded by the `timeout` of its
-//! cache, and what goes wrong is one warning.
+//! has no folder of; the step that has the mount waits for its own. Uploads begin when
+//! the last step is done, beside the writing of the outputs, or after a failure: of the folders
+//! that steps used. Each is bounded by the `timeout` of its cache, and what goes wrong is one
+//! warning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -67,7 +68,7 @@ pub(super) fn mount_ids(vertices: &[Vertex]) -> BTreeSet<String> {
     });
     mounts
         .filter(|mount| mount.mount_type == pb::MountType::Cache as i32)
-        .map(|mount| folders::shown_id(cache_id(mount)).to_owned())
+        .map(|mount| cache_id(mount).to_owned())
         .collect()
 }
 
@@ -80,7 +81,7 @@ impl MountDownloads {
         (content, progress): (&ContentStore, &Progress),
     ) -> Self {
         let here = folders::list(mounts_dir).unwrap_or_default();
-        let here: BTreeSet<String> = here.into_iter().map(|folder| folder.id).collect();
+        let here: BTreeSet<String> = here.into_iter().map(|folder| folder.full_id).collect();
         let routes = Arc::new(routes);
         let begin = |id: String| {
             let (routes, content) = (Arc::clone(&routes), content.clone());
@@ -93,7 +94,8 @@ impl MountDownloads {
             (id, task.map(|ended| ended.ok().flatten()).boxed().shared())
         };
         let wanted = |id: &String| {
-            !here.contains(id) && routes.iter().any(|route| route.mounts.includes(id))
+            let shown = folders::shown_id(id);
+            !here.contains(id) && routes.iter().any(|route| route.mounts.includes(shown))
         };
         Self {
             coming: ids.into_iter().filter(wanted).map(begin).collect(),
@@ -109,18 +111,22 @@ async fn first_found(
     content: &ContentStore,
     progress: &Progress,
 ) -> Option<Listing> {
-    for route in routes.iter().filter(|route| route.mounts.includes(id)) {
+    let shown = folders::shown_id(id);
+    for route in routes.iter().filter(|route| route.mounts.includes(shown)) {
         let name = route.store.name();
         let download = travel::download(&*route.store, id, &route.mounts.keys, content);
         match tokio::time::timeout(route.timeout, download).await {
             Ok(Ok(Some(listing))) => return Some(listing),
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => warn(progress, &format!("cache mount {id} from {name}: {error}")),
+            Ok(Err(error)) => warn(
+                progress,
+                &format!("cache mount {shown} from {name}: {error}"),
+            ),
             Err(_) => {
                 let seconds = route.timeout.as_secs();
                 warn(
                     progress,
-                    &format!("cache mount {id} from {name}: no answer within {seconds} s"),
+                    &format!("cache mount {shown} from {name}: no answer within {seconds} s"),
                 );
             }
         }
@@ -130,10 +136,10 @@ async fn first_found(
 
 impl MountSource for MountDownloads {
     fn fill(&self, id: &str, folder: &Path) -> bool {
-        let id = folders::shown_id(id);
         let Some(coming) = self.coming.get(id).cloned() else {
             return false;
         };
+        let id = folders::shown_id(id);
         let title = format!("[internal] restore the cache mount {id}");
         let vertex = self.progress.of_vertex(Digest::of(title.as_bytes()));
         vertex.start(&title);
@@ -186,7 +192,7 @@ pub(super) async fn upload_mounts(
         vertex.start(&title);
         for route in wanted {
             let now_ms = u64::try_from(clock::now_ns() / 1_000_000).unwrap_or(0);
-            let what = (folder.id.as_str(), folder.path.as_path());
+            let what = (folder.full_id.as_str(), folder.path.as_path());
             let keys = &route.mounts.keys;
             let upload = travel::upload(&*route.store, what, keys, content, now_ms);
             let name = route.store.name();
@@ -249,7 +255,11 @@ impl Build<'_> {
         if !routes.is_empty() {
             let places = (self.engine.dir("cache/mounts"), &self.engine.content);
             let places = (places.0.as_path(), places.1);
-            upload_mounts(&routes, places, since_ns - CLOCK_LAG_NS, &self.progress).await;
+            let since_ns = since_ns - CLOCK_LAG_NS;
+            tokio::select! {
+                () = upload_mounts(&routes, places, since_ns, &self.progress) => {}
+                () = self.cancel.cancelled() => {}
+            }
         }
     }
 }

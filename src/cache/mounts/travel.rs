@@ -7,7 +7,7 @@
 //! key instead.
 //!
 //! ```text
-//! {"version": 1, "id": "/root/.cache",
+//! {"version": 1, "id": "//root/.cache",
 //!  "snapshots": {"main": {"time_ms": …, "file_bytes": …, "listing": {descriptor},
 //!                         "packs": [{descriptor}, …]}, …},
 //!  "pieces": ["mount-….p-…", …]}
