@@ -142,7 +142,22 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             }
             _ => Piece::Block(block),
         };
-        threads.to_output.send(piece).map_err(|_| ended())
+        let is_sent = threads.to_output.send(piece).is_ok();
+        match is_sent {
+            true => Ok(()),
+            false => Err(self.end()),
+        }
+    }
+
+    /// Ends the threads after one of them ended early, and returns why it did.
+    fn end(&mut self) -> io::Error {
+        match std::mem::replace(&mut self.work, Work::None(None)) {
+            Work::Threads(threads) => match threads.finish(Err(ended())) {
+                Err(ArchiveError::Write(error)) => error,
+                _ => ended(),
+            },
+            Work::None(_) => ended(),
+        }
     }
 }
 
@@ -330,6 +345,36 @@ mod tests {
         (0..length as u32)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 29) as u8)
             .collect()
+    }
+
+    /// An output on a disk that fills up.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_writes_learns_why_the_output_failed() {
+        let compression = Compression {
+            kind: CompressionKind::Uncompressed,
+            ..Default::default()
+        };
+        let mut writer = LayerWriter::new(Full(2 * BLOCK), compression);
+        let input = sample(BLOCK);
+        let failed = (0..1000).find_map(|_| writer.write_all(&input).err());
+        assert_eq!(failed.unwrap().kind(), io::ErrorKind::StorageFull);
+        assert!(writer.finish().is_err());
     }
 
     fn write(bytes: &[u8], step: usize, compression: Compression) -> WrittenLayer<Vec<u8>> {

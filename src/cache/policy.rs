@@ -90,6 +90,8 @@ pub struct Policy {
     pub all: bool,
     /// Only what one of these means; empty for everything.
     pub filters: Vec<UsageFilter>,
+    /// Whether only what the filters mean counts as used: a quota of a project, say.
+    pub is_quota: bool,
     /// Only what was last used this long ago, or longer.
     pub keep_duration_ns: i64,
     /// Never go below this.
@@ -132,17 +134,23 @@ impl Policy {
         }
         let idle_ns = now_ns.saturating_sub(item.last_used_ns);
         let old_enough = |age_ns: i64| age_ns == 0 || idle_ns >= age_ns;
-        let is_meant = |filter: &UsageFilter| {
-            filter.matches(item) && old_enough(filter.unused_for_ns.unwrap_or(0))
-        };
+        let is_old = |filter: &UsageFilter| old_enough(filter.unused_for_ns.unwrap_or(0));
+        let is_meant = |filter: &UsageFilter| filter.matches(item) && is_old(filter);
         old_enough(self.keep_duration_ns)
             && (self.filters.is_empty() || self.filters.iter().any(is_meant))
+    }
+
+    /// Says whether an item counts as used.
+    fn counts(&self, item: &UsageItem) -> bool {
+        let is_meant = |filter: &UsageFilter| filter.matches(item);
+        !self.is_quota || self.filters.iter().any(is_meant)
     }
 }
 
 /// Returns the items that a policy gives up, by position, in the order they go.
 pub fn choose(items: &[UsageItem], policy: &Policy, disk: DiskSpace, now_ns: i64) -> Vec<usize> {
-    let mut used_bytes: u64 = items.iter().map(|item| item.size_bytes).sum();
+    let counted = items.iter().filter(|item| policy.counts(item));
+    let mut used_bytes: u64 = counted.map(|item| item.size_bytes).sum();
     let keep_bytes = policy.keep_bytes(used_bytes, disk);
     let mut forest = Forest::new(items, policy, now_ns);
     let mut chosen = Vec::new();
@@ -155,7 +163,9 @@ pub fn choose(items: &[UsageItem], policy: &Policy, disk: DiskSpace, now_ns: i64
             break;
         };
         chosen.push(index);
-        used_bytes -= items[index].size_bytes;
+        if policy.counts(&items[index]) {
+            used_bytes -= items[index].size_bytes;
+        }
         for parent in forest.remove(index) {
             if forest.is_ready(parent) {
                 ready.push(Reverse((forest.score(parent), parent)));
@@ -317,7 +327,7 @@ mod tests {
         for item in &mut old[1..] {
             item.last_used_ns = 1000 * HOUR;
         }
-        check(&old, &capped(200), 1000 * HOUR, &["copy", "compiler"]);
+        check(&old, &capped(200), 1000 * HOUR, &["compiler"]);
     }
 
     #[test]
@@ -383,6 +393,31 @@ mod tests {
             ..all
         };
         assert_eq!(sorted(&meant), [3]);
+    }
+
+    #[test]
+    fn a_quota_counts_only_what_it_is_about() {
+        let of = |project: &str, item: UsageItem| UsageItem {
+            project: project.to_owned(),
+            ..item
+        };
+        let items = [
+            of("/a", step("a1", 100, 9)),
+            of("/b", step("b1", 100, 1)),
+            of("/a", step("a2", 100, 5)),
+        ];
+        let filters = vec![UsageFilter::parse(["project=/a"]).unwrap()];
+        let policy = Policy {
+            filters,
+            is_quota: true,
+            ..capped(150)
+        };
+        check(&items, &policy, 0, &["a2"]);
+        let shared_cap = Policy {
+            is_quota: false,
+            ..policy
+        };
+        check(&items, &shared_cap, 0, &["a2", "a1"]);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //!
 //! | type | what it is here |
 //! |---|---|
-//! | `regular` | a layer: what a step made or an image has, with the blobs that only it needs |
+//! | `regular` | a layer: what a step made or an image has, with the blobs that only it needs; blobs that nothing needs |
 //! | `exec.cachemount` | a folder of `RUN --mount=type=cache` |
 //! | `source.git.checkout` | the repository that the commits of one git remote are fetched into |
 //! | `source.local` | what is known of the files of a build context |
-//! | `internal` | blobs that nothing names, notes of servers' answers |
+//! | `internal` | notes of servers' answers and the like |
 //! | `frontend` | nothing: the frontend is built in. The word is taken in filters |
 //!
 //! Deliberately absent: how the items are found and how they are removed (`engine`).

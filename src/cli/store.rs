@@ -1,6 +1,7 @@
 //! The commands about the local store as a whole: prune, du, gc.
 
 use std::io::{BufRead, IsTerminal};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
@@ -58,20 +59,15 @@ pub(crate) fn collect(program: &Program, args: &GcArgs) -> Result<(), Failure> {
     if args.background {
         // Whoever waits for the machine goes first; a refusal changes nothing.
         let _ = rustix::process::nice(10);
+        // The build that left this process behind uses what it used until it ends.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        program.engine()?.collect_if_idle()?;
+        return Ok(());
     }
     let pruned = program.engine()?.collect()?;
-    let line = match pruned {
-        Some(pruned) => format!(
-            "freed {}, {} left",
-            text::bytes(pruned.freed_bytes),
-            text::bytes(pruned.left_bytes)
-        ),
-        None => "another process is collecting".to_owned(),
-    };
-    match args.background {
-        true => Ok(()),
-        false => show(program, &[line]),
-    }
+    let (freed, left) = (pruned.freed_bytes, pruned.left_bytes);
+    let line = format!("freed {}, {} left", text::bytes(freed), text::bytes(left));
+    show(program, &[line])
 }
 
 /// Has a process of its own collect after a build, where that is due. It outlives this one.
@@ -79,16 +75,20 @@ pub(crate) fn collect_afterwards(engine: &Engine) {
     if !engine.collection_is_due() {
         return;
     }
-    let Ok(program) = std::env::current_exe() else {
+    let (Ok(program), Ok(root)) = (std::env::current_exe(), std::path::absolute(engine.root()))
+    else {
         return;
     };
     let mut command = Command::new(program);
-    command.arg("--root").arg(engine.root());
+    command.arg("--root").arg(root);
     command.args(["gc", "--background"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
     command.stderr(Stdio::null()).current_dir("/");
     // Signals of the terminal are not for it. Without a process the next build tries again.
-    let _ = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn();
+    if let Ok(child) = command.process_group(0).spawn() {
+        // It waits for its input to end, which is when this process does.
+        std::mem::forget(child);
+    }
 }
 
 /// Reads the values of `--filter`.
@@ -107,6 +107,7 @@ fn policy(args: &PruneArgs) -> Result<Policy, Failure> {
     Ok(Policy {
         all: args.all,
         filters: vec![filter(&args.filter.filters)?],
+        is_quota: false,
         keep_duration_ns,
         reserved_space: args.reserved_space,
         max_used_space: args.max_used_space,
@@ -199,6 +200,9 @@ pub(crate) fn time(ns: i64) -> Option<String> {
 }
 
 fn show(program: &Program, lines: &[String]) -> Result<(), Failure> {
+    if lines.is_empty() {
+        return Ok(());
+    }
     program
         .console
         .result(&lines.join("\n"))

@@ -18,6 +18,7 @@ use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
+use super::travel::MountDownloads;
 use super::uploads::Uploads;
 use super::warnings;
 use crate::cache::remote::{Imports, Offers};
@@ -36,7 +37,7 @@ use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{
-    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, OpOutput, WorkerOptions, keys,
+    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
 };
 
 /// What other machines have to do with a build.
@@ -47,6 +48,8 @@ pub(super) struct Others {
     layers: Arc<ImageLayers>,
     /// Takes what they shall know.
     offers: Offers,
+    /// Their cache mounts, on the way.
+    mounts: Option<Arc<MountDownloads>>,
 }
 
 /// One build on its way: what was asked, and what it works with.
@@ -92,6 +95,7 @@ impl Engine {
             imports: Arc::clone(&imports),
             layers: Arc::clone(&layers),
             offers: giving.offers(),
+            mounts: build.start_mounts(&loaded.vertices),
         };
         let uploads = build.uploads();
         let worker = build.worker(&loaded, &others, devices, uploads.clone());
@@ -101,13 +105,23 @@ impl Engine {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
+        let started_ns = clock::now_ns();
         let exported = async {
             let results = || build.results(&definitions, Arc::clone(&worker), &others);
-            let (solved, stacks) = self.with_room("unpack", &build.progress, results).await?;
+            let results = self.with_room("unpack", &build.progress, results).await;
+            let giving_mounts = build.give_mounts(started_ns);
+            let (solved, stacks) = match results {
+                Ok(results) => results,
+                Err(error) => {
+                    giving_mounts.await;
+                    return Err(error);
+                }
+            };
             giving.write_inline(&mut lowered).await;
             let export = || build.export(&lowered, &stacks);
-            let exported = self.with_room("export", &build.progress, export).await?;
-            Ok::<_, EngineError>((solved, exported))
+            let exporting = self.with_room("export", &build.progress, export);
+            let (exported, ()) = tokio::join!(exporting, giving_mounts);
+            Ok::<_, EngineError>((solved, exported?))
         };
         let exported = exported.await;
         if let Some(uploads) = uploads {
@@ -349,6 +363,10 @@ impl<'a> Build<'a> {
             ahead: Ahead::new(&loaded.vertices),
             compression: self.compression(),
             on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),
+            mount_source: others
+                .mounts
+                .clone()
+                .map(|mounts| mounts as Arc<dyn MountSource>),
             room: Arc::new(Keeper::new(engine)),
             now_ns: clock::now_ns,
         }))

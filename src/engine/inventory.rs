@@ -116,10 +116,13 @@ impl Engine {
         let named = self.content.referenced_blobs(&images);
         let image_layers = self.image_layers()?;
         let mut sizes: BTreeMap<Digest, u64> = BTreeMap::new();
-        for (digest, size_bytes, _) in self.content.blobs()? {
-            match named.contains(&digest) {
-                true => inventory.image_bytes += size_bytes,
-                false => drop(sizes.insert(digest, size_bytes)),
+        let mut newest_ns = 0;
+        for (digest, size_bytes, written) in self.content.blobs()? {
+            if named.contains(&digest) {
+                inventory.image_bytes += size_bytes;
+            } else {
+                newest_ns = newest_ns.max(clock::ns_of(written));
+                sizes.insert(digest, size_bytes);
             }
         }
         let mut layers = self.snapshots.list()?;
@@ -151,7 +154,10 @@ impl Engine {
             let count = sizes.len();
             let item = UsageItem {
                 id: "blobs".to_owned(),
+                // What nothing needs is in nobody's way and goes with the rest.
+                record_type: RecordType::Regular,
                 size_bytes: sizes.values().sum(),
+                last_used_ns: newest_ns,
                 ..internal(&format!("{count} blobs that no image and no layer needs"))
             };
             inventory.push(item, Thing::Blobs);

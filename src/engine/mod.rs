@@ -36,6 +36,7 @@ mod resolver;
 mod rights;
 mod settle;
 pub mod transfer;
+mod travel;
 mod uploads;
 pub mod verify;
 mod warnings;

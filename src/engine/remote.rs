@@ -147,6 +147,7 @@ impl Setup<'_> {
             self.images.clone(),
         );
         Arc::new(LocalWorker::new(WorkerOptions {
+            mount_source: None,
             room: Arc::new(Keeper::new(engine)),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),

@@ -24,6 +24,7 @@ use crate::archive::{
 };
 use crate::oci::{DiffId, Digest};
 use crate::sys::disk;
+use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::mount;
 use crate::sys::root::Root;
 
@@ -171,12 +172,22 @@ fn tar_hash(directory: &Path, meta: &LayerMeta) -> Result<DiffId, Error> {
     Ok(DiffId(Digest::from_sha256(written.diff_sha256)))
 }
 
+/// Cuts the time of a file as the archives of layers do.
+fn whole_seconds(mut metadata: Metadata) -> Metadata {
+    let seconds = metadata.mtime.as_nanoseconds().div_euclid(1_000_000_000);
+    metadata.mtime = Timestamp::from_seconds(seconds);
+    metadata
+}
+
 /// Names the first file, in order of path, that differs between two trees.
 fn difference(one: &Path, two: &Path, with_root: bool) -> io::Result<Option<String>> {
     let (one, two) = (Root::open(one)?, Root::open(two)?);
     let top = PathBuf::new();
     if with_root {
-        let (left, right) = (one.lstat(&top)?, two.lstat(&top)?);
+        let (left, right) = (
+            whole_seconds(one.lstat(&top)?),
+            whole_seconds(two.lstat(&top)?),
+        );
         if !same_directory((&one, &top, &left), (&two, &top, &right))? {
             return Ok(Some("its root directory differs".to_owned()));
         }
@@ -198,7 +209,10 @@ fn difference(one: &Path, two: &Path, with_root: bool) -> io::Result<Option<Stri
         }
         for name in left {
             let path = directory.join(name);
-            let (a, b) = (one.lstat(&path)?, two.lstat(&path)?);
+            let (a, b) = (
+                whole_seconds(one.lstat(&path)?),
+                whole_seconds(two.lstat(&path)?),
+            );
             let sides = ((&one, path.as_path(), &a), (&two, path.as_path(), &b));
             let is_same = match a.is_dir() && b.is_dir() {
                 true => same_directory(sides.0, sides.1)?,

@@ -1,9 +1,9 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`room`] (of the disk), [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking
-//! layers when somebody needs them), [`cached`] (results that travel to and from other machines),
-//! [`ops`], [`mount_archive`].
+//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking layers when somebody
+//! needs them), [`cached`] (results that travel to and from other machines), [`room`] (of the
+//! disk), [`ops`], [`mount_archive`], [`mount_source`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
@@ -13,6 +13,7 @@ pub mod cached;
 pub mod keys;
 pub mod layers;
 pub mod mount_archive;
+pub mod mount_source;
 pub mod ops;
 pub mod output;
 pub mod room;
@@ -39,6 +40,7 @@ use crate::source::{Images, Repositories, WebFiles};
 pub use ahead::Ahead;
 pub use cached::ResultLayers;
 pub use layers::{ImageLayers, Lost};
+pub use mount_source::MountSource;
 pub use output::OpOutput;
 pub use room::Room;
 
@@ -91,6 +93,8 @@ pub struct WorkerOptions {
     pub ahead: Ahead,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
+    /// Fills new cache mounts; `None` where they start empty.
+    pub mount_source: Option<Arc<dyn MountSource>>,
     /// Keeps the store within its bounds.
     pub room: Arc<dyn Room>,
     /// Told about each of them as soon as it is compressed.

@@ -294,6 +294,13 @@ impl Registry {
         tags_of(&self.lock(), repository)
     }
 
+    /// How many bytes the blobs of a repository have.
+    pub fn blob_bytes(&self, repository: &str) -> usize {
+        let state = self.lock();
+        let own = state.blobs.iter().filter(|((of, _), _)| of == repository);
+        own.map(|(_, bytes)| bytes.len()).sum()
+    }
+
     pub fn clear_faults(&self) {
         self.lock().faults.clear();
     }

@@ -103,6 +103,8 @@ pub fn acquire(
 pub struct MountFolder {
     /// The id of the mount, as users write it; a namespace stands before it.
     pub id: String,
+    /// The id as definitions have it.
+    pub full_id: String,
     /// Which mount of that id: the name of the family.
     pub family: String,
     /// Which folder of the mount.
@@ -192,6 +194,7 @@ pub fn list(mounts_dir: &Path) -> io::Result<Vec<MountFolder>> {
 fn found(id: &str, family: &Path, number: u32, path: PathBuf) -> io::Result<MountFolder> {
     let mut folder = MountFolder {
         id: shown_id(id).to_owned(),
+        full_id: id.to_owned(),
         family: family
             .file_name()
             .unwrap_or_default()
@@ -231,7 +234,8 @@ pub fn replace(
         }
     };
     let number = known.map_or(0, |folder| folder.number);
-    let folder = found(id, &family, number, family.join(number.to_string()))?;
+    let full = known.map_or_else(|| format!("/{id}"), |folder| folder.full_id.clone());
+    let folder = found(&full, &family, number, family.join(number.to_string()))?;
     let Some(_alone) = folder.lock()? else {
         return Ok(false);
     };
@@ -250,7 +254,7 @@ pub fn replace(
 }
 
 /// Returns an id as users wrote it: one without a namespace begins with a slash of ours.
-fn shown_id(id: &str) -> &str {
+pub fn shown_id(id: &str) -> &str {
     id.strip_prefix('/')
         .filter(|id| !id.is_empty())
         .unwrap_or(id)
@@ -258,9 +262,8 @@ fn shown_id(id: &str) -> &str {
 
 /// Throws away the folders of these ids (as definitions have them) that nobody is using.
 pub fn forget(mounts_dir: &Path, ids: &BTreeSet<String>) -> io::Result<()> {
-    let ids: BTreeSet<&str> = ids.iter().map(|id| shown_id(id)).collect();
     for folder in list(mounts_dir)? {
-        if ids.contains(folder.id.as_str()) {
+        if ids.contains(&folder.full_id) {
             folder.remove()?;
         }
     }

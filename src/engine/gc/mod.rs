@@ -32,13 +32,24 @@ const COLLECTED_NS: i64 = 24 * 3_600 * 1_000_000_000;
 const ROOM_PERCENT: u8 = 50;
 
 impl Engine {
+    /// Collects by the settings of the store, when nobody else does any more.
+    pub fn collect(&self) -> Result<Pruned, EngineError> {
+        let collector = Collector::take(self.root());
+        let _alone = collector.map_err(|error| EngineError::store("lock", error))?;
+        self.collect_alone()
+    }
+
     /// Collects by the settings of the store; `None` while another process does.
-    pub fn collect(&self) -> Result<Option<Pruned>, EngineError> {
-        let settings = self.gc_settings()?;
+    pub fn collect_if_idle(&self) -> Result<Option<Pruned>, EngineError> {
         let collector = Collector::try_take(self.root());
-        let Some(_alone) = collector.map_err(|error| EngineError::store("lock", error))? else {
-            return Ok(None);
-        };
+        match collector.map_err(|error| EngineError::store("lock", error))? {
+            Some(_alone) => self.collect_alone().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn collect_alone(&self) -> Result<Pruned, EngineError> {
+        let settings = self.gc_settings()?;
         let mut trimmed_bytes = 0;
         if let Some(max_bytes) = settings.mount_max_bytes {
             trimmed_bytes = trim::trim_all(&self.dir("cache/mounts"), max_bytes)
@@ -47,7 +58,7 @@ impl Engine {
         let mut pruned = self.prune_by(&settings.policies)?;
         pruned.freed_bytes += trimmed_bytes;
         Growth::of(self.root()).measured(pruned.left_bytes, clock::now_ns());
-        Ok(Some(pruned))
+        Ok(pruned)
     }
 
     /// Says whether the store is over its cap, or was not looked at for a day.

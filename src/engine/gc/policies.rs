@@ -6,12 +6,13 @@
 //! {"enabled": true,
 //!  "reservedSpace": "10GB", "maxUsedSpace": "60%", "minFreeSpace": "20GB",
 //!  "cacheMountMaxSize": "5GB",
-//!  "policies": [{"filters": ["type=exec.cachemount", …], "keepDuration": "48h", "all": false,
+//!  "policies": [{"filters": ["type=exec.cachemount", …], "keepDuration": "48h", "all": false, "quota": false,
 //!                "reservedSpace": …, "maxUsedSpace": …, "minFreeSpace": …}, …]}
 //! ```
 //!
 //! Amounts are bytes, numbers with a unit, or a part of the disk; durations Go's or seconds. The
-//! words are those of BuildKit's `gcpolicy`. Without `policies` there are BuildKit's four:
+//! words are those of BuildKit's `gcpolicy`, and `quota`: only what the filters mean counts as used,
+//! so that a project can have a part of its own. Without `policies` there are BuildKit's four:
 //!
 //! 1. contexts, cache mounts and git repositories that were not used for two days, beyond 512 MB
 //! 2. what was not used for sixty days, beyond the cap
@@ -79,6 +80,7 @@ struct File {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct FilePolicy {
     all: bool,
+    quota: bool,
     filters: Vec<String>,
     keep_duration: Option<Text>,
     reserved_space: Option<Text>,
@@ -169,6 +171,7 @@ fn policy_of(file: &FilePolicy) -> Result<Policy, String> {
         .collect();
     Ok(Policy {
         all: file.all,
+        is_quota: file.quota,
         filters: filters?,
         keep_duration_ns: Text::duration_ns(file.keep_duration.as_ref())?,
         reserved_space: Text::amount(file.reserved_space.as_ref())?,
@@ -303,7 +306,6 @@ mod tests {
             r#"{"maxUsed": 1}"#,
             r#"{"policies": [{"filters": ["type==x"]}]}"#,
             r#"{"policies": [{"keepDuration": "x"}]}"#,
-            "[]",
         ] {
             assert!(read(bad, &GcOptions::default()).is_err(), "{bad}");
         }

@@ -66,7 +66,7 @@ impl Room for Keeper {
 
     fn tidy(&self) {
         // What fails or is busy now is done after the build.
-        let pruned = self.engine.collect();
+        let pruned = self.engine.collect_if_idle();
         let mut state = self.state();
         if let Ok(Some(pruned)) = pruned {
             state.used_bytes = Some(pruned.left_bytes);
@@ -110,7 +110,8 @@ impl Engine {
         Work: Future<Output = Result<T, EngineError>>,
     {
         let error = match work().await {
-            Err(error) if is_no_space(&error) => error,
+            // A step has had its second try.
+            Err(error) if error.step.is_none() && is_no_space(&error) => error,
             other => return other,
         };
         let engine = self.clone();

@@ -387,6 +387,10 @@ impl ExecRun<'_> {
     /// Makes the folder of a cache mount with what the mount's source holds.
     fn make_cache_folder(&self, mount: &pb::Mount, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)?;
+        let source = self.options().mount_source.as_ref();
+        if source.is_some_and(|source| source.fill(cache_id(mount), path)) {
+            return Ok(());
+        }
         let copy = |from: &Path| {
             super::copy_tree(from, &mount.selector, path, &self.context.cancel)
                 .map_err(io::Error::other)
@@ -553,7 +557,7 @@ fn missing_secret(id: &str) -> OpError {
 }
 
 /// Returns the id of a cache mount: what it says, or where it is mounted.
-pub(in crate::worker) fn cache_id(mount: &pb::Mount) -> &str {
+pub fn cache_id(mount: &pb::Mount) -> &str {
     match &mount.cache_opt {
         Some(options) if !options.id.is_empty() => &options.id,
         _ => &mount.dest,
