@@ -7,6 +7,7 @@ use super::auth::Scopes;
 use super::document::{self, Document, INDEX_BYTES_MAX, INDEX_DEPTH_MAX};
 use super::http::protocol;
 use super::pull::Report;
+use super::retry::Tries;
 use super::upload::{Pushed, Upload};
 use super::{Client, Error};
 use crate::content::ContentStore;
@@ -100,6 +101,33 @@ impl Client {
                 .push_manifest(reference, &root.media_type, &parts.root)
                 .await;
         }
+        let mut tries = Tries::new(&self.shared.options.retry);
+        loop {
+            match self
+                .push_parts(reference, root, &parts, store, progress)
+                .await
+            {
+                // Collected since we asked, or pushed by somebody else at this very moment.
+                Err(error) if error.is_part_unknown() => {
+                    self.forget_repository(&reference.name());
+                    if !tries.again(None).await {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Pushes the blobs, then the documents, each after those that it points at.
+    async fn push_parts(
+        &self,
+        reference: &Reference,
+        root: &Descriptor,
+        parts: &Parts,
+        store: &ContentStore,
+        progress: &VertexProgress,
+    ) -> Result<Descriptor, Error> {
         let mut blobs: Vec<&Descriptor> = parts.blobs.iter().collect();
         // The largest first: they decide how long it takes.
         blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));

@@ -105,15 +105,12 @@ struct State {
     /// Media type and bytes.
     manifests: BTreeMap<Key, (String, Arc<Vec<u8>>)>,
     uploads: BTreeMap<String, Vec<u8>>,
-    /// Scopes, uses, birth.
-    tokens: BTreeMap<String, (String, usize, Instant)>,
+    tokens: BTreeMap<String, (String, usize)>,
     log: Vec<(Instant, Logged)>,
     faults: Vec<Fault>,
     access: Access,
     next_id: u64,
     chaos: Option<Chaos>,
-    /// How long a token is taken, whatever was said about it.
-    token_life: Option<Duration>,
     /// Largest body that is taken.
     body_bytes_max: usize,
 }
@@ -211,7 +208,6 @@ impl Registry {
             access,
             next_id: 0,
             chaos: None,
-            token_life: None,
             body_bytes_max: usize::MAX,
         }));
         let stop = Arc::new(AtomicBool::new(false));
@@ -266,11 +262,6 @@ impl Registry {
     /// How many requests went wrong at random.
     pub fn chaos_faults(&self) -> usize {
         self.lock().chaos.as_ref().map_or(0, |chaos| chaos.faults)
-    }
-
-    /// Refuses tokens that are older.
-    pub fn expire_tokens_after(&self, life: Duration) {
-        self.lock().token_life = Some(life);
     }
 
     /// Refuses larger bodies (413).
@@ -527,7 +518,7 @@ impl Connection {
             logged: head.clone(),
             body: Vec::new(),
         };
-        let refusal = refuse(&mut state, &request, self.address, false)?;
+        let refusal = refuse(&mut state, &request, self.address)?;
         let challenge = refusal.headers.iter();
         let challenge = challenge.filter(|(name, _)| name == "WWW-Authenticate");
         let headers = challenge.map(|(_, value)| ("WWW-Authenticate", value.clone()));
@@ -629,7 +620,10 @@ impl Connection {
         let Some(rest) = path.strip_prefix("/v2/") else {
             return plain(&state, request);
         };
-        if let Some(refusal) = refuse(&mut state, request, self.address, true) {
+        // Who sends a body was looked at before it was read.
+        if request.body.is_empty()
+            && let Some(refusal) = refuse(&mut state, request, self.address)
+        {
             return refusal;
         }
         if rest.is_empty() {
@@ -736,12 +730,7 @@ fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
     }
 }
 
-fn refuse(
-    state: &mut State,
-    request: &Incoming,
-    address: SocketAddr,
-    counts: bool,
-) -> Option<Answer> {
+fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<Answer> {
     let given = request.logged.header("authorization").unwrap_or_default();
     let refused = |challenge: String| {
         let answer = Answer::error(401, "UNAUTHORIZED", "authentication required");
@@ -758,13 +747,11 @@ fn refuse(
         Access::Bearer { realm, uses, .. } => {
             let scope = needed_scope(request);
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
-            let life = state.token_life.unwrap_or(Duration::MAX);
-            if let Some((scopes, used, born)) = state.tokens.get_mut(token)
+            if let Some((scopes, used)) = state.tokens.get_mut(token)
                 && *used < uses
-                && born.elapsed() < life
                 && allows(scopes, &scope)
             {
-                *used += usize::from(counts);
+                *used += 1;
                 return None;
             }
             let realm = realm.unwrap_or_else(|| format!("http://{address}/token"));
@@ -839,8 +826,7 @@ fn token(state: &mut State, request: &Incoming) -> Answer {
         .collect();
     state.next_id += 1;
     let token = format!("token-{}", state.next_id);
-    let entry = (scopes.join(" "), 0, Instant::now());
-    state.tokens.insert(token.clone(), entry);
+    state.tokens.insert(token.clone(), (scopes.join(" "), 0));
     let mut body = serde_json::json!({"token": token});
     if let Some(seconds) = expires_in {
         body["expires_in"] = seconds.into();
