@@ -17,10 +17,13 @@ use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
+use super::uploads::Uploads;
 use super::warnings;
 use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
+use crate::exporter::{
+    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult,
+};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
@@ -31,7 +34,9 @@ use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, Lost, OpOutput, WorkerOptions, keys};
+use crate::worker::{
+    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, OpOutput, WorkerOptions, keys,
+};
 
 /// What other machines have to do with a build.
 pub(super) struct Others {
@@ -87,22 +92,26 @@ impl Engine {
             layers: Arc::clone(&layers),
             offers: giving.offers(),
         };
-        let worker = build.worker(&loaded, &others, devices);
+        let uploads = build.uploads();
+        let worker = build.worker(&loaded, &others, devices, uploads.clone());
         let all = build.request.no_cache == NoCache::Everything;
         let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let exported = async {
+        let work = async {
             let (solved, stacks) = build.results(&definitions, worker, &others).await?;
             giving.write_inline(&mut lowered).await;
             Ok::<_, EngineError>((solved, build.export(lowered, stacks).await?))
         };
-        let exported = exported.await;
+        let done = work.await;
+        if let Some(uploads) = uploads {
+            uploads.end();
+        }
         // What was done is given away also when the build failed.
         let given = giving.finish().await;
-        let (solved, exported) = exported?;
+        let (solved, exported) = done?;
         given?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
@@ -138,13 +147,8 @@ impl Engine {
 
     /// Makes a registry client with what the session lends.
     pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
-        let known = self.options.insecure_registries.iter().cloned();
-        registry::Client::new(registry::Options {
-            credentials: Arc::clone(&session.credentials),
-            insecure: known.chain(insecure).collect(),
-            proxies: self.options.proxies.clone(),
-            ..registry::Options::default()
-        })
+        let credentials = Arc::clone(&session.credentials);
+        self.options.registries.client(credentials, insecure)
     }
 }
 
@@ -314,14 +318,11 @@ impl<'a> Build<'a> {
         loaded: &Loaded,
         others: &Others,
         devices: Arc<NamedDevices>,
+        uploads: Option<Arc<Uploads>>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
-        let outputs = self.outputs();
-        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -342,9 +343,33 @@ impl<'a> Build<'a> {
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            compression: image_options.next().map(|options| options.compression),
+            compression: self.compression(),
+            on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),
             now_ns: clock::now_ns,
         }))
+    }
+
+    /// Returns how layers are compressed as soon as they are made.
+    fn compression(&self) -> Option<Compression> {
+        let outputs = self.outputs();
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten are compressed by the exporter.
+        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
+        image_options.next().map(|options| options.compression)
+    }
+
+    /// Prepares to push layers as soon as they are compressed.
+    fn uploads(&self) -> Option<Arc<Uploads>> {
+        let parts = (self.client.clone(), self.engine.content.clone());
+        let names = &self.request.names;
+        let made = Uploads::new(
+            &self.outputs(),
+            names,
+            self.compression(),
+            parts,
+            &self.progress,
+        );
+        made.map(Arc::new)
     }
 
     async fn solve(
