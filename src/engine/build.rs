@@ -129,7 +129,7 @@ impl Engine {
         }
         // What was done is given away also when the build failed.
         let given = giving.finish().await;
-        let (solved, exported) = exported?;
+        let (solved, exported) = done?;
         given?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {

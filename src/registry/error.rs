@@ -142,6 +142,24 @@ impl Error {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// Says whether a manifest was refused because the registry lacks something it points at.
+    pub(super) fn is_part_unknown(&self) -> bool {
+        let detail = match self {
+            Self::Status { status, detail, .. } if status.starts_with("400") => detail,
+            Self::NotFound { detail, .. } => detail,
+            _ => return false,
+        };
+        let detail = detail.to_lowercase();
+        [
+            "blob unknown",
+            "blob_unknown",
+            "manifest unknown",
+            "manifest_unknown",
+        ]
+        .iter()
+        .any(|words| detail.contains(words))
+    }
+
     /// Returns what the server said, where it said something.
     pub(super) fn detail(self) -> String {
         match self {

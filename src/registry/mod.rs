@@ -103,6 +103,10 @@ impl Client {
         lock(&self.shared.present).insert((repository.to_owned(), digest.clone()));
     }
 
+    fn forget_repository(&self, repository: &str) {
+        lock(&self.shared.present).retain(|(known, _)| known != repository);
+    }
+
     fn flight(&self, repository: &str, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut flights = lock(&self.shared.flights);
         let key = (repository.to_owned(), digest.clone());

@@ -7,6 +7,7 @@ use super::auth::Scopes;
 use super::document::{self, Document, INDEX_BYTES_MAX, INDEX_DEPTH_MAX};
 use super::http::protocol;
 use super::pull::Report;
+use super::retry::Tries;
 use super::upload::{Pushed, Upload};
 use super::{Client, Error};
 use crate::content::ContentStore;
@@ -60,6 +61,37 @@ impl Client {
         Ok(pushed)
     }
 
+    /// Puts a blob into the repository of `reference` that whoever calls knows not to be there:
+    /// nobody asks first.
+    pub async fn push_new_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        store: &ContentStore,
+        progress: &VertexProgress,
+    ) -> Result<Pushed, Error> {
+        let repository = reference.name();
+        let flight = self.flight(&repository, &descriptor.digest);
+        let _turn = flight.lock().await;
+        if self.knows(&repository, &descriptor.digest) {
+            return Ok(Pushed::Present);
+        }
+        let place = self.place(reference).await?;
+        let mut upload = Upload::new(self, &place, reference, descriptor, store, progress);
+        let mounts = mounts(reference, descriptor, store, None);
+        let pushed = if upload.mount(&mounts).await? {
+            Pushed::Mounted
+        } else {
+            self.provide(descriptor, store, progress).await?;
+            let _permit = self.shared.uploads.acquire().await;
+            upload.send().await?;
+            Pushed::Uploaded
+        };
+        self.remember(&repository, &descriptor.digest);
+        store.note_origin(&descriptor.digest, &repository)?;
+        Ok(pushed)
+    }
+
     /// Fetches a blob that is only known to be elsewhere.
     async fn provide(
         &self,
@@ -100,6 +132,33 @@ impl Client {
                 .push_manifest(reference, &root.media_type, &parts.root)
                 .await;
         }
+        let mut tries = Tries::new(&self.shared.options.retry);
+        loop {
+            match self
+                .push_parts(reference, root, &parts, store, progress)
+                .await
+            {
+                // Collected since we asked, or pushed by somebody else at this very moment.
+                Err(error) if error.is_part_unknown() => {
+                    self.forget_repository(&reference.name());
+                    if !tries.again(None).await {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Pushes the blobs, then the documents, each after those that it points at.
+    async fn push_parts(
+        &self,
+        reference: &Reference,
+        root: &Descriptor,
+        parts: &Parts,
+        store: &ContentStore,
+        progress: &VertexProgress,
+    ) -> Result<Descriptor, Error> {
         let mut blobs: Vec<&Descriptor> = parts.blobs.iter().collect();
         // The largest first: they decide how long it takes.
         blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));

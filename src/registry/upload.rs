@@ -152,7 +152,10 @@ impl<'a> Upload<'a> {
     pub(super) async fn mount(&mut self, repositories: &[String]) -> Result<bool, Error> {
         for from in repositories {
             match self.ask_to_mount(from).await {
-                Ok(Begun::Mounted) => return Ok(true),
+                Ok(Begun::Mounted) => {
+                    self.cancel().await;
+                    return Ok(true);
+                }
                 Ok(Begun::At(at)) => {
                     self.cancel().await;
                     self.opened = Some(at);

@@ -504,24 +504,32 @@ async fn blobs_are_mounted_from_where_they_are() {
     let registry = Registry::start_with(Access::bearer(None));
     let data = bytes(1000);
     registry.put_blob("base", &data);
-    let (_dir, store) = store();
-    store.put(&data).unwrap();
     let blob = Descriptor::of(media_type::OCI_LAYER, &data);
     let silent = VertexProgress::silent();
-    for (target, from, expected) in [
-        ("one", Some("base"), Pushed::Mounted),
-        ("two", Some("elsewhere"), Pushed::Uploaded),
-        ("three", None, Pushed::Uploaded),
-        ("base", Some("base"), Pushed::Present),
+    for (target, from, origin, expected) in [
+        ("one", Some("base"), None, Pushed::Mounted),
+        ("two", Some("elsewhere"), None, Pushed::Uploaded),
+        ("three", None, None, Pushed::Uploaded),
+        ("four", None, Some("base"), Pushed::Mounted),
+        ("five", Some("elsewhere"), Some("base"), Pushed::Mounted),
+        ("base", Some("base"), None, Pushed::Present),
     ] {
+        let (_dir, store) = store();
+        store.put(&data).unwrap();
+        if let Some(origin) = origin {
+            let origin = reference(&registry, origin).name();
+            store.note_origin(&blob.digest, &origin).unwrap();
+        }
         let name = reference(&registry, target);
         let pushed = client()
             .push_blob(&name, &blob, &store, from, &silent)
             .await
             .unwrap();
         assert_eq!(pushed, expected, "{target}");
+        assert_eq!(registry.blob(target, &blob.digest).unwrap(), data);
+        // An upload that was opened in vain is taken back.
+        assert_eq!(registry.open_uploads(), 0, "{target}");
     }
-    assert_eq!(registry.blob("two", &blob.digest).unwrap(), data);
 }
 
 #[tokio::test(flavor = "multi_thread")]

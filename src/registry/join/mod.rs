@@ -11,7 +11,8 @@
 //! before it. A flag that is not in it either came before the writer's second list, who then
 //! would have written again, or after that list and so after the write; but its owner writes
 //! after it has set its flag. Both contradict that the write was the last. This needs a registry whose
-//! lists show what was written before, and no more. A write that arrives late, after its sender
+//! lists show what was written before, and no more. A name may be listed before its flag can be
+//! read (Docker's registry makes the folder first): such a flag counts as not listed. A write that arrives late, after its sender
 //! gave it up and wrote again, is looked for at the end.
 //!
 //! The flag's tag is `cooper-join.<tag>.<time>.<digest>`: 12 hex digits of the tag's hash, 10 of
@@ -21,10 +22,12 @@
 mod flags;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::http::protocol;
+use super::retry::Tries;
 use super::{Client, Error};
 use crate::oci::{Descriptor, Digest, Index, Platform, Reference, media_type};
 use flags::Flag;
@@ -42,6 +45,10 @@ const FLAGS_MAX: usize = 1000;
 const READS_AT_ONCE: usize = 8;
 /// Most times that one job writes the index.
 const ROUNDS_MAX: usize = 100;
+/// How often a name without a flag is looked at before it counts as left by a job that died.
+const UNSET_ROUNDS_MAX: u32 = 20;
+/// Pause between these looks.
+const UNSET_PAUSE: Duration = Duration::from_millis(50);
 /// Most flags that one job clears away.
 const DELETIONS_MAX: usize = 20;
 
@@ -91,17 +98,39 @@ impl Client {
         let prefix = prefix(&tag);
         let name = flag_name(&prefix, options.started_s, &bytes);
         let at = |tag: &str| tagged(&reference, tag);
-        self.push_manifest(&at(&name)?, media_type::OCI_INDEX, &bytes)
+        self.push_patiently(&at(&name)?, media_type::OCI_INDEX, &bytes)
             .await?;
         let mut joining = Joining {
             client: self,
             reference: &reference,
             prefix,
             known: BTreeMap::from([(name.clone(), Some(flag))]),
+            unset: BTreeMap::new(),
         };
         let joined = joining.run(options).await?;
         joining.clear_away().await;
         Ok(joined)
+    }
+
+    /// Writes an index of manifests that are known to be there, also to a registry that denies it
+    /// for the moment in which somebody else writes the same.
+    async fn push_patiently(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Descriptor, Error> {
+        let mut tries = Tries::new(&self.shared.options.retry);
+        loop {
+            match self.push_manifest(reference, media_type, bytes).await {
+                Err(error) if error.is_part_unknown() => {
+                    if !tries.again(None).await {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
     }
 }
 
@@ -110,15 +139,19 @@ struct Joining<'a> {
     client: &'a Client,
     reference: &'a Reference,
     prefix: String,
-    /// Flags by name; `None` for those that are gone or make no sense.
+    /// Flags by name; `None` for those that make no sense, or of which nothing is there but the
+    /// name.
     known: BTreeMap<String, Option<Flag>>,
+    /// How often a name was listed under which there was nothing.
+    unset: BTreeMap<String, u32>,
 }
 
 impl Joining<'_> {
     async fn run(&mut self, options: &JoinOptions) -> Result<Joined, Error> {
         let mut listed = self.list().await?;
         for _ in 0..ROUNDS_MAX {
-            self.read(&listed).await?;
+            // A name without a flag is one that is being set: it counts when it is there.
+            listed = self.read(listed).await?;
             let present: Vec<&Flag> = listed
                 .iter()
                 .filter_map(|name| self.known.get(name)?.as_ref())
@@ -158,24 +191,38 @@ impl Joining<'_> {
         Ok(names)
     }
 
-    /// Reads the flags that are not known yet.
-    async fn read(&mut self, names: &BTreeSet<String>) -> Result<(), Error> {
-        let new: Vec<String> = names
-            .iter()
-            .filter(|name| !self.known.contains_key(*name))
-            .cloned()
-            .collect();
+    /// Reads the flags that are not known yet; returns the names of those that are there.
+    async fn read(&mut self, names: BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
+        let new = names.iter().filter(|name| !self.known.contains_key(*name));
+        let new: Vec<String> = new.cloned().collect();
         let (client, reference) = (self.client, self.reference);
         let reads = new.into_iter().map(|name| async move {
             let flag = read_flag(client, reference, &name).await?;
             Ok::<_, Error>((name, flag))
         });
-        let read: Vec<(String, Option<Flag>)> = stream::iter(reads)
-            .buffer_unordered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
-        self.known.extend(read);
-        Ok(())
+        let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
+        while let Some((name, found)) = reads.try_next().await? {
+            match found {
+                Found::Flag(flag) => self.known.insert(name, Some(flag)),
+                Found::Nonsense => self.known.insert(name, None),
+                Found::Nothing => {
+                    let seen = self.unset.entry(name.clone()).or_insert(0);
+                    *seen += 1;
+                    match *seen > UNSET_ROUNDS_MAX {
+                        true => self.known.insert(name, None),
+                        false => None,
+                    }
+                }
+            };
+        }
+        drop(reads);
+        let (there, unset): (BTreeSet<String>, BTreeSet<String>) = names
+            .into_iter()
+            .partition(|name| self.known.contains_key(name));
+        if !unset.is_empty() {
+            tokio::time::sleep(UNSET_PAUSE).await;
+        }
+        Ok(there)
     }
 
     async fn write(&self, index: &Index) -> Result<Descriptor, Error> {
@@ -184,7 +231,7 @@ impl Joining<'_> {
             protocol(&self.reference.familiar(), &reason)
         })?;
         self.client
-            .push_manifest(self.reference, &index.media_type, &bytes)
+            .push_patiently(self.reference, &index.media_type, &bytes)
             .await
     }
 
@@ -194,11 +241,14 @@ impl Joining<'_> {
         let head = self
             .client
             .head_document(&place, self.reference, "pull,push");
-        Ok(match head.await? {
-            Some(found) => found.digest == written.digest,
+        match head.await {
+            Ok(Some(found)) => Ok(found.digest == written.digest),
             // A registry that does not say.
-            None => true,
-        })
+            Ok(None) => Ok(true),
+            // Somebody is writing it.
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes away flags that can win nothing any more. Registries that do not delete keep them.
@@ -219,18 +269,22 @@ impl Joining<'_> {
     }
 }
 
-/// Reads a flag; `None` where it is gone or something else.
-async fn read_flag(
-    client: &Client,
-    reference: &Reference,
-    name: &str,
-) -> Result<Option<Flag>, Error> {
+/// What is under the name of a flag.
+enum Found {
+    Flag(Flag),
+    /// Something else.
+    Nonsense,
+    /// Nothing (any more, or yet).
+    Nothing,
+}
+
+async fn read_flag(client: &Client, reference: &Reference, name: &str) -> Result<Found, Error> {
     let reference = tagged(reference, name)?;
     let place = client.place(&reference).await?;
     match client.get_document_at(&place, &reference, "").await {
-        Ok((_, bytes)) => Ok(Flag::from_bytes(&bytes)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(Error::Document { .. }) => Ok(None),
+        Ok((_, bytes)) => Ok(Flag::from_bytes(&bytes).map_or(Found::Nonsense, Found::Flag)),
+        Err(error) if error.is_not_found() => Ok(Found::Nothing),
+        Err(Error::Document { .. }) => Ok(Found::Nonsense),
         Err(error) => Err(error),
     }
 }
