@@ -3,7 +3,7 @@
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
 //! [`context`], [`outputs`] with [`engines`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
-//! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
+//! then [`images`], [`rebase`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -30,6 +30,7 @@ mod outputs;
 mod program;
 mod progress;
 mod proxies;
+mod rebase;
 mod signals;
 mod store;
 mod table;
@@ -99,6 +100,7 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Rmi(args) => images::remove(program, &args),
         Command::Save(args) => images::save(program, &args),
         Command::Load(args) => images::load(program, &args),
+        Command::Rebase(args) => rebase::run(program, &args),
         Command::Inspect(args) => images::inspect(program, &args),
         Command::History(args) => images::history(program, &args),
         Command::Prune(args) => store::prune(program, &args),

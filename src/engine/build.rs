@@ -321,6 +321,11 @@ impl<'a> Build<'a> {
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
         let targets = self.targets.platforms.iter();
+        let mut outputs = self.outputs();
+        for (target, lowered) in targets.clone().zip(&lowered) {
+            let platform = described_platform(target.as_ref(), &lowered.image);
+            options::annotate_base(&mut outputs, &platform, lowered.base_name.as_ref());
+        }
         let parts = targets.zip(lowered).zip(stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
@@ -333,7 +338,7 @@ impl<'a> Build<'a> {
             results: results.collect(),
             multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
-            outputs: self.outputs(),
+            outputs,
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)

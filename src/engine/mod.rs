@@ -4,7 +4,7 @@
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! (pull, push, save, load), [`rebase`], [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
@@ -20,6 +20,7 @@ mod platforms;
 mod preprocess;
 pub mod process;
 pub mod prune;
+pub mod rebase;
 mod remote;
 pub mod request;
 mod resolver;
@@ -38,6 +39,7 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::snapshot::Snapshotter;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use rebase::RebaseRequest;
 pub use request::*;
 pub use verify::Verification;
 

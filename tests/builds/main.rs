@@ -19,6 +19,8 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod load;
+mod outputs;
 mod platforms;
 mod verify;
 mod warnings;

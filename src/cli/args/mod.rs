@@ -14,6 +14,7 @@ pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod csv;
 pub(crate) mod image;
+pub(crate) mod rebase;
 pub(crate) mod reproduce;
 pub(crate) mod value;
 
@@ -108,6 +109,8 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from an archive
     Load(LoadArgs),
+    /// Put an image onto another base image without building it again
+    Rebase(rebase::RebaseArgs),
     /// Show everything about images as JSON
     Inspect(InspectArgs),
     /// Show how an image was made
