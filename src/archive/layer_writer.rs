@@ -431,6 +431,26 @@ mod tests {
     }
 
     #[test]
+    fn gzip_is_the_same_with_any_number_of_threads() {
+        use rayon::prelude::*;
+        let input = sample(20 * BLOCK + 5);
+        let level = Compression::default().effective_level();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let members: Vec<Vec<u8>> = pool.unwrap().install(|| {
+                let blocks = input.par_chunks(BLOCK);
+                let members = blocks.map(|block| pool::gzip_member(level, block).unwrap());
+                members.collect()
+            });
+            members.concat()
+        };
+        let written = write(&input, 1 << 20, Compression::default()).output;
+        for threads in [1, 2, 64] {
+            assert!(with(threads) == written, "{threads} threads");
+        }
+    }
+
+    #[test]
     fn one_block_is_written_as_threads_would() {
         for kind in [
             CompressionKind::Gzip,

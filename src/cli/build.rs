@@ -120,6 +120,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     join(args, environment, &mut outputs)?;
     for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
         options.squash = args.shape.squash();
+        options.annotates_base = args.shape.annotate_base;
     }
     let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
     outputs::check_deletions(&outputs, may_delete, Path::new(".")).map_err(usage)?;

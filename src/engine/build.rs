@@ -129,7 +129,7 @@ impl Engine {
         }
         // What was done is given away also when the build failed.
         let given = giving.finish().await;
-        let (solved, exported) = done?;
+        let (solved, exported) = exported?;
         given?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
@@ -431,6 +431,11 @@ impl<'a> Build<'a> {
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
         let targets = self.targets.platforms.iter();
+        let mut outputs = self.outputs();
+        for (target, lowered) in targets.clone().zip(lowered) {
+            let platform = described_platform(target.as_ref(), &lowered.image);
+            options::annotate_base(&mut outputs, &platform, lowered.base_name.as_ref());
+        }
         let parts = targets.zip(lowered).zip(stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
@@ -443,7 +448,7 @@ impl<'a> Build<'a> {
             results: results.collect(),
             multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
-            outputs: self.outputs(),
+            outputs,
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
@@ -454,7 +459,11 @@ impl<'a> Build<'a> {
 /// Says whether an output reads the files of a result, and not just its blobs.
 fn needs_files(output: &OutputSpec) -> bool {
     match output.image_options() {
-        Some(options) => options.compression.force || options.layer_times != LayerTimes::Kept,
+        Some(options) => {
+            options.compression.force
+                || options.layer_times != LayerTimes::Kept
+                || options.squash != Squash::Groups
+        }
         None => !matches!(output, OutputSpec::CacheOnly),
     }
 }

@@ -4,8 +4,8 @@
 //! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes),
-//! [`login`], `inventory` and [`prune`] (what takes space, and giving it back),
+//! (pull, push, save, load), [`rebase`], `uploads` (layers that leave early), [`manifest`]
+//! (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it back),
 //! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` (cache mounts),
 //! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
@@ -30,6 +30,7 @@ mod platforms;
 mod preprocess;
 pub mod process;
 pub mod prune;
+pub mod rebase;
 mod remote;
 pub mod request;
 mod resolver;
@@ -50,6 +51,7 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::snapshot::Snapshotter;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use rebase::RebaseRequest;
 pub use request::*;
 pub use verify::Verification;
 

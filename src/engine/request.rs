@@ -14,6 +14,7 @@
 //! engine.push(PushRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<Vec<Descriptor>, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
 //! engine.load(LoadRequest, &Progress, &CancellationToken)               (async) -> Result<Vec<ImageSummary>, EngineError>
+//! engine.rebase(RebaseRequest, &Session, &Progress, &CancellationToken) (async) -> Result<ImageSummary, EngineError>
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
 //! engine.images()                                               -> Result<Vec<ImageSummary>, EngineError>
 //! engine.remove(&str image)                                     -> Result<Vec<Removed>, EngineError>

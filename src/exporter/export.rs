@@ -312,8 +312,13 @@ impl Job<'_> {
         options: &ImageOptions,
     ) -> Result<PlatformResult, Error> {
         let mut result = result.clone();
-        let (count, base) = (result.layers.len(), base_layers(&result));
-        let groups = squash::plan(&result.config.history, count, base, options.squash);
+        let count = result.layers.len();
+        let groups = squash::plan(
+            &result.config.history,
+            count,
+            lowest(&result),
+            options.squash,
+        );
         squash::remove_label(&mut result.config);
         squash::rewrite(&mut result.config, count, &groups);
         if groups.with_base {
@@ -519,6 +524,16 @@ fn base_layers(result: &PlatformResult) -> usize {
     count.min(result.layers.len())
 }
 
+/// Returns what of a result is its base image.
+fn lowest(result: &PlatformResult) -> squash::Lowest {
+    let of_base = result.base.iter().flat_map(|base| &base.history);
+    let pairs = result.config.history.iter().zip(of_base);
+    squash::Lowest {
+        layers: base_layers(result),
+        entries: pairs.take_while(|(entry, base)| entry == base).count(),
+    }
+}
+
 /// Says whether a blob is the layer that may not be distributed which it came as.
 fn is_same_foreign(origin: &Descriptor, blob: &LayerBlob) -> bool {
     media_type::is_foreign(&origin.media_type) && origin.digest == blob.descriptor.digest
@@ -557,7 +572,7 @@ impl Observer for Cancelled<'_> {
 }
 
 /// Puts the documents of an image into the store and checks the whole.
-fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
+pub(super) fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),

@@ -273,7 +273,8 @@ impl Parts {
             Document::Manifest(manifest) => {
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
                     let known = self.blobs.iter().any(|known| known.digest == blob.digest);
-                    if !known && !is_foreign(blob, store) {
+                    // Layers that must not be redistributed stay where they are.
+                    if !known && !media_type::is_foreign(&blob.media_type) {
                         self.blobs.push(blob.clone());
                     }
                 }
@@ -296,11 +297,4 @@ impl Parts {
         }
         Ok(bytes)
     }
-}
-
-/// Layers that must not be redistributed stay where they are, unless someone stored them.
-fn is_foreign(blob: &Descriptor, store: &ContentStore) -> bool {
-    let restricted = ["nondistributable", "foreign"];
-    let named = restricted.iter().any(|word| blob.media_type.contains(word));
-    named && !media_type::is_layer(&blob.media_type) && !store.contains(&blob.digest)
 }

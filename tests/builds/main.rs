@@ -26,6 +26,8 @@ mod faults;
     reason = "the support modules are shared by several binaries"
 )]
 mod faulty_registry;
+mod load;
+mod outputs;
 mod platforms;
 mod store;
 mod verify;
