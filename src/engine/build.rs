@@ -367,7 +367,7 @@ impl<'a> Build<'a> {
                 .mounts
                 .clone()
                 .map(|mounts| mounts as Arc<dyn MountSource>),
-            room: Arc::new(Keeper::new(engine)),
+            room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))
     }
