@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +17,7 @@ use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::registries;
 use super::store;
 use super::verify;
 use crate::engine::request::{
@@ -27,7 +27,7 @@ use crate::engine::request::{
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
 use crate::progress::Warning;
-use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
+use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
@@ -52,7 +52,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
         .mode(&args.progress, &program.environment)
@@ -115,6 +115,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &annotations(&args.annotations).map_err(usage)?,
     );
     set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
@@ -181,20 +182,34 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: credentials(environment)?,
+        credentials: registries::credentials(environment, &args.registry)?,
         ..Session::default()
     })
 }
 
-/// Reads docker's registry credentials.
-pub(crate) fn credentials(environment: &Environment) -> Result<Arc<Credentials>, Failure> {
-    let read = Credentials::from_docker_config(environment.docker_config().as_deref());
-    read.map(Arc::new).map_err(|error| {
-        let message = "cannot read docker's registry credentials";
-        EngineError::new(ErrorKind::Config, message)
-            .with_source(error)
-            .into()
-    })
+/// Has every push join what other jobs push.
+fn join(
+    args: &BuildArgs,
+    environment: &Environment,
+    outputs: &mut [OutputSpec],
+) -> Result<(), Failure> {
+    let Some(options) = registries::join(environment, &args.join) else {
+        return Ok(());
+    };
+    let mut joined = false;
+    for output in outputs {
+        if let OutputSpec::Image {
+            push: Some(push), ..
+        } = output
+        {
+            push.join = Some(options.clone());
+            joined = true;
+        }
+    }
+    match joined {
+        true => Ok(()),
+        false => Err(Failure::Usage("--join needs --push".to_owned())),
+    }
 }
 
 /// Writes what BuildKit's clients find in a metadata file: base64 of JSON becomes JSON.

@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::caches;
+use super::caches::{self, Giving};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
@@ -19,10 +19,13 @@ use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCac
 use super::resolver::Resolver;
 use super::rights;
 use super::travel::MountDownloads;
+use super::uploads::Uploads;
 use super::warnings;
 use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
+use crate::exporter::{
+    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult,
+};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
@@ -34,7 +37,7 @@ use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{
-    Ahead, ImageLayers, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
+    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
 };
 
 /// What other machines have to do with a build.
@@ -94,35 +97,22 @@ impl Engine {
             offers: giving.offers(),
             mounts: build.start_mounts(&loaded.vertices),
         };
-        let worker = build.worker(&loaded, &others, devices);
+        let uploads = build.uploads();
+        let worker = build.worker(&loaded, &others, devices, uploads.clone());
         let all = build.request.no_cache == NoCache::Everything;
         let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let started_ns = clock::now_ns();
-        let exported = async {
-            let results = || build.results(&definitions, Arc::clone(&worker), &others);
-            let results = self.with_room("unpack", &build.progress, results).await;
-            let giving_mounts = build.give_mounts(started_ns);
-            let (solved, stacks) = match results {
-                Ok(results) => results,
-                Err(error) => {
-                    giving_mounts.await;
-                    return Err(error);
-                }
-            };
-            giving.write_inline(&mut lowered).await;
-            let export = || build.export(&lowered, &stacks);
-            let exporting = self.with_room("export", &build.progress, export);
-            let (exported, ()) = tokio::join!(exporting, giving_mounts);
-            Ok::<_, EngineError>((solved, exported?))
-        };
-        let exported = exported.await;
+        let work = build.work(&definitions, &worker, &others, (&giving, &mut lowered));
+        let done = work.await;
+        if let Some(uploads) = uploads {
+            uploads.end();
+        }
         // What was done is given away also when the build failed.
         let given = giving.finish().await;
-        let (solved, exported) = exported?;
+        let (solved, exported) = done?;
         given?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
@@ -158,13 +148,8 @@ impl Engine {
 
     /// Makes a registry client with what the session lends.
     pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
-        let known = self.options.insecure_registries.iter().cloned();
-        registry::Client::new(registry::Options {
-            credentials: Arc::clone(&session.credentials),
-            insecure: known.chain(insecure).collect(),
-            proxies: self.options.proxies.clone(),
-            ..registry::Options::default()
-        })
+        let credentials = Arc::clone(&session.credentials);
+        self.options.registries.client(credentials, insecure)
     }
 }
 
@@ -258,6 +243,34 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Runs the steps and writes the outputs; cache mounts go their way meanwhile, or after a
+    /// failure.
+    async fn work(
+        &self,
+        definitions: &[Definition],
+        worker: &Arc<LocalWorker>,
+        others: &Others,
+        (giving, lowered): (&Giving, &mut Vec<Lowered>),
+    ) -> Result<(Solved<OpOutput>, Exported), EngineError> {
+        let started_ns = clock::now_ns();
+        let (engine, progress) = (self.engine, &self.progress);
+        let results = || self.results(definitions, Arc::clone(worker), others);
+        let results = engine.with_room("unpack", progress, results).await;
+        let giving_mounts = self.give_mounts(started_ns);
+        let (solved, stacks) = match results {
+            Ok(results) => results,
+            Err(error) => {
+                giving_mounts.await;
+                return Err(error);
+            }
+        };
+        giving.write_inline(lowered).await;
+        let export = || self.export(lowered, &stacks);
+        let exporting = engine.with_room("export", progress, export);
+        let (exported, ()) = tokio::join!(exporting, giving_mounts);
+        Ok((solved, exported?))
+    }
+
     /// Solves and brings what the outputs need of the results. A result that others promised
     /// and that cannot be had is taken back: its step runs.
     async fn results(
@@ -334,14 +347,11 @@ impl<'a> Build<'a> {
         loaded: &Loaded,
         others: &Others,
         devices: Arc<NamedDevices>,
+        uploads: Option<Arc<Uploads>>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
-        let outputs = self.outputs();
-        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -362,7 +372,8 @@ impl<'a> Build<'a> {
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            compression: image_options.next().map(|options| options.compression),
+            compression: self.compression(),
+            on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),
             mount_source: others
                 .mounts
                 .clone()
@@ -370,6 +381,29 @@ impl<'a> Build<'a> {
             room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))
+    }
+
+    /// Returns how layers are compressed as soon as they are made.
+    fn compression(&self) -> Option<Compression> {
+        let outputs = self.outputs();
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten are compressed by the exporter.
+        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
+        image_options.next().map(|options| options.compression)
+    }
+
+    /// Prepares to push layers as soon as they are compressed.
+    fn uploads(&self) -> Option<Arc<Uploads>> {
+        let parts = (self.client.clone(), self.engine.content.clone());
+        let names = &self.request.names;
+        let made = Uploads::new(
+            &self.outputs(),
+            names,
+            self.compression(),
+            parts,
+            &self.progress,
+        );
+        made.map(Arc::new)
     }
 
     async fn solve(

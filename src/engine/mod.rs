@@ -4,9 +4,10 @@
 //! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), `inventory` and [`prune`] (what takes space, and giving it back),
-//! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` (cache mounts),
-//! `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes), [`login`],
+//! `inventory` and [`prune`] (what takes space, and giving it back), [`gc`] (doing so without being
+//! asked), `integrity` (looking for damage), `mounts` and `travel` (cache mounts), `settle`, [`verify`],
+//! [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
@@ -21,6 +22,8 @@ pub mod images;
 mod inputs;
 mod integrity;
 mod inventory;
+pub mod login;
+pub mod manifest;
 mod mounts;
 mod options;
 mod platforms;
@@ -34,6 +37,7 @@ mod rights;
 mod settle;
 pub mod transfer;
 mod travel;
+mod uploads;
 pub mod verify;
 mod warnings;
 

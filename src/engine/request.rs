@@ -11,7 +11,7 @@
 //! Engine::open(EngineOptions)                                   -> Result<Engine, EngineError>
 //! engine.build(BuildRequest, Session, Progress, CancellationToken)      (async) -> Result<BuildOutcome, EngineError>
 //! engine.pull(PullRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<ImageSummary, EngineError>
-//! engine.push(&Reference, &Session, &Progress, &CancellationToken)      (async) -> Result<Descriptor, EngineError>
+//! engine.push(PushRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<Vec<Descriptor>, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
 //! engine.load(LoadRequest, &Progress, &CancellationToken)               (async) -> Result<Vec<ImageSummary>, EngineError>
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
@@ -44,7 +44,7 @@ use crate::frontend::ContextSource;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
-pub use crate::registry::Proxies;
+pub use crate::registry::{HostFiles, HostOptions, Hosts, JoinOptions, Proxies, RetryPolicy};
 
 /// How a process uses the engine; fixed for its life.
 #[derive(Debug, Clone, Default)]
@@ -53,11 +53,8 @@ pub struct EngineOptions {
     pub root: PathBuf,
     /// OCI runtime that runs the steps instead of the built-in one.
     pub runtime: Option<PathBuf>,
-    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
-    /// certificates; loopback hosts need no entry.
-    pub insecure_registries: Vec<String>,
-    /// Proxies of the user's environment, for registries and other servers.
-    pub proxies: Proxies,
+    /// How registries are reached.
+    pub registries: RegistrySettings,
     /// Most steps that run at the same time; the number of processors where `None`.
     pub parallelism_max: Option<usize>,
     /// How the store is kept under its cap, where not as its own settings say.
@@ -77,6 +74,20 @@ pub struct GcOptions {
     pub min_free_space: Option<Amount>,
     /// What one folder of a cache mount may hold.
     pub cache_mount_max_size: Option<Amount>,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// What this machine's configuration says: mirrors, certificates.
+    pub hosts: Hosts,
+    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
+    /// certificates; loopback hosts need no entry.
+    pub insecure: Vec<String>,
+    /// Proxies of the user's environment, for registries and other servers.
+    pub proxies: Proxies,
+    /// When and how often a failed request is tried again.
+    pub retry: RetryPolicy,
 }
 
 /// One build, as meant.
@@ -355,6 +366,15 @@ pub struct PullRequest {
     pub reference: Reference,
     /// Which of an index's images; the host's where `None`.
     pub platform: Option<Platform>,
+}
+
+/// Sends images of the local store to the registries that their names say.
+#[derive(Debug, Clone, Default)]
+pub struct PushRequest {
+    /// Their names.
+    pub references: Vec<Reference>,
+    /// How they join what other jobs push, if they do.
+    pub join: Option<JoinOptions>,
 }
 
 /// Writes images of the local store to an archive.

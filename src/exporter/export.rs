@@ -348,16 +348,24 @@ impl Job<'_> {
         if names.is_empty() {
             return Err(Error::PushWithoutName);
         }
-        for name in names {
-            let target = push::Target {
-                reference: name,
-                root: &image.root,
-                by_digest: options.by_digest,
-            };
-            let (content, registry) = (&self.exporter.content, &self.exporter.registry);
-            push::push(target, content, registry, self.vertex, self.cancel).await?;
+        let mut root = image.root.clone();
+        if let ([result], None) = (self.request.results.as_slice(), &root.platform) {
+            root.platform = Some(result.platform.clone());
         }
-        Ok(())
+        let targets = names.iter().map(|name| push::Target {
+            reference: name,
+            root: &root,
+            by_digest: options.by_digest,
+            join: options.join.as_ref(),
+        });
+        let targets: Vec<push::Target<'_>> = targets.collect();
+        let route = push::Route {
+            content: &self.exporter.content,
+            registry: &self.exporter.registry,
+            vertex: self.vertex,
+            cancel: self.cancel,
+        };
+        push::push_all(&targets, route).await.map(|_| ())
     }
 
     async fn archive(

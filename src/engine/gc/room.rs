@@ -121,7 +121,8 @@ impl Engine {
             other => return other,
         };
         let engine = self.clone();
-        let making = tokio::task::spawn_blocking(move || Keeper::new(&engine, &Progress::silent()).make());
+        let making =
+            tokio::task::spawn_blocking(move || Keeper::new(&engine, &Progress::silent()).make());
         let freed_bytes = making.await.unwrap_or(0);
         if freed_bytes == 0 {
             return Err(error.with_hint("`cooper du` shows what takes the space"));
