@@ -5,11 +5,14 @@
 //!                           └─► compressors on all cores ─ in order ─► output
 //! ```
 //!
+//! eStargz has to know where files begin, so its thread reads the tar again and hands out members
+//! itself; its diff id covers more than the tar, see [`super::estargz`].
+//!
 //! Every queue is bounded, so memory is a few blocks for each core whatever the layer's size.
 //! The bytes written depend on the input, the algorithm and the level alone. A layer of one
 //! block, as most steps make, is finished by its caller: threads would cost more than the work.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -18,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::compression::{Compression, CompressionKind};
 use super::error::ArchiveError;
+use super::estargz::{self, Stargz};
 use super::gzip::BLOCK;
 use super::pool::{self, Pending};
 
@@ -51,7 +55,15 @@ struct Threads<W> {
     to_hash: SyncSender<Block>,
     to_output: SyncSender<Piece>,
     hasher: JoinHandle<[u8; 32]>,
-    output: JoinHandle<io::Result<W>>,
+    output: JoinHandle<io::Result<Output<W>>>,
+}
+
+/// What the output thread leaves.
+#[derive(Debug)]
+struct Output<W> {
+    output: W,
+    /// The hash of what the blob unpacks to and the rest, where that is more than the tar.
+    stargz: Option<([u8; 32], Stargz)>,
 }
 
 /// What a finished [`LayerWriter`] knows.
@@ -59,8 +71,10 @@ struct Threads<W> {
 pub struct WrittenLayer<W> {
     /// The output, which holds the whole blob.
     pub output: W,
-    /// SHA-256 of the tar.
+    /// SHA-256 of what the blob unpacks to: the tar, and what eStargz adds.
     pub diff_sha256: [u8; 32],
+    /// What an eStargz blob has besides.
+    pub stargz: Option<Stargz>,
     /// Size of the tar.
     pub tar_bytes: u64,
 }
@@ -102,9 +116,11 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             }
             Work::Threads(threads) => threads.finish()?,
         };
+        let Output { output, stargz } = output;
         Ok(WrittenLayer {
             output,
-            diff_sha256,
+            diff_sha256: stargz.map_or(diff_sha256, |(hash, _)| hash),
+            stargz: stargz.map(|(_, stargz)| stargz),
             tar_bytes: self.tar_bytes,
         })
     }
@@ -160,8 +176,9 @@ impl<W: Write + Send + 'static> Threads<W> {
         let hasher = spawn("layer-hash", move || hash(&blocks))?;
         let level = compression.effective_level();
         let output = spawn("layer-write", move || match compression.kind {
-            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), work),
-            _ => write_blocks(output, &work),
+            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), work).map(plain),
+            CompressionKind::Estargz => write_estargz(Blocks::of(work), output, level),
+            _ => write_blocks(output, &work).map(plain),
         })?;
         Ok(Self {
             to_hash,
@@ -171,7 +188,7 @@ impl<W: Write + Send + 'static> Threads<W> {
         })
     }
 
-    fn finish(self) -> Result<(W, [u8; 32]), ArchiveError> {
+    fn finish(self) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
         drop((self.to_hash, self.to_output));
         // The thread's own error says more than "it ended early".
         let output = join(self.output).and_then(|result| result);
@@ -214,17 +231,64 @@ fn write_single<W: Write>(
     mut output: W,
     block: Vec<u8>,
     compression: Compression,
-) -> io::Result<W> {
+) -> io::Result<Output<W>> {
     let level = compression.effective_level();
     match compression.kind {
         CompressionKind::Gzip => output.write_all(&pool::gzip_member(level, &block)?)?,
         CompressionKind::Zstd => {
-            return write_zstd(output, level, 1, [Piece::Block(Arc::new(block))]);
+            return write_zstd(output, level, 1, [Piece::Block(Arc::new(block))]).map(plain);
         }
+        CompressionKind::Estargz => return write_estargz(&block[..], output, level),
         CompressionKind::Uncompressed => output.write_all(&block)?,
     }
     output.flush()?;
-    Ok(output)
+    Ok(plain(output))
+}
+
+fn plain<W>(output: W) -> Output<W> {
+    let stargz = None;
+    Output { output, stargz }
+}
+
+fn write_estargz<W: Write>(input: impl Read, output: W, level: i32) -> io::Result<Output<W>> {
+    let (output, hash, facts) = estargz::write(input, output, level)?;
+    let stargz = Some((hash, facts));
+    Ok(Output { output, stargz })
+}
+
+/// The blocks of a tar, to be read.
+struct Blocks {
+    work: Receiver<Piece>,
+    current: Block,
+    at: usize,
+}
+
+impl Blocks {
+    fn of(work: Receiver<Piece>) -> Self {
+        let current = Block::default();
+        Self {
+            work,
+            current,
+            at: 0,
+        }
+    }
+}
+
+impl Read for Blocks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.current.len() {
+            match self.work.recv() {
+                Ok(Piece::Block(block)) => (self.current, self.at) = (block, 0),
+                Ok(Piece::Member(_)) => {}
+                Err(_) => return Ok(0),
+            }
+        }
+        let rest = &self.current[self.at..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
 }
 
 fn write_blocks<W: Write>(mut output: W, work: &Receiver<Piece>) -> io::Result<W> {
@@ -283,7 +347,6 @@ fn join<T>(handle: JoinHandle<T>) -> io::Result<T> {
 mod tests {
     use super::*;
     use crate::archive::{Format, LayerReader};
-    use std::io::Read;
 
     fn sample(length: usize) -> Vec<u8> {
         (0..length as u32)

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::args::{BuildArgs, ProgressMode, value};
+use super::args::value::{self, LOCAL_DELETE};
+use super::args::{BuildArgs, ProgressMode};
 use super::call;
 use super::context;
 use super::env::Environment;
@@ -106,7 +107,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let typed = TypedOutputs {
         outputs: &args.outputs,
         push: args.push,
-        load: args.load,
+        load: args.shape.load(),
+        engines: &environment.engines(),
         stdout_is_terminal: program.console.stdout_is_terminal(),
     };
     let mut outputs = outputs::meant(typed).map_err(usage)?;
@@ -116,6 +118,11 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     );
     set_layer_times(args, &mut outputs);
     join(args, environment, &mut outputs)?;
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.squash = args.shape.squash();
+    }
+    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
+    outputs::check_deletions(&outputs, may_delete, Path::new(".")).map_err(usage)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;

@@ -12,7 +12,8 @@
 //! | `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`, `HOME` | where podman's `auth.json` and configuration of registries are |
 //! | `CONTAINERS_REGISTRIES_CONF` | `registries.conf` |
 //! | `GITHUB_RUN_ID`, `CI_PIPELINE_ID`, `CIRCLE_WORKFLOW_ID`, `BUILD_BUILDID`, `BUILD_TAG` | the run of `--join` |
-//! | `DOCKER_HOST` | whose proxies of that file become build arguments |
+//! | `DOCKER_HOST`, `DOCKER_CONTEXT` | whose proxies of that file become build arguments; the engine of `--load` |
+//! | `PATH` | where podman is looked for |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use super::engines::Engines;
 use crate::engine::request::{Amount, GcOptions, HostFiles, Proxies};
 
 /// Variables in which continuous integration says which run this is.
@@ -170,6 +172,18 @@ impl Environment {
             Some(home) if Path::new(home).is_absolute() => Some(home.into()),
             _ => Some(Path::new(self.filled("HOME")?).join(".config")),
         }
+    }
+
+    /// Returns the container engines that an image can be loaded into.
+    pub(crate) fn engines(&self) -> Engines {
+        let filled = |name: &str| self.text(name).filter(|text| !text.is_empty());
+        let engines = Engines {
+            docker_host: filled("DOCKER_HOST"),
+            docker_context: filled("DOCKER_CONTEXT"),
+            docker_config: self.docker_config(),
+            ..Engines::default()
+        };
+        engines.look(self.filled("PATH"))
     }
 
     /// Returns the proxies, which some spell in lower case.

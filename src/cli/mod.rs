@@ -2,9 +2,10 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
-//! then [`images`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`], [`debug`], [`manual`];
-//! [`registries`] is what all of them tell the engine about registries. What people see:
+//! [`context`], [`outputs`] with [`engines`] and [`verify`], [`call`] with [`check`] (questions
+//! instead of builds), then [`images`], [`manifest`], [`login`] with [`prompt`], [`store`],
+//! [`cache`], [`debug`], [`manual`]; [`registries`] is what all of them tell the engine about
+//! registries. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -22,6 +23,7 @@ mod check;
 mod console;
 mod context;
 mod debug;
+mod engines;
 mod env;
 pub mod exit_code;
 mod failure;

@@ -24,7 +24,7 @@ use super::warnings;
 use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
 use crate::exporter::{
-    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult,
+    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult, Squash,
 };
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
@@ -387,8 +387,9 @@ impl<'a> Build<'a> {
     fn compression(&self) -> Option<Compression> {
         let outputs = self.outputs();
         let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
+        // Layers whose times will be rewritten, or that become one, are compressed by the exporter.
+        let mut image_options = image_options
+            .filter(|o| o.layer_times == LayerTimes::Kept && o.squash == Squash::Groups);
         image_options.next().map(|options| options.compression)
     }
 

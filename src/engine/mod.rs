@@ -4,10 +4,11 @@
 //! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes), [`login`],
-//! `inventory` and [`prune`] (what takes space, and giving it back), [`gc`] (doing so without being
-//! asked), `integrity` (looking for damage), `mounts` and `travel` (cache mounts), `settle`, [`verify`],
-//! [`error`], [`process`], [`clock`].
+//! (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes),
+//! [`login`], `inventory` and [`prune`] (what takes space, and giving it back),
+//! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts`
+//! and `travel` (cache mounts),
+//! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.

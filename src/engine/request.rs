@@ -37,8 +37,8 @@ pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
 pub use crate::cache::usage_filter::{UsageFilter, duration_ns};
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
-    ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
-    Target, TreeOptions,
+    ImageOptions, InvalidOutput, LayerTimes, LoadTarget, LocalMode, OutputEpoch, OutputSpec, Place,
+    PushOptions, Squash, Stream, Target, TreeOptions,
 };
 use crate::frontend::ContextSource;
 use crate::oci::{

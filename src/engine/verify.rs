@@ -61,6 +61,7 @@ impl Engine {
             options,
             store: false,
             push: None,
+            load: None,
         }];
         let no_folder = |error| {
             let text = "cannot make a folder in the store";

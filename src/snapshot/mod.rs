@@ -9,8 +9,8 @@
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
 //! layer); [`apply`]
-//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`elsewhere`] (layers that
-//! can be brought).
+//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`squash`] (layers to one),
+//! [`elsewhere`] (layers that can be brought).
 //!
 //! On disk, below the root of the store:
 //!
@@ -45,6 +45,7 @@ mod normalize;
 mod probe;
 mod removal;
 mod repair;
+mod squash;
 mod stack;
 mod store;
 mod temp;
@@ -52,7 +53,7 @@ mod verify;
 mod view;
 
 pub use active::{Active, RootMount};
-pub use blob::LayerForm;
+pub use blob::{BLOB_ANNOTATIONS, LayerForm};
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
 pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};

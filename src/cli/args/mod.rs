@@ -1,8 +1,9 @@
 //! What can be typed: the one definition behind parsing, `--help`, completions and man pages.
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
-//! (those that ask instead of building), [`store`] (the commands about the local store),
-//! [`value`] (how single values are read). Nothing here has an effect.
+//! (those that ask instead of building), [`image`] and [`reproduce`] (more options of it),
+//! [`store`] (the commands about the local store), [`value`] (how single values are read).
+//! Nothing here has an effect.
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod manifest;
 pub(crate) mod registry;
