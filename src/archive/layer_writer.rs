@@ -46,6 +46,8 @@ enum Work<W> {
     None(Option<W>),
     /// Threads, since the first block was full.
     Threads(Threads<W>),
+    /// Nobody any more, for this reason.
+    Failed(io::ErrorKind),
 }
 
 #[derive(Debug)]
@@ -103,14 +105,16 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             Work::Threads(_) if !self.block.is_empty() => self.send_block(),
             _ => Ok(()),
         };
+        sent.map_err(ArchiveError::Write)?;
         let (output, diff_sha256) = match self.work {
+            Work::Failed(kind) => return Err(ArchiveError::Write(kind.into())),
             Work::None(output) => {
                 let output = output.ok_or_else(|| ArchiveError::Write(ended()))?;
                 let diff_sha256 = Sha256::digest(&self.block).into();
                 let output = write_single(output, self.block, self.compression);
                 (output.map_err(ArchiveError::Write)?, diff_sha256)
             }
-            Work::Threads(threads) => threads.finish(sent)?,
+            Work::Threads(threads) => threads.finish()?,
         };
         let Output { output, stargz } = output;
         Ok(WrittenLayer {
@@ -126,8 +130,10 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             let output = output.take().ok_or_else(ended)?;
             self.work = Work::Threads(Threads::start(output, self.compression)?);
         }
-        let Work::Threads(threads) = &self.work else {
-            return Err(ended());
+        let threads = match &self.work {
+            Work::Threads(threads) => threads,
+            Work::Failed(kind) => return Err((*kind).into()),
+            Work::None(_) => return Err(ended()),
         };
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
         let block = Arc::new(block);
@@ -151,13 +157,15 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
 
     /// Ends the threads after one of them ended early, and returns why it did.
     fn end(&mut self) -> io::Error {
-        match std::mem::replace(&mut self.work, Work::None(None)) {
-            Work::Threads(threads) => match threads.finish(Err(ended())) {
+        let error = match std::mem::replace(&mut self.work, Work::None(None)) {
+            Work::Threads(threads) => match threads.finish() {
                 Err(ArchiveError::Write(error)) => error,
                 _ => ended(),
             },
-            Work::None(_) => ended(),
-        }
+            _ => ended(),
+        };
+        self.work = Work::Failed(error.kind());
+        error
     }
 }
 
@@ -180,13 +188,12 @@ impl<W: Write + Send + 'static> Threads<W> {
         })
     }
 
-    fn finish(self, sent: io::Result<()>) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
+    fn finish(self) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
         drop((self.to_hash, self.to_output));
         // The thread's own error says more than "it ended early".
         let output = join(self.output).and_then(|result| result);
         let diff_sha256 = join(self.hasher);
         let output = output.map_err(ArchiveError::Write)?;
-        sent.map_err(ArchiveError::Write)?;
         Ok((output, diff_sha256.map_err(ArchiveError::Write)?))
     }
 }

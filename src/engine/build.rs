@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::caches;
+use super::caches::{self, Giving};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
@@ -105,25 +105,8 @@ impl Engine {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let started_ns = clock::now_ns();
-        let exported = async {
-            let results = || build.results(&definitions, Arc::clone(&worker), &others);
-            let results = self.with_room("unpack", &build.progress, results).await;
-            let giving_mounts = build.give_mounts(started_ns);
-            let (solved, stacks) = match results {
-                Ok(results) => results,
-                Err(error) => {
-                    giving_mounts.await;
-                    return Err(error);
-                }
-            };
-            giving.write_inline(&mut lowered).await;
-            let export = || build.export(&lowered, &stacks);
-            let exporting = self.with_room("export", &build.progress, export);
-            let (exported, ()) = tokio::join!(exporting, giving_mounts);
-            Ok::<_, EngineError>((solved, exported?))
-        };
-        let exported = exported.await;
+        let work = build.work(&definitions, &worker, &others, (&giving, &mut lowered));
+        let done = work.await;
         if let Some(uploads) = uploads {
             uploads.end();
         }
@@ -260,6 +243,34 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Runs the steps and writes the outputs; cache mounts go their way meanwhile, or after a
+    /// failure.
+    async fn work(
+        &self,
+        definitions: &[Definition],
+        worker: &Arc<LocalWorker>,
+        others: &Others,
+        (giving, lowered): (&Giving, &mut Vec<Lowered>),
+    ) -> Result<(Solved<OpOutput>, Exported), EngineError> {
+        let started_ns = clock::now_ns();
+        let (engine, progress) = (self.engine, &self.progress);
+        let results = || self.results(definitions, Arc::clone(worker), others);
+        let results = engine.with_room("unpack", progress, results).await;
+        let giving_mounts = self.give_mounts(started_ns);
+        let (solved, stacks) = match results {
+            Ok(results) => results,
+            Err(error) => {
+                giving_mounts.await;
+                return Err(error);
+            }
+        };
+        giving.write_inline(lowered).await;
+        let export = || self.export(lowered, &stacks);
+        let exporting = engine.with_room("export", progress, export);
+        let (exported, ()) = tokio::join!(exporting, giving_mounts);
+        Ok((solved, exported?))
+    }
+
     /// Solves and brings what the outputs need of the results. A result that others promised
     /// and that cannot be had is taken back: its step runs.
     async fn results(
@@ -367,7 +378,7 @@ impl<'a> Build<'a> {
                 .mounts
                 .clone()
                 .map(|mounts| mounts as Arc<dyn MountSource>),
-            room: Arc::new(Keeper::new(engine)),
+            room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))
     }
