@@ -74,6 +74,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         no_cache: NoCache::Nothing,
         cache_from: Vec::new(),
         cache_to: Vec::new(),
+        load: false,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),

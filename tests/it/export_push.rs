@@ -75,6 +75,7 @@ impl Fixture {
             multi_platform: architectures.len() > 1,
             names: vec![name.with_default_tag()],
             outputs: vec![output],
+            elsewhere: Default::default(),
         };
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
         let exported = self.exporter.export(request, &progress, &cancel).await;
