@@ -9,6 +9,10 @@
     reason = "a test that cannot go on panics; a skipped one says so"
 )]
 #![allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests' own switches and the search path are in the environment"
 )]
@@ -20,5 +24,8 @@ mod env;
 mod examples;
 mod faults;
 mod platforms;
+mod push;
+#[path = "../support/registry.rs"]
+mod registry;
 mod verify;
 mod warnings;
