@@ -24,7 +24,7 @@ pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Fail
     }
     let session = Session {
         build_contexts,
-        credentials: registries::credentials(&program.environment, &RegistryArgs::default())?,
+        credentials: registries::credentials(&program.environment, &RegistryArgs::default(), [])?,
         ..Session::default()
     };
     let engine = program.engine()?;

@@ -23,6 +23,8 @@ use crate::snapshot::{EntryTimes, LayerForm, LayerId, Snapshotter};
 const LAYERS_AT_ONCE: usize = 4;
 /// Why times are not rewritten although it was asked for.
 const NO_EPOCH: &str = "rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH";
+/// What the first name leads to after other jobs' images were joined.
+const JOINED: &str = "cooper.join.digest";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -168,7 +170,11 @@ impl Job<'_> {
                     self.name(image, names).await?;
                 }
                 if let Some(push) = push {
-                    self.push(image, names, push).await?;
+                    let pushed = self.push(image, names, push).await?;
+                    if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
+                        let digest = index.digest.to_string();
+                        exported.response.insert(JOINED.to_owned(), digest);
+                    }
                 }
             }
             (OutputSpec::Oci { destination, .. }, Some((image, names))) => {
@@ -355,7 +361,7 @@ impl Job<'_> {
         image: &StoredImage,
         names: &[Reference],
         options: &PushOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Descriptor>, Error> {
         if names.is_empty() {
             return Err(Error::PushWithoutName);
         }
@@ -370,13 +376,13 @@ impl Job<'_> {
             join: options.join.as_ref(),
         });
         let targets: Vec<push::Target<'_>> = targets.collect();
-        let route = push::Route {
+        let means = push::Means {
             content: &self.exporter.content,
             registry: &self.exporter.registry,
             vertex: self.vertex,
             cancel: self.cancel,
         };
-        push::push_all(&targets, route).await.map(|_| ())
+        push::push_all(&targets, means).await
     }
 
     async fn archive(

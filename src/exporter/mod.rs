@@ -43,7 +43,7 @@ pub use output::{
     ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
     LayerTimes, OutputEpoch, OutputSpec, PushOptions, Stream, Target, TreeOptions,
 };
-pub use push::{Route as PushRoute, Target as PushTarget, push_all};
+pub use push::{Means as PushMeans, Target as PushTarget, push_all};
 
 use tokio_util::sync::CancellationToken;
 
