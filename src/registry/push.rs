@@ -73,8 +73,8 @@ impl Client {
         if self.knows(&repository, &descriptor.digest) {
             return Ok(Pushed::Present);
         }
-        let place = self.place(reference).await?;
-        let mut upload = Upload::new(self, &place, reference, descriptor, store, progress);
+        let site = self.site(reference).await?;
+        let mut upload = Upload::new(self, &site, reference, descriptor, store, progress);
         let mounts = mounts(reference, descriptor, store, None);
         let pushed = if upload.mount(&mounts).await? {
             Pushed::Mounted
