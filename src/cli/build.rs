@@ -26,7 +26,7 @@ use crate::engine::request::{
     Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::progress::Warning;
 use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
@@ -151,6 +151,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         no_cache: no_cache(args),
         cache_from: args.caches.imports().map_err(usage)?,
         cache_to: args.caches.exports().map_err(usage)?,
+        load: args.load,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -190,9 +191,23 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: registries::credentials(environment, &args.registry)?,
+        credentials: registries::credentials(environment, &args.registry, pushed(request))?,
         ..Session::default()
     })
+}
+
+/// Lists the names that are pushed.
+fn pushed(request: &BuildRequest) -> Vec<&Reference> {
+    let outputs = request.outputs.iter();
+    let pushing = outputs.filter_map(|output| match output {
+        OutputSpec::Image {
+            options,
+            push: Some(_),
+            ..
+        } => Some(options.names.iter().chain(&request.names)),
+        _ => None,
+    });
+    pushing.flatten().collect()
 }
 
 /// Has every push join what other jobs push.

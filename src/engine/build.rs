@@ -1,5 +1,6 @@
 //! The main job: one build, from a request to exported results.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ use crate::exporter::{
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{Digest, ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
@@ -39,6 +40,15 @@ use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{
     Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
 };
+
+/// The results, as the outputs need them.
+#[derive(Default)]
+struct Brought {
+    /// The layers of each result.
+    stacks: Vec<Vec<LayerId>>,
+    /// Blobs that are not here, because the registries have them.
+    elsewhere: BTreeSet<Digest>,
+}
 
 /// What other machines have to do with a build.
 pub(super) struct Others {
@@ -257,7 +267,7 @@ impl<'a> Build<'a> {
         let results = || self.results(definitions, Arc::clone(worker), others);
         let results = engine.with_room("unpack", progress, results).await;
         let giving_mounts = self.give_mounts(started_ns);
-        let (solved, stacks) = match results {
+        let (solved, brought) = match results {
             Ok(results) => results,
             Err(error) => {
                 giving_mounts.await;
@@ -265,7 +275,7 @@ impl<'a> Build<'a> {
             }
         };
         giving.write_inline(lowered).await;
-        let export = || self.export(lowered, &stacks);
+        let export = || self.export(lowered, &brought);
         let exporting = engine.with_room("export", progress, export);
         let (exported, ()) = tokio::join!(exporting, giving_mounts);
         Ok((solved, exported?))
@@ -278,12 +288,12 @@ impl<'a> Build<'a> {
         definitions: &[Definition],
         worker: Arc<LocalWorker>,
         others: &Others,
-    ) -> Result<(Solved<OpOutput>, Vec<Vec<LayerId>>), EngineError> {
+    ) -> Result<(Solved<OpOutput>, Brought), EngineError> {
         for last in [false, true] {
             let solved = self.solve(definitions, Arc::clone(&worker), others);
             let solved = solved.await?;
             match self.bring(&others.layers, &solved).await {
-                Ok(stacks) => return Ok((solved, stacks)),
+                Ok(brought) => return Ok((solved, brought)),
                 Err(lost) if last || lost.layers.is_empty() => {
                     return Err(EngineError::from_op(lost.error));
                 }
@@ -308,24 +318,34 @@ impl<'a> Build<'a> {
     }
 
     /// Fetches what is still missing of the results, and unpacks it where an output needs
-    /// files; returns the layers of each.
+    /// files. What is only pushed goes from registry to registry where that is possible.
     async fn bring(
         &self,
         layers: &Arc<ImageLayers>,
         solved: &Solved<OpOutput>,
-    ) -> Result<Vec<Vec<LayerId>>, Lost> {
+    ) -> Result<Brought, Lost> {
         let outputs = self.outputs();
         let needs_files = outputs.iter().any(needs_files);
-        let mut stacks = Vec::new();
+        let pushed_to = self.only_pushed_to();
+        let mut brought_back = Brought::default();
         for result in &solved.results {
             let output = result.output.as_ref();
             let stack = output.map(|output| output.layers().to_vec());
             let stack = stack.unwrap_or_default();
-            let brought = layers.bring_all(&stack, needs_files, &self.progress, &self.cancel);
-            brought.await?;
-            stacks.push(stack);
+            match &pushed_to {
+                Some(names) => {
+                    let sent = self.send(layers, &stack, names).await?;
+                    brought_back.elsewhere.extend(sent);
+                }
+                None => {
+                    let (progress, cancel) = (&self.progress, &self.cancel);
+                    let brought = layers.bring_all(&stack, needs_files, progress, cancel);
+                    brought.await?;
+                }
+            }
+            brought_back.stacks.push(stack);
         }
-        Ok(stacks)
+        Ok(brought_back)
     }
 
     /// Reads which devices there are, where a step asks for any.
@@ -436,7 +456,7 @@ impl<'a> Build<'a> {
     async fn export(
         &self,
         lowered: &[Lowered],
-        stacks: &[Vec<LayerId>],
+        brought: &Brought,
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
@@ -447,7 +467,7 @@ impl<'a> Build<'a> {
             let platform = described_platform(target.as_ref(), &lowered.image);
             options::annotate_base(&mut outputs, &platform, lowered.base_name.as_ref());
         }
-        let parts = targets.zip(lowered).zip(stacks);
+        let parts = targets.zip(lowered).zip(&brought.stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
             config: lowered.image.clone(),
@@ -460,6 +480,7 @@ impl<'a> Build<'a> {
             multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
             outputs,
+            elsewhere: brought.elsewhere.clone(),
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)

@@ -131,6 +131,8 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
+    /// Whether the local store has to have the image, also where it is only pushed (`--load`).
+    pub load: bool,
     /// Rights granted.
     pub entitlements: Vec<Entitlement>,
     /// Directories of CDI files, later ones winning; the usual ones where empty.

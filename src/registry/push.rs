@@ -35,16 +35,13 @@ impl Client {
         if self.knows(&repository, &descriptor.digest) {
             return Ok(Pushed::Present);
         }
-        let place = self.place(reference).await?;
-        let scopes = Scopes::repository(&place.repository, "pull,push");
-        let mut upload = Upload::new(self, &place, reference, descriptor, store, progress);
+        let site = self.site(reference).await?;
+        let scopes = Scopes::repository(&site.repository, "pull,push");
+        let mut upload = Upload::new(self, &site, reference, descriptor, store, progress);
         let mounts = mounts(reference, descriptor, store, mount_from);
         let pushed = if upload.mount(&mounts).await? {
             Pushed::Mounted
-        } else if self
-            .has_blob(&place, reference, descriptor, &scopes)
-            .await?
-        {
+        } else if self.has_blob(&site, reference, descriptor, &scopes).await? {
             upload.cancel().await;
             Pushed::Present
         } else {
@@ -76,8 +73,8 @@ impl Client {
         if self.knows(&repository, &descriptor.digest) {
             return Ok(Pushed::Present);
         }
-        let place = self.place(reference).await?;
-        let mut upload = Upload::new(self, &place, reference, descriptor, store, progress);
+        let site = self.site(reference).await?;
+        let mut upload = Upload::new(self, &site, reference, descriptor, store, progress);
         let mounts = mounts(reference, descriptor, store, None);
         let pushed = if upload.mount(&mounts).await? {
             Pushed::Mounted
@@ -182,9 +179,9 @@ impl Client {
 
     /// Says whether a repository has a manifest or index; what cannot be found out counts as no.
     async fn has_document(&self, reference: &Reference, root: &Descriptor) -> Result<bool, Error> {
-        let place = self.place(reference).await?;
+        let site = self.site(reference).await?;
         let pinned = reference.clone().with_digest(root.digest.clone());
-        let found = self.head_document(&place, &pinned, "pull,push").await;
+        let found = self.head_document(&site, &pinned, "pull,push").await;
         match found {
             Ok(found) => Ok(found.is_some_and(|found| found.digest == root.digest)),
             Err(error) if error.is_not_found() => Ok(false),
