@@ -14,6 +14,8 @@ use crate::content::ContentStore;
 use crate::oci::{Descriptor, Reference, media_type};
 use crate::progress::VertexProgress;
 
+/// After how many refusals of a manifest whose blobs are unknown the blobs are brought again.
+const BROUGHT_AGAIN_EVERY: u32 = 3;
 /// Most repositories that a registry is asked to take one blob from.
 const MOUNTS_MAX: usize = 2;
 
@@ -125,19 +127,29 @@ impl Client {
         let parts = self.parts(reference, root, store).await?;
         // A registry that has the document has what it points at: it was checked then.
         if self.has_document(reference, root).await? {
-            return self
-                .push_manifest(reference, &root.media_type, &parts.root)
-                .await;
+            if reference.digest() == Some(&root.digest) {
+                return Ok(root.clone());
+            }
+            let named = self.push_manifest(reference, &root.media_type, &parts.root);
+            match named.await {
+                Err(error) if error.is_part_unknown() => {}
+                other => return other,
+            }
         }
         let mut tries = Tries::new(&self.shared.options.retry);
+        let mut unknown = 0;
         loop {
             match self
                 .push_parts(reference, root, &parts, store, progress)
                 .await
             {
-                // Collected since we asked, or pushed by somebody else at this very moment.
+                // Pushed by somebody else at this very moment, which passes if nobody brings it
+                // again; or collected since we asked.
                 Err(error) if error.is_part_unknown() => {
-                    self.forget_repository(&reference.name());
+                    unknown += 1;
+                    if unknown % BROUGHT_AGAIN_EVERY == 0 {
+                        self.forget_repository(&reference.name());
+                    }
                     if !tries.again(None).await {
                         return Err(error);
                     }
