@@ -153,6 +153,11 @@ mod tests {
         temp
     }
 
+    fn program(words: &[&str]) -> Result<LoadTarget, String> {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Ok(LoadTarget::DockerProgram(words))
+    }
+
     #[test]
     fn the_engine_is_the_one_that_docker_would_speak_to() {
         let temp = configuration();
@@ -165,10 +170,6 @@ mod tests {
                 has_podman: podman,
             };
         let socket = |path: &str| Ok(LoadTarget::DockerSocket(path.into()));
-        let program = |words: &[&str]| {
-            let words = words.iter().map(|word| (*word).to_owned()).collect();
-            Ok(LoadTarget::DockerProgram(words))
-        };
         let any = EngineChoice::DockerOrOther(None);
         let of = |name: &str| EngineChoice::DockerOrOther(Some(name.to_owned()));
         for (engines, choice, expected) in [
