@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
+use zstd::stream::raw::CParameter;
 
 use super::compression::{Compression, CompressionKind};
 use super::error::ArchiveError;
@@ -27,6 +28,9 @@ use super::pool::{self, Pending};
 
 type Block = Arc<Vec<u8>>;
 
+/// Bytes that one thread of a zstd stream takes at a time. By itself the library takes four times
+/// as many, which bounds memory at 50 MiB for each thread of each layer instead of 15.
+const ZSTD_JOB_BYTES: u32 = 2 << 20;
 /// Most threads of one zstd stream.
 const MAX_ZSTD_WORKERS: usize = 8;
 
@@ -313,6 +317,7 @@ fn write_zstd<W: Write>(
     // megabytes, so there is an end to it.
     let workers = threads.clamp(1, MAX_ZSTD_WORKERS);
     encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
+    encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES))?;
     encoder.include_checksum(true)?;
     for piece in work {
         if let Piece::Block(block) = piece {

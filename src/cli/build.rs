@@ -118,12 +118,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     );
     set_layer_times(args, &mut outputs);
     join(args, environment, &mut outputs)?;
-    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
-        options.squash = args.shape.squash();
-        options.annotates_base = args.shape.annotate_base;
-    }
-    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
-    outputs::check_deletions(&outputs, may_delete, Path::new(".")).map_err(usage)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
@@ -373,6 +369,19 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Applies the options about layers and the base image to every output that has them.
+fn shape_images(args: &BuildArgs, outputs: &mut [OutputSpec]) {
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.squash = args.shape.squash();
+        options.annotates_base = args.shape.annotate_base;
+    }
+}
+
+fn check_deletions(args: &BuildArgs, outputs: &[OutputSpec]) -> Result<(), Failure> {
+    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
+    outputs::check_deletions(outputs, may_delete, Path::new(".")).map_err(Failure::Usage)
 }
 
 /// Applies `--timestamp` and `--rewrite-timestamp` to every output that has layers.

@@ -260,6 +260,35 @@ mod tests {
     }
 
     #[test]
+    fn outputs_that_contradict_themselves_are_refused() {
+        for (text, error) in [
+            (
+                "type=image,compression=estargz,oci-mediatypes=false",
+                "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
+            ),
+            (
+                "type=oci,dest=x,compatibility-version=10,compression=zstd",
+                "compatibility-version=10 conflicts with \"compression=zstd\"",
+            ),
+            (
+                "type=image,compatibility-version=11",
+                "unsupported compatibility-version \"11\": expected 10, 20 or 30",
+            ),
+            (
+                "type=local,dest=x,mode=move",
+                "invalid local exporter mode \"move\": expected copy or delete",
+            ),
+            (
+                "type=docker",
+                "there is no container engine to load the image into: neither docker's socket \
+                 nor podman was found; write an archive with dest=FILE",
+            ),
+        ] {
+            check(&[text], false, false, &format!("error: {error}"));
+        }
+    }
+
+    #[test]
     fn wrong_outputs_are_refused_in_dockers_words() {
         for (text, error) in [
             ("dest=x,name=y", "type is required for output"),
@@ -284,27 +313,6 @@ mod tests {
             (
                 "type=oci,dest=x,compression=zstd,compression-level=99",
                 "invalid compression level \"99\" for zstd: expected 0 to 22",
-            ),
-            (
-                "type=image,compression=estargz,oci-mediatypes=false",
-                "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
-            ),
-            (
-                "type=oci,dest=x,compatibility-version=10,compression=zstd",
-                "compatibility-version=10 conflicts with \"compression=zstd\"",
-            ),
-            (
-                "type=image,compatibility-version=11",
-                "unsupported compatibility-version \"11\": expected 10, 20 or 30",
-            ),
-            (
-                "type=local,dest=x,mode=move",
-                "invalid local exporter mode \"move\": expected copy or delete",
-            ),
-            (
-                "type=docker",
-                "there is no container engine to load the image into: neither docker's socket \
-                 nor podman was found; write an archive with dest=FILE",
             ),
             (
                 "type=image,oops=1",

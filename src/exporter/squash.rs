@@ -41,9 +41,10 @@ pub(super) struct Lowest {
 
 /// Decides which of `layers` layers become one.
 pub(super) fn plan(history: &[History], layers: usize, base: Lowest, squash: Squash) -> Groups {
+    let (all, new) = (0..layers, base.layers..layers);
     let ranges = match squash {
-        Squash::All => vec![0..layers],
-        Squash::New => vec![base.layers..layers],
+        Squash::All => vec![all],
+        Squash::New => vec![new],
         Squash::Groups => marked(&history[base.entries..], base.layers),
     };
     let fits = |range: &Range<usize>| range.len() > 1 && range.end <= layers;
@@ -98,11 +99,11 @@ fn marked(history: &[History], first: usize) -> Vec<Range<usize>> {
 /// Reads the label out of a history entry: the name of the group, empty for its end.
 fn mark(entry: &History) -> Option<&str> {
     let words = entry.created_by.strip_prefix("LABEL ")?.split_whitespace();
-    let values = words.filter_map(|word| {
+    let mut values = words.rev().filter_map(|word| {
         let (key, value) = word.split_once('=')?;
         (key.trim_matches(['"', '\'']) == LABEL).then(|| value.trim_matches(['"', '\'']))
     });
-    values.last()
+    values.next()
 }
 
 /// Returns the history entry of each layer: the last entries belong to the last layers, since an
@@ -137,31 +138,27 @@ mod tests {
     #[test]
     fn groups_are_what_flags_and_labels_say() {
         for (text, layers, base, squash, expected) in [
-            ("b L L L", 4, 1, Squash::New, vec![1..4]),
-            ("b L", 2, 1, Squash::New, vec![]),
-            ("b L", 2, 1, Squash::All, vec![0..2]),
-            ("b", 1, 1, Squash::All, vec![]),
-            ("b L L L", 4, 1, Squash::Groups, vec![]),
-            ("b a= L L = L", 4, 1, Squash::Groups, vec![1..3]),
-            (
-                "b L a= L E L c= L L",
-                6,
-                1,
-                Squash::Groups,
-                vec![2..4, 4..6],
-            ),
+            ("b L L L", 4, 1, Squash::New, "1..4"),
+            ("b L", 2, 1, Squash::New, ""),
+            ("b L", 2, 1, Squash::All, "0..2"),
+            ("b", 1, 1, Squash::All, ""),
+            ("b L L L", 4, 1, Squash::Groups, ""),
+            ("b a= L L = L", 4, 1, Squash::Groups, "1..3"),
+            ("b L a= L E L c= L L", 6, 1, Squash::Groups, "2..4 4..6"),
             // One layer is no group, and an end without a beginning ends nothing.
-            ("b = L a= L = L", 4, 1, Squash::Groups, vec![]),
+            ("b = L a= L = L", 4, 1, Squash::Groups, ""),
             // The base came without history.
-            ("a= L L", 4, 2, Squash::Groups, vec![2..4]),
-            ("", 0, 0, Squash::All, vec![]),
+            ("a= L L", 4, 2, Squash::Groups, "2..4"),
+            ("", 0, 0, Squash::All, ""),
         ] {
             let lowest = Lowest {
                 layers: base,
                 entries: text.matches('b').count(),
             };
             let groups = plan(&history(text), layers, lowest, squash);
-            assert_eq!(groups.ranges, expected, "{text} {squash:?}");
+            let ranges = groups.ranges.iter().map(|range| format!("{range:?}"));
+            let ranges = ranges.collect::<Vec<_>>().join(" ");
+            assert_eq!(ranges, expected, "{text} {squash:?}");
         }
     }
 

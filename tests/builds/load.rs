@@ -62,7 +62,7 @@ fn docker_gets_only_what_it_lacks() {
     let id = inspect("{{.Id}}");
     assert!(inspected.contains(id.trim()), "{id} {inspected}");
     // An image that is there gets its names.
-    assert_eq!(load(&env, &host, &["-o", "type=docker", "-t", "again"]), 4);
+    assert_eq!(load(&env, &host, &["-o", "type=docker", "-t", "again"]), 0);
     assert_eq!(load(&env, &host, &with("--load=docker")), 0);
     context(&env, "two");
     assert_eq!(load(&env, &host, &with("--load")), 2);
@@ -72,7 +72,8 @@ fn docker_gets_only_what_it_lacks() {
     context(&env, "three");
     assert_eq!(load(&env, &host, &["--load"]), 0);
     let all = docker.docker(&["images", "--quiet"]);
-    assert_eq!(all.lines().count(), 5, "{all}");
+    // Two names of the second image, one of the first, none of the third.
+    assert_eq!(all.lines().count(), 4, "{all}");
     assert!(docker.docker(&["images"]).contains("<none>"));
 }
 
@@ -97,9 +98,9 @@ fn docker_behind_its_program_gets_an_archive() {
     let output = ["-o", "type=docker,context=here", "-t", "app:1"];
     assert_eq!(load(&env, &variables, &output), 4);
     // An address that only the program knows how to reach: here the same engine.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = port.local_addr().unwrap().port();
-    let unreachable = format!("tcp://127.0.0.1:{port}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let unreachable = format!("tcp://{}", listener.local_addr().unwrap());
+    drop(listener);
     let error = {
         let mut command = env.cooper(&["build", "--load", "-t", "app:2"]);
         command

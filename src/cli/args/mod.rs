@@ -128,7 +128,7 @@ pub(crate) enum Command {
     /// Read images from an archive
     Load(LoadArgs),
     /// Put an image onto another base image without building it again
-    Rebase(rebase::RebaseArgs),
+    Rebase(Box<rebase::RebaseArgs>),
     /// Show everything about images as JSON
     Inspect(InspectArgs),
     /// Show how an image was made

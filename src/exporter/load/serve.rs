@@ -200,9 +200,14 @@ impl Shared {
                 if is_part {
                     vertex.status(&line, "sending", sent_bytes, blob.size, is_last);
                 }
-                // Nobody listens after the engine has enough.
-                if (is_last && piece.is_ok()) || sender.blocking_send(piece).is_err() || is_last {
-                    return;
+                match piece {
+                    Ok(_) if is_last => return,
+                    // Nobody listens after the engine has enough.
+                    piece => {
+                        if sender.blocking_send(piece).is_err() || is_last {
+                            return;
+                        }
+                    }
                 }
             }
         });
