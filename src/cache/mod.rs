@@ -2,7 +2,9 @@
 //!
 //! Read in order: [`key`] (how keys are made), [`files`] (content digests and the file lists
 //! that explain them), [`record`] (what is kept of a step), [`index`] (the database), [`prune`],
-//! [`explain`] (miss reasons), [`flight`] (one process works on a key, the others wait).
+//! [`explain`] (miss reasons) with `side` (two runs of a step compared), `changes` (two lists of
+//! files compared) and `reason` (in words), [`flight`] (one process works on a key, the others
+//! wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
 //! its inputs are. Both are made by one function from this table:
@@ -29,6 +31,7 @@
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
 //! meaning of results (a [`ResultId`] is opaque here).
 
+mod changes;
 pub mod content_hash;
 pub mod explain;
 pub mod files;
@@ -37,7 +40,9 @@ pub mod index;
 pub mod key;
 mod open;
 pub mod prune;
+mod reason;
 pub mod record;
+mod side;
 pub mod stat_cache;
 
 pub use explain::MissReason;

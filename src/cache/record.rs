@@ -18,11 +18,15 @@ use super::key::{CacheKey, ContentHash, KEY_VERSION};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResultId(pub String);
 
+/// Begins values that are fingerprints; nobody writes it in a Dockerfile.
+const FINGERPRINT: char = '\u{1}';
+
 /// One thing that the key of a step was made from, in words. It explains and never identifies.
 ///
-/// Names with a meaning to explanations: `command` (the instruction as people read it),
-/// `platform`, `env:NAME` and `arg:NAME` (the value is kept as a hash only), `source` (what a
-/// source was pinned to). Any other name is shown as it is: `user`, `cwd`, `network`, `mounts`.
+/// Names with a meaning to explanations: `command` (the words of a process as a JSON list, or
+/// the instruction as people read it), `platform`, `env:NAME` and `arg:NAME` (the value is kept
+/// as a hash only), `source` (what a source was pinned to), `details …` (the rest, as a
+/// fingerprint). Any other name is shown as it is: `user`, `network`, `mount /x`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPart {
     /// What it is.
@@ -38,6 +42,17 @@ impl KeyPart {
             name: name.into(),
             value: value.into(),
         }
+    }
+
+    /// Makes a part whose value is only a fingerprint: that it changed is all there is to say.
+    pub fn fingerprint(name: impl Into<String>, value: &ContentHash) -> Self {
+        let digits = value.hex();
+        Self::new(name, format!("{FINGERPRINT}{}", &digits[..32]))
+    }
+
+    /// Tells whether a value is a fingerprint.
+    pub(super) fn is_fingerprint(value: &str) -> bool {
+        value.starts_with(FINGERPRINT)
     }
 
     /// Returns the part as it may lie on a disk: values of variables only as a hash.

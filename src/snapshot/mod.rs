@@ -8,7 +8,7 @@
 //! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`temp`] (work in
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
-//! layer); [`apply`]
+//! layer), `same` (a layer to that of another run); [`apply`]
 //! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
 //!
 //! On disk, below the root of the store:
@@ -41,6 +41,7 @@ mod native;
 mod normalize;
 mod probe;
 mod repair;
+mod same;
 mod stack;
 mod store;
 mod temp;
@@ -50,7 +51,9 @@ pub use active::{Active, RootMount};
 pub use blob::LayerForm;
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
-pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
+pub use meta::{
+    LayerBlob, LayerInfo, LayerMeta, LayerRun, META_VERSION, Pending, RootEntry, RunTime,
+};
 pub use store::{Kind, LayerEntry, Snapshotter};
 pub use view::View;
 

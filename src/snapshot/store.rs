@@ -292,6 +292,7 @@ impl Snapshotter {
             is_opaque: false,
             root: Default::default(),
             pending: Default::default(),
+            run: None,
         }
     }
 

@@ -129,6 +129,8 @@ pub(super) struct FakeWorker {
     pub(super) blocked: HashSet<String>,
     /// Steps whose results are not kept.
     pub(super) unkept: HashSet<String>,
+    /// Outputs that would have to be fetched.
+    pub(super) elsewhere: Mutex<HashSet<String>>,
     /// What ran, in order of starting.
     runs: Mutex<Vec<String>>,
     running: Mutex<(usize, usize)>,
@@ -279,7 +281,16 @@ impl Worker for FakeWorker {
         Some(StoredResult {
             id: ResultId(id),
             size_bytes: 1,
+            print: Some(ContentHash::of(outputs.join(" ").as_bytes())),
         })
+    }
+
+    async fn is_same(&self, _: &Vertex, outputs: &[String], earlier: &[String]) -> bool {
+        outputs == earlier
+    }
+
+    fn is_here(&self, output: &String) -> bool {
+        !self.elsewhere.lock().unwrap().contains(output)
     }
 
     async fn load(&self, _: &Vertex, id: &ResultId, _: &OpContext) -> Option<Vec<String>> {

@@ -251,7 +251,7 @@ impl<W: Worker> Tasks<W> {
         record: CacheKey,
         made_from: Vec<Option<CacheKey>>,
     ) -> Answer<W::Output> {
-        self.note(move |cache| cache.alias(&key, &record, &made_from))
+        self.note(move |cache| cache.alias(&[key], &record, &made_from))
             .await;
         Answer::Noted
     }
