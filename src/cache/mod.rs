@@ -3,7 +3,7 @@
 //! Read in order: [`key`] (how keys are made), [`files`] (content digests and the file lists
 //! that explain them), [`record`] (what is kept of a step), [`index`] (the database), [`prune`],
 //! [`explain`] (miss reasons) with `side` (two runs of a step compared), `changes` (two lists of
-//! files compared) and `reason` (in words), [`flight`] (one process works on a key, the others
+//! files compared) and `reason` (in words), [`builds`] (what is kept of each build), [`flight`] (one process works on a key, the others
 //! wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
@@ -31,6 +31,7 @@
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
 //! meaning of results (a [`ResultId`] is opaque here).
 
+pub mod builds;
 mod changes;
 pub mod content_hash;
 pub mod explain;

@@ -100,34 +100,9 @@ pub enum InputUse {
 }
 
 impl Step {
-    /// Returns the place of the step in its Dockerfile, without what may change when steps are
-    /// added or the platform is another: `builder 2` for `[linux/arm64 builder 2/4] RUN make`.
+    /// Returns the place of the step in its Dockerfile; see [`place_of`].
     pub fn place(&self) -> String {
-        let Some((bracket, _)) = split_name(&self.name) else {
-            return self.name.clone();
-        };
-        let mut numbered = false;
-        let mut words = Vec::new();
-        for word in bracket.split(' ') {
-            match word.split_once('/') {
-                Some((number, total)) if is_number(number) && is_number(total) => {
-                    numbered = true;
-                    words.push(number);
-                }
-                Some(_) => {} // a platform
-                None => words.push(word),
-            }
-        }
-        if numbered {
-            words.join(" ")
-        } else {
-            self.name.clone()
-        }
-    }
-
-    /// Returns the name without the bracket before it.
-    pub fn instruction(&self) -> &str {
-        instruction_of(&self.name)
+        place_of(&self.name)
     }
 
     pub(super) fn detail(&self) -> Detail {
@@ -136,6 +111,31 @@ impl Step {
             parts: self.parts.iter().map(KeyPart::kept).collect(),
             inputs: self.inputs.iter().map(DetailInput::of).collect(),
         }
+    }
+}
+
+/// Returns the place of a step in its Dockerfile, without what may change when steps are added or
+/// the platform is another: `builder 2` for `[linux/arm64 builder 2/4] RUN make`.
+pub fn place_of(name: &str) -> String {
+    let Some((bracket, _)) = split_name(name) else {
+        return name.to_owned();
+    };
+    let mut numbered = false;
+    let mut words = Vec::new();
+    for word in bracket.split(' ') {
+        match word.split_once('/') {
+            Some((number, total)) if is_number(number) && is_number(total) => {
+                numbered = true;
+                words.push(number);
+            }
+            Some(_) => {} // a platform
+            None => words.push(word),
+        }
+    }
+    if numbered {
+        words.join(" ")
+    } else {
+        name.to_owned()
     }
 }
 

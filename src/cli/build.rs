@@ -12,6 +12,7 @@ use super::args::{BuildArgs, ProgressMode, value};
 use super::call;
 use super::context;
 use super::env::Environment;
+use super::explain;
 use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
@@ -21,7 +22,7 @@ use super::proxies;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    Entitlement, History, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -44,13 +45,22 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
         return call::run(program, args, call);
     }
-    let request = request(program, args)?;
+    let mut request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
+    if let Some(format) = args.explained.plan {
+        return explain::plan(program, args, format, request, session);
+    }
+    let id = History::new_id();
+    request.id = Some(id.clone());
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
+    if to_stdout && args.explained.explain.is_some() {
+        let message = "--explain writes to stdout, and so does an output: name a file for it";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let engine = program.engine()?;
     let mode = program
         .console
@@ -61,6 +71,9 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     })?;
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
+    }
+    if let Some(format) = args.explained.explain {
+        explain::built(program, &engine, &id, format)?;
     }
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
     let reported = match program.environment.metadata_warnings() {
@@ -147,6 +160,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
+        cache_modes: args.explained.cache_modes.meant(),
+        id: None,
+        build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
+//! [`context`], [`outputs`] and [`verify`], [`explain`] (what the cache knows), [`call`] with [`check`] (questions instead of builds),
 //! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
@@ -22,6 +22,7 @@ mod context;
 mod debug;
 mod env;
 pub mod exit_code;
+mod explain;
 mod failure;
 mod images;
 mod manual;
@@ -91,6 +92,7 @@ fn execute(global: GlobalArgs, command: Command) -> u8 {
 fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(args) => build::run(program, &args),
+        Command::Explain(args) => explain::run(program, &args),
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
         Command::Tag(args) => images::tag(program, &args),

@@ -1,5 +1,6 @@
 //! The main job: one build, from a request to exported results.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,19 +22,19 @@ use crate::executor::{CDI_DIRS, NamedDevices};
 use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
-use crate::llb::{Definition, Loaded, pb};
+use crate::llb::{Definition, Loaded, Vertex, pb};
 use crate::oci::{ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
-use crate::solver::{self, SolveOptions, Solved};
+use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
 
 /// One build on its way: what was asked, and what it works with.
 pub(super) struct Build<'a> {
-    engine: &'a Engine,
+    pub(super) engine: &'a Engine,
     pub(super) request: BuildRequest,
     targets: Targets,
     pub(super) inputs: Inputs,
@@ -43,6 +44,17 @@ pub(super) struct Build<'a> {
     repositories: Repositories,
     progress: Progress,
     pub(super) cancel: CancellationToken,
+    /// What becomes of the steps.
+    pub(super) trace: Arc<Trace>,
+}
+
+/// A build that has been translated, with everything that a solve takes.
+struct Prepared {
+    lowered: Vec<Lowered>,
+    definitions: Vec<Definition>,
+    vertices: Vec<Vertex>,
+    layers: Arc<ImageLayers>,
+    worker: Arc<LocalWorker>,
 }
 
 impl Engine {
@@ -55,41 +67,11 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
+        let begun_ns = clock::now_ns();
         let build = Build::open(self, request, session, progress, cancel).await?;
-        let lowered = build.lower_all().await?;
-        if let Some(first) = lowered.first() {
-            // The other platforms would say the same again.
-            warnings::report(first, &build.progress);
-        }
-        let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
-        let loaded = load(&definitions)?;
-        let devices = Arc::new(build.devices(&loaded));
-        rights::check(&loaded.vertices, &build.request, &devices)?;
-        let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
-        let layers = Arc::new(layers);
-        let worker = build.worker(&loaded, Arc::clone(&layers), devices);
-        let all = build.request.no_cache == NoCache::Everything;
-        let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
-        forgotten.map_err(|error| {
-            let text = "cannot clear the cache mounts of steps that run again";
-            EngineError::new(ErrorKind::Config, text).with_source(error)
-        })?;
-        let solved = build.solve(&definitions, worker).await?;
-        let stacks = build.unpack(&layers, &solved).await?;
-        let exported = build.export(lowered, stacks).await?;
-        Ok(BuildOutcome {
-            image: exported.image.map(|image| BuiltImage {
-                root: image.root,
-                id: image.id,
-                names: image.names,
-            }),
-            response: exported.response,
-            cache: CacheSummary {
-                hits: solved.summary.hits,
-                misses: solved.summary.misses,
-                not_needed: solved.summary.not_needed,
-            },
-        })
+        let result = build.run().await;
+        build.keep_record(begun_ns, &result);
+        result
     }
 
     /// Translates a Dockerfile and returns the graph.
@@ -122,6 +104,74 @@ impl Engine {
 }
 
 impl<'a> Build<'a> {
+    async fn run(&self) -> Result<BuildOutcome, EngineError> {
+        let prepared = self.prepare().await?;
+        let Prepared {
+            lowered,
+            definitions,
+            vertices,
+            layers,
+            worker,
+        } = prepared;
+        let all = self.request.no_cache == NoCache::Everything;
+        let forgotten = worker.forget_cache_mounts(&vertices, all);
+        forgotten.map_err(|error| {
+            let text = "cannot clear the cache mounts of steps that run again";
+            EngineError::new(ErrorKind::Config, text).with_source(error)
+        })?;
+        let solved = self.solve(&definitions, worker).await?;
+        let stacks = self.unpack(&layers, &solved).await?;
+        let exported = self.export(lowered, stacks).await?;
+        Ok(BuildOutcome {
+            image: exported.image.map(|image| BuiltImage {
+                root: image.root,
+                id: image.id,
+                names: image.names,
+            }),
+            response: exported.response,
+            cache: CacheSummary {
+                hits: solved.summary.hits,
+                misses: solved.summary.misses,
+                not_needed: solved.summary.not_needed,
+            },
+        })
+    }
+
+    /// Says what would become of each step.
+    pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
+        let prepared = self.prepare().await?;
+        let (worker, definitions) = (prepared.worker, prepared.definitions);
+        let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
+        let (cache, options) = (&self.engine.cache, self.solve_options());
+        let plan = solver::plan(&definitions, worker, cache, progress, options, cancel).await;
+        plan.map_err(|error| EngineError::from_solve(error, &definitions))
+    }
+
+    /// Translates, and makes everything that a solve takes.
+    async fn prepare(&self) -> Result<Prepared, EngineError> {
+        let lowered = self.lower_all().await?;
+        if let Some(first) = lowered.first() {
+            // The other platforms would say the same again.
+            warnings::report(first, &self.progress);
+        }
+        let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
+        let loaded = load(&definitions)?;
+        let devices = Arc::new(self.devices(&loaded));
+        rights::check(&loaded.vertices, &self.request, &devices)?;
+        let layers = ImageLayers::new(self.engine.snapshots.clone(), self.images.clone());
+        let layers = Arc::new(layers);
+        let arguments = lowered.iter().flat_map(|l| l.arguments.iter().cloned());
+        let mut options = self.worker_options(&loaded, Arc::clone(&layers), devices);
+        options.arguments = arguments.collect();
+        Ok(Prepared {
+            lowered,
+            definitions,
+            vertices: loaded.vertices,
+            layers,
+            worker: Arc::new(LocalWorker::new(options)),
+        })
+    }
+
     pub(super) async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
@@ -172,6 +222,7 @@ impl<'a> Build<'a> {
             repositories,
             progress,
             cancel,
+            trace: Arc::default(),
         })
     }
 
@@ -250,12 +301,12 @@ impl<'a> Build<'a> {
         NamedDevices::read(&directories)
     }
 
-    fn worker(
+    fn worker_options(
         &self,
         loaded: &Loaded,
         layers: Arc<ImageLayers>,
         devices: Arc<NamedDevices>,
-    ) -> Arc<LocalWorker> {
+    ) -> WorkerOptions {
         let engine = self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
@@ -263,7 +314,7 @@ impl<'a> Build<'a> {
         let image_options = outputs.iter().filter_map(OutputSpec::image_options);
         // Layers whose times will be rewritten are compressed by the exporter.
         let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
-        Arc::new(LocalWorker::new(WorkerOptions {
+        WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),
@@ -282,16 +333,14 @@ impl<'a> Build<'a> {
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
+            arguments: BTreeSet::new(),
+            modes: self.request.cache_modes,
             compression: image_options.next().map(|options| options.compression),
             now_ns: clock::now_ns,
-        }))
+        }
     }
 
-    async fn solve(
-        &self,
-        definitions: &[Definition],
-        worker: Arc<LocalWorker>,
-    ) -> Result<Solved<OpOutput>, EngineError> {
+    fn solve_options(&self) -> SolveOptions {
         let mut options = SolveOptions::new(clock::now_ns());
         options.no_cache = self.request.no_cache == NoCache::Everything;
         if let Some(most) = self.engine.options.parallelism_max {
@@ -300,6 +349,16 @@ impl<'a> Build<'a> {
         let (place, filename) = (&self.inputs.place, &self.inputs.filename);
         let target = self.request.target.as_deref().unwrap_or_default();
         options.scope = format!("{place}\0{filename}\0{target}");
+        options.trace = Arc::clone(&self.trace);
+        options
+    }
+
+    async fn solve(
+        &self,
+        definitions: &[Definition],
+        worker: Arc<LocalWorker>,
+    ) -> Result<Solved<OpOutput>, EngineError> {
+        let options = self.solve_options();
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
         let cache = &self.engine.cache;
         let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;

@@ -3,8 +3,10 @@
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
-//! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! `warnings`, [`plan`] (what a build would do), [`history`] (what is kept of builds), [`explain`]
+//! (two of them compared), [`call`] (questions that are answered without building), [`images`],
+//! [`transfer`] (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`],
+//! [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
@@ -13,9 +15,12 @@ pub mod build;
 pub mod call;
 pub mod clock;
 pub mod error;
+pub mod explain;
+pub mod history;
 pub mod images;
 mod inputs;
 mod options;
+pub mod plan;
 mod platforms;
 mod preprocess;
 pub mod process;

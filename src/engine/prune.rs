@@ -104,6 +104,8 @@ impl Engine {
             pruned.removed.push(format!("layer {}", layer.id));
         }
         earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
+        // Records of builds beyond the bounds; another prune tries again.
+        let _ = self.history().sweep();
         let collected = self.content.gc(&blobs, in_use_since)?;
         pruned.freed_bytes += collected.bytes;
         if collected.blobs > 0 {

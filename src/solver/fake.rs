@@ -129,6 +129,8 @@ pub(super) struct FakeWorker {
     pub(super) blocked: HashSet<String>,
     /// Steps whose results are not kept.
     pub(super) unkept: HashSet<String>,
+    /// Whether outputs of runs are compared with those of earlier ones.
+    pub(super) compares: bool,
     /// Outputs that would have to be fetched.
     pub(super) elsewhere: Mutex<HashSet<String>>,
     /// What ran, in order of starting.
@@ -281,7 +283,7 @@ impl Worker for FakeWorker {
         Some(StoredResult {
             id: ResultId(id),
             size_bytes: 1,
-            print: Some(ContentHash::of(outputs.join(" ").as_bytes())),
+            print: self.compares.then(|| ContentHash::of(outputs.join(" ").as_bytes())),
         })
     }
 

@@ -4,7 +4,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::command::ExecPlan;
 use super::error::OpError;
 use super::graph::{Graph, VertexIx};
+use super::job::SolveOptions;
+use super::outcome::outcome_key;
+use super::trace::{StepVerdict, Trace};
 use super::worker::{CacheMap, OpContext, Worker};
 use crate::cache::{Cache, CacheError, CacheKey, ContentDigest, Flight, Found, MissReason};
 use crate::cache::{NewRecord, Step};
@@ -88,6 +91,12 @@ pub(super) struct Tasks<W> {
     /// owes its shape to being cancelled never reaches a scheduler that goes on.
     pub(super) cancel: CancellationToken,
     pub(super) now_ns: i64,
+    /// Whether every step is to run, so that no earlier result will do.
+    pub(super) everything_anew: bool,
+    /// Whether nothing is to be noted or run.
+    pub(super) only_plans: bool,
+    /// What becomes of the steps.
+    pub(super) trace: Arc<Trace>,
     limits: Limits,
     faulty: AtomicBool,
 }
@@ -98,8 +107,7 @@ impl<W: Worker> Tasks<W> {
         worker: Arc<W>,
         cache: Cache,
         progress: Progress,
-        cpu_parallelism: usize,
-        now_ns: i64,
+        options: &SolveOptions,
     ) -> Self {
         Self {
             graph,
@@ -107,10 +115,13 @@ impl<W: Worker> Tasks<W> {
             cache,
             progress,
             cancel: CancellationToken::new(),
-            now_ns,
+            now_ns: options.now_ns,
+            everything_anew: options.no_cache,
+            only_plans: false,
+            trace: Arc::clone(&options.trace),
             limits: Limits {
                 maps: Semaphore::new(MAPS_MAX),
-                digests: Semaphore::new(cpu_parallelism.max(1)),
+                digests: Semaphore::new(options.cpu_parallelism.max(1)),
                 loads: Semaphore::new(LOADS_MAX),
                 index: Semaphore::new(INDEX_CALLS_MAX),
             },
@@ -162,8 +173,12 @@ impl<W: Worker> Tasks<W> {
         lookups: Vec<(VertexIx, CacheKey)>,
     ) -> Answer<W::Output> {
         let keys: Vec<CacheKey> = lookups.iter().map(|(_, key)| *key).collect();
-        let now_ns = self.now_ns;
-        let found = self.index(move |cache| cache.lookup(&keys, now_ns)).await;
+        let (now_ns, only_plans) = (self.now_ns, self.only_plans);
+        let look_up = move |cache: &Cache| match only_plans {
+            true => cache.peek(&keys),
+            false => cache.lookup(&keys, now_ns),
+        };
+        let found = self.index(look_up).await;
         let found = found.unwrap_or_default().into_iter().zip(lookups);
         Answer::LookedUp(
             found
@@ -304,13 +319,15 @@ impl<W: Worker> Tasks<W> {
         let vertex = self.graph.vertex(index);
         let name = || vertex.digest.0.clone();
         self.progress.send(Report::Started { vertex: name() });
-        let context = self.context(index);
+        let (context, begun) = (self.context(index), Instant::now());
         let outputs = caught(self.worker.exec(vertex, inputs, &context))
             .await
             .flatten();
+        let error = outputs.as_ref().err().map(ToString::to_string);
+        self.trace.ran(index, begun.elapsed(), error.clone());
         self.progress.send(Report::Completed {
             vertex: name(),
-            error: outputs.as_ref().err().map(ToString::to_string),
+            error,
         });
         outputs
     }
@@ -320,7 +337,7 @@ impl<W: Worker> Tasks<W> {
         &self,
         index: VertexIx,
         inputs: Vec<W::Output>,
-        (key, keys, made_from, step): (CacheKey, Vec<CacheKey>, Vec<Option<CacheKey>>, Step),
+        (key, mut keys, made_from, step): (CacheKey, Vec<CacheKey>, Vec<Option<CacheKey>>, Step),
         fresh: bool,
     ) -> Ran<W::Output> {
         let outputs = match self.run(index, inputs).await {
@@ -332,6 +349,12 @@ impl<W: Worker> Tasks<W> {
             let key = key.fresh(&self.now_ns.to_le_bytes());
             return Ran::Done(outputs, key, None);
         };
+        let known = (&keys[..], &made_from[..]);
+        if let Some(ran) = self.as_before(index, &stored, &outputs, known).await {
+            return ran;
+        }
+        keys.extend(outcome_key(&stored));
+        self.trace.added(index, stored.size_bytes);
         let id = if fresh {
             key.fresh(stored.id.0.as_bytes())
         } else {
@@ -357,11 +380,12 @@ impl<W: Worker> Tasks<W> {
 
     fn report_miss(&self, index: VertexIx, reason: &MissReason, step: &Step) {
         let outcome = CacheOutcome::Miss(reason.text(&step.name));
+        self.trace.verdict(index, StepVerdict::Miss(reason.clone()));
         let vertex = self.graph.vertex(index).digest.0.clone();
         self.progress.send(Report::Cache { vertex, outcome });
     }
 
-    fn context(&self, index: VertexIx) -> OpContext {
+    pub(super) fn context(&self, index: VertexIx) -> OpContext {
         let digest = self.graph.vertex(index).digest.0.clone();
         OpContext {
             progress: self.progress.of_vertex(digest),
@@ -379,7 +403,7 @@ impl<W: Worker> Tasks<W> {
     }
 
     /// Asks the index something; a fault is no answer.
-    async fn index<T: Send + 'static>(
+    pub(super) async fn index<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Cache) -> Result<T, CacheError> + Send + 'static,
     ) -> Option<T> {
@@ -388,7 +412,7 @@ impl<W: Worker> Tasks<W> {
     }
 
     /// Writes something to the index, also when cancelled, and tells whether it is there.
-    async fn note(
+    pub(super) async fn note(
         &self,
         note: impl FnOnce(&Cache) -> Result<(), CacheError> + Send + 'static,
     ) -> bool {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::call::CallArgs;
+use super::explain::ExplainArgs;
 use super::reproduce::ReproduceArgs;
 use super::{ProgressArgs, value};
 use crate::engine::request::{PullPolicy, Ulimit};
@@ -131,6 +132,8 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "SPEC")]
     pub(crate) ssh: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) explained: ExplainArgs,
     #[command(flatten)]
     pub(crate) reproduce: ReproduceArgs,
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! What can be typed: the one definition behind parsing, `--help`, completions and man pages.
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
-//! (those that ask instead of building),
+//! (those that ask instead of building), [`explain`] (those about the cache),
 //! [`value`] (how single values are read). Nothing here has an effect.
 
 use std::path::PathBuf;
@@ -13,11 +13,13 @@ use crate::oci::Platform;
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod explain;
 pub(crate) mod reproduce;
 pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -92,6 +94,8 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
+    /// Show why the steps of a build ran, and what changed since another build
+    Explain(ExplainBuildArgs),
     /// Fetch images from a registry
     Pull(PullArgs),
     /// Send an image to its registry
