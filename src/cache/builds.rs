@@ -149,11 +149,11 @@ impl StepRecord {
 
 /// The records of a store.
 #[derive(Debug, Clone)]
-pub struct History {
+pub struct BuildRecords {
     folder: PathBuf,
 }
 
-impl History {
+impl BuildRecords {
     /// Uses `folder`, which need not exist.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
@@ -224,7 +224,10 @@ impl History {
         let mut files = Vec::new();
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 files.push(path);
             }
         }
@@ -251,13 +254,13 @@ mod tests {
     #[test]
     fn the_latest_records_stay() {
         let temp = tempfile::tempdir().unwrap();
-        let history = History::new(temp.path().join("builds"));
-        assert_eq!(history.records().unwrap().count(), 0);
+        let builds = BuildRecords::new(temp.path().join("builds"));
+        assert_eq!(builds.records().unwrap().count(), 0);
         for number in 0..BUILDS_MAX + 3 {
-            history.keep(record(number)).unwrap();
+            builds.keep(record(number)).unwrap();
         }
-        history.sweep().unwrap();
-        let ids: Vec<String> = history.records().unwrap().map(|r| r.id).collect();
+        builds.sweep().unwrap();
+        let ids: Vec<String> = builds.records().unwrap().map(|r| r.id).collect();
         assert_eq!(ids.len(), BUILDS_MAX);
         assert_eq!(ids[0], format!("b{}", BUILDS_MAX + 2));
         assert_eq!(ids[BUILDS_MAX - 1], "b3");
@@ -266,23 +269,23 @@ mod tests {
     #[test]
     fn records_stay_below_their_bytes() {
         let temp = tempfile::tempdir().unwrap();
-        let history = History::new(temp.path().join("builds"));
+        let builds = BuildRecords::new(temp.path().join("builds"));
         for number in 0..3 {
             let large = BuildRecord {
                 error: Some("x".repeat(30 << 20)),
                 ..record(number)
             };
-            history.keep(large).unwrap();
+            builds.keep(large).unwrap();
         }
-        assert_eq!(history.sweep().unwrap(), 1);
-        assert_eq!(history.records().unwrap().count(), 2);
+        assert_eq!(builds.sweep().unwrap(), 1);
+        assert_eq!(builds.records().unwrap().count(), 2);
     }
 
     #[test]
     fn what_cannot_be_read_is_left_out() {
         let temp = tempfile::tempdir().unwrap();
-        let history = History::new(temp.path().to_owned());
-        history.keep(record(5)).unwrap();
+        let builds = BuildRecords::new(temp.path().to_owned());
+        builds.keep(record(5)).unwrap();
         std::fs::write(temp.path().join("00000000000000000007-half.json"), "{").unwrap();
         let later = BuildRecord {
             version: VERSION + 1,
@@ -290,13 +293,13 @@ mod tests {
         };
         let text = serde_json::to_vec(&later).unwrap();
         std::fs::write(temp.path().join("00000000000000000009-b9.json"), text).unwrap();
-        let ids: Vec<String> = history.records().unwrap().map(|r| r.id).collect();
+        let ids: Vec<String> = builds.records().unwrap().map(|r| r.id).collect();
         assert_eq!(ids, ["b5"]);
     }
 
     #[test]
     fn ids_are_words_nobody_has() {
-        let (one, two) = (History::new_id(), History::new_id());
+        let (one, two) = (BuildRecords::new_id(), BuildRecords::new_id());
         assert_ne!(one, two);
         assert!(one.len() == ID_CHARS && one.bytes().all(|b| b.is_ascii_alphanumeric()));
     }

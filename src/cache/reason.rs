@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn long_values_are_shown_where_they_part() {
-        let packages = "apt-get update && apt-get install -y --no-install-recommends ca-certificates";
+        let packages =
+            "apt-get update && apt-get install -y --no-install-recommends ca-certificates";
         let reason = MissReason::Instruction {
             old: format!("{packages} curl"),
             new: format!("{packages} git"),

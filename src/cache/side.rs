@@ -2,8 +2,8 @@
 
 use super::changes::FileChanges;
 use super::files::FileList;
-use super::record::{Detail, DetailInput, KeyPart, Step, instruction_of};
 use super::reason::{MissReason, Variable};
+use super::record::{Detail, DetailInput, KeyPart, Step, instruction_of};
 
 /// One of two steps that are compared.
 #[derive(Debug)]

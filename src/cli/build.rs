@@ -22,7 +22,8 @@ use super::proxies;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, History, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    Entitlement, BuildRecords, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
@@ -50,7 +51,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if let Some(format) = args.explained.plan {
         return explain::plan(program, args, format, request, session);
     }
-    let id = History::new_id();
+    let id = BuildRecords::new_id();
     request.id = Some(id.clone());
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.

@@ -40,7 +40,9 @@ pub(super) fn plan(
     })?;
     let steps = result.map_err(|error| program.fail(error, &journal))?;
     let answer = match format {
-        ReasonFormat::Text => lines_text(&steps.iter().filter_map(planned_line).collect::<Vec<_>>()),
+        ReasonFormat::Text => {
+            lines_text(&steps.iter().filter_map(planned_line).collect::<Vec<_>>())
+        }
         ReasonFormat::Json => {
             let steps: Vec<Value> = steps.iter().map(planned_json).collect();
             format!("{:#}", json!({ "steps": steps }))
@@ -56,13 +58,21 @@ pub(super) fn built(
     id: &str,
     format: ReasonFormat,
 ) -> Result<(), Failure> {
-    let mut records = engine.history().records().map_err(unreadable)?;
+    let mut records = engine.build_records().records().map_err(unreadable)?;
     let Some(record) = records.find(|record| record.id == id) else {
-        program.console.warn("nothing could be kept of this build to explain it");
+        program
+            .console
+            .warn("nothing could be kept of this build to explain it");
         return Ok(());
     };
     let answer = match format {
-        ReasonFormat::Text => lines_text(&record.steps.iter().filter_map(built_line).collect::<Vec<_>>()),
+        ReasonFormat::Text => lines_text(
+            &record
+                .steps
+                .iter()
+                .filter_map(built_line)
+                .collect::<Vec<_>>(),
+        ),
         ReasonFormat::Json => format!("{:#}", record_json(&record)),
     };
     program.console.result(&answer).map_err(Failure::stdout)
@@ -95,9 +105,11 @@ pub(crate) fn run(program: &Program, args: &ExplainBuildArgs) -> Result<(), Fail
 
 /// Lists the builds that are known, the latest first.
 fn list(program: &Program, engine: &Engine, format: ReasonFormat) -> Result<(), Failure> {
-    let records = engine.history().records().map_err(unreadable)?;
+    let records = engine.build_records().records().map_err(unreadable)?;
     let lines = match format {
-        ReasonFormat::Json => records.map(|record| record_json(&record).to_string()).collect(),
+        ReasonFormat::Json => records
+            .map(|record| record_json(&record).to_string())
+            .collect(),
         ReasonFormat::Text => {
             let mut table = Table::new(&["BUILD", "NAME", "BEGAN", "TOOK", "RAN", "OF"]);
             for record in records {
@@ -113,7 +125,11 @@ fn list(program: &Program, engine: &Engine, format: ReasonFormat) -> Result<(), 
 }
 
 fn listed(record: &BuildRecord, now: Timestamp) -> [String; 6] {
-    let ran = record.steps.iter().filter(|step| step.verdict == "miss").count();
+    let ran = record
+        .steps
+        .iter()
+        .filter(|step| step.verdict == "miss")
+        .count();
     let ran = match record.outcome {
         BuildEnd::Done => format!("{ran} steps"),
         BuildEnd::Failed => format!("{ran} steps, failed"),
@@ -123,7 +139,9 @@ fn listed(record: &BuildRecord, now: Timestamp) -> [String; 6] {
         short(&record.id).to_owned(),
         record.name.clone(),
         table::age(Some(&time(record.begun_ns).to_string()), now),
-        text::seconds(std::time::Duration::from_nanos(record.duration_ns.unsigned_abs())),
+        text::seconds(std::time::Duration::from_nanos(
+            record.duration_ns.unsigned_abs(),
+        )),
         ran,
         record.context.clone(),
     ]
@@ -144,7 +162,9 @@ fn explanation_text(explanation: &Explanation, now: Timestamp) -> String {
         text += &format!("it failed: {error}\n");
     }
     let steps = build.steps.iter().zip(&explanation.changes);
-    let lines: Vec<Line> = steps.filter_map(|(step, change)| compared_line(step, change)).collect();
+    let lines: Vec<Line> = steps
+        .filter_map(|(step, change)| compared_line(step, change))
+        .collect();
     text += &lines_text(&lines);
     for name in &explanation.removed {
         text += &format!("{:VERDICT_COLUMNS$}{name}\n", "GONE");
@@ -259,7 +279,10 @@ fn lines_text(lines: &[Line]) -> String {
         if let Some(reason) = &line.reason {
             text += &format!("{:VERDICT_COLUMNS$}  {reason}\n", "");
         }
-        match counts.iter_mut().find(|(verdict, _)| *verdict == line.verdict) {
+        match counts
+            .iter_mut()
+            .find(|(verdict, _)| *verdict == line.verdict)
+        {
             Some((_, count)) => *count += 1,
             None => counts.push((line.verdict, 1)),
         }

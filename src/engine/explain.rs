@@ -5,6 +5,7 @@ use super::error::{EngineError, ErrorKind};
 use crate::cache::MissReason;
 use crate::cache::builds::{BuildRecord, StepRecord};
 use crate::cache::record::place_of;
+use crate::oci::Reference;
 
 /// Which builds are compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Engine {
             let text = "cannot read what is kept of builds";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         };
-        let records: Vec<BuildRecord> = self.history().records().map_err(unreadable)?.collect();
+        let records: Vec<BuildRecord> = self.build_records().records().map_err(unreadable)?.collect();
         let build = match &request.build {
             None => records.first().ok_or_else(no_builds)?,
             Some(name) => find(&records, name)?,
@@ -59,18 +60,17 @@ impl Engine {
             Some(name) => Some(find(&records, name)?),
             None => before(&records, build),
         };
-        Ok(self.compare(build.clone(), with.cloned()))
+        Ok(self.compared(build.clone(), with.cloned()))
     }
 
-    fn compare(&self, build: BuildRecord, with: Option<BuildRecord>) -> Explanation {
+    fn compared(&self, build: BuildRecord, with: Option<BuildRecord>) -> Explanation {
         let others = with.as_ref().map(|with| with.steps.as_slice());
         let changes = build.steps.iter().map(|step| match others {
             None => StepChange::Uncompared,
             Some(others) => self.change(step, others),
         });
-        let is_gone = |old: &&StepRecord| {
-            old.verdict != "local" && counterpart(old, &build.steps).is_none()
-        };
+        let is_gone =
+            |old: &&StepRecord| old.verdict != "local" && counterpart(old, &build.steps).is_none();
         let removed = others.unwrap_or_default().iter().filter(is_gone);
         let removed = removed.map(|step| step.name.clone()).collect();
         Explanation {
@@ -133,8 +133,8 @@ fn find<'r>(records: &'r [BuildRecord], name: &str) -> Result<&'r BuildRecord, E
 }
 
 fn is_image(image: &str, name: &str) -> bool {
-    let full = name.parse::<crate::oci::Reference>();
-    image == name || full.is_ok_and(|full| full.to_string() == image)
+    let full = name.parse::<Reference>();
+    image == name || full.is_ok_and(|full| full.with_default_tag().to_string() == image)
 }
 
 /// Finds the build of the same thing before `build`.
@@ -172,7 +172,11 @@ mod tests {
 
     #[test]
     fn builds_are_found_by_many_names() {
-        let mut records = [record("abcd", "/a"), record("abef", "/b"), record("xyz", "/a")];
+        let mut records = [
+            record("abcd", "/a"),
+            record("abef", "/b"),
+            record("xyz", "/a"),
+        ];
         records[1].name = "nightly".to_owned();
         records[2].images = vec!["docker.io/library/app:latest".to_owned()];
         for (name, id) in [

@@ -3,7 +3,7 @@
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
-//! `warnings`, [`plan`] (what a build would do), [`history`] (what is kept of builds), [`explain`]
+//! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
 //! (two of them compared), [`call`] (questions that are answered without building), [`images`],
 //! [`transfer`] (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`],
 //! [`process`], [`clock`].
@@ -16,7 +16,7 @@ pub mod call;
 pub mod clock;
 pub mod error;
 pub mod explain;
-pub mod history;
+pub mod records;
 pub mod images;
 mod inputs;
 mod options;

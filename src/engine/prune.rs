@@ -105,7 +105,7 @@ impl Engine {
         }
         earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
         // Records of builds beyond the bounds; another prune tries again.
-        let _ = self.history().sweep();
+        let _ = self.build_records().sweep();
         let collected = self.content.gc(&blobs, in_use_since)?;
         pruned.freed_bytes += collected.bytes;
         if collected.blobs > 0 {

@@ -12,7 +12,7 @@
 //! engine.build(BuildRequest, Session, Progress, CancellationToken)      (async) -> Result<BuildOutcome, EngineError>
 //! engine.plan(BuildRequest, Session, Progress, CancellationToken)       (async) -> Result<Vec<PlannedStep>, EngineError>
 //! engine.explain(&ExplainRequest)                               -> Result<Explanation, EngineError>
-//! engine.history()                                              -> History
+//! engine.build_records()                                         -> BuildRecords
 //! engine.pull(PullRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<ImageSummary, EngineError>
 //! engine.push(&Reference, &Session, &Progress, &CancellationToken)      (async) -> Result<Descriptor, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
@@ -34,7 +34,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use crate::cache::builds::{BuildEnd, BuildRecord, History, StepRecord};
+pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 pub use crate::cache::content_hash::Modes as CacheModes;
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
@@ -107,9 +107,9 @@ pub struct BuildRequest {
     pub source_date_epoch_s: Option<i64>,
     /// How permission bits of the user's folders are compared with those of earlier builds.
     pub cache_modes: CacheModes,
-    /// Under which id the build is kept in the history; it is not where `None`.
+    /// Under which id the build is kept in the records of builds; it is not where `None`.
     pub id: Option<String>,
-    /// Name of the build in the history, or nothing.
+    /// Name of the build in the records, or nothing.
     pub build_name: String,
 }
 

@@ -206,6 +206,7 @@ mod tests {
                 links: vec![odd.clone(), "b".into()],
                 whiteout_parents: vec![odd],
             },
+            run: None,
         };
         let text = serde_json::to_string(&meta).unwrap();
         assert_eq!(serde_json::from_str::<LayerMeta>(&text).unwrap(), meta);

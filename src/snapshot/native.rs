@@ -196,7 +196,7 @@ impl Taker<'_> {
             self.upper
                 .mknod(&child, FileKind::CharDevice, 0, (0, 0))
                 .map_err(Error::io("hide", &child))?;
-            let whiteout = self.upper.stat(&child).map_err(fail("stat"))?;
+            let whiteout = self.upper.lstat(&child).map_err(fail("stat"))?;
             self.contents.count(&child, &whiteout, self.since.run);
             changed = true;
         }

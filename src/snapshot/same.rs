@@ -144,8 +144,8 @@ impl Comparison {
         let list = |side: &Root| dir::list(side.open_dir(path)?);
         let names = list(&self.sides[0]).map_err(fail("list"))?;
         let others = list(&self.sides[1]).map_err(fail("list"))?;
-        let same = names.len() == others.len()
-            && names.iter().zip(&others).all(|(a, b)| a.name == b.name);
+        let same =
+            names.len() == others.len() && names.iter().zip(&others).all(|(a, b)| a.name == b.name);
         if !same {
             return Ok(false);
         }
@@ -159,7 +159,7 @@ impl Comparison {
 
     fn name(&mut self, path: &Path) -> Result<bool, Error> {
         let fail = |action| Error::io(action, path);
-        let stat = |side: &Root| side.stat(path);
+        let stat = |side: &Root| side.lstat(path);
         let one = stat(&self.sides[0]).map_err(fail("stat"))?;
         let two = stat(&self.sides[1]).map_err(fail("stat"))?;
         if one.is_whiteout() || two.is_whiteout() {
@@ -226,7 +226,9 @@ mod tests {
         let active = snapshots.prepare(&[]).unwrap();
         // The clock of the file system says when it is.
         let now = |name: &str| {
-            let file = tempfile::Builder::new().prefix(name).tempfile_in(snapshots.root());
+            let file = tempfile::Builder::new()
+                .prefix(name)
+                .tempfile_in(snapshots.root());
             let metadata = Metadata::of_path(file.unwrap().path()).unwrap();
             metadata.mtime.as_nanoseconds()
         };
@@ -244,16 +246,26 @@ mod tests {
         let content = ContentStore::open(dir.path()).unwrap();
         let snapshots = Snapshotter::open(dir.path(), content, Some(Kind::Native)).unwrap();
         let first = layer(&snapshots, &usual);
-        assert!(snapshots.are_same(&first, &layer(&snapshots, &usual)).unwrap());
+        assert!(
+            snapshots
+                .are_same(&first, &layer(&snapshots, &usual))
+                .unwrap()
+        );
         let changes: [(&str, Run<'_>); 9] = [
-            ("bytes", &|top| fs::write(top.join("other"), "TEXT").unwrap()),
-            ("size", &|top| fs::write(top.join("other"), "longer").unwrap()),
+            ("bytes", &|top| {
+                fs::write(top.join("other"), "TEXT").unwrap()
+            }),
+            ("size", &|top| {
+                fs::write(top.join("other"), "longer").unwrap()
+            }),
             ("bits", &|top| {
                 let bits = fs::Permissions::from_mode(0o600);
                 fs::set_permissions(top.join("other"), bits).unwrap();
             }),
             ("added", &|top| fs::write(top.join("dir/new"), "").unwrap()),
-            ("removed", &|top| fs::remove_file(top.join("dir/link")).unwrap()),
+            ("removed", &|top| {
+                fs::remove_file(top.join("dir/link")).unwrap()
+            }),
             ("link target", &|top| {
                 fs::remove_file(top.join("dir/link")).unwrap();
                 symlink("elif", top.join("dir/link")).unwrap();

@@ -80,7 +80,7 @@ impl<W: Worker> Driver<W> {
         cancel: &CancellationToken,
     ) -> Result<Driven<W::Output>, SolveError> {
         // Whoever drops the solve halfway wants what runs to end, too.
-        let _guard = self.tasks.cancel.clone().drop_guard();
+        let guard = self.tasks.cancel.clone().drop_guard();
         let mut told = false;
         self.feed(Event::Start);
         while self.end.is_none() {
@@ -100,6 +100,10 @@ impl<W: Worker> Driver<W> {
             if let Some(event) = self.take(answer) {
                 self.feed(event);
             }
+        }
+        if self.end == Some(End::Planned) {
+            // What was found is looked at next.
+            guard.disarm();
         }
         self.trace_keys();
         // Notes to the cache may still be on their way.

@@ -283,7 +283,9 @@ impl Worker for FakeWorker {
         Some(StoredResult {
             id: ResultId(id),
             size_bytes: 1,
-            print: self.compares.then(|| ContentHash::of(outputs.join(" ").as_bytes())),
+            print: self
+                .compares
+                .then(|| ContentHash::of(outputs.join(" ").as_bytes())),
         })
     }
 

@@ -41,19 +41,15 @@ pub(super) fn print(
 }
 
 /// Compares outputs with the same print in full. What cannot be compared is not the same.
-pub(super) fn is_same(
-    snapshots: &Snapshotter,
-    outputs: &[OpOutput],
-    earlier: &[OpOutput],
-) -> bool {
-    let same_layer = |one: &LayerId, two: &LayerId| {
-        one == two || snapshots.are_same(one, two).unwrap_or(false)
-    };
-    let same = |(one, two): (&OpOutput, &OpOutput)| {
-        match (one.layers().split_last(), two.layers().split_last()) {
-            (Some((one, below)), Some((two, others))) => below == others && same_layer(one, two),
-            _ => false,
-        }
+pub(super) fn is_same(snapshots: &Snapshotter, outputs: &[OpOutput], earlier: &[OpOutput]) -> bool {
+    let same_layer =
+        |one: &LayerId, two: &LayerId| one == two || snapshots.are_same(one, two).unwrap_or(false);
+    let same = |(one, two): (&OpOutput, &OpOutput)| match (
+        one.layers().split_last(),
+        two.layers().split_last(),
+    ) {
+        (Some((one, below)), Some((two, others))) => below == others && same_layer(one, two),
+        _ => false,
     };
     outputs.len() == earlier.len() && outputs.iter().zip(earlier).all(same)
 }

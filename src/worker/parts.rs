@@ -48,7 +48,11 @@ pub(super) fn of_exec(exec: &pb::ExecOp, arguments: &BTreeSet<String>) -> Vec<Ke
         parts.push(part(&name, &secret.id));
     }
     for device in &exec.cdi_devices {
-        let need = if device.optional { "optional" } else { "needed" };
+        let need = if device.optional {
+            "optional"
+        } else {
+            "needed"
+        };
         parts.push(part(&format!("device {}", device.name), need));
     }
     for mount in &exec.mounts {
@@ -121,7 +125,14 @@ fn mount_words(mount: &pb::Mount) -> String {
         Ok(pb::MountType::Tmpfs) => {
             let size = mount.tmpfs_opt.as_ref().map_or(0, |options| options.size);
             say("type", "tmpfs".to_owned());
-            say("size", if size == 0 { String::new() } else { size.to_string() });
+            say(
+                "size",
+                if size == 0 {
+                    String::new()
+                } else {
+                    size.to_string()
+                },
+            );
         }
         Ok(pb::MountType::Secret) => {
             let options = mount.secret_opt.clone().unwrap_or_default();
@@ -203,7 +214,10 @@ fn action_words(action: &pb::FileAction) -> Vec<(&'static str, String)> {
         ],
         Some(Action::Mkfile(make)) => vec![
             ("file", make.path.clone()),
-            ("text", KeyPart::fingerprint("", &ContentHash::of(&make.data)).value),
+            (
+                "text",
+                KeyPart::fingerprint("", &ContentHash::of(&make.data)).value,
+            ),
             ("mode", mode(make.mode)),
             ("owner", owner(make.owner.as_ref())),
             ("time", time(make.timestamp)),
@@ -249,7 +263,11 @@ fn time(nanoseconds: i64) -> String {
 }
 
 fn yes(value: bool) -> String {
-    if value { "yes".to_owned() } else { String::new() }
+    if value {
+        "yes".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 fn owner(owner: Option<&pb::ChownOpt>) -> String {

@@ -19,6 +19,7 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+mod mutations;
 mod platforms;
 mod verify;
 mod warnings;

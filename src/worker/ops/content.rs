@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
 use super::{blocking, failed, file, invalid};
+use crate::cache::ContentDigest;
 use crate::cache::content_hash::{self, Modes};
 use crate::cache::stat_cache::StatCache;
-use crate::cache::ContentDigest;
 use crate::llb::{Vertex, pb};
 use crate::session::tree::{CopySource, Origin, Tree};
 use crate::solver::{OpContext, OpError};

@@ -5,13 +5,13 @@ use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::request::BuildOutcome;
-use crate::cache::builds::{BuildEnd, BuildRecord, History, StepRecord};
+use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 use crate::solver::{StepVerdict, TracedStep};
 
 impl Engine {
     /// Returns what is kept of builds.
-    pub fn history(&self) -> History {
-        History::new(self.dir("builds"))
+    pub fn build_records(&self) -> BuildRecords {
+        BuildRecords::new(self.dir("builds"))
     }
 }
 
@@ -39,7 +39,7 @@ impl Build<'_> {
             ..BuildRecord::default()
         };
         // A build does not fail because nothing can be kept of it.
-        let _ = self.engine.history().keep(record);
+        let _ = self.engine.build_records().keep(record);
     }
 }
 
