@@ -184,7 +184,8 @@ impl BuildRecords {
             other => other?,
         }
         let ran = record.steps.iter().any(|step| step.verdict == "miss");
-        let turn = record.id.bytes().next().unwrap_or(0) % SWEEP_EVERY == 0;
+        let first = record.id.bytes().next().unwrap_or(0);
+        let turn = first.is_multiple_of(SWEEP_EVERY);
         if ran || turn {
             self.sweep()?;
         }

@@ -52,6 +52,8 @@ pub enum MissReason {
     },
     /// Files that it uses are not the same.
     Files(FileChanges),
+    /// Files that it uses are the same, but what counts of them is not.
+    ComparedOtherwise,
     /// The step before it, or another whose result it uses, has another result.
     Input {
         /// Name of that step.
@@ -93,6 +95,9 @@ impl MissReason {
             Self::Environment(v) => format!("environment variable {} {}", v.name, v.what),
             Self::Part { name, old, new } => part_text(name, old, new),
             Self::Files(changes) => changes.text(),
+            Self::ComparedOtherwise => {
+                "its files are the same, but are compared in another way (--cache-modes)".to_owned()
+            }
             Self::Input { name } => format!("its input changed: {}", shown(name)),
             Self::Other => "its key changed".to_owned(),
         }
@@ -131,6 +136,7 @@ impl MissReason {
             | Self::CacheIgnored
             | Self::Gone(_)
             | Self::OtherVersion
+            | Self::ComparedOtherwise
             | Self::Other => {}
         }
         json
@@ -151,6 +157,7 @@ impl MissReason {
             Self::Environment(_) => "environment",
             Self::Part { .. } => "part",
             Self::Files(_) => "files",
+            Self::ComparedOtherwise => "compared-otherwise",
             Self::Input { .. } => "input",
             Self::Other => "other",
         }
@@ -173,6 +180,9 @@ fn part_text(name: &str, old: &str, new: &str) -> String {
 /// Says what became of a value; of two long ones that begin alike, where they part.
 fn changed(name: &str, old: &str, new: &str) -> String {
     let (old, new) = (one_line(old), one_line(new));
+    if old == new {
+        return format!("{name} changed (only white space)");
+    }
     let is_long = |text: &str| text.chars().count() > VALUE_CHARS_MAX;
     let alike = old.chars().zip(new.chars()).take_while(|(a, b)| a == b);
     let left_out = alike.count().saturating_sub(COMMON_CHARS);
@@ -251,6 +261,11 @@ mod tests {
             short.words(),
             "instruction changed (make all the things -> make all the tests)"
         );
+        let spaces = MissReason::Instruction {
+            old: "make all".to_owned(),
+            new: "make  all".to_owned(),
+        };
+        assert_eq!(spaces.words(), "instruction changed (only white space)");
     }
 
     #[test]

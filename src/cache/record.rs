@@ -100,9 +100,23 @@ pub enum InputUse {
 }
 
 impl Step {
-    /// Returns the place of the step in its Dockerfile; see [`place_of`].
+    /// Returns where the step stands among those that do the same kind of thing: an `ADD` of a
+    /// URL has two steps of one name, one that downloads and one that copies.
     pub fn place(&self) -> String {
-        place_of(&self.name)
+        format!("{} {}", self.kind(), place_of(&self.name))
+    }
+
+    fn kind(&self) -> &'static str {
+        let has = |name: &str| self.parts.iter().any(|part| part.name == name);
+        if has("command") {
+            "run"
+        } else if has("source") && !has("destination") {
+            "source"
+        } else if has("inputs") {
+            "merge"
+        } else {
+            "other"
+        }
     }
 
     pub(super) fn detail(&self) -> Detail {
@@ -122,7 +136,7 @@ pub fn place_of(name: &str) -> String {
     };
     let mut numbered = false;
     let mut words = Vec::new();
-    for word in bracket.split(' ') {
+    for word in bracket.split_whitespace() {
         match word.split_once('/') {
             Some((number, total)) if is_number(number) && is_number(total) => {
                 numbered = true;
@@ -282,6 +296,7 @@ mod tests {
             ("[2/4] RUN make", "2"),
             ("[builder 2/4] RUN make", "builder 2"),
             ("[builder 2/7] RUN make -j2", "builder 2"),
+            ("[builder  2/17] RUN make -j2", "builder 2"),
             ("[linux/arm64 builder 2/4] RUN make", "builder 2"),
             (
                 "[internal] load build context",
@@ -291,14 +306,7 @@ mod tests {
             ("[odd RUN", "[odd RUN"),
         ];
         for (name, place) in cases {
-            let step = Step {
-                name: name.to_owned(),
-                scope: String::new(),
-                op: ContentHash([0; 32]),
-                parts: Vec::new(),
-                inputs: Vec::new(),
-            };
-            assert_eq!(step.place(), place, "{name}");
+            assert_eq!(place_of(name), place, "{name}");
         }
     }
 

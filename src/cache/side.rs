@@ -60,6 +60,9 @@ fn compare_op(old: &Side, new: &Side) -> Option<MissReason> {
     let names = new_parts.iter().chain(old_parts).map(|part| &part.name);
     let mut changed: Vec<&String> = names.filter(|name| differs(name).is_some()).collect();
     changed.sort_by_key(|name| rank(name));
+    if is_another_instruction(old, new, &changed) {
+        return Some(other_instruction(old, new));
+    }
     if let Some(name) = changed.first() {
         let (before, now) = (value_of(old_parts, name), value_of(new_parts, name));
         if name.as_str() == "source" && is_layers(before) && is_layers(now) {
@@ -67,11 +70,28 @@ fn compare_op(old: &Side, new: &Side) -> Option<MissReason> {
         }
         return Some(changed_part(name, before, now));
     }
-    let (old, new) = (instruction_of(&old.name), instruction_of(&new.name));
-    (old != new).then(|| MissReason::Instruction {
-        old: old.to_owned(),
-        new: new.to_owned(),
-    })
+    let differs = instruction_of(&old.name) != instruction_of(&new.name);
+    differs.then(|| other_instruction(old, new))
+}
+
+/// Says whether a copy is so different that naming one thing would mislead: it has another
+/// keyword, or takes something else to somewhere else.
+fn is_another_instruction(old: &Side, new: &Side, changed: &[&String]) -> bool {
+    let keyword = |side: &Side| {
+        let word = instruction_of(&side.name).split_whitespace().next();
+        word.unwrap_or_default().to_uppercase()
+    };
+    let (before, now) = (keyword(old), keyword(new));
+    let is_copy = |keyword: &String| ["COPY", "ADD"].contains(&keyword.as_str());
+    let has = |name: &str| changed.iter().any(|changed| *changed == name);
+    is_copy(&before) && is_copy(&now) && (before != now || has("source") && has("destination"))
+}
+
+fn other_instruction(old: &Side, new: &Side) -> MissReason {
+    MissReason::Instruction {
+        old: instruction_of(&old.name).to_owned(),
+        new: instruction_of(&new.name).to_owned(),
+    }
 }
 
 /// Tells a changed command from a changed shell that runs it.
@@ -183,9 +203,10 @@ fn compare_inputs(
             && let (Some(old), Some(new)) = (lists(&before.hash)?, lists(&input.hash)?)
         {
             let changes = FileChanges::between(&old, &new);
-            if !changes.names.is_empty() {
-                return Ok(Some(MissReason::Files(changes)));
-            }
+            return Ok(Some(match changes.names.is_empty() {
+                true => MissReason::ComparedOtherwise,
+                false => MissReason::Files(changes),
+            }));
         }
         input_changed.get_or_insert(&input.name);
     }

@@ -21,8 +21,8 @@ use super::progress::warnings;
 use super::proxies;
 use super::verify;
 use crate::engine::request::{
-    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, BuildRecords, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
+    Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
     RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};

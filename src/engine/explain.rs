@@ -51,7 +51,11 @@ impl Engine {
             let text = "cannot read what is kept of builds";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         };
-        let records: Vec<BuildRecord> = self.build_records().records().map_err(unreadable)?.collect();
+        let records: Vec<BuildRecord> = self
+            .build_records()
+            .records()
+            .map_err(unreadable)?
+            .collect();
         let build = match &request.build {
             None => records.first().ok_or_else(no_builds)?,
             Some(name) => find(&records, name)?,
@@ -65,14 +69,18 @@ impl Engine {
 
     fn compared(&self, build: BuildRecord, with: Option<BuildRecord>) -> Explanation {
         let others = with.as_ref().map(|with| with.steps.as_slice());
-        let changes = build.steps.iter().map(|step| match others {
+        let numbers = 0..build.steps.len();
+        let changes = numbers.map(|number| match others {
             None => StepChange::Uncompared,
-            Some(others) => self.change(step, others),
+            Some(others) => self.change(&build.steps, number, others),
         });
-        let is_gone =
-            |old: &&StepRecord| old.verdict != "local" && counterpart(old, &build.steps).is_none();
-        let removed = others.unwrap_or_default().iter().filter(is_gone);
-        let removed = removed.map(|step| step.name.clone()).collect();
+        let others = others.unwrap_or_default();
+        let is_gone = |number: &usize| {
+            others[*number].verdict != "local"
+                && counterpart(others, *number, &build.steps).is_none()
+        };
+        let removed = (0..others.len()).filter(is_gone);
+        let removed = removed.map(|number| others[number].name.clone()).collect();
         Explanation {
             changes: changes.collect(),
             removed,
@@ -81,11 +89,12 @@ impl Engine {
         }
     }
 
-    fn change(&self, step: &StepRecord, others: &[StepRecord]) -> StepChange {
+    fn change(&self, steps: &[StepRecord], number: usize, others: &[StepRecord]) -> StepChange {
+        let step = &steps[number];
         if step.verdict == "local" {
             return StepChange::Uncompared;
         }
-        let Some(other) = counterpart(step, others) else {
+        let Some(other) = counterpart(steps, number, others) else {
             return StepChange::New;
         };
         match (other.result_key(), step.result_key()) {
@@ -113,8 +122,8 @@ fn find<'r>(records: &'r [BuildRecord], name: &str) -> Result<&'r BuildRecord, E
         return records.get(back).ok_or_else(unknown);
     }
     let is_named = |record: &&BuildRecord| {
-        record.id == name
-            || record.name == name
+        let given = !name.is_empty();
+        (given && (record.id == name || record.name == name))
             || record.images.iter().any(|image| is_image(image, name))
     };
     if let Some(found) = records.iter().find(is_named) {
@@ -144,12 +153,20 @@ fn before<'r>(records: &'r [BuildRecord], build: &BuildRecord) -> Option<&'r Bui
     earlier.find(|record| record.is_of_same(build))
 }
 
-/// Finds the step that is most like another: the same op, or else one at the same place.
-fn counterpart<'s>(step: &StepRecord, others: &'s [StepRecord]) -> Option<&'s StepRecord> {
+/// Finds the step that is most like another: the same op, or else the one at the same place; of
+/// several at one place, the one of the same rank.
+fn counterpart<'s>(
+    steps: &[StepRecord],
+    number: usize,
+    others: &'s [StepRecord],
+) -> Option<&'s StepRecord> {
+    let step = &steps[number];
     let same = others.iter().find(|other| other.vertex == step.vertex);
     same.or_else(|| {
         let place = place_of(&step.name);
-        others.iter().find(|other| place_of(&other.name) == place)
+        let is_there = |other: &&StepRecord| place_of(&other.name) == place;
+        let rank = steps[..number].iter().filter(is_there).count();
+        others.iter().filter(is_there).nth(rank)
     })
 }
 

@@ -253,10 +253,10 @@ mod tests {
         );
         let changes: [(&str, Run<'_>); 9] = [
             ("bytes", &|top| {
-                fs::write(top.join("other"), "TEXT").unwrap()
+                fs::write(top.join("other"), "TEXT").unwrap();
             }),
             ("size", &|top| {
-                fs::write(top.join("other"), "longer").unwrap()
+                fs::write(top.join("other"), "longer").unwrap();
             }),
             ("bits", &|top| {
                 let bits = fs::Permissions::from_mode(0o600);
@@ -264,7 +264,7 @@ mod tests {
             }),
             ("added", &|top| fs::write(top.join("dir/new"), "").unwrap()),
             ("removed", &|top| {
-                fs::remove_file(top.join("dir/link")).unwrap()
+                fs::remove_file(top.join("dir/link")).unwrap();
             }),
             ("link target", &|top| {
                 fs::remove_file(top.join("dir/link")).unwrap();

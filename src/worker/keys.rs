@@ -47,6 +47,20 @@ pub fn source_map(vertex: &Vertex, identity: &str) -> CacheMap {
     with_parts(vertex, vec![part("source", identity)])
 }
 
+/// Makes the cache map of a download: what its server says of it, the digest first, and mode,
+/// user and group of the file that it becomes.
+pub fn download_map(vertex: &Vertex, identity: &str, attributes: [u32; 3]) -> CacheMap {
+    let (digest, name) = identity.split_once(' ').unwrap_or((identity, ""));
+    let [mode, user, group] = attributes;
+    let parts = vec![
+        part("source", digest),
+        part("name and time", name),
+        part("mode", &format!("{mode:04o}")),
+        part("owner", &format!("{user}:{group}")),
+    ];
+    with_parts(vertex, parts)
+}
+
 /// Makes the cache map of a local folder, which counts only by what its users select.
 pub fn local_map(vertex: &Vertex) -> CacheMap {
     CacheMap {
@@ -130,4 +144,87 @@ pub fn base_chain<'a>(vertices: &'a [Vertex], result: &'a OutputRef) -> Vec<&'a 
         chain.push(vertex);
     }
     chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::VertexDigest;
+    use crate::oci::Platform;
+
+    fn exec(change: impl FnOnce(&mut pb::ExecOp, &mut pb::Meta)) -> Vertex {
+        let mut meta = pb::Meta {
+            args: ["/bin/sh", "-c", "make"].map(str::to_owned).to_vec(),
+            env: vec!["VERSION=1".to_owned()],
+            cwd: "/".to_owned(),
+            ..pb::Meta::default()
+        };
+        let mut exec = pb::ExecOp {
+            mounts: vec![pb::Mount {
+                dest: "/cache".to_owned(),
+                mount_type: pb::MountType::Cache as i32,
+                input: -1,
+                ..pb::Mount::default()
+            }],
+            ..pb::ExecOp::default()
+        };
+        change(&mut exec, &mut meta);
+        exec.meta = Some(meta);
+        Vertex {
+            digest: VertexDigest::of(b""),
+            op: pb::op::Op::Exec(exec),
+            inputs: Vec::new(),
+            platform: Platform::linux("amd64", ""),
+            metadata: pb::OpMetadata::default(),
+        }
+    }
+
+    #[test]
+    fn what_variables_are_called_is_no_part_of_the_key() {
+        let vertex = exec(|_, _| ());
+        let arguments = BTreeSet::from(["VERSION".to_owned()]);
+        let (named, plain) = (
+            cache_map(&vertex, &arguments),
+            cache_map(&vertex, &BTreeSet::new()),
+        );
+        assert_eq!(named.digest, plain.digest);
+        let names = |map: &CacheMap| map.parts.iter().any(|part| part.name == "arg:VERSION");
+        assert!(names(&named) && !names(&plain));
+    }
+
+    #[test]
+    fn everything_in_the_table_changes_the_key_and_the_rest_does_not() {
+        let key = |vertex: &Vertex| cache_map(vertex, &BTreeSet::new()).digest;
+        let same = key(&exec(|_, _| ()));
+        type Change = fn(&mut pb::ExecOp, &mut pb::Meta);
+        let changes: [(&str, Change); 13] = [
+            ("command", |_, meta| meta.args.push("x".to_owned())),
+            ("variable", |_, meta| meta.env[0] = "VERSION=2".to_owned()),
+            ("directory", |_, meta| meta.cwd = "/x".to_owned()),
+            ("user", |_, meta| meta.user = "1".to_owned()),
+            ("host name", |_, meta| meta.hostname = "h".to_owned()),
+            ("exit codes", |_, meta| meta.valid_exit_codes.push(1)),
+            ("host", |_, meta| {
+                meta.extra_hosts.push(pb::HostIp::default())
+            }),
+            ("ulimit", |_, meta| meta.ulimit.push(pb::Ulimit::default())),
+            ("network", |exec, _| exec.network = 1),
+            ("security", |exec, _| exec.security = 1),
+            ("device", |exec, _| {
+                exec.cdi_devices.push(pb::CdiDevice::default())
+            }),
+            ("mount", |exec, _| exec.mounts[0].dest = "/x".to_owned()),
+            ("option without words", |exec, _| {
+                exec.mounts[0].content_cache = 2
+            }),
+        ];
+        for (what, change) in changes {
+            assert_ne!(key(&exec(change)), same, "{what}");
+        }
+        let proxies = |_: &mut pb::ExecOp, meta: &mut pb::Meta| {
+            meta.proxy_env = Some(pb::ProxyEnv::default());
+            meta.cgroup_parent = "x".to_owned();
+        };
+        assert_eq!(key(&exec(proxies)), same);
+    }
 }

@@ -66,13 +66,14 @@ pub(super) fn of_exec(exec: &pb::ExecOp, arguments: &BTreeSet<String>) -> Vec<Ke
 
 /// Lists the parts of changes of files. What copies take is no part of it: contents are.
 pub(super) fn of_file(file: &pb::FileOp) -> Vec<KeyPart> {
-    let count = file.actions.len();
     let mut parts = Vec::new();
     for (index, action) in file.actions.iter().enumerate() {
         let action = without_selection(action);
-        let named = |name: &str| match count {
-            1 => name.to_owned(),
-            _ => format!("{name} of source {}", index + 1),
+        // A copy has an action for each source.
+        let named = |name: &str| match (index, name) {
+            (0, name) => name.to_owned(),
+            (_, "source") => format!("source {}", index + 1),
+            (_, name) => format!("{name} of source {}", index + 1),
         };
         for (name, value) in action_words(&action) {
             parts.push(part(&named(name), &value));

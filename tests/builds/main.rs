@@ -18,6 +18,7 @@ mod contexts;
 mod corpus;
 mod env;
 mod examples;
+mod explain;
 mod faults;
 mod mutations;
 mod platforms;

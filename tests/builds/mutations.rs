@@ -13,6 +13,7 @@
 //! --build-arg=A=1
 //! == name of a case
 //! $ printf x > file        run with `sh -eu` in the context between the builds
+//! % file user.note text    gives a file an extended attribute
 //! + --build-arg=A=2        argument of the second build
 //! @ $CASE_DIR/moved        build context of the second build instead of the folder
 //! MISS [2/3] COPY . /: 1 of 2 files changed: file
@@ -62,6 +63,8 @@ struct Project {
 struct Case {
     name: String,
     script: String,
+    /// Path, name and value.
+    attribute: Option<String>,
     args: Vec<String>,
     /// Another build context.
     context: Option<String>,
@@ -196,6 +199,8 @@ impl Case {
             writeln!(self.script, "{script}").unwrap();
         } else if let Some(arg) = line.strip_prefix("+ ") {
             self.args.push(arg.to_owned());
+        } else if let Some(attribute) = line.strip_prefix("% ") {
+            self.attribute = Some(attribute.to_owned());
         } else if let Some(context) = line.strip_prefix("@ ") {
             self.context = Some(context.to_owned());
         } else {
@@ -241,12 +246,19 @@ impl<'a> Bench<'a> {
         self.temp.path().join(name)
     }
 
+    /// Copies a store that nobody uses: its files are replaced as wholes, so links will do, but
+    /// for those of the database.
     fn copy_store(&self, from: &Path, to: &Path) {
         let _ = fs::remove_dir_all(to);
-        run(Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(from)
-            .arg(to));
+        run(Command::new("cp").arg("-al").arg(from).arg(to));
+        let database = to.join("cache");
+        for entry in fs::read_dir(&database).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::remove_file(&path).unwrap();
+                fs::copy(from.join("cache").join(path.file_name().unwrap()), &path).unwrap();
+            }
+        }
     }
 
     /// Makes the build context as it was for the first build.
@@ -281,6 +293,14 @@ impl<'a> Bench<'a> {
         self.copy_store(&self.path("built"), &self.path("store"));
         self.reset();
         self.script(&case.script);
+        if let Some(attribute) = &case.attribute {
+            let [path, name, value] = attribute.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+                return Err(format!("{attribute} is no attribute"));
+            };
+            let path = self.path("context").join(path);
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(path, name, value.as_bytes(), flags).unwrap();
+        }
         let (_, planned) = self.build("store", case, "--plan=json");
         let (given, built) = self.build("store", case, "--explain=json");
         for (step, (verdict, reason)) in planned {
