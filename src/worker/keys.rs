@@ -205,17 +205,17 @@ mod tests {
             ("host name", |_, meta| meta.hostname = "h".to_owned()),
             ("exit codes", |_, meta| meta.valid_exit_codes.push(1)),
             ("host", |_, meta| {
-                meta.extra_hosts.push(pb::HostIp::default())
+                meta.extra_hosts.push(pb::HostIp::default());
             }),
             ("ulimit", |_, meta| meta.ulimit.push(pb::Ulimit::default())),
             ("network", |exec, _| exec.network = 1),
             ("security", |exec, _| exec.security = 1),
             ("device", |exec, _| {
-                exec.cdi_devices.push(pb::CdiDevice::default())
+                exec.cdi_devices.push(pb::CdiDevice::default());
             }),
             ("mount", |exec, _| exec.mounts[0].dest = "/x".to_owned()),
             ("option without words", |exec, _| {
-                exec.mounts[0].content_cache = 2
+                exec.mounts[0].content_cache = 2;
             }),
         ];
         for (what, change) in changes {
