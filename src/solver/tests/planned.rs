@@ -1,7 +1,7 @@
 //! Plans: what they say, and that the solve that follows does it.
 
-use super::super::fake::Random;
 use super::*;
+use crate::solver::fake::Random;
 use crate::solver::{PlanVerdict, PlannedStep, plan};
 
 /// How many seeds a test run tries.
