@@ -209,6 +209,8 @@ pub struct NewRecord {
     pub result: ResultId,
     /// Bytes that the step added to the store.
     pub size_bytes: u64,
+    /// How long the step ran: what it costs to make the result again.
+    pub duration_ns: u64,
     /// The step.
     pub step: Step,
 }
@@ -241,6 +243,10 @@ pub struct RecordInfo {
     pub last_used_ns: i64,
     /// How often a build found it.
     pub uses: u64,
+    /// How long the step ran; 0 where nobody measured.
+    pub duration_ns: u64,
+    /// Which build it belongs to; see [`Step::scope`].
+    pub scope: String,
 }
 
 /// Says why a record has no result any more. The record stays a while, to explain the miss.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::args::{BuildArgs, ProgressMode, value};
+use super::args::value::{self, LOCAL_DELETE};
+use super::args::{BuildArgs, ProgressMode};
 use super::call;
 use super::context;
 use super::env::Environment;
@@ -19,6 +19,8 @@ use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::registries;
+use super::store;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
@@ -28,7 +30,7 @@ use crate::engine::request::{
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::Platform;
 use crate::progress::Warning;
-use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
+use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
@@ -62,7 +64,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         let message = "--explain writes to stdout, and so does an output: name a file for it";
         return Err(Failure::Usage(message.to_owned()));
     }
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
         .mode(&args.progress, &program.environment)
@@ -76,6 +78,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if let Some(format) = args.explained.explain {
         explain::built(program, &engine, &id, format)?;
     }
+    store::collect_afterwards(&engine);
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
     let reported = match program.environment.metadata_warnings() {
         true => &journal.warnings[..],
@@ -118,7 +121,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let typed = TypedOutputs {
         outputs: &args.outputs,
         push: args.push,
-        load: args.load,
+        load: args.shape.load(),
+        engines: &environment.engines(),
         stdout_is_terminal: program.console.stdout_is_terminal(),
     };
     let mut outputs = outputs::meant(typed).map_err(usage)?;
@@ -127,6 +131,12 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &annotations(&args.annotations).map_err(usage)?,
     );
     set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.squash = args.shape.squash();
+    }
+    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
+    outputs::check_deletions(&outputs, may_delete, Path::new(".")).map_err(usage)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
@@ -152,6 +162,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_from: args.caches.imports().map_err(usage)?,
+        cache_to: args.caches.exports().map_err(usage)?,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -194,20 +206,34 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: credentials(environment)?,
+        credentials: registries::credentials(environment, &args.registry)?,
         ..Session::default()
     })
 }
 
-/// Reads docker's registry credentials.
-pub(crate) fn credentials(environment: &Environment) -> Result<Arc<Credentials>, Failure> {
-    let read = Credentials::from_docker_config(environment.docker_config().as_deref());
-    read.map(Arc::new).map_err(|error| {
-        let message = "cannot read docker's registry credentials";
-        EngineError::new(ErrorKind::Config, message)
-            .with_source(error)
-            .into()
-    })
+/// Has every push join what other jobs push.
+fn join(
+    args: &BuildArgs,
+    environment: &Environment,
+    outputs: &mut [OutputSpec],
+) -> Result<(), Failure> {
+    let Some(options) = registries::join(environment, &args.join) else {
+        return Ok(());
+    };
+    let mut joined = false;
+    for output in outputs {
+        if let OutputSpec::Image {
+            push: Some(push), ..
+        } = output
+        {
+            push.join = Some(options.clone());
+            joined = true;
+        }
+    }
+    match joined {
+        true => Ok(()),
+        false => Err(Failure::Usage("--join needs --push".to_owned())),
+    }
 }
 
 /// Writes what BuildKit's clients find in a metadata file: base64 of JSON becomes JSON.

@@ -8,8 +8,10 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::caches;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::gc::room::Keeper;
 use super::inputs::Inputs;
 use super::options;
 use super::platforms::{self, Targets};
@@ -17,12 +19,18 @@ use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
+use super::travel::MountDownloads;
+use super::uploads::Uploads;
 use super::warnings;
+use crate::cache::Cache;
+use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
+use crate::exporter::{
+    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult, Squash,
+};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
-use crate::llb::{Definition, Loaded, Vertex, pb};
+use crate::llb::{Definition, Loaded, pb};
 use crate::oci::{ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
@@ -30,7 +38,21 @@ use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, Repositories, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+use crate::worker::{
+    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
+};
+
+/// What other machines have to do with a build.
+pub(super) struct Others {
+    /// What they know.
+    imports: Arc<Imports>,
+    /// The layers that they and registries have.
+    layers: Arc<ImageLayers>,
+    /// Takes what they shall know.
+    offers: Offers,
+    /// Their cache mounts, on the way.
+    mounts: Option<Arc<MountDownloads>>,
+}
 
 /// One build on its way: what was asked, and what it works with.
 pub(super) struct Build<'a> {
@@ -38,23 +60,22 @@ pub(super) struct Build<'a> {
     pub(super) request: BuildRequest,
     targets: Targets,
     pub(super) inputs: Inputs,
-    client: registry::Client,
+    pub(super) client: registry::Client,
     images: Images,
     web_files: WebFiles,
     repositories: Repositories,
-    progress: Progress,
+    pub(super) progress: Progress,
     pub(super) cancel: CancellationToken,
     /// What becomes of the steps.
     pub(super) trace: Arc<Trace>,
 }
 
-/// A build that has been translated, with everything that a solve takes.
-struct Prepared {
+/// A build that has been translated.
+struct Translated {
     lowered: Vec<Lowered>,
     definitions: Vec<Definition>,
-    vertices: Vec<Vertex>,
-    layers: Arc<ImageLayers>,
-    worker: Arc<LocalWorker>,
+    loaded: Loaded,
+    devices: Arc<NamedDevices>,
 }
 
 impl Engine {
@@ -93,62 +114,88 @@ impl Engine {
 
     /// Makes a registry client with what the session lends.
     pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
-        let known = self.options.insecure_registries.iter().cloned();
-        registry::Client::new(registry::Options {
-            credentials: Arc::clone(&session.credentials),
-            insecure: known.chain(insecure).collect(),
-            proxies: self.options.proxies.clone(),
-            ..registry::Options::default()
-        })
+        let credentials = Arc::clone(&session.credentials);
+        self.options.registries.client(credentials, insecure)
     }
 }
 
 impl<'a> Build<'a> {
     async fn run(&self) -> Result<BuildOutcome, EngineError> {
-        let prepared = self.prepare().await?;
-        let Prepared {
-            lowered,
+        let (engine, importing) = (self.engine, self.start_imports());
+        let Translated {
+            mut lowered,
             definitions,
-            vertices,
-            layers,
-            worker,
-        } = prepared;
+            loaded,
+            devices,
+        } = self.translate().await?;
+        let layers = self.layers();
+        let imports = importing.finish().await;
+        let giving = self.start_exports(&loaded, &layers, &imports)?;
+        let others = Others {
+            imports: Arc::clone(&imports),
+            layers: Arc::clone(&layers),
+            offers: giving.offers(),
+            mounts: self.start_mounts(&loaded.vertices),
+        };
+        let uploads = self.uploads();
+        let arguments = arguments_of(&lowered);
+        let worker = self.worker(&loaded, &others, (devices, arguments), uploads.clone());
         let all = self.request.no_cache == NoCache::Everything;
-        let forgotten = worker.forget_cache_mounts(&vertices, all);
+        let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let solved = self.solve(&definitions, worker).await?;
-        let stacks = self.unpack(&layers, &solved).await?;
-        let exported = self.export(lowered, stacks).await?;
-        Ok(BuildOutcome {
-            image: exported.image.map(|image| BuiltImage {
-                root: image.root,
-                id: image.id,
-                names: image.names,
-            }),
-            response: exported.response,
-            cache: CacheSummary {
-                hits: solved.summary.hits,
-                misses: solved.summary.misses,
-                not_needed: solved.summary.not_needed,
-            },
-        })
+        let started_ns = clock::now_ns();
+        let exporting = async {
+            let results = || self.results(&definitions, Arc::clone(&worker), &others);
+            let results = engine.with_room("unpack", &self.progress, results).await;
+            let giving_mounts = self.give_mounts(started_ns);
+            let (solved, stacks) = match results {
+                Ok(results) => results,
+                Err(error) => {
+                    giving_mounts.await;
+                    return Err(error);
+                }
+            };
+            giving.write_inline(&mut lowered).await;
+            let export = || self.export(&lowered, &stacks);
+            let exporting = engine.with_room("export", &self.progress, export);
+            let (exported, ()) = tokio::join!(exporting, giving_mounts);
+            Ok::<_, EngineError>((solved, exported?))
+        };
+        let exported = exporting.await;
+        if let Some(uploads) = uploads {
+            uploads.end();
+        }
+        // What was done is given away also when the build failed.
+        let given = giving.finish().await;
+        let (solved, exported) = exported?;
+        given?;
+        Ok(outcome(exported, &solved))
     }
 
     /// Says what would become of each step.
     pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
-        let prepared = self.prepare().await?;
-        let (worker, definitions) = (prepared.worker, prepared.definitions);
+        let importing = self.start_imports();
+        let translated = self.translate().await?;
+        let others = Others {
+            imports: importing.finish().await,
+            layers: self.layers(),
+            offers: Offers::default(),
+            mounts: None,
+        };
+        let named = (translated.devices, arguments_of(&translated.lowered));
+        let worker = self.worker(&translated.loaded, &others, named, None);
+        let definitions = translated.definitions;
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
-        let (cache, options) = (&self.engine.cache, self.solve_options());
-        let plan = solver::plan(&definitions, worker, cache, progress, options, cancel).await;
+        let (cache, options) = (self.cache(&others), self.solve_options());
+        let plan = solver::plan(&definitions, worker, &cache, progress, options, cancel).await;
         plan.map_err(|error| EngineError::from_solve(error, &definitions))
     }
 
-    /// Translates, and makes everything that a solve takes.
-    async fn prepare(&self) -> Result<Prepared, EngineError> {
+    /// Translates, and checks that the build may do what it wants.
+    async fn translate(&self) -> Result<Translated, EngineError> {
         let lowered = self.lower_all().await?;
         if let Some(first) = lowered.first() {
             // The other platforms would say the same again.
@@ -158,18 +205,19 @@ impl<'a> Build<'a> {
         let loaded = load(&definitions)?;
         let devices = Arc::new(self.devices(&loaded));
         rights::check(&loaded.vertices, &self.request, &devices)?;
-        let layers = ImageLayers::new(self.engine.snapshots.clone(), self.images.clone());
-        let layers = Arc::new(layers);
-        let arguments = lowered.iter().flat_map(|l| l.arguments.iter().cloned());
-        let mut options = self.worker_options(&loaded, Arc::clone(&layers), devices);
-        options.arguments = arguments.collect();
-        Ok(Prepared {
+        Ok(Translated {
             lowered,
             definitions,
-            vertices: loaded.vertices,
-            layers,
-            worker: Arc::new(LocalWorker::new(options)),
+            loaded,
+            devices,
         })
+    }
+
+    /// Starts to keep account of the layers that images and other machines have.
+    fn layers(&self) -> Arc<ImageLayers> {
+        let engine = self.engine;
+        let (snapshots, content) = (engine.snapshots.clone(), engine.content.clone());
+        Arc::new(ImageLayers::new(snapshots, content, self.images.clone()))
     }
 
     pub(super) async fn open(
@@ -262,26 +310,58 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn outputs(&self) -> Vec<OutputSpec> {
+    /// Solves and brings what the outputs need of the results. A result that others promised
+    /// and that cannot be had is taken back: its step runs.
+    async fn results(
+        &self,
+        definitions: &[Definition],
+        worker: Arc<LocalWorker>,
+        others: &Others,
+    ) -> Result<(Solved<OpOutput>, Vec<Vec<LayerId>>), EngineError> {
+        for last in [false, true] {
+            let solved = self.solve(definitions, Arc::clone(&worker), others);
+            let solved = solved.await?;
+            match self.bring(&others.layers, &solved).await {
+                Ok(stacks) => return Ok((solved, stacks)),
+                Err(lost) if last || lost.layers.is_empty() => {
+                    return Err(EngineError::from_op(lost.error));
+                }
+                Err(lost) => {
+                    let text = format!("{}: the steps run instead", lost.error);
+                    caches::warn(&self.progress, &text);
+                    others.imports.forget_layers(&lost.layers);
+                }
+            }
+        }
+        Err(EngineError::new(
+            ErrorKind::Internal,
+            "a result was lost twice",
+        ))
+    }
+
+    pub(super) fn outputs(&self) -> Vec<OutputSpec> {
         match self.request.outputs.as_slice() {
             [] => vec![OutputSpec::default_image()],
             outputs => outputs.to_vec(),
         }
     }
 
-    /// Fetches what is still missing of the results; returns the layers of each.
-    async fn unpack(
+    /// Fetches what is still missing of the results, and unpacks it where an output needs
+    /// files; returns the layers of each.
+    async fn bring(
         &self,
         layers: &Arc<ImageLayers>,
         solved: &Solved<OpOutput>,
-    ) -> Result<Vec<Vec<LayerId>>, EngineError> {
+    ) -> Result<Vec<Vec<LayerId>>, Lost> {
+        let outputs = self.outputs();
+        let needs_files = outputs.iter().any(needs_files);
         let mut stacks = Vec::new();
         for result in &solved.results {
             let output = result.output.as_ref();
             let stack = output.map(|output| output.layers().to_vec());
             let stack = stack.unwrap_or_default();
-            let unpacked = layers.unpack_all(&stack, &self.progress, &self.cancel);
-            unpacked.await.map_err(EngineError::from_op)?;
+            let brought = layers.bring_all(&stack, needs_files, &self.progress, &self.cancel);
+            brought.await?;
             stacks.push(stack);
         }
         Ok(stacks)
@@ -301,20 +381,17 @@ impl<'a> Build<'a> {
         NamedDevices::read(&directories)
     }
 
-    fn worker_options(
+    fn worker(
         &self,
         loaded: &Loaded,
-        layers: Arc<ImageLayers>,
-        devices: Arc<NamedDevices>,
-    ) -> WorkerOptions {
+        others: &Others,
+        (devices, arguments): (Arc<NamedDevices>, BTreeSet<String>),
+        uploads: Option<Arc<Uploads>>,
+    ) -> Arc<LocalWorker> {
         let engine = self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
-        let outputs = self.outputs();
-        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
-        WorkerOptions {
+        Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),
@@ -322,7 +399,8 @@ impl<'a> Build<'a> {
             images: self.images.clone(),
             web_files: self.web_files.clone(),
             repositories: self.repositories.clone(),
-            layers,
+            layers: Arc::clone(&others.layers),
+            imports: Arc::clone(&others.imports),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
@@ -333,11 +411,41 @@ impl<'a> Build<'a> {
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            arguments: BTreeSet::new(),
+            arguments,
             modes: self.request.cache_modes,
-            compression: image_options.next().map(|options| options.compression),
+            compression: self.compression(),
+            on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),
+            mount_source: others
+                .mounts
+                .clone()
+                .map(|mounts| mounts as Arc<dyn MountSource>),
+            room: Arc::new(Keeper::new(engine)),
             now_ns: clock::now_ns,
-        }
+        }))
+    }
+
+    /// Returns how layers are compressed as soon as they are made.
+    fn compression(&self) -> Option<Compression> {
+        let outputs = self.outputs();
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten, or that become one, are compressed by the exporter.
+        let mut image_options = image_options
+            .filter(|o| o.layer_times == LayerTimes::Kept && o.squash == Squash::Groups);
+        image_options.next().map(|options| options.compression)
+    }
+
+    /// Prepares to push layers as soon as they are compressed.
+    fn uploads(&self) -> Option<Arc<Uploads>> {
+        let parts = (self.client.clone(), self.engine.content.clone());
+        let names = &self.request.names;
+        let made = Uploads::new(
+            &self.outputs(),
+            names,
+            self.compression(),
+            parts,
+            &self.progress,
+        );
+        made.map(Arc::new)
     }
 
     fn solve_options(&self) -> SolveOptions {
@@ -353,16 +461,27 @@ impl<'a> Build<'a> {
         options
     }
 
+    /// Returns the cache, with what other machines know behind it.
+    fn cache(&self, others: &Others) -> Cache {
+        match others.imports.is_empty() {
+            true => self.engine.cache.clone(),
+            false => self.engine.cache.with_imports(Arc::clone(&others.imports)),
+        }
+    }
+
     async fn solve(
         &self,
         definitions: &[Definition],
         worker: Arc<LocalWorker>,
+        others: &Others,
     ) -> Result<Solved<OpOutput>, EngineError> {
-        let options = self.solve_options();
+        let options = SolveOptions {
+            offers: others.offers.clone(),
+            ..self.solve_options()
+        };
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
-        let cache = &self.engine.cache;
-        let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;
-        let cache = cache.clone();
+        let cache = self.cache(others);
+        let solved = solver::solve(definitions, worker, &cache, progress, options, cancel).await;
         // Nobody waits for it, not even the end of the process.
         std::thread::spawn(move || cache.tidy());
         solved.map_err(|error| EngineError::from_solve(error, definitions))
@@ -370,8 +489,8 @@ impl<'a> Build<'a> {
 
     async fn export(
         &self,
-        lowered: Vec<Lowered>,
-        stacks: Vec<Vec<LayerId>>,
+        lowered: &[Lowered],
+        stacks: &[Vec<LayerId>],
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
@@ -380,9 +499,9 @@ impl<'a> Build<'a> {
         let parts = targets.zip(lowered).zip(stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
-            config: lowered.image,
-            base: lowered.base_image,
-            layers,
+            config: lowered.image.clone(),
+            base: lowered.base_image.clone(),
+            layers: layers.clone(),
             epoch_s: lowered.epoch,
         });
         let export = ExportRequest {
@@ -394,6 +513,36 @@ impl<'a> Build<'a> {
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
             .await?)
+    }
+}
+
+/// Says whether an output reads the files of a result, and not just its blobs.
+fn needs_files(output: &OutputSpec) -> bool {
+    match output.image_options() {
+        Some(options) => options.compression.force || options.layer_times != LayerTimes::Kept,
+        None => !matches!(output, OutputSpec::CacheOnly),
+    }
+}
+
+/// Collects the names of the arguments that stages declare.
+fn arguments_of(lowered: &[Lowered]) -> BTreeSet<String> {
+    let arguments = lowered.iter().flat_map(|l| l.arguments.iter().cloned());
+    arguments.collect()
+}
+
+fn outcome(exported: Exported, solved: &Solved<OpOutput>) -> BuildOutcome {
+    BuildOutcome {
+        image: exported.image.map(|image| BuiltImage {
+            root: image.root,
+            id: image.id,
+            names: image.names,
+        }),
+        response: exported.response,
+        cache: CacheSummary {
+            hits: solved.summary.hits,
+            misses: solved.summary.misses,
+            not_needed: solved.summary.not_needed,
+        },
     }
 }
 

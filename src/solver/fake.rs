@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use super::command::Place;
 use super::error::{FailureKind, OpError};
 use super::worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};
 use crate::cache::{ContentDigest, ContentHash, FileEntry, FileList, ResultId};
@@ -296,7 +297,13 @@ impl Worker for FakeWorker {
         !self.elsewhere.lock().unwrap().contains(output)
     }
 
-    async fn load(&self, _: &Vertex, id: &ResultId, _: &OpContext) -> Option<Vec<String>> {
+    async fn load(
+        &self,
+        _: &Vertex,
+        id: &ResultId,
+        _: Place,
+        _: &OpContext,
+    ) -> Option<Vec<String>> {
         self.layers.lock().unwrap().get(&id.0).cloned()
     }
 }

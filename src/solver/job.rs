@@ -12,6 +12,7 @@ use super::scheduler::Scheduler;
 use super::tasks::Tasks;
 use super::trace::Trace;
 use super::worker::Worker;
+use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheKey};
 use crate::llb::{Definition, Loaded, Vertex, VertexDigest, pb};
 use crate::progress::Progress;
@@ -40,6 +41,8 @@ pub struct SolveOptions {
     pub now_ns: i64,
     /// Takes what becomes of the steps.
     pub trace: Arc<Trace>,
+    /// Takes finished steps, to be exported.
+    pub offers: Offers,
 }
 
 impl SolveOptions {
@@ -53,6 +56,7 @@ impl SolveOptions {
             scope: String::new(),
             now_ns,
             trace: Arc::default(),
+            offers: Offers::default(),
         }
     }
 }

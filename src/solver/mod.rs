@@ -37,6 +37,7 @@ mod tasks;
 pub mod trace;
 pub mod worker;
 
+pub use command::Place;
 pub use error::{FailureKind, OpError, SolveError, StepLocation};
 pub use job::{SolveOptions, Solved, SolvedResult, Summary, solve};
 pub use plan::{PlanVerdict, PlannedStep, plan};

@@ -9,9 +9,11 @@
 //! No false hit comes of it: what goes on *is* the earlier result, and users made from it are
 //! its own. A build that is to run everything compares nothing: it wants its own results.
 
+use super::command::Place;
 use super::graph::VertexIx;
 use super::tasks::{Ran, Tasks};
 use super::worker::{StoredResult, Worker};
+use crate::cache::remote::import::is_imported;
 use crate::cache::{CacheKey, Found};
 
 impl<W: Worker> Tasks<W> {
@@ -27,9 +29,14 @@ impl<W: Worker> Tasks<W> {
         let outcome = outcome_key(stored).filter(|_| !self.everything_anew)?;
         let now_ns = self.now_ns;
         let found = self.index(move |cache| cache.lookup(&[outcome], now_ns));
-        let found = found.await?.pop().flatten()?;
+        let found = found.await?.pop().flatten();
+        // One from another machine would have to be brought to be compared.
+        let found = found.filter(|found| !is_imported(&found.result))?;
         let (vertex, context) = (self.graph.vertex(index), self.context(index));
-        let earlier = self.worker.load(vertex, &found.result, &context).await?;
+        let earlier = self
+            .worker
+            .load(vertex, &found.result, Place::Here, &context)
+            .await?;
         if !self.worker.is_same(vertex, outputs, &earlier).await {
             return None;
         }
@@ -40,6 +47,7 @@ impl<W: Worker> Tasks<W> {
         // Without the note the step runs again next time, which is only slow.
         noted.await;
         self.trace.as_before(index);
+        self.offers.offer(&vertex.digest, &id);
         Some(Ran::Done(earlier, found.id, Some(found)))
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::command::Place;
 use super::driver::{Driven, Driver};
 use super::edge::Edge;
 use super::error::SolveError;
@@ -214,7 +215,9 @@ impl<W: Worker> Planner<W> {
             return None;
         };
         let tasks = Arc::clone(&self.driver.tasks);
-        let loaded = Arc::clone(&tasks).load(edge.vertex, found.clone()).await;
+        let loaded = Arc::clone(&tasks)
+            .load(edge.vertex, found.clone(), Place::Anywhere)
+            .await;
         let Answer::Loaded(_, Some(outputs)) = loaded else {
             return None;
         };
@@ -246,7 +249,8 @@ impl<W: Worker> Planner<W> {
                 continue;
             }
             let tasks = Arc::clone(&self.driver.tasks);
-            if let Answer::Loaded(_, None) = tasks.load(index, found.clone()).await {
+            if let Answer::Loaded(_, None) = tasks.load(index, found.clone(), Place::Anywhere).await
+            {
                 let reason = MissReason::Gone(crate::cache::record::Gone::Missing);
                 let verdict = PlanVerdict::Miss(reason);
                 self.prospects[index.index()] = Prospect::Runs(None, verdict);

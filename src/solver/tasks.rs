@@ -10,13 +10,14 @@ use futures::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::command::ExecPlan;
+use super::command::{ExecPlan, Place};
 use super::error::OpError;
 use super::graph::{Graph, VertexIx};
 use super::job::SolveOptions;
 use super::outcome::outcome_key;
 use super::trace::{StepVerdict, Trace};
 use super::worker::{CacheMap, OpContext, Worker};
+use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheError, CacheKey, ContentDigest, Flight, Found, MissReason};
 use crate::cache::{NewRecord, Step};
 use crate::progress::{CacheOutcome, Event as Report, Progress, Warning};
@@ -97,6 +98,8 @@ pub(super) struct Tasks<W> {
     pub(super) only_plans: bool,
     /// What becomes of the steps.
     pub(super) trace: Arc<Trace>,
+    /// Takes what is finished, for other machines.
+    pub(super) offers: Offers,
     limits: Limits,
     faulty: AtomicBool,
 }
@@ -119,6 +122,7 @@ impl<W: Worker> Tasks<W> {
             everything_anew: options.no_cache,
             only_plans: false,
             trace: Arc::clone(&options.trace),
+            offers: options.offers.clone(),
             limits: Limits {
                 maps: Semaphore::new(MAPS_MAX),
                 digests: Semaphore::new(options.cpu_parallelism.max(1)),
@@ -174,6 +178,7 @@ impl<W: Worker> Tasks<W> {
     ) -> Answer<W::Output> {
         let keys: Vec<CacheKey> = lookups.iter().map(|(_, key)| *key).collect();
         let (now_ns, only_plans) = (self.now_ns, self.only_plans);
+        self.ask_others(&keys).await;
         let look_up = move |cache: &Cache| match only_plans {
             true => cache.peek(&keys),
             false => cache.lookup(&keys, now_ns),
@@ -189,18 +194,23 @@ impl<W: Worker> Tasks<W> {
 
     pub(super) async fn ask(self: Arc<Self>, index: VertexIx, key: CacheKey) -> Answer<W::Output> {
         let now_ns = self.now_ns;
+        self.ask_others(&[key]).await;
         let found = self.index(move |cache| cache.lookup(&[key], now_ns)).await;
         Answer::Asked(index, found.and_then(|mut found| found.pop().flatten()))
     }
 
-    pub(super) async fn load(self: Arc<Self>, index: VertexIx, found: Found) -> Answer<W::Output> {
+    pub(super) async fn load(
+        self: Arc<Self>,
+        index: VertexIx,
+        found: Found,
+        place: Place,
+    ) -> Answer<W::Output> {
         let context = self.context(index);
         let loaded = match self.permit(&self.limits.loads).await {
             None => None,
             Some(_permit) => {
-                let work = self
-                    .worker
-                    .load(self.graph.vertex(index), &found.result, &context);
+                let vertex = self.graph.vertex(index);
+                let work = self.worker.load(vertex, &found.result, place, &context);
                 // A worker that panics over a stored result must not keep the step from running.
                 caught(work).await.ok().flatten()
             }
@@ -340,10 +350,12 @@ impl<W: Worker> Tasks<W> {
         (key, mut keys, made_from, step): (CacheKey, Vec<CacheKey>, Vec<Option<CacheKey>>, Step),
         fresh: bool,
     ) -> Ran<W::Output> {
+        let started = Instant::now();
         let outputs = match self.run(index, inputs).await {
             Ok(outputs) => outputs,
             Err(error) => return Ran::Failed(error),
         };
+        let duration_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let Some(stored) = self.worker.result_id(self.graph.vertex(index), &outputs) else {
             // Every run of it is another: what is made from it must not be found again.
             let key = key.fresh(&self.now_ns.to_le_bytes());
@@ -366,6 +378,7 @@ impl<W: Worker> Tasks<W> {
             made_from,
             result: stored.id,
             size_bytes: stored.size_bytes,
+            duration_ns,
             step,
         };
         let found = Found {
@@ -375,6 +388,9 @@ impl<W: Worker> Tasks<W> {
         };
         let now_ns = self.now_ns;
         let kept = self.note(move |cache| cache.insert(&record, now_ns)).await;
+        if kept {
+            self.offers.offer(&self.graph.vertex(index).digest, &id);
+        }
         Ran::Done(outputs, id, kept.then_some(found))
     }
 
@@ -399,6 +415,16 @@ impl<W: Worker> Tasks<W> {
             biased;
             () = self.cancel.cancelled() => None,
             permit = limit.acquire() => permit.ok(),
+        }
+    }
+
+    /// Lets those imported caches that have no index look for keys.
+    async fn ask_others(&self, keys: &[CacheKey]) {
+        if let Some(imports) = self.cache.imports() {
+            tokio::select! {
+                () = imports.ask(keys) => {}
+                () = self.cancel.cancelled() => {}
+            }
         }
     }
 

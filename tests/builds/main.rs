@@ -13,6 +13,7 @@
     reason = "the tests' own switches and the search path are in the environment"
 )]
 
+mod caches;
 mod consumers;
 mod contexts;
 mod corpus;
@@ -20,7 +21,14 @@ mod env;
 mod examples;
 mod explain;
 mod faults;
+#[path = "../support/registry.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+mod faulty_registry;
 mod mutations;
 mod platforms;
+mod store;
 mod verify;
 mod warnings;

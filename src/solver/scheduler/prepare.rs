@@ -120,7 +120,7 @@ impl Scheduler {
             return;
         }
         let results = self.graph.results().iter().flatten();
-        let wanted = results.map(|result| (result.vertex, Want::Outputs));
+        let wanted = results.map(|result| (result.vertex, Want::Result));
         self.demand(wanted.collect());
     }
 
