@@ -187,23 +187,41 @@ impl Cache {
             }
             other => other?,
         };
+        Ok(self.or_imported(found, keys))
+    }
+
+    /// Fills in what other machines know.
+    fn or_imported(
+        &self,
+        found: Vec<Option<(i64, Found)>>,
+        keys: &[CacheKey],
+    ) -> Vec<Option<Found>> {
         let imported = |key| {
             self.imports
                 .as_ref()
                 .and_then(|imports| imports.lookup(key))
         };
         let found = found.into_iter().zip(keys);
-        Ok(found
+        found
             .map(|(found, key)| found.map(|(_, found)| found).or_else(|| imported(key)))
-            .collect())
+            .collect()
     }
 
-    /// Keeps a finished step.
+    /// Finds the records that `keys` lead to without noting that anybody used them.
+    pub fn peek(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, CacheError> {
+        let found = self.read(|db| find_all(db, keys))?;
+        Ok(self.or_imported(found, keys))
+    }
+
+    /// Keeps a finished step. Keys that led to an earlier record with its id lead nowhere any
+    /// more: a result that was made anew need not be what other steps made.
     pub fn insert(&self, record: &NewRecord, now_ns: i64) -> Result<(), CacheError> {
         let lists = encoded_lists(&record.step);
         let detail = serde_json::to_string(&record.step.detail()).unwrap_or_default();
         self.write(|db| {
             insert_record(db, record, &detail, &self.inner.boot, now_ns)?;
+            db.prepare_cached("DELETE FROM keys WHERE record = ?1")?
+                .execute([&record.id.0])?;
             for key in record.keys.iter().chain([&record.id]) {
                 put_key(db, key, &record.id, &record.made_from)?;
             }
@@ -217,14 +235,17 @@ impl Cache {
         })
     }
 
-    /// Lets `key` lead to a record that another key found.
+    /// Lets `keys` lead to a record that another key found.
     pub fn alias(
         &self,
-        key: &CacheKey,
+        keys: &[CacheKey],
         record: &CacheKey,
         made_from: &[Option<CacheKey>],
     ) -> Result<(), CacheError> {
-        self.write(|db| put_key(db, key, record, made_from))
+        self.write(|db| {
+            keys.iter()
+                .try_for_each(|key| put_key(db, key, record, made_from))
+        })
     }
 
     /// Notes that a record's result cannot be loaded, unless it has another one by now.

@@ -58,7 +58,7 @@ fn records_are_found_by_every_key_and_survive_reopening() {
     let cache = Cache::open(root.path());
     assert_eq!(cache.notes(), [] as [String; 0]);
     cache.insert(&record(1), 1).unwrap();
-    cache.alias(&key(77), &key(1), &[None]).unwrap();
+    cache.alias(&[key(77)], &key(1), &[None]).unwrap();
     let cache = Cache::open(root.path());
     let found = cache
         .lookup(&[key(1), key(2), key(1001), key(77)], 9)
@@ -242,7 +242,7 @@ fn reasons_name_what_a_person_would_mend() {
         ),
         (
             copy(1, &[z, ("src", 0, 0o040_700), a]),
-            "1 of 1 file changed: src/ (mode 0755 -> 0700)",
+            "1 of 1 directory changed: src/ (mode 0755 -> 0700)",
         ),
         (
             copy(1, &many),

@@ -12,6 +12,7 @@ use super::args::{BuildArgs, ProgressMode};
 use super::call;
 use super::context;
 use super::env::Environment;
+use super::explain;
 use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
@@ -22,8 +23,9 @@ use super::registries;
 use super::store;
 use super::verify;
 use crate::engine::request::{
-    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
+    Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::{Platform, Reference};
@@ -46,13 +48,22 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
         return call::run(program, args, call);
     }
-    let request = request(program, args)?;
+    let mut request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
+    if let Some(format) = args.explained.plan {
+        return explain::plan(program, args, format, request, session);
+    }
+    let id = BuildRecords::new_id();
+    request.id = Some(id.clone());
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
+    if to_stdout && args.explained.explain.is_some() {
+        let message = "--explain writes to stdout, and so does an output: name a file for it";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
@@ -63,6 +74,9 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     })?;
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
+    }
+    if let Some(format) = args.explained.explain {
+        explain::built(program, &engine, &id, format)?;
     }
     store::collect_afterwards(&engine);
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
@@ -147,7 +161,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         no_cache: no_cache(args),
         cache_from: args.caches.imports().map_err(usage)?,
         cache_to: args.caches.exports().map_err(usage)?,
-        load: args.load,
+        load: args.shape.load().is_some(),
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -157,6 +171,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
+        cache_modes: args.explained.cache_modes.meant(),
+        id: None,
+        build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] with [`engines`] and [`verify`], [`call`] with [`check`] (questions
-//! instead of builds), then [`images`], [`rebase`], [`manifest`], [`login`] with [`prompt`],
-//! [`store`], [`cache`], [`debug`], [`manual`]; [`registries`] is what all of them tell the engine
-//! about registries. What people see:
+//! [`context`], [`outputs`] with [`engines`] and [`verify`], [`explain`] (what the cache knows),
+//! [`call`] with [`check`] (questions instead of builds), then [`images`], [`rebase`],
+//! [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`], [`debug`], [`manual`];
+//! [`registries`] is what all of them tell the engine about registries. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -26,6 +26,7 @@ mod debug;
 mod engines;
 mod env;
 pub mod exit_code;
+mod explain;
 mod failure;
 mod images;
 mod login;
@@ -100,6 +101,7 @@ fn execute(global: GlobalArgs, command: Command) -> u8 {
 fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(args) => build::run(program, &args),
+        Command::Explain(args) => explain::run(program, &args),
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
         Command::Tag(args) => images::tag(program, &args),

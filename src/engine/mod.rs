@@ -3,11 +3,12 @@
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
-//! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), [`rebase`], `uploads` (layers that leave early), [`manifest`]
-//! (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it back),
-//! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts`
-//! and `travel` (cache mounts),
+//! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
+//! (two of them compared), [`call`] (questions that are answered without building), [`images`],
+//! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
+//! [`manifest`] (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it
+//! back), [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` and
+//! `travel` (cache mounts),
 //! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -18,6 +19,7 @@ mod caches;
 pub mod call;
 pub mod clock;
 pub mod error;
+pub mod explain;
 pub mod gc;
 pub mod images;
 mod inputs;
@@ -27,11 +29,13 @@ pub mod login;
 pub mod manifest;
 mod mounts;
 mod options;
+pub mod plan;
 mod platforms;
 mod preprocess;
 pub mod process;
 pub mod prune;
 pub mod rebase;
+pub mod records;
 mod remote;
 pub mod request;
 mod resolver;

@@ -136,6 +136,8 @@ impl Engine {
         if touches_blobs {
             pruned.freed_bytes += self.remove_blobs(in_use_since_ns)?;
             earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
+            // Records of builds beyond the bounds; another prune tries again.
+            let _ = self.build_records().sweep();
         }
         Ok(pruned)
     }

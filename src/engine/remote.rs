@@ -3,7 +3,7 @@
 //! They are solved for like everything else, with the ops that the Dockerfile will use too: what
 //! is fetched here is in the cache when the build wants it, and pinned to the same commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
-use super::request::BuildRequest;
+use super::request::{BuildRequest, CacheModes};
 use crate::executor::Resources;
 use crate::frontend::ContextSource;
 use crate::llb::Definition;
@@ -168,6 +168,8 @@ impl Setup<'_> {
             device_aliases: BTreeMap::new(),
             image_steps: std::iter::empty().collect(),
             ahead: Ahead::new(&[]),
+            arguments: BTreeSet::new(),
+            modes: CacheModes::default(),
             compression: None,
             on_layer: None,
             now_ns: clock::now_ns,

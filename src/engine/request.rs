@@ -10,6 +10,9 @@
 //! ```text
 //! Engine::open(EngineOptions)                                   -> Result<Engine, EngineError>
 //! engine.build(BuildRequest, Session, Progress, CancellationToken)      (async) -> Result<BuildOutcome, EngineError>
+//! engine.plan(BuildRequest, Session, Progress, CancellationToken)       (async) -> Result<Vec<PlannedStep>, EngineError>
+//! engine.explain(&ExplainRequest)                               -> Result<Explanation, EngineError>
+//! engine.build_records()                                         -> BuildRecords
 //! engine.pull(PullRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<ImageSummary, EngineError>
 //! engine.push(PushRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<Vec<Descriptor>, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
@@ -32,6 +35,8 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
+pub use crate::cache::content_hash::Modes as CacheModes;
 pub use crate::cache::policy::{Amount, Policy};
 pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
@@ -139,6 +144,12 @@ pub struct BuildRequest {
     pub cdi_dirs: Vec<PathBuf>,
     /// `SOURCE_DATE_EPOCH`: seconds that replace every later time in the image.
     pub source_date_epoch_s: Option<i64>,
+    /// How permission bits of the user's folders are compared with those of earlier builds.
+    pub cache_modes: CacheModes,
+    /// Under which id the build is kept in the records of builds; it is not where `None`.
+    pub id: Option<String>,
+    /// Name of the build in the records, or nothing.
+    pub build_name: String,
 }
 
 /// The main build context.

@@ -8,7 +8,7 @@
 //! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`removal`], [`verify`], [`temp`] (work in
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
-//! layer); [`apply`]
+//! layer), `same` (a layer to that of another run); [`apply`]
 //! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`squash`] (layers to one),
 //! [`elsewhere`] (layers that can be brought).
 //!
@@ -45,6 +45,7 @@ mod normalize;
 mod probe;
 mod removal;
 mod repair;
+mod same;
 mod squash;
 mod stack;
 mod store;
@@ -56,7 +57,9 @@ pub use active::{Active, RootMount};
 pub use blob::{BLOB_ANNOTATIONS, LayerForm};
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
-pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
+pub use meta::{
+    LayerBlob, LayerInfo, LayerMeta, LayerRun, META_VERSION, Pending, RootEntry, RunTime,
+};
 pub use store::{Kind, LayerEntry, Snapshotter};
 pub use verify::LayerState;
 pub use view::View;

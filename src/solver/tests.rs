@@ -11,7 +11,9 @@ use super::{FailureKind, SolveError, SolveOptions, Solved, Summary, solve};
 use crate::cache::{Cache, KeyPart};
 use crate::llb::{Definition, VertexDigest, pb};
 
+mod cutoff;
 mod joined;
+mod planned;
 
 /// A store, and what the last solve on it told the user.
 struct Bench {

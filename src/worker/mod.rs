@@ -1,9 +1,9 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
-//! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking layers when somebody
-//! needs them), [`cached`] (results that travel to and from other machines), [`room`] (of the
-//! disk), [`ops`], [`mount_archive`], [`mount_source`].
+//! Read in order: [`output`] (what a vertex yields), [`keys`] with `parts` (what cache keys are
+//! made of), `outcome` (results that are the same), [`ahead`] (steps that will follow), [`layers`]
+//! (fetching and unpacking layers when somebody needs them), [`cached`] (results that travel to
+//! and from other machines), [`room`] (of the disk), [`ops`], [`mount_archive`], [`mount_source`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
@@ -15,7 +15,9 @@ pub mod layers;
 pub mod mount_archive;
 pub mod mount_source;
 pub mod ops;
+mod outcome;
 pub mod output;
+mod parts;
 pub mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -23,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
+use crate::cache::content_hash::Modes;
 use crate::cache::mounts::folders;
 use crate::cache::remote::Imports;
 use crate::cache::remote::import::is_imported;
@@ -91,6 +94,10 @@ pub struct WorkerOptions {
     pub image_steps: HashSet<VertexDigest>,
     /// The steps that are to be foreseen.
     pub ahead: Ahead,
+    /// Names of build arguments, to call variables by what they are.
+    pub arguments: BTreeSet<String>,
+    /// How permission bits of the user's folders are compared.
+    pub modes: Modes,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
     /// Told about each of them as soon as it is compressed.
@@ -216,7 +223,7 @@ impl Worker for LocalWorker {
     async fn cache_map(&self, vertex: &Vertex, context: &OpContext) -> Result<CacheMap, OpError> {
         match &vertex.op {
             pb::op::Op::Source(source) => ops::source::pin(self, vertex, source, context).await,
-            _ => Ok(keys::cache_map(vertex)),
+            _ => Ok(keys::cache_map(vertex, &self.options.arguments)),
         }
     }
 
@@ -249,7 +256,7 @@ impl Worker for LocalWorker {
         Ok(outputs)
     }
 
-    fn result_id(&self, _vertex: &Vertex, outputs: &[OpOutput]) -> Option<StoredResult> {
+    fn result_id(&self, vertex: &Vertex, outputs: &[OpOutput]) -> Option<StoredResult> {
         let id = output::to_result_id(outputs)?;
         let newest = outputs.iter().filter_map(|output| output.layers().last());
         let size = |layer| {
@@ -260,7 +267,23 @@ impl Worker for LocalWorker {
         };
         let size_bytes = newest.map(size).sum();
         self.options.room.grew(size_bytes);
-        Some(StoredResult { id, size_bytes })
+        Some(StoredResult {
+            id,
+            size_bytes,
+            print: outcome::print(&self.options.snapshots, vertex, outputs),
+        })
+    }
+
+    async fn is_same(&self, _vertex: &Vertex, outputs: &[OpOutput], earlier: &[OpOutput]) -> bool {
+        let (snapshots, outputs) = (self.options.snapshots.clone(), outputs.to_vec());
+        let earlier = earlier.to_vec();
+        let compared = ops::blocking(move || Ok(outcome::is_same(&snapshots, &outputs, &earlier)));
+        compared.await.unwrap_or(false)
+    }
+
+    fn is_here(&self, output: &OpOutput) -> bool {
+        let mut layers = output.layers().iter();
+        layers.all(|layer| self.options.snapshots.has(layer))
     }
 
     async fn load(

@@ -23,6 +23,7 @@ mod contexts;
 mod corpus;
 mod env;
 mod examples;
+mod explain;
 mod faults;
 #[path = "../support/registry.rs"]
 #[allow(
@@ -31,6 +32,7 @@ mod faults;
 )]
 mod faulty_registry;
 mod load;
+mod mutations;
 mod outputs;
 mod platforms;
 mod push;

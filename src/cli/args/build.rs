@@ -6,6 +6,7 @@ use clap::{ArgAction, Args};
 
 use super::cache::CacheArgs;
 use super::call::CallArgs;
+use super::explain::ExplainArgs;
 use super::image::ImageArgs;
 use super::reproduce::ReproduceArgs;
 use super::{JoinArgs, ProgressArgs, RegistryArgs, value};
@@ -134,6 +135,8 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "SPEC")]
     pub(crate) ssh: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) explained: ExplainArgs,
     #[command(flatten)]
     pub(crate) join: JoinArgs,
     #[command(flatten)]

@@ -2,8 +2,8 @@
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
 //! (those that ask instead of building), [`image`] and [`reproduce`] (more options of it),
-//! [`store`] (the commands about the local store), [`value`] (how single values are read).
-//! Nothing here has an effect.
+//! [`explain`] (those about the cache), [`store`] (the commands about the local store), [`value`]
+//! (how single values are read). Nothing here has an effect.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod manifest;
@@ -26,6 +27,7 @@ pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
 pub(crate) use registry::{JoinArgs, RegistryArgs};
 pub(crate) use store::{CacheCommand, DuArgs, DuFormat, GcArgs, MountsCommand, PruneArgs};
 
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
+    /// Show why the steps of a build ran, and what changed since another build
+    Explain(ExplainBuildArgs),
     /// Fetch images from a registry
     Pull(PullArgs),
     /// Send an image to its registry

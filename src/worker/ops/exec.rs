@@ -41,6 +41,8 @@ struct Writable {
 /// What a running step holds besides its process: released when the step ends.
 #[derive(Default)]
 struct Held {
+    /// When the step began, in nanoseconds since 1970.
+    begun_ns: i64,
     /// Writable file systems.
     writable: Vec<Writable>,
     /// Read-only file systems that are mounted into the step.
@@ -74,7 +76,10 @@ impl ExecRun<'_> {
                 .unpack(input.layers(), self.context)
                 .await?;
         }
-        let mut held = Held::default();
+        let mut held = Held {
+            begun_ns: (self.options().now_ns)(),
+            ..Held::default()
+        };
         // Waiting for a locked cache folder may take long: other tasks must go on.
         let spec = tokio::task::block_in_place(|| self.spec(&mut held))?;
         let executor = &self.options().executor;
@@ -531,7 +536,8 @@ impl ExecRun<'_> {
                 continue;
             }
             let created_ns = (self.options().now_ns)();
-            layers.push(active.commit(LayerInfo { created_ns }).map_err(failed)?);
+            let layer = active.commit_run(LayerInfo { created_ns }, held.begun_ns);
+            layers.push(layer.map_err(failed)?);
             outputs.push((output, OpOutput::Stack(layers)));
         }
         for mount in self
