@@ -123,12 +123,15 @@ impl Drop for Bench {
     }
 }
 
+/// Name and work of a case.
+type Case = (&'static str, fn(&mut Bench));
+
 fn main() {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let cases: [(&str, fn(&mut Bench)); 3] = [
+    let cases: [Case; 3] = [
         ("cache_export", cache_export),
         ("cache_import", cache_import),
         ("cache_step", cache_step),

@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
+use zstd::stream::raw::CParameter;
 
 use super::compression::{Compression, CompressionKind};
 use super::error::ArchiveError;
@@ -27,6 +28,9 @@ use super::pool::{self, Pending};
 
 type Block = Arc<Vec<u8>>;
 
+/// Bytes that one thread of a zstd stream takes at a time. By itself the library takes four times
+/// as many, which bounds memory at 50 MiB for each thread of each layer instead of 15.
+const ZSTD_JOB_BYTES: u32 = 2 << 20;
 /// Most threads of one zstd stream.
 const MAX_ZSTD_WORKERS: usize = 8;
 
@@ -46,6 +50,8 @@ enum Work<W> {
     None(Option<W>),
     /// Threads, since the first block was full.
     Threads(Threads<W>),
+    /// Nobody any more, for this reason.
+    Failed(io::ErrorKind),
 }
 
 #[derive(Debug)]
@@ -103,14 +109,16 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             Work::Threads(_) if !self.block.is_empty() => self.send_block(),
             _ => Ok(()),
         };
+        sent.map_err(ArchiveError::Write)?;
         let (output, diff_sha256) = match self.work {
+            Work::Failed(kind) => return Err(ArchiveError::Write(kind.into())),
             Work::None(output) => {
                 let output = output.ok_or_else(|| ArchiveError::Write(ended()))?;
                 let diff_sha256 = Sha256::digest(&self.block).into();
                 let output = write_single(output, self.block, self.compression);
                 (output.map_err(ArchiveError::Write)?, diff_sha256)
             }
-            Work::Threads(threads) => threads.finish(sent)?,
+            Work::Threads(threads) => threads.finish()?,
         };
         let Output { output, stargz } = output;
         Ok(WrittenLayer {
@@ -126,8 +134,10 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             let output = output.take().ok_or_else(ended)?;
             self.work = Work::Threads(Threads::start(output, self.compression)?);
         }
-        let Work::Threads(threads) = &self.work else {
-            return Err(ended());
+        let threads = match &self.work {
+            Work::Threads(threads) => threads,
+            Work::Failed(kind) => return Err((*kind).into()),
+            Work::None(_) => return Err(ended()),
         };
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
         let block = Arc::new(block);
@@ -151,13 +161,15 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
 
     /// Ends the threads after one of them ended early, and returns why it did.
     fn end(&mut self) -> io::Error {
-        match std::mem::replace(&mut self.work, Work::None(None)) {
-            Work::Threads(threads) => match threads.finish(Err(ended())) {
+        let error = match std::mem::replace(&mut self.work, Work::None(None)) {
+            Work::Threads(threads) => match threads.finish() {
                 Err(ArchiveError::Write(error)) => error,
                 _ => ended(),
             },
-            Work::None(_) => ended(),
-        }
+            _ => ended(),
+        };
+        self.work = Work::Failed(error.kind());
+        error
     }
 }
 
@@ -180,13 +192,12 @@ impl<W: Write + Send + 'static> Threads<W> {
         })
     }
 
-    fn finish(self, sent: io::Result<()>) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
+    fn finish(self) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
         drop((self.to_hash, self.to_output));
         // The thread's own error says more than "it ended early".
         let output = join(self.output).and_then(|result| result);
         let diff_sha256 = join(self.hasher);
         let output = output.map_err(ArchiveError::Write)?;
-        sent.map_err(ArchiveError::Write)?;
         Ok((output, diff_sha256.map_err(ArchiveError::Write)?))
     }
 }
@@ -306,6 +317,7 @@ fn write_zstd<W: Write>(
     // megabytes, so there is an end to it.
     let workers = threads.clamp(1, MAX_ZSTD_WORKERS);
     encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
+    encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES))?;
     encoder.include_checksum(true)?;
     for piece in work {
         if let Piece::Block(block) = piece {
@@ -427,6 +439,26 @@ mod tests {
         let one = with(1);
         for threads in [0, 2, 3, 8, 64] {
             assert!(with(threads) == one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn gzip_is_the_same_with_any_number_of_threads() {
+        use rayon::prelude::*;
+        let input = sample(20 * BLOCK + 5);
+        let level = Compression::default().effective_level();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let members: Vec<Vec<u8>> = pool.unwrap().install(|| {
+                let blocks = input.par_chunks(BLOCK);
+                let members = blocks.map(|block| pool::gzip_member(level, block).unwrap());
+                members.collect()
+            });
+            members.concat()
+        };
+        let written = write(&input, 1 << 20, Compression::default()).output;
+        for threads in [1, 2, 64] {
+            assert!(with(threads) == written, "{threads} threads");
         }
     }
 

@@ -28,7 +28,7 @@ use crate::engine::request::{
     RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::progress::Warning;
 use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
@@ -132,11 +132,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     );
     set_layer_times(args, &mut outputs);
     join(args, environment, &mut outputs)?;
-    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
-        options.squash = args.shape.squash();
-    }
-    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
-    outputs::check_deletions(&outputs, may_delete, Path::new(".")).map_err(usage)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
@@ -164,6 +161,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         no_cache: no_cache(args),
         cache_from: args.caches.imports().map_err(usage)?,
         cache_to: args.caches.exports().map_err(usage)?,
+        load: args.load,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -206,9 +204,23 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: registries::credentials(environment, &args.registry)?,
+        credentials: registries::credentials(environment, &args.registry, pushed(request))?,
         ..Session::default()
     })
+}
+
+/// Lists the names that are pushed.
+fn pushed(request: &BuildRequest) -> Vec<&Reference> {
+    let outputs = request.outputs.iter();
+    let pushing = outputs.filter_map(|output| match output {
+        OutputSpec::Image {
+            options,
+            push: Some(_),
+            ..
+        } => Some(options.names.iter().chain(&request.names)),
+        _ => None,
+    });
+    pushing.flatten().collect()
 }
 
 /// Has every push join what other jobs push.
@@ -374,6 +386,19 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Applies the options about layers and the base image to every output that has them.
+fn shape_images(args: &BuildArgs, outputs: &mut [OutputSpec]) {
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.squash = args.shape.squash();
+        options.annotates_base = args.shape.annotate_base;
+    }
+}
+
+fn check_deletions(args: &BuildArgs, outputs: &[OutputSpec]) -> Result<(), Failure> {
+    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
+    outputs::check_deletions(outputs, may_delete, Path::new(".")).map_err(Failure::Usage)
 }
 
 /// Applies `--timestamp` and `--rewrite-timestamp` to every output that has layers.

@@ -24,7 +24,7 @@ pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Fail
     }
     let session = Session {
         build_contexts,
-        credentials: registries::credentials(&program.environment, &RegistryArgs::default())?,
+        credentials: registries::credentials(&program.environment, &RegistryArgs::default(), [])?,
         ..Session::default()
     };
     let engine = program.engine()?;
@@ -74,6 +74,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         no_cache: NoCache::Nothing,
         cache_from: Vec::new(),
         cache_to: Vec::new(),
+        load: false,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),

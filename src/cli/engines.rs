@@ -137,8 +137,8 @@ fn at(host: &str, arguments: &[&str]) -> LoadTarget {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_engine_is_the_one_that_docker_would_speak_to() {
+    /// Makes docker's configuration with a context for an engine here and for one elsewhere.
+    fn configuration() -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = temp.path().join(path);
@@ -150,6 +150,17 @@ mod tests {
             let meta = format!(r#"{{"Endpoints":{{"docker":{{"Host":"{host}"}}}}}}"#);
             write(&format!("contexts/meta/{}/meta.json", folder.hex()), &meta);
         }
+        temp
+    }
+
+    fn program(words: &[&str]) -> Result<LoadTarget, String> {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Ok(LoadTarget::DockerProgram(words))
+    }
+
+    #[test]
+    fn the_engine_is_the_one_that_docker_would_speak_to() {
+        let temp = configuration();
         let engines =
             |host: Option<&str>, context: Option<&str>, socket: bool, podman: bool| Engines {
                 docker_host: host.map(str::to_owned),
@@ -159,10 +170,6 @@ mod tests {
                 has_podman: podman,
             };
         let socket = |path: &str| Ok(LoadTarget::DockerSocket(path.into()));
-        let program = |words: &[&str]| {
-            let words = words.iter().map(|word| (*word).to_owned()).collect();
-            Ok(LoadTarget::DockerProgram(words))
-        };
         let any = EngineChoice::DockerOrOther(None);
         let of = |name: &str| EngineChoice::DockerOrOther(Some(name.to_owned()));
         for (engines, choice, expected) in [
@@ -210,7 +217,8 @@ mod tests {
         ] {
             assert_eq!(engines.find(choice), expected, "{engines:?} {choice:?}");
         }
-        write("config.json", r#"{"currentContext":"far"}"#);
+        let config = temp.path().join("config.json");
+        std::fs::write(config, r#"{"currentContext":"far"}"#).unwrap();
         let found = engines(None, None, true, true).find(&any);
         assert_eq!(found, program(&["--context", "far"]));
         assert!(

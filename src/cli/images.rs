@@ -28,10 +28,13 @@ const COMMAND_COLUMNS: usize = 45;
 /// `cooper pull`.
 pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
-    for image in &args.images {
+    let references: Result<Vec<Reference>, Failure> =
+        args.images.iter().map(|image| reference(image)).collect();
+    let references = references?;
+    let session = registries::session(program, &args.registry, &references)?;
+    for (image, reference) in args.images.iter().zip(references) {
         let request = PullRequest {
-            reference: reference(image)?,
+            reference,
             platform: args.platform.clone(),
         };
         let (result, journal) = program.show(&args.progress, async |progress, cancel| {
@@ -54,14 +57,14 @@ pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
 /// `cooper push`.
 pub(crate) fn push(program: &Program, args: &PushArgs) -> Result<(), Failure> {
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
     let references: Result<Vec<Reference>, Failure> =
         args.images.iter().map(|image| reference(image)).collect();
+    let references = references?;
+    let session = registries::session(program, &args.registry, &references)?;
     let request = PushRequest {
-        references: references?,
+        references: references.clone(),
         join: registries::join(&program.environment, &args.join),
     };
-    let references = request.references.clone();
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         engine.push(request, &session, &progress, &cancel).await
     })?;

@@ -72,7 +72,7 @@ fn create(program: &Program, args: &CreateArgs) -> Result<(), Failure> {
         ..Ingredients::default()
     };
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let session = registries::session(program, &args.registry, &named(&args.images))?;
     let (made, journal) = program.show(&SILENT, async |_, _| {
         engine
             .create_index(&list, &ingredients, args.amend, &session)
@@ -91,7 +91,7 @@ fn add(program: &Program, args: &AddArgs) -> Result<(), Failure> {
         ..Ingredients::default()
     };
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let session = registries::session(program, &args.registry, &named(&args.images))?;
     let (made, journal) = program.show(&SILENT, async |_, _| {
         engine.add_to_index(&list, &ingredients, &session).await
     })?;
@@ -110,7 +110,7 @@ fn annotate(program: &Program, args: &AnnotateArgs) -> Result<(), Failure> {
 fn inspect(program: &Program, args: &ManifestInspectArgs) -> Result<(), Failure> {
     let name = reference(&args.image)?;
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let session = registries::session(program, &args.registry, [&name])?;
     let (read, journal) = program.show(&SILENT, async |_, _| {
         engine.raw_document(&name, true, &session).await
     })?;
@@ -125,7 +125,7 @@ fn push(program: &Program, args: &ManifestPushArgs) -> Result<(), Failure> {
         None => list.clone(),
     };
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let session = registries::session(program, &args.registry, [&destination])?;
     let (pushed, journal) = program.show(&args.progress, async |progress, cancel| {
         let pushing = engine.push_index(&list, &destination, &session, &progress, &cancel);
         pushing.await
@@ -140,7 +140,7 @@ fn push(program: &Program, args: &ManifestPushArgs) -> Result<(), Failure> {
 fn inspect_remote(program: &Program, args: &ImagetoolsInspectArgs) -> Result<(), Failure> {
     let name = reference(&args.image)?;
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let session = registries::session(program, &args.registry, [&name])?;
     let (read, journal) = program.show(&SILENT, async |_, _| {
         engine.raw_document(&name, false, &session).await
     })?;
@@ -207,7 +207,11 @@ fn create_remote(program: &Program, args: &ImagetoolsCreateArgs) -> Result<(), F
         read_sources(&text, &mut ingredients).map_err(Failure::Usage)?;
     }
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let session = registries::session(
+        program,
+        &args.registry,
+        &named_with(&args.names, &args.sources),
+    )?;
     let (made, journal) = program.show(&args.progress, async |progress, cancel| {
         let making = engine.remote_index(&args.names, &ingredients, args.append, &session);
         let index = making.await?;
@@ -254,6 +258,20 @@ fn read_sources(text: &str, ingredients: &mut Ingredients) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// Reads the texts that are names of images; others are ids of the local store.
+fn named(texts: &[String]) -> Vec<Reference> {
+    let texts = texts
+        .iter()
+        .map(|text| text.strip_prefix("docker://").unwrap_or(text));
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+fn named_with(names: &[Reference], texts: &[String]) -> Vec<Reference> {
+    let mut all = names.to_vec();
+    all.extend(named(texts));
+    all
 }
 
 fn choice(all: bool) -> Choice {

@@ -3,9 +3,9 @@
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
 //! [`context`], [`outputs`] with [`engines`] and [`verify`], [`explain`] (what the cache knows),
-//! [`call`] with [`check`] (questions instead of builds), then [`images`], [`manifest`], [`login`]
-//! with [`prompt`], [`store`], [`cache`], [`debug`], [`manual`]; [`registries`] is what all of
-//! them tell the engine about registries. What people see:
+//! [`call`] with [`check`] (questions instead of builds), then [`images`], [`rebase`],
+//! [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`], [`debug`], [`manual`];
+//! [`registries`] is what all of them tell the engine about registries. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -37,6 +37,7 @@ mod program;
 mod progress;
 mod prompt;
 mod proxies;
+mod rebase;
 mod registries;
 mod signals;
 mod store;
@@ -112,6 +113,7 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Rmi(args) => images::remove(program, &args),
         Command::Save(args) => images::save(program, &args),
         Command::Load(args) => images::load(program, &args),
+        Command::Rebase(args) => rebase::run(program, &args),
         Command::Inspect(args) => images::inspect(program, &args),
         Command::History(args) => images::history(program, &args),
         Command::Prune(args) => store::prune(program, &args),

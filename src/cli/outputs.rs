@@ -249,7 +249,7 @@ mod tests {
             &["type=docker,dest=-"],
             false,
             false,
-            "Docker { options: ImageOptions { names: [], compression: Compression { kind: Gzip, level: None, force: false }, oci_media_types: false, annotations: Annotations { remarks: {} }, epoch: OfBuild, layer_times: Kept, keeps_nondistributable: false, squash: Groups, derived_names: DerivedNames { canonical: false, dangling_prefix: None, dangling_only_if_nameless: false } }, destination: Tar(Stream(Stream)) }",
+            "Docker { options: ImageOptions { names: [], compression: Compression { kind: Gzip, level: None, force: false }, oci_media_types: false, annotations: Annotations { remarks: {} }, epoch: OfBuild, layer_times: Kept, keeps_nondistributable: false, squash: Groups, annotates_base: false, derived_names: DerivedNames { canonical: false, dangling_prefix: None, dangling_only_if_nameless: false } }, destination: Tar(Stream(Stream)) }",
         );
         check(
             &["type=local,dest=out,mode=delete"],
@@ -257,6 +257,35 @@ mod tests {
             false,
             r#"Local { directory: "out", options: TreeOptions { platform_split: None, epoch: OfBuild, mode: Delete } }"#,
         );
+    }
+
+    #[test]
+    fn outputs_that_contradict_themselves_are_refused() {
+        for (text, error) in [
+            (
+                "type=image,compression=estargz,oci-mediatypes=false",
+                "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
+            ),
+            (
+                "type=oci,dest=x,compatibility-version=10,compression=zstd",
+                "compatibility-version=10 conflicts with \"compression=zstd\"",
+            ),
+            (
+                "type=image,compatibility-version=11",
+                "unsupported compatibility-version \"11\": expected 10, 20 or 30",
+            ),
+            (
+                "type=local,dest=x,mode=move",
+                "invalid local exporter mode \"move\": expected copy or delete",
+            ),
+            (
+                "type=docker",
+                "there is no container engine to load the image into: neither docker's socket \
+                 nor podman was found; write an archive with dest=FILE",
+            ),
+        ] {
+            check(&[text], false, false, &format!("error: {error}"));
+        }
     }
 
     #[test]
@@ -284,27 +313,6 @@ mod tests {
             (
                 "type=oci,dest=x,compression=zstd,compression-level=99",
                 "invalid compression level \"99\" for zstd: expected 0 to 22",
-            ),
-            (
-                "type=image,compression=estargz,oci-mediatypes=false",
-                "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
-            ),
-            (
-                "type=oci,dest=x,compatibility-version=10,compression=zstd",
-                "compatibility-version=10 conflicts with \"compression=zstd\"",
-            ),
-            (
-                "type=image,compatibility-version=11",
-                "unsupported compatibility-version \"11\": expected 10, 20 or 30",
-            ),
-            (
-                "type=local,dest=x,mode=move",
-                "invalid local exporter mode \"move\": expected copy or delete",
-            ),
-            (
-                "type=docker",
-                "there is no container engine to load the image into: neither docker's socket \
-                 nor podman was found; write an archive with dest=FILE",
             ),
             (
                 "type=image,oops=1",

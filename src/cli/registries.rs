@@ -1,5 +1,6 @@
 //! What commands tell the engine about registries: how they are reached, and as whom.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::program::{Program, now};
 use super::prompt;
 use crate::engine::request::{HostOptions, Hosts, JoinOptions, RegistrySettings, RetryPolicy};
 use crate::engine::{EngineError, ErrorKind};
+use crate::oci::Reference;
 use crate::session::{Credential, Credentials, Session};
 
 /// Returns how registries are reached.
@@ -46,10 +48,12 @@ pub(crate) fn settings(
     })
 }
 
-/// Reads the credentials of registries.
-pub(crate) fn credentials(
+/// Reads the credentials of registries. What was typed is for the registries of `names`, and for
+/// all where nothing is named: nobody else is to hear of it.
+pub(crate) fn credentials<'a>(
     environment: &Environment,
     args: &RegistryArgs,
+    names: impl IntoIterator<Item = &'a Reference>,
 ) -> Result<Arc<Credentials>, Failure> {
     let files: Vec<PathBuf> = environment.credential_files(args.authfile.as_deref());
     let read = Credentials::from_files(&files).map_err(|error| {
@@ -63,16 +67,26 @@ pub(crate) fn credentials(
         Some((username, password)) => (username, password.to_owned()),
         None => (text.as_str(), prompt::password("Password: ")?),
     };
-    Ok(Arc::new(read.with_everywhere(Credential::Basic {
+    let typed = Credential::Basic {
         username: username.to_owned(),
         password,
-    })))
+    };
+    let registries: BTreeSet<&str> = names.into_iter().map(Reference::domain).collect();
+    if registries.is_empty() {
+        return Ok(Arc::new(read.with_everywhere(typed)));
+    }
+    let add = |read: Credentials, registry| read.with_credential(registry, typed.clone());
+    Ok(Arc::new(registries.into_iter().fold(read, add)))
 }
 
 /// Lends what a command needs that only moves images.
-pub(crate) fn session(program: &Program, args: &RegistryArgs) -> Result<Session, Failure> {
+pub(crate) fn session<'a>(
+    program: &Program,
+    args: &RegistryArgs,
+    names: impl IntoIterator<Item = &'a Reference>,
+) -> Result<Session, Failure> {
     Ok(Session {
-        credentials: credentials(&program.environment, args)?,
+        credentials: credentials(&program.environment, args, names)?,
         ..Session::default()
     })
 }

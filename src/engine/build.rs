@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::caches;
+use super::caches::{self, Giving};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
@@ -31,7 +31,7 @@ use crate::exporter::{
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{Digest, ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
@@ -41,6 +41,15 @@ use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{
     Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
 };
+
+/// The results, as the outputs need them.
+#[derive(Default)]
+struct Brought {
+    /// The layers of each result.
+    stacks: Vec<Vec<LayerId>>,
+    /// Blobs that are not here, because the registries have them.
+    elsewhere: BTreeSet<Digest>,
+}
 
 /// What other machines have to do with a build.
 pub(super) struct Others {
@@ -121,7 +130,7 @@ impl Engine {
 
 impl<'a> Build<'a> {
     async fn run(&self) -> Result<BuildOutcome, EngineError> {
-        let (engine, importing) = (self.engine, self.start_imports());
+        let importing = self.start_imports();
         let Translated {
             mut lowered,
             definitions,
@@ -146,31 +155,14 @@ impl<'a> Build<'a> {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let started_ns = clock::now_ns();
-        let exporting = async {
-            let results = || self.results(&definitions, Arc::clone(&worker), &others);
-            let results = engine.with_room("unpack", &self.progress, results).await;
-            let giving_mounts = self.give_mounts(started_ns);
-            let (solved, stacks) = match results {
-                Ok(results) => results,
-                Err(error) => {
-                    giving_mounts.await;
-                    return Err(error);
-                }
-            };
-            giving.write_inline(&mut lowered).await;
-            let export = || self.export(&lowered, &stacks);
-            let exporting = engine.with_room("export", &self.progress, export);
-            let (exported, ()) = tokio::join!(exporting, giving_mounts);
-            Ok::<_, EngineError>((solved, exported?))
-        };
-        let exported = exporting.await;
+        let work = self.work(&definitions, &worker, &others, (&giving, &mut lowered));
+        let done = work.await;
         if let Some(uploads) = uploads {
             uploads.end();
         }
         // What was done is given away also when the build failed.
         let given = giving.finish().await;
-        let (solved, exported) = exported?;
+        let (solved, exported) = done?;
         given?;
         Ok(outcome(exported, &solved))
     }
@@ -310,6 +302,34 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Runs the steps and writes the outputs; cache mounts go their way meanwhile, or after a
+    /// failure.
+    async fn work(
+        &self,
+        definitions: &[Definition],
+        worker: &Arc<LocalWorker>,
+        others: &Others,
+        (giving, lowered): (&Giving, &mut Vec<Lowered>),
+    ) -> Result<(Solved<OpOutput>, Exported), EngineError> {
+        let started_ns = clock::now_ns();
+        let (engine, progress) = (self.engine, &self.progress);
+        let results = || self.results(definitions, Arc::clone(worker), others);
+        let results = engine.with_room("unpack", progress, results).await;
+        let giving_mounts = self.give_mounts(started_ns);
+        let (solved, brought) = match results {
+            Ok(results) => results,
+            Err(error) => {
+                giving_mounts.await;
+                return Err(error);
+            }
+        };
+        giving.write_inline(lowered).await;
+        let export = || self.export(lowered, &brought);
+        let exporting = engine.with_room("export", progress, export);
+        let (exported, ()) = tokio::join!(exporting, giving_mounts);
+        Ok((solved, exported?))
+    }
+
     /// Solves and brings what the outputs need of the results. A result that others promised
     /// and that cannot be had is taken back: its step runs.
     async fn results(
@@ -317,12 +337,12 @@ impl<'a> Build<'a> {
         definitions: &[Definition],
         worker: Arc<LocalWorker>,
         others: &Others,
-    ) -> Result<(Solved<OpOutput>, Vec<Vec<LayerId>>), EngineError> {
+    ) -> Result<(Solved<OpOutput>, Brought), EngineError> {
         for last in [false, true] {
             let solved = self.solve(definitions, Arc::clone(&worker), others);
             let solved = solved.await?;
             match self.bring(&others.layers, &solved).await {
-                Ok(stacks) => return Ok((solved, stacks)),
+                Ok(brought) => return Ok((solved, brought)),
                 Err(lost) if last || lost.layers.is_empty() => {
                     return Err(EngineError::from_op(lost.error));
                 }
@@ -347,24 +367,34 @@ impl<'a> Build<'a> {
     }
 
     /// Fetches what is still missing of the results, and unpacks it where an output needs
-    /// files; returns the layers of each.
+    /// files. What is only pushed goes from registry to registry where that is possible.
     async fn bring(
         &self,
         layers: &Arc<ImageLayers>,
         solved: &Solved<OpOutput>,
-    ) -> Result<Vec<Vec<LayerId>>, Lost> {
+    ) -> Result<Brought, Lost> {
         let outputs = self.outputs();
         let needs_files = outputs.iter().any(needs_files);
-        let mut stacks = Vec::new();
+        let pushed_to = self.only_pushed_to();
+        let mut brought_back = Brought::default();
         for result in &solved.results {
             let output = result.output.as_ref();
             let stack = output.map(|output| output.layers().to_vec());
             let stack = stack.unwrap_or_default();
-            let brought = layers.bring_all(&stack, needs_files, &self.progress, &self.cancel);
-            brought.await?;
-            stacks.push(stack);
+            match &pushed_to {
+                Some(names) => {
+                    let sent = self.send(layers, &stack, names).await?;
+                    brought_back.elsewhere.extend(sent);
+                }
+                None => {
+                    let (progress, cancel) = (&self.progress, &self.cancel);
+                    let brought = layers.bring_all(&stack, needs_files, progress, cancel);
+                    brought.await?;
+                }
+            }
+            brought_back.stacks.push(stack);
         }
-        Ok(stacks)
+        Ok(brought_back)
     }
 
     /// Reads which devices there are, where a step asks for any.
@@ -419,7 +449,7 @@ impl<'a> Build<'a> {
                 .mounts
                 .clone()
                 .map(|mounts| mounts as Arc<dyn MountSource>),
-            room: Arc::new(Keeper::new(engine)),
+            room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))
     }
@@ -490,13 +520,18 @@ impl<'a> Build<'a> {
     async fn export(
         &self,
         lowered: &[Lowered],
-        stacks: &[Vec<LayerId>],
+        brought: &Brought,
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
         let targets = self.targets.platforms.iter();
-        let parts = targets.zip(lowered).zip(stacks);
+        let mut outputs = self.outputs();
+        for (target, lowered) in targets.clone().zip(lowered) {
+            let platform = described_platform(target.as_ref(), &lowered.image);
+            options::annotate_base(&mut outputs, &platform, lowered.base_name.as_ref());
+        }
+        let parts = targets.zip(lowered).zip(&brought.stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
             config: lowered.image.clone(),
@@ -508,7 +543,8 @@ impl<'a> Build<'a> {
             results: results.collect(),
             multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
-            outputs: self.outputs(),
+            outputs,
+            elsewhere: brought.elsewhere.clone(),
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
@@ -519,7 +555,11 @@ impl<'a> Build<'a> {
 /// Says whether an output reads the files of a result, and not just its blobs.
 fn needs_files(output: &OutputSpec) -> bool {
     match output.image_options() {
-        Some(options) => options.compression.force || options.layer_times != LayerTimes::Kept,
+        Some(options) => {
+            options.compression.force
+                || options.layer_times != LayerTimes::Kept
+                || options.squash != Squash::Groups
+        }
         None => !matches!(output, OutputSpec::CacheOnly),
     }
 }

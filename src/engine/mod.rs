@@ -5,9 +5,10 @@
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
 //! (two of them compared), [`call`] (questions that are answered without building), [`images`],
-//! [`transfer`] (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes),
-//! [`login`], `inventory` and [`prune`] (what takes space, and giving it back),
-//! [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` (cache mounts),
+//! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
+//! [`manifest`] (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it
+//! back), [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts`
+//! and `travel` (cache mounts),
 //! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
@@ -33,6 +34,7 @@ mod platforms;
 mod preprocess;
 pub mod process;
 pub mod prune;
+pub mod rebase;
 pub mod records;
 mod remote;
 pub mod request;
@@ -54,6 +56,7 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::snapshot::Snapshotter;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use rebase::RebaseRequest;
 pub use request::*;
 pub use verify::Verification;
 

@@ -148,7 +148,7 @@ impl Setup<'_> {
         );
         Arc::new(LocalWorker::new(WorkerOptions {
             mount_source: None,
-            room: Arc::new(Keeper::new(engine)),
+            room: Arc::new(Keeper::new(engine, &Progress::silent())),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),

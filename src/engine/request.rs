@@ -17,6 +17,7 @@
 //! engine.push(PushRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<Vec<Descriptor>, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
 //! engine.load(LoadRequest, &Progress, &CancellationToken)               (async) -> Result<Vec<ImageSummary>, EngineError>
+//! engine.rebase(RebaseRequest, &Session, &Progress, &CancellationToken) (async) -> Result<ImageSummary, EngineError>
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
 //! engine.images()                                               -> Result<Vec<ImageSummary>, EngineError>
 //! engine.remove(&str image)                                     -> Result<Vec<Removed>, EngineError>
@@ -135,6 +136,8 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
+    /// Whether the local store has to have the image, also where it is only pushed (`--load`).
+    pub load: bool,
     /// Rights granted.
     pub entitlements: Vec<Entitlement>,
     /// Directories of CDI files, later ones winning; the usual ones where empty.

@@ -7,7 +7,7 @@ use super::error::{EngineError, ErrorKind};
 use super::request::{
     ImageSummary, LoadRequest, LoadSource, PullRequest, PushRequest, SaveRequest,
 };
-use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushRoute, PushTarget, Save};
+use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushMeans, PushTarget, Save};
 use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::progress::Progress;
 use crate::session::Session;
@@ -81,13 +81,13 @@ impl Engine {
             join: request.join.as_ref(),
         });
         let targets: Vec<PushTarget<'_>> = targets.collect();
-        let route = PushRoute {
+        let means = PushMeans {
             content: &self.content,
             registry: &client,
             vertex: &step,
             cancel,
         };
-        let pushed = exporter::push_all(&targets, route).await;
+        let pushed = exporter::push_all(&targets, means).await;
         step.complete(error_text(&pushed));
         pushed.map_err(|error| {
             let cancelled = matches!(error, exporter::Error::Cancelled);

@@ -1,6 +1,6 @@
 //! One result to all its outputs, each under a step of its own in the progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +26,8 @@ use crate::snapshot::{EntryTimes, LayerBlob, LayerForm, LayerId, Snapshotter};
 const LAYERS_AT_ONCE: usize = 4;
 /// Why times are not rewritten although it was asked for.
 const NO_EPOCH: &str = "rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH";
+/// What the first name leads to after other jobs' images were joined.
+const JOINED: &str = "cooper.join.digest";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -40,6 +42,9 @@ pub struct ExportRequest {
     pub names: Vec<Reference>,
     /// What is written.
     pub outputs: Vec<OutputSpec>,
+    /// Blobs that need not be in the local store, since every registry that the image is pushed
+    /// to has them. An image with such blobs gets no name in the local store.
+    pub elsewhere: BTreeSet<Digest>,
 }
 
 /// The result of a build for one platform.
@@ -162,7 +167,7 @@ impl Job<'_> {
         };
         match (output, &image) {
             (OutputSpec::Image { .. }, Some((image, names))) => {
-                self.deliver(output, image, names).await?;
+                self.deliver(output, image, names, exported).await?;
             }
             (OutputSpec::Oci { destination, .. }, Some((image, names))) => {
                 self.archive(image, names, ArchiveForm::Oci, destination)
@@ -187,6 +192,7 @@ impl Job<'_> {
         output: &OutputSpec,
         image: &StoredImage,
         names: &[Reference],
+        exported: &mut Exported,
     ) -> Result<(), Error> {
         let OutputSpec::Image {
             options,
@@ -197,13 +203,19 @@ impl Job<'_> {
         else {
             return Ok(());
         };
-        if *store {
+        let mut blobs = image.images.iter().flat_map(|image| &image.manifest.layers);
+        let is_here = !blobs.any(|blob| self.request.elsewhere.contains(&blob.digest));
+        if *store && is_here {
             self.name(image, names).await?;
             self.name(image, &canonical(options, names, &image.root.digest))
                 .await?;
         }
         if let Some(push) = push {
-            self.push(image, names, push).await?;
+            let pushed = self.push(image, names, push).await?;
+            if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
+                let digest = index.digest.to_string();
+                exported.response.insert(JOINED.to_owned(), digest);
+            }
         }
         if let Some(target) = load {
             self.load(image, names, target).await?;
@@ -281,7 +293,9 @@ impl Job<'_> {
         let remarks = options.annotations.of(place, &result.platform);
         image.manifest_document.descriptor.annotations = remarks;
         let content = self.exporter.content.clone();
-        let image = self.blocking(move || store(&content, image)).await?;
+        let elsewhere = self.request.elsewhere.clone();
+        let stored = self.blocking(move || store(&content, image, &elsewhere));
+        let image = stored.await?;
         self.told("manifest", &image.manifest_document);
         self.told("config", &image.config_document);
         Ok(image)
@@ -312,8 +326,13 @@ impl Job<'_> {
         options: &ImageOptions,
     ) -> Result<PlatformResult, Error> {
         let mut result = result.clone();
-        let (count, base) = (result.layers.len(), base_layers(&result));
-        let groups = squash::plan(&result.config.history, count, base, options.squash);
+        let count = result.layers.len();
+        let groups = squash::plan(
+            &result.config.history,
+            count,
+            lowest(&result),
+            options.squash,
+        );
         squash::remove_label(&mut result.config);
         squash::rewrite(&mut result.config, count, &groups);
         if groups.with_base {
@@ -417,7 +436,7 @@ impl Job<'_> {
         image: &StoredImage,
         names: &[Reference],
         options: &PushOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Descriptor>, Error> {
         if names.is_empty() {
             return Err(Error::PushWithoutName);
         }
@@ -432,13 +451,13 @@ impl Job<'_> {
             join: options.join.as_ref(),
         });
         let targets: Vec<push::Target<'_>> = targets.collect();
-        let route = push::Route {
+        let means = push::Means {
             content: &self.exporter.content,
             registry: &self.exporter.registry,
             vertex: self.vertex,
             cancel: self.cancel,
         };
-        push::push_all(&targets, route).await.map(|_| ())
+        push::push_all(&targets, means).await
     }
 
     async fn load(
@@ -519,6 +538,16 @@ fn base_layers(result: &PlatformResult) -> usize {
     count.min(result.layers.len())
 }
 
+/// Returns what of a result is its base image.
+fn lowest(result: &PlatformResult) -> squash::Lowest {
+    let of_base = result.base.iter().flat_map(|base| &base.history);
+    let pairs = result.config.history.iter().zip(of_base);
+    squash::Lowest {
+        layers: base_layers(result),
+        entries: pairs.take_while(|(entry, base)| entry == base).count(),
+    }
+}
+
 /// Says whether a blob is the layer that may not be distributed which it came as.
 fn is_same_foreign(origin: &Descriptor, blob: &LayerBlob) -> bool {
     media_type::is_foreign(&origin.media_type) && origin.digest == blob.descriptor.digest
@@ -557,7 +586,11 @@ impl Observer for Cancelled<'_> {
 }
 
 /// Puts the documents of an image into the store and checks the whole.
-fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
+pub(super) fn store(
+    content: &ContentStore,
+    image: Image,
+    elsewhere: &BTreeSet<Digest>,
+) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),
@@ -566,7 +599,7 @@ fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
     validate::documents(&manifest.descriptor, &manifest.bytes, &config.bytes).map_err(invalid)?;
     content.put(&config.bytes)?;
     content.put(&manifest.bytes)?;
-    validate::presence(content, &image.manifest).map_err(invalid)?;
+    validate::presence(content, &image.manifest, elsewhere).map_err(invalid)?;
     Ok(image)
 }
 

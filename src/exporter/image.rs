@@ -18,7 +18,7 @@ use crate::oci::media_type;
 use crate::oci::{Descriptor, DiffId, History, ImageConfig, ImageId, Manifest, Platform};
 
 /// Member of a config that holds BuildKit's inline cache of the *base*; never carried on.
-const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
+pub(super) const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
 /// Annotation of a layer whose times were rewritten; BuildKit writes it too.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 /// Who wrote the history entries that an image lacked.
@@ -189,7 +189,8 @@ pub fn layer_media_type(media_type: &str, oci: bool) -> String {
     }
 }
 
-fn document(media_type: &str, bytes: Vec<u8>) -> Document {
+/// Describes the bytes of a document.
+pub(super) fn document(media_type: &str, bytes: Vec<u8>) -> Document {
     Document {
         descriptor: Descriptor::of(media_type, &bytes),
         bytes,

@@ -13,7 +13,7 @@
 //!
 //! Read in order: [`output`] and [`annotations`] (what is wanted), [`squash`], [`image`] and `index` (layers
 //! and config become documents; pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
-//! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`load`], [`export`] (all of it). Invariants: no clock, so the same
+//! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`load`], [`export`] (all of it), [`rebase`]. Invariants: no clock, so the same
 //! layers give the same bytes; every blob is verified while it is read; a file appears whole or
 //! not at all; nothing is written outside a destination. Deliberately absent: solving, and
 //! where layers come from.
@@ -31,6 +31,7 @@ pub mod load;
 mod local;
 pub mod output;
 mod push;
+pub mod rebase;
 mod rootfs;
 pub mod squash;
 mod transfer;
@@ -47,12 +48,12 @@ pub use output::{
     InvalidOutput, LayerTimes, LocalMode, OutputEpoch, OutputSpec, PushOptions, Squash, Stream,
     Target, TreeOptions,
 };
-pub use push::{Route as PushRoute, Target as PushTarget, push_all};
+pub use push::{Means as PushMeans, Target as PushTarget, push_all};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::content::ContentStore;
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 use crate::progress::VertexProgress;
 
 /// Images that go into an archive.
@@ -66,6 +67,12 @@ pub struct Save<'a> {
     pub platform: &'a Platform,
     /// Where the archive goes.
     pub destination: &'a ArchiveDestination,
+}
+
+/// Puts an image and its documents into the store, where its layers are; blocks.
+pub fn keep(content: &ContentStore, image: image::Image) -> Result<Descriptor, Error> {
+    let image = export::store(content, image, &std::collections::BTreeSet::new())?;
+    Ok(image.manifest_document.descriptor)
 }
 
 /// Writes images of the store to an archive; blocks.

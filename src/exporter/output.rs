@@ -171,6 +171,8 @@ pub struct ImageOptions {
     pub keeps_nondistributable: bool,
     /// Which layers become one.
     pub squash: Squash,
+    /// Whether the manifest says what the image was built on.
+    pub annotates_base: bool,
     /// Names that follow from the image itself.
     pub derived_names: DerivedNames,
 }
@@ -342,6 +344,7 @@ impl Default for ImageOptions {
             layer_times: LayerTimes::default(),
             keeps_nondistributable: false,
             squash: Squash::default(),
+            annotates_base: false,
             derived_names: DerivedNames::default(),
         }
     }

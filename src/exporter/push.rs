@@ -29,7 +29,7 @@ pub struct Target<'a> {
 
 /// What a push works with.
 #[derive(Debug, Clone, Copy)]
-pub struct Route<'a> {
+pub struct Means<'a> {
     /// Where the image is.
     pub content: &'a ContentStore,
     /// The client.
@@ -43,7 +43,7 @@ pub struct Route<'a> {
 /// Pushes to several names: to different registries at the same time, to repositories of one
 /// registry one after the other, so that the second takes from the first. What can be pushed is,
 /// also when something else cannot. Returns what the names lead to, in their order.
-pub async fn push_all(targets: &[Target<'_>], route: Route<'_>) -> Result<Vec<Descriptor>, Error> {
+pub async fn push_all(targets: &[Target<'_>], means: Means<'_>) -> Result<Vec<Descriptor>, Error> {
     let mut registries: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, target) in targets.iter().enumerate() {
         let of_registry = registries.entry(target.reference.domain()).or_default();
@@ -52,7 +52,7 @@ pub async fn push_all(targets: &[Target<'_>], route: Route<'_>) -> Result<Vec<De
     let pushes = registries.into_values().map(|indexes| async move {
         let mut pushed = Vec::new();
         for index in indexes {
-            pushed.push((index, push(targets[index], route).await));
+            pushed.push((index, push(targets[index], means).await));
         }
         pushed
     });
@@ -63,7 +63,7 @@ pub async fn push_all(targets: &[Target<'_>], route: Route<'_>) -> Result<Vec<De
 }
 
 /// Pushes an image with everything it consists of; only what is missing travels.
-async fn push(target: Target<'_>, route: Route<'_>) -> Result<Descriptor, Error> {
+async fn push(target: Target<'_>, means: Means<'_>) -> Result<Descriptor, Error> {
     let failed = |source| Error::Push {
         reference: Box::new(target.reference.clone()),
         source,
@@ -72,21 +72,21 @@ async fn push(target: Target<'_>, route: Route<'_>) -> Result<Descriptor, Error>
         true => untagged(target.reference, &target.root.digest),
         false => target.reference.clone(),
     };
-    let Route { vertex, .. } = route;
+    let Means { vertex, .. } = means;
     vertex.status("pushing layers", "", 0, 0, false);
-    let pushing = route
+    let pushing = means
         .registry
-        .push_image(&reference, target.root, route.content, vertex);
-    let pushed = until(route.cancel, pushing).await?.map_err(failed)?;
+        .push_image(&reference, target.root, means.content, vertex);
+    let pushed = until(means.cancel, pushing).await?.map_err(failed)?;
     vertex.status("pushing layers", "", 0, 0, true);
     let line = format!("pushing manifest for {reference}@{}", target.root.digest);
     vertex.status(&line, "", 0, 0, true);
     let Some(options) = target.join else {
         return Ok(pushed);
     };
-    let images = images_of(target.root, route.content)?;
-    let joining = route.registry.join(target.reference, &images, options);
-    let joined = until(route.cancel, joining).await?.map_err(failed)?;
+    let images = images_of(target.root, means.content)?;
+    let joining = means.registry.join(target.reference, &images, options);
+    let joined = until(means.cancel, joining).await?.map_err(failed)?;
     vertex.status(&joined_line(target.reference, &joined), "", 0, 0, true);
     Ok(joined.index.unwrap_or(pushed))
 }

@@ -30,17 +30,27 @@ pub(super) struct Groups {
     pub(super) with_base: bool,
 }
 
-/// Decides which of `layers` layers, of which the lowest `base` are those of the base image,
-/// become one.
-pub(super) fn plan(history: &[History], layers: usize, base: usize, squash: Squash) -> Groups {
+/// The part of an image that its base image is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lowest {
+    /// Its layers.
+    pub(super) layers: usize,
+    /// Its entries in the history.
+    pub(super) entries: usize,
+}
+
+/// Decides which of `layers` layers become one.
+pub(super) fn plan(history: &[History], layers: usize, base: Lowest, squash: Squash) -> Groups {
+    let (all, new) = (0..layers, base.layers..layers);
     let ranges = match squash {
-        Squash::All => vec![0..layers],
-        Squash::New => vec![base..layers],
-        Squash::Groups => marked(history, layers, base),
+        Squash::All => vec![all],
+        Squash::New => vec![new],
+        Squash::Groups => marked(&history[base.entries..], base.layers),
     };
+    let fits = |range: &Range<usize>| range.len() > 1 && range.end <= layers;
     Groups {
-        ranges: ranges.into_iter().filter(|range| range.len() > 1).collect(),
-        with_base: squash == Squash::All && base > 0 && layers > 1,
+        ranges: ranges.into_iter().filter(fits).collect(),
+        with_base: squash == Squash::All && base.layers > 0 && layers > 1,
     }
 }
 
@@ -66,24 +76,13 @@ pub(super) fn remove_label(config: &mut ImageConfig) {
     }
 }
 
-/// Finds the groups that labels mark among the layers on top of the base image.
-fn marked(history: &[History], layers: usize, base: usize) -> Vec<Range<usize>> {
-    let entries = entries_with_layer(history, layers);
-    let Some(first) = entries[base.min(layers)..].iter().flatten().next() else {
-        return Vec::new();
-    };
-    // Labels between the base image's last layer and the first new one count too.
-    let base_end = match entries[..base.min(layers)].iter().flatten().last() {
-        Some(last) => last + 1,
-        None => 0,
-    };
-    let base_end = base_end.min(*first);
+/// Finds the groups that labels mark in the history of what lies on `first` layers.
+fn marked(history: &[History], first: usize) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut is_open = false;
-    let mut layer = base;
-    for entry in &history[base_end..] {
-        // What the base image says about itself has a time already.
-        if let Some(name) = mark(entry).filter(|_| entry.created.is_none()) {
+    let mut layer = first;
+    for entry in history {
+        if let Some(name) = mark(entry) {
             is_open = !name.is_empty();
             groups.push(layer..layer);
         }
@@ -100,11 +99,11 @@ fn marked(history: &[History], layers: usize, base: usize) -> Vec<Range<usize>> 
 /// Reads the label out of a history entry: the name of the group, empty for its end.
 fn mark(entry: &History) -> Option<&str> {
     let words = entry.created_by.strip_prefix("LABEL ")?.split_whitespace();
-    let values = words.filter_map(|word| {
+    let mut values = words.rev().filter_map(|word| {
         let (key, value) = word.split_once('=')?;
         (key.trim_matches(['"', '\'']) == LABEL).then(|| value.trim_matches(['"', '\'']))
     });
-    values.last()
+    values.next()
 }
 
 /// Returns the history entry of each layer: the last entries belong to the last layers, since an
@@ -126,7 +125,6 @@ mod tests {
     /// begins the group a, `=` one that ends it.
     fn history(text: &str) -> Vec<History> {
         let entry = |word: &str| History {
-            created: (word == "b").then(|| "1970-01-01T00:00:00Z".to_owned()),
             created_by: match word.strip_suffix('=') {
                 Some(name) => format!("LABEL x=y {LABEL}={name}"),
                 None => format!("RUN {word}"),
@@ -140,27 +138,27 @@ mod tests {
     #[test]
     fn groups_are_what_flags_and_labels_say() {
         for (text, layers, base, squash, expected) in [
-            ("b L L L", 4, 1, Squash::New, vec![1..4]),
-            ("b L", 2, 1, Squash::New, vec![]),
-            ("b L", 2, 1, Squash::All, vec![0..2]),
-            ("b", 1, 1, Squash::All, vec![]),
-            ("b L L L", 4, 1, Squash::Groups, vec![]),
-            ("b a= L L = L", 4, 1, Squash::Groups, vec![1..3]),
-            (
-                "b L a= L E L c= L L",
-                6,
-                1,
-                Squash::Groups,
-                vec![2..4, 4..6],
-            ),
+            ("b L L L", 4, 1, Squash::New, "1..4"),
+            ("b L", 2, 1, Squash::New, ""),
+            ("b L", 2, 1, Squash::All, "0..2"),
+            ("b", 1, 1, Squash::All, ""),
+            ("b L L L", 4, 1, Squash::Groups, ""),
+            ("b a= L L = L", 4, 1, Squash::Groups, "1..3"),
+            ("b L a= L E L c= L L", 6, 1, Squash::Groups, "2..4 4..6"),
             // One layer is no group, and an end without a beginning ends nothing.
-            ("b = L a= L = L", 4, 1, Squash::Groups, vec![]),
+            ("b = L a= L = L", 4, 1, Squash::Groups, ""),
             // The base came without history.
-            ("a= L L", 4, 2, Squash::Groups, vec![2..4]),
-            ("", 0, 0, Squash::All, vec![]),
+            ("a= L L", 4, 2, Squash::Groups, "2..4"),
+            ("", 0, 0, Squash::All, ""),
         ] {
-            let groups = plan(&history(text), layers, base, squash);
-            assert_eq!(groups.ranges, expected, "{text} {squash:?}");
+            let lowest = Lowest {
+                layers: base,
+                entries: text.matches('b').count(),
+            };
+            let groups = plan(&history(text), layers, lowest, squash);
+            let ranges = groups.ranges.iter().map(|range| format!("{range:?}"));
+            let ranges = ranges.collect::<Vec<_>>().join(" ");
+            assert_eq!(ranges, expected, "{text} {squash:?}");
         }
     }
 
@@ -170,7 +168,11 @@ mod tests {
             history: history("b E L E L E L"),
             ..ImageConfig::default()
         };
-        let groups = plan(&config.history, 4, 1, Squash::New);
+        let base = Lowest {
+            layers: 1,
+            entries: 1,
+        };
+        let groups = plan(&config.history, 4, base, Squash::New);
         rewrite(&mut config, 4, &groups);
         let with_layer: Vec<bool> = config.history.iter().map(|h| !h.empty_layer).collect();
         assert_eq!(with_layer, [true, false, false, false, false, false, true]);

@@ -25,6 +25,8 @@ pub struct Lowered {
     pub image: ImageConfig,
     /// The config of the image at the bottom, if there is one.
     pub base_image: Option<ImageConfig>,
+    /// Name and digest of that image.
+    pub base_name: Option<Reference>,
     /// The images that were looked up, each pinned to its digest.
     pub bases: Vec<PinnedBase>,
     /// Names of the arguments that the stages declare.
@@ -160,6 +162,7 @@ impl Job<'_> {
             definition: stage.definition,
             image: stage.image,
             base_image: stage.base_image,
+            base_name: stage.base_name,
             bases: pinned(&plan),
             arguments: stage.arguments,
             epoch: args.epoch,

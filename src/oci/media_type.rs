@@ -58,8 +58,6 @@ pub fn is_layer(media_type: &str) -> bool {
 
 /// Says whether a layer may not be distributed: it is fetched from its maker, never pushed.
 pub fn is_foreign(media_type: &str) -> bool {
-    matches!(
-        media_type,
-        OCI_FOREIGN | OCI_FOREIGN_GZIP | DOCKER_FOREIGN | DOCKER_FOREIGN_GZIP
-    )
+    let starts = [OCI_FOREIGN, DOCKER_FOREIGN];
+    starts.iter().any(|start| media_type.starts_with(start))
 }

@@ -153,11 +153,11 @@ impl Client {
         // A registry is asked in general; the repository only makes it a reference.
         let reference: Result<Reference, _> = format!("{registry}/login").parse();
         let reference = reference.map_err(|_| malformed())?;
-        let place = self.place(&reference).await?;
-        let url = place.endpoint.base.clone();
+        let site = self.site(&reference).await?;
+        let url = site.endpoint.base.clone();
         let request = Request::new(Method::GET, url, registry);
         let response = self
-            .call(&place.endpoint, request, &Scopes::default())
+            .call(&site.endpoint, request, &Scopes::default())
             .await?;
         match response.status().as_u16() {
             200..=299 => Ok(()),

@@ -37,9 +37,9 @@ pub(super) struct Endpoint {
     pub(super) is_mirror: bool,
 }
 
-/// A repository at one endpoint.
+/// A repository at one endpoint: where its requests go.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Site {
     /// Where.
     pub(super) endpoint: Endpoint,
     /// The repository there.
@@ -65,7 +65,7 @@ impl Endpoint {
     }
 }
 
-impl Place {
+impl Site {
     /// Returns the URL of something in the repository.
     pub(super) fn url(&self, rest: &str) -> Result<Url, Error> {
         self.endpoint.url(&self.repository, rest)
@@ -74,7 +74,7 @@ impl Place {
 
 impl Client {
     /// Finds where a repository is written.
-    pub(super) async fn place(&self, reference: &Reference) -> Result<Place, Error> {
+    pub(super) async fn site(&self, reference: &Reference) -> Result<Site, Error> {
         let routes = self.routes(reference, Purpose::Push).await?;
         // There is always one.
         let Some(route) = routes.into_iter().next() else {
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Finds out how a host speaks.
-    async fn reach(&self, route: Route) -> Result<Place, Error> {
+    async fn reach(&self, route: Route) -> Result<Site, Error> {
         let cell = {
             let mut endpoints = lock(&self.shared.endpoints);
             let key = (route.host.clone(), route.root.clone(), route.scheme);
@@ -125,7 +125,7 @@ impl Client {
             .options
             .credentials
             .account_of(&route.host, &route.repository);
-        Ok(Place {
+        Ok(Site {
             endpoint: Endpoint {
                 account,
                 is_mirror: route.is_mirror,
@@ -190,7 +190,7 @@ pub(super) struct Search<'a> {
 
 impl Search<'_> {
     /// Returns the next place; where there is none, what went wrong at the last one.
-    pub(super) async fn next(&mut self) -> Result<Place, Error> {
+    pub(super) async fn next(&mut self) -> Result<Site, Error> {
         loop {
             let Some(route) = self.routes.next() else {
                 let failure = Error::Setup {
@@ -208,7 +208,7 @@ impl Search<'_> {
                 continue;
             }
             match self.client.reach(route).await {
-                Ok(place) => return Ok(place),
+                Ok(site) => return Ok(site),
                 Err(error) => self.failed(error),
             }
         }
@@ -279,8 +279,8 @@ mod tests {
     #[tokio::test]
     async fn docker_hub_is_registry_1() {
         let client = Client::new(super::super::Options::default());
-        let place = client.place(&"debian".parse().unwrap()).await.unwrap();
-        let url = place.url("manifests/12").unwrap();
+        let site = client.site(&"debian".parse().unwrap()).await.unwrap();
+        let url = site.url("manifests/12").unwrap();
         assert_eq!(
             url.as_str(),
             "https://registry-1.docker.io/v2/library/debian/manifests/12"

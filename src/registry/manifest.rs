@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 
 use super::auth::Scopes;
 use super::document::{self, INDEX_BYTES_MAX};
-use super::endpoint::Place;
+use super::endpoint::Site;
 use super::hosts::Purpose;
 use super::http::{Failure, Request};
 use super::retry::Tries;
@@ -53,8 +53,8 @@ impl Client {
         let reference = reference.clone().with_default_tag();
         let mut search = self.search(&reference, purpose(&reference)).await?;
         loop {
-            let place = search.next().await?;
-            match self.head_document(&place, &reference, "pull").await {
+            let site = search.next().await?;
+            match self.head_document(&site, &reference, "pull").await {
                 Ok(found) => return Ok(found),
                 Err(error) => search.failed(error),
             }
@@ -64,13 +64,13 @@ impl Client {
     /// Asks one place what a reference names.
     pub(super) async fn head_document(
         &self,
-        place: &Place,
+        site: &Site,
         reference: &Reference,
         actions: &str,
     ) -> Result<Option<Descriptor>, Error> {
-        let request = manifest_request(Method::HEAD, place, reference)?;
-        let scopes = Scopes::repository(&place.repository, actions);
-        let response = self.call(&place.endpoint, request, &scopes).await?;
+        let request = manifest_request(Method::HEAD, site, reference)?;
+        let scopes = Scopes::repository(&site.repository, actions);
+        let response = self.call(&site.endpoint, request, &scopes).await?;
         match response.status().as_u16() {
             200 => Ok(described(response.headers())),
             403 | 404 => Err(self.refusal(&reference.familiar(), response).await),
@@ -88,16 +88,16 @@ impl Client {
         let reference = reference.clone().with_default_tag();
         let what = reference.familiar();
         let descriptor = Descriptor::of(media_type, bytes);
-        let place = self.place(&reference).await?;
-        let mut request = manifest_request(Method::PUT, &place, &reference)?;
+        let site = self.site(&reference).await?;
+        let mut request = manifest_request(Method::PUT, &site, &reference)?;
         let header = HeaderValue::from_str(media_type).map_err(|_| Error::Protocol {
             what: what.clone(),
             reason: "malformed media type".to_owned(),
         })?;
         request.headers.insert(CONTENT_TYPE, header);
         request.body = Some(Bytes::copy_from_slice(bytes));
-        let scopes = Scopes::repository(&place.repository, "pull,push");
-        let response = self.call(&place.endpoint, request, &scopes).await?;
+        let scopes = Scopes::repository(&site.repository, "pull,push");
+        let response = self.call(&site.endpoint, request, &scopes).await?;
         if !response.status().is_success() {
             return Err(self.refusal(&what, response).await);
         }
@@ -121,8 +121,8 @@ impl Client {
     ) -> Result<(Descriptor, Bytes), Error> {
         let mut search = self.search(reference, purpose(reference)).await?;
         loop {
-            let place = search.next().await?;
-            match self.get_document_at(&place, reference, announced).await {
+            let site = search.next().await?;
+            match self.get_document_at(&site, reference, announced).await {
                 Ok(found) => return Ok(found),
                 Err(error) => search.failed(error),
             }
@@ -132,17 +132,17 @@ impl Client {
     /// Reads a document; one with wrong bytes is asked for once more, from its first byte.
     pub(super) async fn get_document_at(
         &self,
-        place: &Place,
+        site: &Site,
         reference: &Reference,
         announced: &str,
     ) -> Result<(Descriptor, Bytes), Error> {
         let what = reference.familiar();
-        let scopes = Scopes::repository(&place.repository, "pull");
-        let mut tries = Tries::new(place.endpoint.retry(&self.shared.options.retry));
+        let scopes = Scopes::repository(&site.repository, "pull");
+        let mut tries = Tries::new(site.endpoint.retry(&self.shared.options.retry));
         let mut wrong = 0;
         loop {
-            let request = manifest_request(Method::GET, place, reference)?;
-            let response = self.call(&place.endpoint, request, &scopes).await?;
+            let request = manifest_request(Method::GET, site, reference)?;
+            let response = self.call(&site.endpoint, request, &scopes).await?;
             if !response.status().is_success() {
                 return Err(self.refusal(&what, response).await);
             }
@@ -214,17 +214,13 @@ fn purpose(reference: &Reference) -> Purpose {
     }
 }
 
-fn manifest_request(
-    method: Method,
-    place: &Place,
-    reference: &Reference,
-) -> Result<Request, Error> {
+fn manifest_request(method: Method, site: &Site, reference: &Reference) -> Result<Request, Error> {
     let target = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, Some(tag)) => tag.to_owned(),
         (None, None) => "latest".to_owned(),
     };
-    let url = place.url(&format!("manifests/{target}"))?;
+    let url = site.url(&format!("manifests/{target}"))?;
     let accept = HeaderValue::from_static(ACCEPTED);
     Ok(Request::new(method, url, &reference.familiar()).header(ACCEPT, accept))
 }

@@ -68,9 +68,11 @@ struct Shared {
     /// Blobs known to be in a repository, so that nobody asks twice.
     present: Mutex<BTreeSet<(String, Digest)>>,
     /// Held while a blob is on its way to a repository, so that it goes there once.
-    flights: Mutex<BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>>,
+    flights: Mutex<BTreeMap<(String, Digest), Flight>>,
 }
 
+/// Held by whoever does what others need, too.
+type Flight = Arc<tokio::sync::Mutex<()>>;
 /// Host, root of the API, scheme where it is configured.
 type EndpointKey = (String, String, Option<&'static str>);
 
@@ -107,7 +109,7 @@ impl Client {
         lock(&self.shared.present).retain(|(known, _)| known != repository);
     }
 
-    fn flight(&self, repository: &str, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn flight(&self, repository: &str, digest: &Digest) -> Flight {
         let mut flights = lock(&self.shared.flights);
         let key = (repository.to_owned(), digest.clone());
         Arc::clone(flights.entry(key).or_default())

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::auth::Scopes;
 use super::download::write_all;
-use super::endpoint::{Endpoint, Place};
+use super::endpoint::{Endpoint, Site};
 use super::hosts::Purpose;
 use super::http::{Failure, Request, protocol};
 use super::retry::Tries;
@@ -43,13 +43,13 @@ impl Client {
         let _permit = self.shared.downloads.acquire().await;
         let mut search = self.search(reference, Purpose::Fetch).await?;
         loop {
-            let place = search.next().await?;
+            let site = search.next().await?;
             let download = Download {
                 client: self,
                 what: format!("{} of {}", descriptor.digest, reference.familiar()),
-                url: place.url(&format!("blobs/{}", descriptor.digest))?,
-                scopes: Scopes::repository(&place.repository, "pull"),
-                endpoint: place.endpoint,
+                url: site.url(&format!("blobs/{}", descriptor.digest))?,
+                scopes: Scopes::repository(&site.repository, "pull"),
+                endpoint: site.endpoint,
                 descriptor,
                 report: Report::new(progress, descriptor, "downloading"),
             };
@@ -105,15 +105,15 @@ impl Client {
         reference: &Reference,
         descriptor: &Descriptor,
     ) -> Result<bool, Error> {
-        let place = self.place(reference).await?;
-        let scopes = Scopes::repository(&place.repository, "pull");
-        self.has_blob(&place, reference, descriptor, &scopes).await
+        let site = self.site(reference).await?;
+        let scopes = Scopes::repository(&site.repository, "pull");
+        self.has_blob(&site, reference, descriptor, &scopes).await
     }
 
     /// Asks whether a blob is there, unless that is known.
     pub(super) async fn has_blob(
         &self,
-        place: &Place,
+        site: &Site,
         reference: &Reference,
         descriptor: &Descriptor,
         scopes: &Scopes,
@@ -122,10 +122,10 @@ impl Client {
         if self.knows(&repository, &descriptor.digest) {
             return Ok(true);
         }
-        let url = place.url(&format!("blobs/{}", descriptor.digest))?;
+        let url = site.url(&format!("blobs/{}", descriptor.digest))?;
         let what = format!("{} of {}", descriptor.digest, reference.familiar());
         let request = Request::new(Method::HEAD, url, &what);
-        let response = self.call(&place.endpoint, request, scopes).await?;
+        let response = self.call(&site.endpoint, request, scopes).await?;
         match response.status().as_u16() {
             200..=299 => {
                 self.remember(&repository, &descriptor.digest);

@@ -24,7 +24,7 @@ use reqwest::{Method, Response, Url};
 
 use super::auth::Scopes;
 use super::body::{self, Trouble};
-use super::endpoint::Place;
+use super::endpoint::Site;
 use super::http::{Failure, Request, protocol, same_origin};
 use super::pull::{Report, blocking};
 use super::retry::{self, Tries};
@@ -64,7 +64,7 @@ pub enum Pushed {
 /// One blob on its way out.
 pub(super) struct Upload<'a> {
     client: &'a Client,
-    place: &'a Place,
+    site: &'a Site,
     what: String,
     reference: &'a Reference,
     scopes: Scopes,
@@ -124,7 +124,7 @@ impl<'a> Upload<'a> {
     /// Prepares to bring a blob to a place.
     pub(super) fn new(
         client: &'a Client,
-        place: &'a Place,
+        site: &'a Site,
         reference: &'a Reference,
         descriptor: &'a Descriptor,
         store: &'a ContentStore,
@@ -132,10 +132,10 @@ impl<'a> Upload<'a> {
     ) -> Self {
         Self {
             client,
-            place,
+            site,
             what: format!("{} of {}", descriptor.digest, reference.familiar()),
             reference,
-            scopes: Scopes::repository(&place.repository, "pull,push"),
+            scopes: Scopes::repository(&site.repository, "pull,push"),
             descriptor,
             store,
             report: Report::new(progress, descriptor, "pushing"),
@@ -194,10 +194,10 @@ impl<'a> Upload<'a> {
                 Sent::Lost(error, asked) => (error, asked),
             };
             // The answer may have been lost, not the blob.
-            let (place, reference) = (self.place, self.reference);
+            let (site, reference) = (self.site, self.reference);
             let there = self
                 .client
-                .has_blob(place, reference, self.descriptor, &self.scopes);
+                .has_blob(site, reference, self.descriptor, &self.scopes);
             if there.await.unwrap_or(false) {
                 break;
             }
@@ -220,7 +220,7 @@ impl<'a> Upload<'a> {
         let noted = blocking(move || store.take_upload(&digest, &name));
         let at = Url::parse(&noted.await.ok()??).ok()?;
         // What somebody else wrote down decides nothing about where our credentials go.
-        if !same_origin(&at, &self.place.endpoint.base) {
+        if !same_origin(&at, &self.site.endpoint.base) {
             return None;
         }
         self.kept(&at).await.filter(|(_, kept)| *kept > 0)
@@ -228,7 +228,7 @@ impl<'a> Upload<'a> {
 
     /// Notes where the upload is.
     async fn note(&self, at: &Url) {
-        if self.descriptor.size < NOTED_FROM_BYTES || !same_origin(at, &self.place.endpoint.base) {
+        if self.descriptor.size < NOTED_FROM_BYTES || !same_origin(at, &self.site.endpoint.base) {
             return;
         }
         let (store, digest) = (self.store.clone(), self.descriptor.digest.clone());
@@ -247,12 +247,10 @@ impl<'a> Upload<'a> {
 
     /// Opens an upload.
     async fn begin(&mut self) -> Result<Url, Error> {
-        let url = self.place.url("blobs/uploads/")?;
+        let url = self.site.url("blobs/uploads/")?;
         let mut request = Request::new(Method::POST, url.clone(), &self.what);
         request.body = Some(Bytes::new());
-        let call = self
-            .client
-            .call(&self.place.endpoint, request, &self.scopes);
+        let call = self.client.call(&self.site.endpoint, request, &self.scopes);
         let response = call.await?;
         if response.status().as_u16() != 202 {
             return Err(self.client.refusal(&self.what, response).await);
@@ -266,7 +264,7 @@ impl<'a> Upload<'a> {
     }
 
     async fn ask_to_mount(&self, from: &str) -> Result<Begun, Error> {
-        let mut url = self.place.url("blobs/uploads/")?;
+        let mut url = self.site.url("blobs/uploads/")?;
         url.query_pairs_mut()
             .append_pair("mount", &self.descriptor.digest.to_string())
             .append_pair("from", from);
@@ -274,7 +272,7 @@ impl<'a> Upload<'a> {
         request.body = Some(Bytes::new());
         let mut scopes = self.scopes.clone();
         scopes.merge(&format!("repository:{from}:pull"));
-        let call = self.client.call(&self.place.endpoint, request, &scopes);
+        let call = self.client.call(&self.site.endpoint, request, &scopes);
         let response = call.await?;
         match response.status().as_u16() {
             201 => Ok(Begun::Mounted),
@@ -415,9 +413,7 @@ impl<'a> Upload<'a> {
     /// Asks how much of an upload the registry kept, and where it goes on.
     async fn kept(&self, at: &Url) -> Option<(Url, u64)> {
         let request = Request::new(Method::GET, at.clone(), &self.what);
-        let call = self
-            .client
-            .call(&self.place.endpoint, request, &self.scopes);
+        let call = self.client.call(&self.site.endpoint, request, &self.scopes);
         let response = call.await.ok()?;
         if response.status().as_u16() != 204 {
             return None;
@@ -527,7 +523,7 @@ impl<'a> Upload<'a> {
         response: &Response,
         presented: Option<&HeaderValue>,
     ) -> Result<(), Error> {
-        let (client, endpoint) = (self.client, &self.place.endpoint);
+        let (client, endpoint) = (self.client, &self.site.endpoint);
         match client.was_accepted(endpoint, presented) {
             true => self.renewals += 1,
             false => self.challenges += 1,
@@ -546,7 +542,7 @@ impl<'a> Upload<'a> {
 
     fn request(&self, method: Method, url: Url) -> Request {
         let mut request = Request::new(method, url, &self.what);
-        request.prepare(&self.place.endpoint);
+        request.prepare(&self.site.endpoint);
         let octets = HeaderValue::from_static("application/octet-stream");
         request.headers.insert(CONTENT_TYPE, octets);
         request
@@ -554,10 +550,10 @@ impl<'a> Upload<'a> {
 
     /// Adds credentials, where the upload goes to the registry itself.
     async fn authorize(&self, request: &mut Request) -> Result<(), Error> {
-        if same_origin(&request.url, &self.place.endpoint.base) {
+        if same_origin(&request.url, &self.site.endpoint.base) {
             request.authorization = self
                 .client
-                .authorization(&self.place.endpoint, &self.scopes, &self.what)
+                .authorization(&self.site.endpoint, &self.scopes, &self.what)
                 .await?;
         }
         Ok(())

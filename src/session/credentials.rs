@@ -162,7 +162,8 @@ impl Credentials {
     }
 
     fn look_up(&self, registry: &str) -> Result<Option<Credential>, Error> {
-        if let Some(credential) = self.fixed.get(registry) {
+        let host = registry.split('/').next().unwrap_or(registry);
+        if let Some(credential) = self.fixed.get(host) {
             return Ok(Some(credential.clone()));
         }
         if let Some(credential) = &self.everywhere {

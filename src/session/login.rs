@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let keys = ["r.example:5000", "https://index.docker.io/v1/"];
         assert_eq!(CredentialFile::open(&path).unwrap().registries(), keys);
-        let read = Credentials::from_files(&[path.clone()]).unwrap();
+        let read = Credentials::from_files(std::slice::from_ref(&path)).unwrap();
         assert_eq!(
             read.for_registry("docker.io").unwrap(),
             Some(login("u", "p:w"))

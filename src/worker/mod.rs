@@ -100,12 +100,12 @@ pub struct WorkerOptions {
     pub modes: Modes,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
+    /// Told about each of them as soon as it is compressed.
+    pub on_layer: Option<Arc<dyn LayerReady>>,
     /// Fills new cache mounts; `None` where they start empty.
     pub mount_source: Option<Arc<dyn MountSource>>,
     /// Keeps the store within its bounds.
     pub room: Arc<dyn Room>,
-    /// Told about each of them as soon as it is compressed.
-    pub on_layer: Option<Arc<dyn LayerReady>>,
     /// Tells the time, in nanoseconds since 1970.
     pub now_ns: fn() -> i64,
 }

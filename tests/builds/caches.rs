@@ -301,6 +301,29 @@ fn three_agents_of_a_ci_with_a_bad_registry() {
     let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
     assert!(sent <= kept, "{sent} bytes were sent for {kept}");
 
+    // Everything is in the registry: nothing moves but the manifest and its config.
+    registry.clear_log();
+    let (again, steps) = agent("again", "changed\n");
+    assert_eq!((again, steps), (second.clone(), 0));
+    let manifest = registry.manifest("app", "again").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layers: Vec<&str> = manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["digest"].as_str().unwrap())
+        .collect();
+    let log = registry.log();
+    let read = log.iter().filter(|entry| entry.method == "GET");
+    let read: Vec<&str> = read.map(|entry| entry.path.as_str()).collect();
+    assert!(
+        !read
+            .iter()
+            .any(|path| layers.iter().any(|l| path.ends_with(l))),
+        "{read:?}"
+    );
+    assert_eq!(registry.uploaded_bytes(), 0);
+
     for seed in 1..=3 {
         registry.set_chaos(Some(Chaos::new(seed, 50)));
         registry.clear_log();

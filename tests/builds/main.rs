@@ -9,6 +9,10 @@
     reason = "a test that cannot go on panics; a skipped one says so"
 )]
 #![allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests' own switches and the search path are in the environment"
 )]
@@ -27,8 +31,11 @@ mod faults;
     reason = "the support modules are shared by several binaries"
 )]
 mod faulty_registry;
+mod load;
 mod mutations;
+mod outputs;
 mod platforms;
+mod push;
 mod store;
 mod verify;
 mod warnings;

@@ -22,6 +22,7 @@ mod export_push;
 mod join;
 mod login;
 mod manifest;
+mod mirrors;
 mod push_chaos;
 mod registry;
 mod registry_real;

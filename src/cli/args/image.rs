@@ -6,7 +6,7 @@ use super::value;
 use crate::cli::engines::EngineChoice;
 use crate::engine::request::Squash;
 
-/// `--load`, `--squash`, `--squash-all`.
+/// `--load`, `--squash`, `--squash-all`, `--annotate-base`.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
     /// Load the image into a container engine: docker, podman or containerd [default: the first of
@@ -21,6 +21,9 @@ pub(crate) struct ImageArgs {
     /// Make one layer of all, those of the base image too
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
     pub(crate) squash_all: bool,
+    /// Write down in the manifest what the image was built on, for `cooper rebase`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) annotate_base: bool,
 }
 
 impl ImageArgs {

@@ -19,6 +19,7 @@ pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod manifest;
+pub(crate) mod rebase;
 pub(crate) mod registry;
 pub(crate) mod reproduce;
 pub(crate) mod store;
@@ -130,6 +131,8 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from an archive
     Load(LoadArgs),
+    /// Put an image onto another base image without building it again
+    Rebase(Box<rebase::RebaseArgs>),
     /// Show everything about images as JSON
     Inspect(InspectArgs),
     /// Show how an image was made

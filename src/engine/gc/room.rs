@@ -31,12 +31,18 @@ struct State {
 }
 
 impl Keeper {
-    /// Makes the keeper of a build.
-    pub(in crate::engine) fn new(engine: &Engine) -> Self {
-        let settings = engine.gc_settings().ok();
+    /// Makes the keeper of a build; settings that cannot be read are a warning.
+    pub(in crate::engine) fn new(engine: &Engine, progress: &Progress) -> Self {
+        let settings = engine.gc_settings().map_err(|error| {
+            let short = format!("the store is not kept under its cap: {error}");
+            progress.send(Event::Warning(Warning {
+                short,
+                ..Warning::default()
+            }));
+        });
         Self {
             engine: engine.clone(),
-            settings: settings.filter(|settings| settings.is_on),
+            settings: settings.ok().filter(|settings| settings.is_on),
             state: Mutex::default(),
         }
     }
@@ -115,7 +121,8 @@ impl Engine {
             other => return other,
         };
         let engine = self.clone();
-        let making = tokio::task::spawn_blocking(move || Keeper::new(&engine).make());
+        let making =
+            tokio::task::spawn_blocking(move || Keeper::new(&engine, &Progress::silent()).make());
         let freed_bytes = making.await.unwrap_or(0);
         if freed_bytes == 0 {
             return Err(error.with_hint("`cooper du` shows what takes the space"));

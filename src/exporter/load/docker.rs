@@ -15,8 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::super::output::Stream;
-use super::{Error, Load, LoadError, Loaded, failed};
+use super::{Error, Load, LoadError, Loaded, Stream, failed};
 use crate::oci::{Digest, Reference};
 
 /// Pieces of an archive that wait to be sent.
@@ -185,11 +184,11 @@ async fn text(answer: Response<Incoming>) -> Result<String, LoadError> {
 
 /// Looks for an error among the lines of a long job, whose status is told before its end.
 fn check(lines: &str) -> Result<(), LoadError> {
-    let errors = lines.lines().filter_map(|line| {
+    let mut errors = lines.lines().rev().filter_map(|line| {
         let value: Value = serde_json::from_str(line).ok()?;
         Some(value["error"].as_str()?.to_owned())
     });
-    match errors.last() {
+    match errors.next() {
         Some(error) => Err(LoadError::Refused(error)),
         None => Ok(()),
     }

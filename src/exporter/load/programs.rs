@@ -5,8 +5,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::super::output::Stream;
-use super::{Error, Load, LoadError, Loaded, failed};
+use super::{Error, Load, LoadError, Loaded, Stream, failed};
 use crate::oci::Reference;
 
 /// Most of a program's complaint that is shown.

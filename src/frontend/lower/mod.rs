@@ -43,7 +43,7 @@ use super::plan::{Base, Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
 use crate::llb::state::{Builder, Output};
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{ImageConfig, Platform, Reference};
 
 use context::LocalFiles;
 pub(super) use context::{HTTP_FILE, remote_definition};
@@ -60,6 +60,8 @@ pub(super) struct LoweredStage {
     pub(super) image: ImageConfig,
     /// The config of the image it starts from, if any.
     pub(super) base_image: Option<ImageConfig>,
+    /// Name and digest of that image.
+    pub(super) base_name: Option<Reference>,
     /// What the stages take from the user.
     pub(super) notes: Notes,
     /// Names of the arguments that they declare.
@@ -139,6 +141,7 @@ struct StageState {
     image: ImageConfig,
     /// The config of the image at the bottom.
     base_image: Option<ImageConfig>,
+    base_name: Option<Reference>,
     /// What the stage is for.
     platform: Platform,
     /// Variables that processes get and words may use.
@@ -327,6 +330,7 @@ impl Lowerer<'_> {
             definition: self.builder.finish(root),
             image,
             base_image: state.base_image,
+            base_name: state.base_name,
             notes: self.notes,
             arguments,
         }

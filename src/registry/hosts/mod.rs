@@ -148,7 +148,7 @@ impl Hosts {
                 routes.push(self.route(&target, true)?);
             }
         }
-        if let Some(found) = self.from_hosts_toml(reference, purpose)? {
+        if let Some(found) = self.routes_of_containerd(reference, purpose)? {
             routes.extend(found);
             return Ok(routes);
         }
@@ -235,7 +235,7 @@ impl Hosts {
     }
 
     /// Asks containerd's configuration, where there is one for this registry or for all.
-    fn from_hosts_toml(
+    fn routes_of_containerd(
         &self,
         reference: &Reference,
         purpose: Purpose,

@@ -237,10 +237,10 @@ impl Joining<'_> {
 
     /// Says whether the tag names what was written.
     async fn is_there(&self, written: &Descriptor) -> Result<bool, Error> {
-        let place = self.client.place(self.reference).await?;
+        let site = self.client.site(self.reference).await?;
         let head = self
             .client
-            .head_document(&place, self.reference, "pull,push");
+            .head_document(&site, self.reference, "pull,push");
         match head.await {
             Ok(Some(found)) => Ok(found.digest == written.digest),
             // A registry that does not say.
@@ -280,8 +280,8 @@ enum Found {
 
 async fn read_flag(client: &Client, reference: &Reference, name: &str) -> Result<Found, Error> {
     let reference = tagged(reference, name)?;
-    let place = client.place(&reference).await?;
-    match client.get_document_at(&place, &reference, "").await {
+    let site = client.site(&reference).await?;
+    match client.get_document_at(&site, &reference, "").await {
         Ok((_, bytes)) => Ok(Flag::from_bytes(&bytes).map_or(Found::Nonsense, Found::Flag)),
         Err(error) if error.is_not_found() => Ok(Found::Nothing),
         Err(Error::Document { .. }) => Ok(Found::Nonsense),
