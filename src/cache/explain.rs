@@ -2,9 +2,12 @@
 //!
 //! The nearest earlier run is, in this order: a record that the step's own key leads to but
 //! whose result is gone; of the records of the same build the last used one with the same op (at
-//! the same place first), or the last used one at the same place in the Dockerfile. Only the
+//! the same place first), or the last used one at the same place in the Dockerfile. Where there
+//! is none, the nearest run that an imported cache knows of, whichever machine it was on. Only the
 //! reason that a person would fix first is given: the platform, the instruction, build arguments,
 //! variables, other parts of the op, files, and last another step.
+
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -12,6 +15,7 @@ use super::files::FileList;
 use super::index::Cache;
 use super::key::{CacheKey, ContentHash, KEY_VERSION};
 use super::record::{Detail, Gone, InputUse, Step};
+use super::remote::index::RemoteRecord;
 use super::side::{self, Side};
 
 pub use super::changes::FileChanges;
@@ -20,8 +24,15 @@ pub use super::reason::{MissReason, Variable};
 impl Cache {
     /// Says why `step`, whose keys these are, has no result. A fault is [`MissReason::Other`].
     pub fn explain(&self, keys: &[CacheKey], step: &Step) -> MissReason {
-        self.read(|db| explain(db, keys, step))
-            .unwrap_or(MissReason::Other)
+        let reason = self
+            .read(|db| explain(db, keys, step))
+            .unwrap_or(MissReason::Other);
+        match (reason, self.imports()) {
+            (MissReason::NeverBuilt, Some(imports)) => {
+                elsewhere(&imports.all(), step).unwrap_or(MissReason::NeverBuilt)
+            }
+            (reason, _) => reason,
+        }
     }
 
     /// Says how the step behind one record differs from the step behind another; `None` where
@@ -55,6 +66,37 @@ fn explain(db: &Connection, keys: &[CacheKey], step: &Step) -> rusqlite::Result<
         None => file_list(db, hash),
     };
     side::compare(&earlier, &Side::of(step), &lists)
+}
+
+/// Compares a step that this machine has never run with the nearest run of another machine:
+/// with the same op, or else at the same place.
+fn elsewhere(records: &[Arc<RemoteRecord>], step: &Step) -> Option<MissReason> {
+    let place = step.place();
+    let near = records
+        .iter()
+        .filter(|record| record.op == step.op || record.place == place);
+    let rank = |record: &&Arc<RemoteRecord>| {
+        let same_op = record.op == step.op;
+        (same_op, record.place == place, record.created_ns)
+    };
+    let nearest = near.max_by_key(rank)?;
+    let earlier = Side {
+        op: nearest.op.0.to_vec(),
+        name: nearest.name.clone(),
+        detail: serde_json::from_str(&nearest.detail).ok()?,
+    };
+    if earlier.detail.version != KEY_VERSION {
+        return Some(MissReason::OtherVersion);
+    }
+    let lists = |hash: &str| {
+        let known = nearest
+            .lists
+            .iter()
+            .find(|(digest, _)| digest.hex() == hash);
+        let known = known.and_then(|(_, list)| FileList::decode(list));
+        Ok(given_list(step, hash).or(known))
+    };
+    side::compare(&earlier, &Side::of(step), &lists).ok()
 }
 
 fn gone(db: &Connection, key: &CacheKey) -> rusqlite::Result<Option<Gone>> {
