@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::program::Program;
 use super::registries;
 use crate::engine::request::{
-    BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
+    BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
@@ -84,5 +84,8 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         entitlements: Vec::new(),
         cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
+        cache_modes: CacheModes::default(),
+        id: None,
+        build_name: String::new(),
     })
 }

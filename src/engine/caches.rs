@@ -137,7 +137,7 @@ impl Build<'_> {
         Importing { reads }
     }
 
-    fn store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
+    pub(super) fn store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
         match place {
             CachePlace::Registry { reference, .. } => Some(Arc::new(RegistryStore::new(
                 self.client.clone(),

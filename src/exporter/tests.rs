@@ -9,12 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::archive::TarReader;
-use crate::oci::{Descriptor, History, ImageConfig, Reference};
+use crate::oci::{History, ImageConfig, Reference};
 use crate::progress::Progress;
 use crate::registry;
 use crate::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
+
+/// What the attributes of outputs do.
+mod forms;
 
 /// A store with two layers in it.
 struct Fixture {

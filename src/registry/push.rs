@@ -14,6 +14,8 @@ use crate::content::ContentStore;
 use crate::oci::{Descriptor, Reference, media_type};
 use crate::progress::VertexProgress;
 
+/// After how many refusals of a manifest whose blobs are unknown the blobs are brought again.
+const BROUGHT_AGAIN_EVERY: u32 = 3;
 /// Most repositories that a registry is asked to take one blob from.
 const MOUNTS_MAX: usize = 2;
 
@@ -125,19 +127,29 @@ impl Client {
         let parts = self.parts(reference, root, store).await?;
         // A registry that has the document has what it points at: it was checked then.
         if self.has_document(reference, root).await? {
-            return self
-                .push_manifest(reference, &root.media_type, &parts.root)
-                .await;
+            if reference.digest() == Some(&root.digest) {
+                return Ok(root.clone());
+            }
+            let named = self.push_manifest(reference, &root.media_type, &parts.root);
+            match named.await {
+                Err(error) if error.is_part_unknown() => {}
+                other => return other,
+            }
         }
         let mut tries = Tries::new(&self.shared.options.retry);
+        let mut unknown = 0;
         loop {
             match self
                 .push_parts(reference, root, &parts, store, progress)
                 .await
             {
-                // Collected since we asked, or pushed by somebody else at this very moment.
+                // Pushed by somebody else at this very moment, which passes if nobody brings it
+                // again; or collected since we asked.
                 Err(error) if error.is_part_unknown() => {
-                    self.forget_repository(&reference.name());
+                    unknown += 1;
+                    if unknown % BROUGHT_AGAIN_EVERY == 0 {
+                        self.forget_repository(&reference.name());
+                    }
                     if !tries.again(None).await {
                         return Err(error);
                     }
@@ -270,7 +282,8 @@ impl Parts {
             Document::Manifest(manifest) => {
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
                     let known = self.blobs.iter().any(|known| known.digest == blob.digest);
-                    if !known && !is_foreign(blob, store) {
+                    // Layers that must not be redistributed stay where they are.
+                    if !known && !media_type::is_foreign(&blob.media_type) {
                         self.blobs.push(blob.clone());
                     }
                 }
@@ -293,11 +306,4 @@ impl Parts {
         }
         Ok(bytes)
     }
-}
-
-/// Layers that must not be redistributed stay where they are, unless someone stored them.
-fn is_foreign(blob: &Descriptor, store: &ContentStore) -> bool {
-    let restricted = ["nondistributable", "foreign"];
-    let named = restricted.iter().any(|word| blob.media_type.contains(word));
-    named && !media_type::is_layer(&blob.media_type) && !store.contains(&blob.digest)
 }

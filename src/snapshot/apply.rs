@@ -65,7 +65,7 @@ impl Snapshotter {
         self.publish(&temp, id, &meta)
     }
 
-    fn unpack(
+    pub(super) fn unpack(
         &self,
         blob: &Descriptor,
         format: Format,

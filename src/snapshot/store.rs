@@ -295,6 +295,7 @@ impl Snapshotter {
             is_opaque: false,
             root: Default::default(),
             pending: Default::default(),
+            run: None,
         }
     }
 

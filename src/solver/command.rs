@@ -91,6 +91,8 @@ pub enum End {
     /// They are here, but a step was made anew, as something else, after older results that had
     /// been made from it were found. Solving once more puts that right.
     Mixed,
+    /// Nothing more was wanted than to look up what is known.
+    Planned,
     /// This vertex failed first.
     Failed(VertexIx),
     /// The user cancelled.

@@ -118,6 +118,8 @@ pub struct Scheduler {
     ready: BTreeSet<VertexIx>,
     /// Whether a solved vertex got another result key.
     mixed: bool,
+    /// Whether the end comes as soon as everything is looked up.
+    only_plans: bool,
     commands: Vec<Command>,
 }
 
@@ -156,9 +158,31 @@ impl Scheduler {
             running_max: running_max.max(1),
             ready: BTreeSet::new(),
             mixed: false,
+            only_plans: false,
             commands: Vec::new(),
             graph,
         }
+    }
+
+    /// Has the solve end when all definition keys are looked up: nothing runs but the reading of
+    /// local folders, and [`Self::expected`] says what is known.
+    #[must_use]
+    pub fn only_planning(mut self) -> Self {
+        self.only_plans = true;
+        self
+    }
+
+    /// Returns the result key that a vertex will be found under, if it is certain to be found.
+    pub fn expected(&self, vertex: VertexIx) -> Option<CacheKey> {
+        match self.slots[vertex.index()].outlook {
+            Outlook::Record(key) => Some(key),
+            Outlook::Key(_) | Outlook::Unknown | Outlook::Stale => None,
+        }
+    }
+
+    /// Says whether the user wants a vertex to run.
+    pub fn ignores_cache(&self, vertex: VertexIx) -> bool {
+        self.slots[vertex.index()].ignores_cache
     }
 
     /// Takes an event and returns what to do, in order.
@@ -290,6 +314,7 @@ impl Scheduler {
         let end = match self.phase {
             Phase::Stopping(end) => end,
             Phase::Preparing(0) => End::Done, // nothing to solve
+            Phase::Solving if self.only_plans => End::Planned,
             Phase::Solving => {
                 for result in self.graph.results().iter().flatten() {
                     let state = self.state(result.vertex);

@@ -254,7 +254,7 @@ impl ImageLayers {
     ) -> Result<(), OpError> {
         let mut tasks = Vec::new();
         for layer in stack {
-            if self.snapshots.has(layer) {
+            if self.snapshots.claim(layer) {
                 continue;
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
@@ -281,7 +281,7 @@ impl ImageLayers {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(), Lost> {
-        if stack.iter().all(|layer| self.snapshots.has(layer)) {
+        if self.snapshots.claim_all(stack) {
             return Ok(());
         }
         let progress = progress.of_vertex(Digest::of(b"fetch the layers of the base image"));

@@ -23,6 +23,7 @@ mod contexts;
 mod corpus;
 mod env;
 mod examples;
+mod explain;
 mod faults;
 #[path = "../support/registry.rs"]
 #[allow(
@@ -30,9 +31,11 @@ mod faults;
     reason = "the support modules are shared by several binaries"
 )]
 mod faulty_registry;
+mod load;
+mod mutations;
+mod outputs;
 mod platforms;
 mod push;
-#[path = "../support/registry.rs"]
-mod registry;
+mod store;
 mod verify;
 mod warnings;

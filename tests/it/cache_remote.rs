@@ -109,6 +109,7 @@ impl Machine {
                 made_from: vec![number.checked_sub(1).map(key)],
                 result: ResultId(names.join(",")),
                 size_bytes: 10,
+                duration_ns: 1_000_000,
                 step: Step {
                     name: format!("[{number}/200] RUN step {number}"),
                     scope: "test".to_owned(),

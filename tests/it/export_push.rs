@@ -160,6 +160,32 @@ async fn a_push_by_digest_writes_no_tag() {
 }
 
 #[tokio::test]
+async fn what_may_not_be_distributed_is_not_pushed() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", registry.host());
+    let plain = [("compression", "uncompressed"), ("push", "false")];
+    let image = fixture.push(&name, &plain).await.image.unwrap();
+    let content = ContentStore::open(fixture._temp.path()).unwrap();
+    let read = |digest: &cooper::oci::Digest| content.read_by_digest(digest, 1 << 20).unwrap();
+    let mut manifest: cooper::oci::Manifest =
+        serde_json::from_slice(&read(&image.root.digest)).unwrap();
+    manifest.layers[0].media_type = media_type::OCI_FOREIGN.to_owned();
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    content.put(&bytes).unwrap();
+    let root = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+    let client = Client::new(Options::default());
+    let silent = cooper::progress::VertexProgress::silent();
+    let reference: Reference = name.parse().unwrap();
+    let pushed = client
+        .push_image(&reference, &root, &content, &silent)
+        .await;
+    assert_eq!(pushed.unwrap().digest, root.digest);
+    // The config alone.
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 1);
+}
+
+#[tokio::test]
 async fn several_names_in_several_registries_get_the_image() {
     let (here, there) = (Registry::start(), Registry::start());
     let fixture = Fixture::new();

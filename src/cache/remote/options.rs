@@ -6,7 +6,7 @@
 //! | `local` | `src` or `dest`, `tag`, `digest`, `reset` | yes | yes |
 //! | `inline` | | as `registry` | yes |
 //!
-//! and for every type: `timeout`; for `--cache-to` also `mode`, `compression`,
+//! and for every type: `timeout`, `mounts`, `mounts-key`, `mounts-fallback`; for `--cache-to` also `mode`, `compression`,
 //! `compression-level`, `force-compression`, `oci-mediatypes`, `image-manifest`, `ignore-error`,
 //! `keep` (days) and `max-size` (bytes). What is not known is an error for a person at the
 //! command line.
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cache::mounts::travel::MountTravel;
 use crate::oci::{Digest, Reference};
 
 /// How long an import may take, all in all.
@@ -61,6 +62,8 @@ pub struct CacheImport {
     pub place: CachePlace,
     /// How long it may take.
     pub timeout: Duration,
+    /// The cache mounts that come from it, too.
+    pub mounts: Option<MountTravel>,
 }
 
 /// A cache to give to.
@@ -80,6 +83,8 @@ pub struct CacheExport {
     pub bytes_max: Option<u64>,
     /// How layers are compressed: attributes as those of `--output`.
     pub compression: BTreeMap<String, String>,
+    /// The cache mounts that go there, too.
+    pub mounts: Option<MountTravel>,
 }
 
 impl CacheImport {
@@ -97,8 +102,13 @@ impl CacheImport {
             _ => attributes.place(kind, "importer")?,
         };
         let timeout = attributes.duration("timeout")?.unwrap_or(IMPORT_TIMEOUT);
+        let mounts = MountTravel::take(&mut attributes.0)?;
         attributes.end("cache-from", kind)?;
-        Ok(Self { place, timeout })
+        Ok(Self {
+            place,
+            timeout,
+            mounts,
+        })
     }
 
     /// Takes the inline cache, or whatever cache there is, of an image.
@@ -109,6 +119,7 @@ impl CacheImport {
                 insecure: false,
             },
             timeout: IMPORT_TIMEOUT,
+            mounts: None,
         }
     }
 }
@@ -151,6 +162,7 @@ impl CacheExport {
                 .map_or(KEEP_DAYS, |days| u32::try_from(days).unwrap_or(u32::MAX)),
             bytes_max: attributes.number("max-size")?,
             compression,
+            mounts: MountTravel::take(&mut attributes.0)?,
         };
         attributes.end("cache-to", kind)?;
         Ok(export)
@@ -166,6 +178,7 @@ impl CacheExport {
             keep_days: KEEP_DAYS,
             bytes_max: None,
             compression: BTreeMap::new(),
+            mounts: None,
         }
     }
 }

@@ -81,6 +81,7 @@ impl Machine {
             made_from: Vec::new(),
             result: ResultId(format!("layer {number}")),
             size_bytes: 1,
+            duration_ns: 1,
             step,
         };
         self.cache.insert(&record, NOW_NS).unwrap();

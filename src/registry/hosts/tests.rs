@@ -1,3 +1,5 @@
+//! Machines with configuration files of every kind, and what is made of them.
+
 use std::path::Path;
 
 use super::*;
