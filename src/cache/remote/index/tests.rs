@@ -1,3 +1,5 @@
+//! The index as a value: what is written comes back, merging is a union, old records leave.
+
 use super::*;
 use crate::oci::media_type;
 
