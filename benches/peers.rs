@@ -40,6 +40,10 @@ enum Output {
     Archive,
     /// An empty registry on loopback.
     Registry,
+    /// The same with zstd layers (docker's archive where a tool has no such).
+    Zstd,
+    /// The store of docker, which builds into it.
+    Engine,
 }
 
 /// One kind of work.
@@ -89,6 +93,27 @@ const CASES: &[Case] = &[
         cold: true,
         prepare: big_layer,
         change: |_, _| (),
+    },
+    Case {
+        name: "biglayer_zstd",
+        output: Output::Zstd,
+        cold: true,
+        prepare: big_layer,
+        change: |_, _| (),
+    },
+    Case {
+        name: "load",
+        output: Output::Engine,
+        cold: false,
+        prepare: gigabyte,
+        change: |_, _| (),
+    },
+    Case {
+        name: "load_changed",
+        output: Output::Engine,
+        cold: false,
+        prepare: gigabyte,
+        change: edit_megabyte,
     },
     Case {
         name: "smallfiles",
@@ -176,11 +201,14 @@ struct Cooper {
     current: Cell<u32>,
     base: PathBuf,
     out: PathBuf,
+    /// Where docker listens.
+    docker_host: String,
 }
 
 impl Cooper {
     fn call(&self, args: &[&str]) {
         run(Command::new(env!("CARGO_BIN_EXE_cooper"))
+            .env("DOCKER_HOST", &self.docker_host)
             .arg("--root")
             .arg(self.stores.join(self.current.get().to_string()))
             .args(args));
@@ -202,6 +230,11 @@ impl Tool for Cooper {
                 let name = format!("{REGISTRY}/bench/cooper:1");
                 self.call(&["build", "-q", "-t", &name, "--push", context]);
             }
+            Output::Zstd => {
+                let archive = format!("{archive},compression=zstd");
+                self.call(&["build", "-q", "-t", "bench", "-o", &archive, context]);
+            }
+            Output::Engine => self.call(&["build", "-q", "-t", "bench", "--load=docker", context]),
         }
     }
 
@@ -218,6 +251,8 @@ struct Buildah {
     dir: PathBuf,
     base: PathBuf,
     out: PathBuf,
+    /// Where docker listens.
+    docker_host: String,
 }
 
 impl Buildah {
@@ -225,6 +260,7 @@ impl Buildah {
         let (root, runroot) = (self.dir.join("root"), self.dir.join("run"));
         let mut command = Command::new("buildah");
         command
+            .env("DOCKER_HOST", &self.docker_host)
             .arg("--root")
             .arg(root)
             .arg("--runroot")
@@ -279,18 +315,20 @@ impl Tool for Buildah {
             "bench",
             context,
         ]);
-        if output == Output::Archive {
-            let _ = fs::remove_file(&self.out);
-            self.call(&[
-                "push",
-                "-q",
-                "bench",
-                &format!("oci-archive:{}", self.out.display()),
-            ]);
-        }
-        if output == Output::Registry {
-            let name = format!("docker://{REGISTRY}/bench/buildah:1");
-            self.call(&["push", "-q", "--tls-verify=false", "bench", &name]);
+        let archive = format!("oci-archive:{}", self.out.display());
+        let zstd = ["--compression-format", "zstd"];
+        let _ = fs::remove_file(&self.out);
+        match output {
+            Output::Store => {}
+            Output::Registry => {
+                let name = format!("docker://{REGISTRY}/bench/buildah:1");
+                self.call(&["push", "-q", "--tls-verify=false", "bench", &name]);
+            }
+            Output::Archive => self.call(&["push", "-q", "bench", &archive]),
+            Output::Zstd => {
+                self.call(&[&["push", "-q"][..], &zstd, &["bench", &archive]].concat());
+            }
+            Output::Engine => self.call(&["push", "-q", "bench", "docker-daemon:bench:latest"]),
         }
     }
 
@@ -373,7 +411,7 @@ impl Tool for Docker {
             "bench",
             context,
         ]));
-        if output == Output::Archive {
+        if matches!(output, Output::Archive | Output::Zstd) {
             run(&mut self.command(&["save", "-o", self.out.to_str().unwrap(), "bench"]));
         }
         if output == Output::Registry {
@@ -420,16 +458,19 @@ fn main() {
     let stores = dir.join("cooper");
     let _ = fs::remove_dir_all(&stores);
     fs::create_dir_all(&stores).unwrap();
+    let docker_host = format!("unix://{}/sock", dir.join("docker").display());
     let cooper = Cooper {
         stores: stores.clone(),
         current: Cell::new(0),
         base: base.clone(),
         out: out.clone(),
+        docker_host: docker_host.clone(),
     };
     let buildah = Buildah {
         dir: dir.join("buildah"),
         base: base.clone(),
         out: out.clone(),
+        docker_host,
     };
     let docker = Docker::start(dir.join("docker"), base, out);
     let tools: [&dyn Tool; 3] = [&cooper, &buildah, &docker];
@@ -641,6 +682,32 @@ fn push_pulled(cooper: &Cooper, dir: &Path) {
         "--push",
         context.to_str().unwrap(),
     ]);
+}
+
+/// Writes a gigabyte in one layer and a megabyte in another.
+fn gigabyte(context: &Path) {
+    fs::create_dir_all(context.join("data")).unwrap();
+    let mut random = Random(3);
+    for number in 0..16 {
+        let bytes: Vec<u8> = (0..64 << 17)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
+    }
+    let dockerfile = "FROM bench-base\nCOPY data /data\nCOPY small /small\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    edit_megabyte(context, 0);
+}
+
+/// Writes a megabyte that no run before wrote.
+fn edit_megabyte(context: &Path, round: usize) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap();
+    let mut random = Random(seed | 1);
+    let words = (0..1 << 17).flat_map(|_| random.next().to_le_bytes());
+    let mut bytes: Vec<u8> = words.collect();
+    bytes.extend_from_slice(format!("{round}\n").as_bytes());
+    fs::write(context.join("small"), &bytes).unwrap();
 }
 
 fn small_files(context: &Path) {

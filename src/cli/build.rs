@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::args::{BuildArgs, ProgressMode, value};
+use super::args::value::{self, LOCAL_DELETE};
+use super::args::{BuildArgs, ProgressMode};
 use super::call;
 use super::context;
 use super::env::Environment;
+use super::explain;
 use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
@@ -18,10 +20,12 @@ use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
 use super::registries;
+use super::store;
 use super::verify;
 use crate::engine::request::{
-    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
+    Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::{Platform, Reference};
@@ -44,13 +48,22 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
         return call::run(program, args, call);
     }
-    let request = request(program, args)?;
+    let mut request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
+    if let Some(format) = args.explained.plan {
+        return explain::plan(program, args, format, request, session);
+    }
+    let id = BuildRecords::new_id();
+    request.id = Some(id.clone());
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
+    if to_stdout && args.explained.explain.is_some() {
+        let message = "--explain writes to stdout, and so does an output: name a file for it";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
@@ -62,6 +75,10 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
     }
+    if let Some(format) = args.explained.explain {
+        explain::built(program, &engine, &id, format)?;
+    }
+    store::collect_afterwards(&engine);
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
     let reported = match program.environment.metadata_warnings() {
         true => &journal.warnings[..],
@@ -104,7 +121,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let typed = TypedOutputs {
         outputs: &args.outputs,
         push: args.push,
-        load: args.load,
+        load: args.shape.load(),
+        engines: &environment.engines(),
         stdout_is_terminal: program.console.stdout_is_terminal(),
     };
     let mut outputs = outputs::meant(typed).map_err(usage)?;
@@ -114,6 +132,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     );
     set_layer_times(args, &mut outputs);
     join(args, environment, &mut outputs)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
@@ -139,6 +159,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_from: args.caches.imports().map_err(usage)?,
+        cache_to: args.caches.exports().map_err(usage)?,
+        load: args.shape.load().is_some(),
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -148,6 +171,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
+        cache_modes: args.explained.cache_modes.meant(),
+        id: None,
+        build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
 }
 
@@ -360,6 +386,19 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Applies the options about layers and the base image to every output that has them.
+fn shape_images(args: &BuildArgs, outputs: &mut [OutputSpec]) {
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.squash = args.shape.squash();
+        options.annotates_base = args.shape.annotate_base;
+    }
+}
+
+fn check_deletions(args: &BuildArgs, outputs: &[OutputSpec]) -> Result<(), Failure> {
+    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
+    outputs::check_deletions(outputs, may_delete, Path::new(".")).map_err(Failure::Usage)
 }
 
 /// Applies `--timestamp` and `--rewrite-timestamp` to every output that has layers.

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::program::Program;
 use super::registries;
 use crate::engine::request::{
-    BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
+    BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
@@ -72,6 +72,9 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         names: Vec::new(),
         platforms: args.platform.iter().cloned().collect(),
         no_cache: NoCache::Nothing,
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        load: false,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),
@@ -81,5 +84,8 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         entitlements: Vec::new(),
         cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
+        cache_modes: CacheModes::default(),
+        id: None,
+        build_name: String::new(),
     })
 }

@@ -3,14 +3,19 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `COOPER_ROOT` | directory of the local store |
+//! | `COOPER_GC` | `on` or `off`: whether builds keep the store under its cap |
+//! | `COOPER_GC_MAX_USED_SPACE`, `COOPER_GC_RESERVED_SPACE`, `COOPER_GC_MIN_FREE_SPACE` | the cap |
+//! | `COOPER_GC_CACHE_MOUNT_MAX_SIZE` | what one folder of a cache mount may hold |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
 //! | `REGISTRY_AUTH_FILE` | file with registry credentials, read first and written by `login` |
 //! | `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`, `HOME` | where podman's `auth.json` and configuration of registries are |
 //! | `CONTAINERS_REGISTRIES_CONF` | `registries.conf` |
 //! | `GITHUB_RUN_ID`, `CI_PIPELINE_ID`, `CIRCLE_WORKFLOW_ID`, `BUILD_BUILDID`, `BUILD_TAG` | the run of `--join` |
-//! | `DOCKER_HOST` | whose proxies of that file become build arguments |
+//! | `DOCKER_HOST`, `DOCKER_CONTEXT` | whose proxies of that file become build arguments; the engine of `--load` |
+//! | `PATH` | where podman is looked for |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
+//! | `BUILDKIT_BUILD_NAME` | name under which the build is remembered |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
@@ -24,7 +29,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::engine::request::{HostFiles, Proxies};
+use super::engines::Engines;
+use crate::engine::request::{Amount, GcOptions, HostFiles, Proxies};
 
 /// Variables in which continuous integration says which run this is.
 const RUN_IDS: [&str; 5] = [
@@ -76,6 +82,30 @@ impl Environment {
             Some(data) if Path::new(data).is_absolute() => Some(Path::new(data).join("cooper")),
             _ => Some(Path::new(self.filled("HOME")?).join(".local/share/cooper")),
         }
+    }
+
+    /// Returns how the store is kept under its cap, as far as the variables say.
+    pub(crate) fn gc(&self) -> Result<GcOptions, String> {
+        let amount = |name: &str| match self.text(name).filter(|text| !text.is_empty()) {
+            Some(text) => match text.parse::<Amount>() {
+                Ok(amount) => Ok(Some(amount)),
+                Err(reason) => Err(format!("{name}: {reason}")),
+            },
+            None => Ok(None),
+        };
+        let enabled = match self.text("COOPER_GC").as_deref() {
+            None | Some("") => None,
+            Some("on" | "true" | "1") => Some(true),
+            Some("off" | "false" | "0") => Some(false),
+            Some(other) => return Err(format!("COOPER_GC: expected on or off, not {other:?}")),
+        };
+        Ok(GcOptions {
+            enabled,
+            reserved_space: amount("COOPER_GC_RESERVED_SPACE")?,
+            max_used_space: amount("COOPER_GC_MAX_USED_SPACE")?,
+            min_free_space: amount("COOPER_GC_MIN_FREE_SPACE")?,
+            cache_mount_max_size: amount("COOPER_GC_CACHE_MOUNT_MAX_SIZE")?,
+        })
     }
 
     /// Returns docker's configuration directory.
@@ -143,6 +173,18 @@ impl Environment {
             Some(home) if Path::new(home).is_absolute() => Some(home.into()),
             _ => Some(Path::new(self.filled("HOME")?).join(".config")),
         }
+    }
+
+    /// Returns the container engines that an image can be loaded into.
+    pub(crate) fn engines(&self) -> Engines {
+        let filled = |name: &str| self.text(name).filter(|text| !text.is_empty());
+        let engines = Engines {
+            docker_host: filled("DOCKER_HOST"),
+            docker_context: filled("DOCKER_CONTEXT"),
+            docker_config: self.docker_config(),
+            ..Engines::default()
+        };
+        engines.look(self.filled("PATH"))
     }
 
     /// Returns the proxies, which some spell in lower case.

@@ -27,7 +27,7 @@ impl Engine {
         step.start(&format!("pulling {reference}"));
         let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
         let platform = request.platform.unwrap_or_else(Platform::host);
-        let work = async {
+        let work = || async {
             let image = images
                 .resolve(&reference, &platform, ResolveMode::Pull)
                 .await?;
@@ -35,7 +35,7 @@ impl Engine {
             Ok::<_, EngineError>(image)
         };
         let pulled = tokio::select! {
-            pulled = work => pulled,
+            pulled = self.with_room("pull", progress, work) => pulled,
             () = cancel.cancelled() => Err(EngineError::cancelled()),
         };
         step.complete(pulled.as_ref().err().map(ToString::to_string));

@@ -1,6 +1,6 @@
 //! One result to all its outputs, each under a step of its own in the progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,14 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::annotations::Place;
 use super::bundle::{ArchiveForm, ArchivedImage};
 use super::image::{self, Document, Image, ImageLayer, ImageParts};
-use super::output::{ArchiveDestination, ImageOptions, LayerTimes, OutputSpec, PushOptions};
-use super::{Error, index, layout, push, trees, validate};
+use super::load::{self, Load, LoadTarget};
+use super::output::{
+    ArchiveDestination, DerivedNames, ImageOptions, LayerTimes, OutputSpec, PushOptions,
+};
+use super::{Error, index, layout, push, squash, trees, validate};
 use crate::archive::Observer;
 use crate::content::ContentStore;
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Platform, Reference, media_type};
 use crate::progress::{Event, Progress, VertexProgress, Warning};
 use crate::registry;
-use crate::snapshot::{EntryTimes, LayerForm, LayerId, Snapshotter};
+use crate::snapshot::{EntryTimes, LayerBlob, LayerForm, LayerId, Snapshotter};
 
 /// Layers that are compressed at the same time; each uses all cores where it is large.
 const LAYERS_AT_ONCE: usize = 4;
@@ -39,6 +42,9 @@ pub struct ExportRequest {
     pub names: Vec<Reference>,
     /// What is written.
     pub outputs: Vec<OutputSpec>,
+    /// Blobs that need not be in the local store, since every registry that the image is pushed
+    /// to has them. An image with such blobs gets no name in the local store.
+    pub elsewhere: BTreeSet<Digest>,
 }
 
 /// The result of a build for one platform.
@@ -152,21 +158,16 @@ impl Job<'_> {
         exported: &mut Exported,
     ) -> Result<(), Error> {
         let image = match output.image_options() {
-            Some(options) => Some((self.image(options, made).await?, self.names(options))),
+            Some(options) => {
+                let image = self.image(options, made).await?;
+                let names = self.names(options, &image.root.digest);
+                Some((image, names))
+            }
             None => None,
         };
         match (output, &image) {
-            (OutputSpec::Image { store, push, .. }, Some((image, names))) => {
-                if *store {
-                    self.name(image, names).await?;
-                }
-                if let Some(push) = push {
-                    let pushed = self.push(image, names, push).await?;
-                    if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
-                        let digest = index.digest.to_string();
-                        exported.response.insert(JOINED.to_owned(), digest);
-                    }
-                }
+            (OutputSpec::Image { .. }, Some((image, names))) => {
+                self.deliver(output, image, names, exported).await?;
             }
             (OutputSpec::Oci { destination, .. }, Some((image, names))) => {
                 self.archive(image, names, ArchiveForm::Oci, destination)
@@ -185,11 +186,55 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn names(&self, options: &ImageOptions) -> Vec<Reference> {
+    /// Brings an image to where an `image` output says.
+    async fn deliver(
+        &self,
+        output: &OutputSpec,
+        image: &StoredImage,
+        names: &[Reference],
+        exported: &mut Exported,
+    ) -> Result<(), Error> {
+        let OutputSpec::Image {
+            options,
+            store,
+            push,
+            load,
+        } = output
+        else {
+            return Ok(());
+        };
+        let mut blobs = image.images.iter().flat_map(|image| &image.manifest.layers);
+        let is_here = !blobs.any(|blob| self.request.elsewhere.contains(&blob.digest));
+        if *store && is_here {
+            self.name(image, names).await?;
+            self.name(image, &canonical(options, names, &image.root.digest))
+                .await?;
+        }
+        if let Some(push) = push {
+            let pushed = self.push(image, names, push).await?;
+            if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
+                let digest = index.digest.to_string();
+                exported.response.insert(JOINED.to_owned(), digest);
+            }
+        }
+        if let Some(target) = load {
+            self.load(image, names, target).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names of an image, that for want of another one among them.
+    fn names(&self, options: &ImageOptions, digest: &Digest) -> Vec<Reference> {
         let mut names = self.request.names.clone();
         let more = options.names.iter().filter(|name| !names.contains(name));
         let more: Vec<Reference> = more.cloned().collect();
         names.extend(more);
+        let derived = &options.derived_names;
+        if let Some(prefix) = &derived.dangling_prefix
+            && (names.is_empty() || !derived.dangling_only_if_nameless)
+        {
+            names.push(prefix.clone().with_digest(digest.clone()));
+        }
         names
     }
 
@@ -197,6 +242,7 @@ impl Job<'_> {
     async fn image(&self, options: &ImageOptions, made: &mut Made) -> Result<StoredImage, Error> {
         let key = ImageOptions {
             names: Vec::new(),
+            derived_names: DerivedNames::default(),
             ..options.clone()
         };
         if let Some((_, image)) = made.iter().find(|(options, _)| *options == key) {
@@ -207,14 +253,16 @@ impl Job<'_> {
         let (multi, oci) = (request.multi_platform, options.oci_media_types);
         options.annotations.check(&platforms, multi, oci)?;
         self.vertex.status("exporting layers", "", 0, 0, false);
-        let mut layers = Vec::new();
+        let mut parts = Vec::new();
         for result in &request.results {
-            layers.push(self.layers(result, options).await?);
+            let result = self.squashed(result, options).await?;
+            let layers = self.layers(&result, options).await?;
+            parts.push((result, layers));
         }
         self.vertex.status("exporting layers", "", 0, 0, true);
         let mut images = Vec::new();
-        for (result, layers) in request.results.iter().zip(layers) {
-            images.push(self.assemble(result, layers, options).await?);
+        for (result, layers) in parts {
+            images.push(self.assemble(&result, layers, options).await?);
         }
         let root = match (request.multi_platform, images.as_slice()) {
             (false, [image]) => image.manifest_document.descriptor.clone(),
@@ -245,7 +293,9 @@ impl Job<'_> {
         let remarks = options.annotations.of(place, &result.platform);
         image.manifest_document.descriptor.annotations = remarks;
         let content = self.exporter.content.clone();
-        let image = self.blocking(move || store(&content, image)).await?;
+        let elsewhere = self.request.elsewhere.clone();
+        let stored = self.blocking(move || store(&content, image, &elsewhere));
+        let image = stored.await?;
         self.told("manifest", &image.manifest_document);
         self.told("config", &image.config_document);
         Ok(image)
@@ -269,6 +319,37 @@ impl Job<'_> {
         self.vertex.status(&line, "", 0, 0, true);
     }
 
+    /// Makes one layer of those that are to become one.
+    async fn squashed(
+        &self,
+        result: &PlatformResult,
+        options: &ImageOptions,
+    ) -> Result<PlatformResult, Error> {
+        let mut result = result.clone();
+        let count = result.layers.len();
+        let groups = squash::plan(
+            &result.config.history,
+            count,
+            lowest(&result),
+            options.squash,
+        );
+        squash::remove_label(&mut result.config);
+        squash::rewrite(&mut result.config, count, &groups);
+        if groups.with_base {
+            result.base = None;
+        }
+        // From the top, so that the numbers of lower layers stay right.
+        for range in groups.ranges.iter().rev() {
+            let (snapshots, cancel) = (self.exporter.snapshots.clone(), self.cancel.clone());
+            let (below, group) = (&result.layers[..range.start], &result.layers[range.clone()]);
+            let (below, group) = (below.to_vec(), group.to_vec());
+            let squash = move || Ok(snapshots.squash(&below, &group, &Cancelled(&cancel))?);
+            let layer = self.blocking(squash).await?;
+            result.layers.splice(range.clone(), [layer]);
+        }
+        Ok(result)
+    }
+
     /// Compresses the layers, some at a time, and keeps their order.
     async fn layers(
         &self,
@@ -277,10 +358,8 @@ impl Job<'_> {
     ) -> Result<Vec<ImageLayer>, Error> {
         let times = self.times(result, options);
         // What the base image brought stays as it is.
-        let base = result
-            .base
-            .as_ref()
-            .map_or(0, |base| base.rootfs.diff_ids.len());
+        let base = base_layers(result);
+        let keeps_foreign = options.keeps_nondistributable;
         let layers = result.layers.iter().enumerate().map(|(number, id)| {
             let (snapshots, id) = (self.exporter.snapshots.clone(), id.clone());
             let cancel = self.cancel.clone();
@@ -295,17 +374,24 @@ impl Job<'_> {
             };
             self.blocking(move || {
                 let blob = snapshots.layer_blob_observed(&id, &form, &Cancelled(&cancel))?;
-                // A layer that was unpacked from a blob came with an image.
-                let made_here = snapshots.meta(&id).filter(|meta| meta.blob.is_none());
+                let meta = snapshots.meta(&id);
+                let origin = meta.as_ref().and_then(|meta| meta.blob.as_ref());
+                let origin = origin.filter(|_| keeps_foreign);
+                let descriptor = match origin.filter(|origin| is_same_foreign(origin, &blob)) {
+                    Some(origin) => origin.clone(),
+                    None => blob.descriptor,
+                };
+                // `None` for a layer that came with an image.
+                let created_ns = snapshots.created_ns(&id);
                 let rewritten_s = match times {
                     EntryTimes::NotAfter(seconds) | EntryTimes::Exactly(seconds) => Some(seconds),
                     EntryTimes::Kept => None,
                 };
                 Ok(ImageLayer {
-                    descriptor: blob.descriptor,
+                    descriptor,
                     diff_id: blob.diff_id,
-                    rewritten_s: rewritten_s.filter(|_| made_here.is_some()),
-                    created_ns: made_here.map(|meta| meta.created_ns),
+                    rewritten_s: rewritten_s.filter(|_| created_ns.is_some()),
+                    created_ns,
                 })
             })
         });
@@ -321,7 +407,7 @@ impl Job<'_> {
             (LayerTimes::Kept, _) => EntryTimes::Kept,
             (LayerTimes::Rewritten, Some(epoch_s)) => EntryTimes::NotAfter(epoch_s),
             (LayerTimes::Epoch, Some(epoch_s)) => EntryTimes::Exactly(epoch_s),
-            (_, None) if !std::ptr::eq(result, &self.request.results[0]) => EntryTimes::Kept,
+            (_, None) if result.platform != self.request.results[0].platform => EntryTimes::Kept,
             (_, None) => {
                 self.vertex.build().send(Event::Warning(Warning {
                     short: NO_EPOCH.to_owned(),
@@ -372,6 +458,25 @@ impl Job<'_> {
             cancel: self.cancel,
         };
         push::push_all(&targets, means).await
+    }
+
+    async fn load(
+        &self,
+        image: &StoredImage,
+        names: &[Reference],
+        target: &LoadTarget,
+    ) -> Result<(), Error> {
+        let [single] = image.images.as_slice() else {
+            return Err(Error::DockerIndex);
+        };
+        let load = Load {
+            content: &self.exporter.content,
+            root: &single.manifest_document.descriptor,
+            names,
+            vertex: self.vertex,
+            cancel: self.cancel,
+        };
+        load::load(load, target).await.map(drop)
     }
 
     async fn archive(
@@ -426,6 +531,37 @@ impl Job<'_> {
     }
 }
 
+/// Returns how many of the layers are those of the base image.
+fn base_layers(result: &PlatformResult) -> usize {
+    let base = result.base.as_ref();
+    let count = base.map_or(0, |base| base.rootfs.diff_ids.len());
+    count.min(result.layers.len())
+}
+
+/// Returns what of a result is its base image.
+fn lowest(result: &PlatformResult) -> squash::Lowest {
+    let of_base = result.base.iter().flat_map(|base| &base.history);
+    let pairs = result.config.history.iter().zip(of_base);
+    squash::Lowest {
+        layers: base_layers(result),
+        entries: pairs.take_while(|(entry, base)| entry == base).count(),
+    }
+}
+
+/// Says whether a blob is the layer that may not be distributed which it came as.
+fn is_same_foreign(origin: &Descriptor, blob: &LayerBlob) -> bool {
+    media_type::is_foreign(&origin.media_type) && origin.digest == blob.descriptor.digest
+}
+
+/// Returns the names with the digest of the image, for the local store.
+fn canonical(options: &ImageOptions, names: &[Reference], digest: &Digest) -> Vec<Reference> {
+    let names = names.iter().filter(|name| name.digest().is_none());
+    let names = names.filter(|_| options.derived_names.canonical);
+    names
+        .map(|name| name.clone().with_digest(digest.clone()))
+        .collect()
+}
+
 /// Writes an error with its causes on one line.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
@@ -450,7 +586,11 @@ impl Observer for Cancelled<'_> {
 }
 
 /// Puts the documents of an image into the store and checks the whole.
-fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
+pub(super) fn store(
+    content: &ContentStore,
+    image: Image,
+    elsewhere: &BTreeSet<Digest>,
+) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),
@@ -459,7 +599,7 @@ fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
     validate::documents(&manifest.descriptor, &manifest.bytes, &config.bytes).map_err(invalid)?;
     content.put(&config.bytes)?;
     content.put(&manifest.bytes)?;
-    validate::presence(content, &image.manifest).map_err(invalid)?;
+    validate::presence(content, &image.manifest, elsewhere).map_err(invalid)?;
     Ok(image)
 }
 

@@ -9,12 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::archive::TarReader;
-use crate::oci::{Descriptor, History, ImageConfig, Reference};
+use crate::oci::{History, ImageConfig, Reference};
 use crate::progress::Progress;
 use crate::registry;
 use crate::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
+
+/// What the attributes of outputs do.
+mod forms;
 
 /// A store with two layers in it.
 struct Fixture {
@@ -98,6 +101,7 @@ impl Fixture {
             multi_platform: platforms.len() > 1,
             names: vec!["app:1.0".parse().unwrap()],
             outputs,
+            elsewhere: Default::default(),
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::export::PlatformResult;
 use super::local::{self, LocalTree, Written};
-use super::output::{Destination, OutputSpec, TreeOptions};
+use super::output::{Destination, LocalMode, OutputSpec, TreeOptions};
 use super::rootfs::{self, TarTree};
 use super::transfer::Meter;
 use crate::oci::Platform;
@@ -82,6 +82,7 @@ impl Trees {
 
     fn local(&self, directory: &Path, options: TreeOptions) -> Result<(), Error> {
         let mut written = Written::new();
+        let mut views = Vec::new();
         for result in &self.results {
             let name = result.platform.to_string();
             let folder = self.folder(&result.platform, options);
@@ -103,6 +104,13 @@ impl Trees {
                 local::set_time(tree.target, epoch_s)?;
             }
             meter.finish();
+            views.push((folder, view));
+        }
+        if options.mode == LocalMode::Delete {
+            let trees = views
+                .iter()
+                .map(|(folder, view)| (folder.as_path(), view.path()));
+            local::remove_stale(directory, &trees.collect::<Vec<_>>())?;
         }
         Ok(())
     }

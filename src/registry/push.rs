@@ -60,6 +60,37 @@ impl Client {
         Ok(pushed)
     }
 
+    /// Puts a blob into the repository of `reference` that whoever calls knows not to be there:
+    /// nobody asks first.
+    pub async fn push_new_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        store: &ContentStore,
+        progress: &VertexProgress,
+    ) -> Result<Pushed, Error> {
+        let repository = reference.name();
+        let flight = self.flight(&repository, &descriptor.digest);
+        let _turn = flight.lock().await;
+        if self.knows(&repository, &descriptor.digest) {
+            return Ok(Pushed::Present);
+        }
+        let site = self.site(reference).await?;
+        let mut upload = Upload::new(self, &site, reference, descriptor, store, progress);
+        let mounts = mounts(reference, descriptor, store, None);
+        let pushed = if upload.mount(&mounts).await? {
+            Pushed::Mounted
+        } else {
+            self.provide(descriptor, store, progress).await?;
+            let _permit = self.shared.uploads.acquire().await;
+            upload.send().await?;
+            Pushed::Uploaded
+        };
+        self.remember(&repository, &descriptor.digest);
+        store.note_origin(&descriptor.digest, &repository)?;
+        Ok(pushed)
+    }
+
     /// Fetches a blob that is only known to be elsewhere.
     async fn provide(
         &self,
@@ -251,7 +282,8 @@ impl Parts {
             Document::Manifest(manifest) => {
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
                     let known = self.blobs.iter().any(|known| known.digest == blob.digest);
-                    if !known && !is_foreign(blob, store) {
+                    // Layers that must not be redistributed stay where they are.
+                    if !known && !media_type::is_foreign(&blob.media_type) {
                         self.blobs.push(blob.clone());
                     }
                 }
@@ -274,11 +306,4 @@ impl Parts {
         }
         Ok(bytes)
     }
-}
-
-/// Layers that must not be redistributed stay where they are, unless someone stored them.
-fn is_foreign(blob: &Descriptor, store: &ContentStore) -> bool {
-    let restricted = ["nondistributable", "foreign"];
-    let named = restricted.iter().any(|word| blob.media_type.contains(word));
-    named && !media_type::is_layer(&blob.media_type) && !store.contains(&blob.digest)
 }

@@ -17,15 +17,25 @@
     reason = "the tests' own switches and the search path are in the environment"
 )]
 
+mod caches;
 mod consumers;
 mod contexts;
 mod corpus;
 mod env;
 mod examples;
+mod explain;
 mod faults;
+#[path = "../support/registry.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+mod faulty_registry;
+mod load;
+mod mutations;
+mod outputs;
 mod platforms;
 mod push;
-#[path = "../support/registry.rs"]
-mod registry;
+mod store;
 mod verify;
 mod warnings;

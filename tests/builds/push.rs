@@ -5,7 +5,7 @@ use std::time::Duration;
 use cooper::oci::{Digest, Index};
 
 use crate::env::{TestEnv, ready};
-use crate::registry::{Action, Logged, Registry};
+use crate::faulty_registry::{Action, Logged, Registry};
 
 /// The second step ends only when the layer of the first is in the registry.
 #[test]

@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache_remote;
 mod call;
 mod copy;
 #[path = "../support/copy_case.rs"]

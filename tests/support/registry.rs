@@ -105,12 +105,15 @@ struct State {
     /// Media type and bytes.
     manifests: BTreeMap<Key, (String, Arc<Vec<u8>>)>,
     uploads: BTreeMap<String, Vec<u8>>,
-    tokens: BTreeMap<String, (String, usize)>,
+    /// Scopes, uses, birth.
+    tokens: BTreeMap<String, (String, usize, Instant)>,
     log: Vec<(Instant, Logged)>,
     faults: Vec<Fault>,
     access: Access,
     next_id: u64,
     chaos: Option<Chaos>,
+    /// How long a token is taken, whatever was said about it.
+    token_life: Option<Duration>,
     /// Largest body that is taken.
     body_bytes_max: usize,
 }
@@ -208,6 +211,7 @@ impl Registry {
             access,
             next_id: 0,
             chaos: None,
+            token_life: None,
             body_bytes_max: usize::MAX,
         }));
         let stop = Arc::new(AtomicBool::new(false));
@@ -264,6 +268,11 @@ impl Registry {
         self.lock().chaos.as_ref().map_or(0, |chaos| chaos.faults)
     }
 
+    /// Refuses tokens that are older.
+    pub fn expire_tokens_after(&self, life: Duration) {
+        self.lock().token_life = Some(life);
+    }
+
     /// Refuses larger bodies (413).
     pub fn limit_bodies(&self, bytes: usize) {
         self.lock().body_bytes_max = bytes;
@@ -283,6 +292,13 @@ impl Registry {
 
     pub fn tags(&self, repository: &str) -> Vec<String> {
         tags_of(&self.lock(), repository)
+    }
+
+    /// How many bytes the blobs of a repository have.
+    pub fn blob_bytes(&self, repository: &str) -> usize {
+        let state = self.lock();
+        let own = state.blobs.iter().filter(|((of, _), _)| of == repository);
+        own.map(|(_, bytes)| bytes.len()).sum()
     }
 
     pub fn clear_faults(&self) {
@@ -518,7 +534,7 @@ impl Connection {
             logged: head.clone(),
             body: Vec::new(),
         };
-        let refusal = refuse(&mut state, &request, self.address)?;
+        let refusal = refuse(&mut state, &request, self.address, false)?;
         let challenge = refusal.headers.iter();
         let challenge = challenge.filter(|(name, _)| name == "WWW-Authenticate");
         let headers = challenge.map(|(_, value)| ("WWW-Authenticate", value.clone()));
@@ -620,10 +636,7 @@ impl Connection {
         let Some(rest) = path.strip_prefix("/v2/") else {
             return plain(&state, request);
         };
-        // Who sends a body was looked at before it was read.
-        if request.body.is_empty()
-            && let Some(refusal) = refuse(&mut state, request, self.address)
-        {
+        if let Some(refusal) = refuse(&mut state, request, self.address, true) {
             return refusal;
         }
         if rest.is_empty() {
@@ -730,7 +743,12 @@ fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
     }
 }
 
-fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<Answer> {
+fn refuse(
+    state: &mut State,
+    request: &Incoming,
+    address: SocketAddr,
+    counts: bool,
+) -> Option<Answer> {
     let given = request.logged.header("authorization").unwrap_or_default();
     let refused = |challenge: String| {
         let answer = Answer::error(401, "UNAUTHORIZED", "authentication required");
@@ -747,11 +765,13 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
         Access::Bearer { realm, uses, .. } => {
             let scope = needed_scope(request);
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
-            if let Some((scopes, used)) = state.tokens.get_mut(token)
+            let life = state.token_life.unwrap_or(Duration::MAX);
+            if let Some((scopes, used, born)) = state.tokens.get_mut(token)
                 && *used < uses
+                && born.elapsed() < life
                 && allows(scopes, &scope)
             {
-                *used += 1;
+                *used += usize::from(counts);
                 return None;
             }
             let realm = realm.unwrap_or_else(|| format!("http://{address}/token"));
@@ -826,7 +846,8 @@ fn token(state: &mut State, request: &Incoming) -> Answer {
         .collect();
     state.next_id += 1;
     let token = format!("token-{}", state.next_id);
-    state.tokens.insert(token.clone(), (scopes.join(" "), 0));
+    let entry = (scopes.join(" "), 0, Instant::now());
+    state.tokens.insert(token.clone(), entry);
     let mut body = serde_json::json!({"token": token});
     if let Some(seconds) = expires_in {
         body["expires_in"] = seconds.into();
