@@ -123,7 +123,8 @@ async fn certificates_of_a_host_are_trusted_and_presented() {
     };
     push(&client(typed), &registry).await.unwrap();
     for (options, reason) in [
-        (with_dir("half.d"), "certificate"),
+        // In TLS 1.3 the refusal may come as an alert, or as a connection that ends.
+        (with_dir("half.d"), "cannot reach"),
         (
             HostOptions {
                 tls_verify: Some(true),
