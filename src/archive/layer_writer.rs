@@ -50,6 +50,8 @@ enum Work<W> {
     None(Option<W>),
     /// Threads, since the first block was full.
     Threads(Threads<W>),
+    /// Nobody any more, for this reason.
+    Failed(io::ErrorKind),
 }
 
 #[derive(Debug)]
@@ -107,14 +109,16 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             Work::Threads(_) if !self.block.is_empty() => self.send_block(),
             _ => Ok(()),
         };
+        sent.map_err(ArchiveError::Write)?;
         let (output, diff_sha256) = match self.work {
+            Work::Failed(kind) => return Err(ArchiveError::Write(kind.into())),
             Work::None(output) => {
                 let output = output.ok_or_else(|| ArchiveError::Write(ended()))?;
                 let diff_sha256 = Sha256::digest(&self.block).into();
                 let output = write_single(output, self.block, self.compression);
                 (output.map_err(ArchiveError::Write)?, diff_sha256)
             }
-            Work::Threads(threads) => threads.finish(sent)?,
+            Work::Threads(threads) => threads.finish()?,
         };
         let Output { output, stargz } = output;
         Ok(WrittenLayer {
@@ -130,8 +134,10 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             let output = output.take().ok_or_else(ended)?;
             self.work = Work::Threads(Threads::start(output, self.compression)?);
         }
-        let Work::Threads(threads) = &self.work else {
-            return Err(ended());
+        let threads = match &self.work {
+            Work::Threads(threads) => threads,
+            Work::Failed(kind) => return Err((*kind).into()),
+            Work::None(_) => return Err(ended()),
         };
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
         let block = Arc::new(block);
@@ -146,7 +152,24 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             }
             _ => Piece::Block(block),
         };
-        threads.to_output.send(piece).map_err(|_| ended())
+        let is_sent = threads.to_output.send(piece).is_ok();
+        match is_sent {
+            true => Ok(()),
+            false => Err(self.end()),
+        }
+    }
+
+    /// Ends the threads after one of them ended early, and returns why it did.
+    fn end(&mut self) -> io::Error {
+        let error = match std::mem::replace(&mut self.work, Work::None(None)) {
+            Work::Threads(threads) => match threads.finish() {
+                Err(ArchiveError::Write(error)) => error,
+                _ => ended(),
+            },
+            _ => ended(),
+        };
+        self.work = Work::Failed(error.kind());
+        error
     }
 }
 
@@ -169,13 +192,12 @@ impl<W: Write + Send + 'static> Threads<W> {
         })
     }
 
-    fn finish(self, sent: io::Result<()>) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
+    fn finish(self) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
         drop((self.to_hash, self.to_output));
         // The thread's own error says more than "it ended early".
         let output = join(self.output).and_then(|result| result);
         let diff_sha256 = join(self.hasher);
         let output = output.map_err(ArchiveError::Write)?;
-        sent.map_err(ArchiveError::Write)?;
         Ok((output, diff_sha256.map_err(ArchiveError::Write)?))
     }
 }
@@ -335,6 +357,36 @@ mod tests {
         (0..length as u32)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 29) as u8)
             .collect()
+    }
+
+    /// An output on a disk that fills up.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_writes_learns_why_the_output_failed() {
+        let compression = Compression {
+            kind: CompressionKind::Uncompressed,
+            ..Default::default()
+        };
+        let mut writer = LayerWriter::new(Full(2 * BLOCK), compression);
+        let input = sample(BLOCK);
+        let failed = (0..1000).find_map(|_| writer.write_all(&input).err());
+        assert_eq!(failed.unwrap().kind(), io::ErrorKind::StorageFull);
+        assert!(writer.finish().is_err());
     }
 
     fn write(bytes: &[u8], step: usize, compression: Compression) -> WrittenLayer<Vec<u8>> {

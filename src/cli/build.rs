@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,21 +12,25 @@ use super::args::{BuildArgs, ProgressMode};
 use super::call;
 use super::context;
 use super::env::Environment;
+use super::explain;
 use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::registries;
+use super::store;
 use super::verify;
 use crate::engine::request::{
-    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
+    Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::progress::Warning;
-use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
+use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
@@ -45,14 +48,23 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
         return call::run(program, args, call);
     }
-    let request = request(program, args)?;
+    let mut request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
+    if let Some(format) = args.explained.plan {
+        return explain::plan(program, args, format, request, session);
+    }
+    let id = BuildRecords::new_id();
+    request.id = Some(id.clone());
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
-    let engine = program.engine()?;
+    if to_stdout && args.explained.explain.is_some() {
+        let message = "--explain writes to stdout, and so does an output: name a file for it";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
         .mode(&args.progress, &program.environment)
@@ -63,6 +75,10 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
     }
+    if let Some(format) = args.explained.explain {
+        explain::built(program, &engine, &id, format)?;
+    }
+    store::collect_afterwards(&engine);
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
     let reported = match program.environment.metadata_warnings() {
         true => &journal.warnings[..],
@@ -115,6 +131,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &annotations(&args.annotations).map_err(usage)?,
     );
     set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
     shape_images(args, &mut outputs);
     check_deletions(args, &outputs)?;
     check_names(args, &outputs)?;
@@ -142,6 +159,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_from: args.caches.imports().map_err(usage)?,
+        cache_to: args.caches.exports().map_err(usage)?,
+        load: args.shape.load().is_some(),
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -151,6 +171,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
+        cache_modes: args.explained.cache_modes.meant(),
+        id: None,
+        build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
 }
 
@@ -181,20 +204,48 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: credentials(environment)?,
+        credentials: registries::credentials(environment, &args.registry, pushed(request))?,
         ..Session::default()
     })
 }
 
-/// Reads docker's registry credentials.
-pub(crate) fn credentials(environment: &Environment) -> Result<Arc<Credentials>, Failure> {
-    let read = Credentials::from_docker_config(environment.docker_config().as_deref());
-    read.map(Arc::new).map_err(|error| {
-        let message = "cannot read docker's registry credentials";
-        EngineError::new(ErrorKind::Config, message)
-            .with_source(error)
-            .into()
-    })
+/// Lists the names that are pushed.
+fn pushed(request: &BuildRequest) -> Vec<&Reference> {
+    let outputs = request.outputs.iter();
+    let pushing = outputs.filter_map(|output| match output {
+        OutputSpec::Image {
+            options,
+            push: Some(_),
+            ..
+        } => Some(options.names.iter().chain(&request.names)),
+        _ => None,
+    });
+    pushing.flatten().collect()
+}
+
+/// Has every push join what other jobs push.
+fn join(
+    args: &BuildArgs,
+    environment: &Environment,
+    outputs: &mut [OutputSpec],
+) -> Result<(), Failure> {
+    let Some(options) = registries::join(environment, &args.join) else {
+        return Ok(());
+    };
+    let mut joined = false;
+    for output in outputs {
+        if let OutputSpec::Image {
+            push: Some(push), ..
+        } = output
+        {
+            push.join = Some(options.clone());
+            joined = true;
+        }
+    }
+    match joined {
+        true => Ok(()),
+        false => Err(Failure::Usage("--join needs --push".to_owned())),
+    }
 }
 
 /// Writes what BuildKit's clients find in a metadata file: base64 of JSON becomes JSON.

@@ -209,7 +209,7 @@ mod tests {
     fn outputs_are_what_docker_means_by_them() {
         let image = "Image { default, store: true, push: None, load: None }";
         let loaded = "Image { default, store: true, push: None, load: Some(Podman) }";
-        let pushed = "Image { default, store: true, push: Some(PushOptions { by_digest: false, insecure: false }), load: None }";
+        let pushed = "Image { default, store: true, push: Some(PushOptions { by_digest: false, insecure: false, join: None }), load: None }";
         let local = r#"Local { directory: "out" }"#;
         check(&[], false, false, image);
         check(&[], true, false, pushed);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{EngineError, ErrorKind};
-use super::request::{BuildContext, BuildRequest, BuiltImage, ImageOptions, OutputSpec};
+use super::request::{BuildContext, BuildRequest, BuiltImage, GcOptions, ImageOptions, OutputSpec};
 use super::{Engine, EngineOptions, MANIFEST_BYTES_MAX};
 use crate::cache::Cache;
 use crate::exporter::compare;
@@ -86,6 +86,11 @@ impl Engine {
         Self {
             options: EngineOptions {
                 root: root.to_owned(),
+                // It knows of no record, so every layer would seem to be of no use.
+                gc: GcOptions {
+                    enabled: Some(false),
+                    ..GcOptions::default()
+                },
                 ..self.options.clone()
             },
             content: self.content.clone(),

@@ -1,6 +1,6 @@
 //! One result to all its outputs, each under a step of its own in the progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +26,8 @@ use crate::snapshot::{EntryTimes, LayerBlob, LayerForm, LayerId, Snapshotter};
 const LAYERS_AT_ONCE: usize = 4;
 /// Why times are not rewritten although it was asked for.
 const NO_EPOCH: &str = "rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH";
+/// What the first name leads to after other jobs' images were joined.
+const JOINED: &str = "cooper.join.digest";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -40,6 +42,9 @@ pub struct ExportRequest {
     pub names: Vec<Reference>,
     /// What is written.
     pub outputs: Vec<OutputSpec>,
+    /// Blobs that need not be in the local store, since every registry that the image is pushed
+    /// to has them. An image with such blobs gets no name in the local store.
+    pub elsewhere: BTreeSet<Digest>,
 }
 
 /// The result of a build for one platform.
@@ -162,7 +167,7 @@ impl Job<'_> {
         };
         match (output, &image) {
             (OutputSpec::Image { .. }, Some((image, names))) => {
-                self.deliver(output, image, names).await?;
+                self.deliver(output, image, names, exported).await?;
             }
             (OutputSpec::Oci { destination, .. }, Some((image, names))) => {
                 self.archive(image, names, ArchiveForm::Oci, destination)
@@ -187,6 +192,7 @@ impl Job<'_> {
         output: &OutputSpec,
         image: &StoredImage,
         names: &[Reference],
+        exported: &mut Exported,
     ) -> Result<(), Error> {
         let OutputSpec::Image {
             options,
@@ -197,13 +203,19 @@ impl Job<'_> {
         else {
             return Ok(());
         };
-        if *store {
+        let mut blobs = image.images.iter().flat_map(|image| &image.manifest.layers);
+        let is_here = !blobs.any(|blob| self.request.elsewhere.contains(&blob.digest));
+        if *store && is_here {
             self.name(image, names).await?;
             self.name(image, &canonical(options, names, &image.root.digest))
                 .await?;
         }
         if let Some(push) = push {
-            self.push(image, names, push).await?;
+            let pushed = self.push(image, names, push).await?;
+            if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
+                let digest = index.digest.to_string();
+                exported.response.insert(JOINED.to_owned(), digest);
+            }
         }
         if let Some(target) = load {
             self.load(image, names, target).await?;
@@ -281,7 +293,9 @@ impl Job<'_> {
         let remarks = options.annotations.of(place, &result.platform);
         image.manifest_document.descriptor.annotations = remarks;
         let content = self.exporter.content.clone();
-        let image = self.blocking(move || store(&content, image)).await?;
+        let elsewhere = self.request.elsewhere.clone();
+        let stored = self.blocking(move || store(&content, image, &elsewhere));
+        let image = stored.await?;
         self.told("manifest", &image.manifest_document);
         self.told("config", &image.config_document);
         Ok(image)
@@ -367,8 +381,8 @@ impl Job<'_> {
                     Some(origin) => origin.clone(),
                     None => blob.descriptor,
                 };
-                // A layer that was unpacked from a blob came with an image.
-                let made_here = meta.filter(|meta| meta.blob.is_none());
+                // `None` for a layer that came with an image.
+                let created_ns = snapshots.created_ns(&id);
                 let rewritten_s = match times {
                     EntryTimes::NotAfter(seconds) | EntryTimes::Exactly(seconds) => Some(seconds),
                     EntryTimes::Kept => None,
@@ -376,8 +390,8 @@ impl Job<'_> {
                 Ok(ImageLayer {
                     descriptor,
                     diff_id: blob.diff_id,
-                    rewritten_s: rewritten_s.filter(|_| made_here.is_some()),
-                    created_ns: made_here.map(|meta| meta.created_ns),
+                    rewritten_s: rewritten_s.filter(|_| created_ns.is_some()),
+                    created_ns,
                 })
             })
         });
@@ -422,20 +436,28 @@ impl Job<'_> {
         image: &StoredImage,
         names: &[Reference],
         options: &PushOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Descriptor>, Error> {
         if names.is_empty() {
             return Err(Error::PushWithoutName);
         }
-        for name in names {
-            let target = push::Target {
-                reference: name,
-                root: &image.root,
-                by_digest: options.by_digest,
-            };
-            let (content, registry) = (&self.exporter.content, &self.exporter.registry);
-            push::push(target, content, registry, self.vertex, self.cancel).await?;
+        let mut root = image.root.clone();
+        if let ([result], None) = (self.request.results.as_slice(), &root.platform) {
+            root.platform = Some(result.platform.clone());
         }
-        Ok(())
+        let targets = names.iter().map(|name| push::Target {
+            reference: name,
+            root: &root,
+            by_digest: options.by_digest,
+            join: options.join.as_ref(),
+        });
+        let targets: Vec<push::Target<'_>> = targets.collect();
+        let means = push::Means {
+            content: &self.exporter.content,
+            registry: &self.exporter.registry,
+            vertex: self.vertex,
+            cancel: self.cancel,
+        };
+        push::push_all(&targets, means).await
     }
 
     async fn load(
@@ -564,7 +586,11 @@ impl Observer for Cancelled<'_> {
 }
 
 /// Puts the documents of an image into the store and checks the whole.
-pub(super) fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
+pub(super) fn store(
+    content: &ContentStore,
+    image: Image,
+    elsewhere: &BTreeSet<Digest>,
+) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),
@@ -573,7 +599,7 @@ pub(super) fn store(content: &ContentStore, image: Image) -> Result<Image, Error
     validate::documents(&manifest.descriptor, &manifest.bytes, &config.bytes).map_err(invalid)?;
     content.put(&config.bytes)?;
     content.put(&manifest.bytes)?;
-    validate::presence(content, &image.manifest).map_err(invalid)?;
+    validate::presence(content, &image.manifest, elsewhere).map_err(invalid)?;
     Ok(image)
 }
 

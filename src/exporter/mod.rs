@@ -48,7 +48,7 @@ pub use output::{
     InvalidOutput, LayerTimes, LocalMode, OutputEpoch, OutputSpec, PushOptions, Squash, Stream,
     Target, TreeOptions,
 };
-pub use push::{Target as PushTarget, push};
+pub use push::{Means as PushMeans, Target as PushTarget, push_all};
 
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ pub struct Save<'a> {
 
 /// Puts an image and its documents into the store, where its layers are; blocks.
 pub fn keep(content: &ContentStore, image: image::Image) -> Result<Descriptor, Error> {
-    let image = export::store(content, image)?;
+    let image = export::store(content, image, &std::collections::BTreeSet::new())?;
     Ok(image.manifest_document.descriptor)
 }
 

@@ -56,7 +56,10 @@ impl Snapshotter {
         form: &LayerForm,
         observer: &dyn Observer,
     ) -> Result<LayerBlob, Error> {
-        let meta = self.read_meta(id)?;
+        let meta = match (self.read_meta(id), self.announced_blob(id, form)) {
+            (Err(Error::Missing(_)), Some(blob)) => return Ok(blob),
+            (meta, _) => meta?,
+        };
         if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
@@ -65,7 +68,7 @@ impl Snapshotter {
         if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
-        let blob = match self.pulled_blob(&meta)? {
+        let blob = match self.usable_blob(&meta, form)? {
             Some(pulled) => self.recompress(&pulled, &form.compression, observer)?,
             None => self.pack(id, &meta, form, observer)?,
         };
@@ -100,7 +103,7 @@ impl Snapshotter {
         form: &LayerForm,
     ) -> Result<Option<LayerBlob>, Error> {
         let compression = &form.compression;
-        if let Some(pulled) = self.pulled_blob(meta)?
+        if let Some(pulled) = self.usable_blob(meta, form)?
             && (!compression.force || has_form(&pulled.descriptor, compression.kind))
         {
             return Ok(Some(pulled));
@@ -113,6 +116,15 @@ impl Snapshotter {
             return Ok(None);
         };
         Ok(self.content().claim(&known.descriptor)?.then_some(known))
+    }
+
+    /// Returns the blob a layer was unpacked from, unless it has the wrong times in it. Those
+    /// of an image stay whatever is asked.
+    fn usable_blob(&self, meta: &LayerMeta, form: &LayerForm) -> Result<Option<LayerBlob>, Error> {
+        if meta.created_ns != 0 && form.times != EntryTimes::Kept {
+            return Ok(None);
+        }
+        self.pulled_blob(meta)
     }
 
     /// Returns the blob a layer was unpacked from, if it is still stored.
@@ -252,7 +264,7 @@ fn properties(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String
     known.collect()
 }
 
-fn oci_media_type(kind: CompressionKind) -> &'static str {
+pub(super) fn oci_media_type(kind: CompressionKind) -> &'static str {
     match kind {
         CompressionKind::Gzip | CompressionKind::Estargz => media_type::OCI_LAYER_GZIP,
         CompressionKind::Zstd => media_type::OCI_LAYER_ZSTD,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ProgressArgs, value};
+use super::{ProgressArgs, RegistryArgs, value};
 use crate::oci::{Platform, Reference};
 
 /// `cooper rebase`.
@@ -26,6 +26,8 @@ pub(crate) struct RebaseArgs {
     /// Go on where something speaks against it
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }

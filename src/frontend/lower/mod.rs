@@ -29,7 +29,7 @@ mod settings;
 mod signal;
 mod variables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::build_args::BuildArgs;
 use super::diagnostic::{Diagnostic, Source, Span};
@@ -64,6 +64,8 @@ pub(super) struct LoweredStage {
     pub(super) base_name: Option<Reference>,
     /// What the stages take from the user.
     pub(super) notes: Notes,
+    /// Names of the arguments that they declare.
+    pub(super) arguments: BTreeSet<String>,
 }
 
 /// Lowers the stages that are in scope; adds what is noticed to `warnings`.
@@ -305,6 +307,8 @@ impl Lowerer<'_> {
 
     /// Completes the sources of local files and encodes the graph.
     fn finish(mut self) -> LoweredStage {
+        let declared = self.states.values().flat_map(|state| &state.declared);
+        let arguments = declared.map(|(name, _)| name.clone()).collect();
         let target = self.states.remove(&self.plan.target);
         let Some(state) = target else {
             unreachable!("the target is among the stages that it needs");
@@ -328,6 +332,7 @@ impl Lowerer<'_> {
             base_image: state.base_image,
             base_name: state.base_name,
             notes: self.notes,
+            arguments,
         }
     }
 }
