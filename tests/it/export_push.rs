@@ -164,12 +164,15 @@ async fn what_may_not_be_distributed_is_not_pushed() {
     let registry = Registry::start();
     let fixture = Fixture::new();
     let name = format!("{}/a/app:1", registry.host());
-    let plain = [("compression", "uncompressed"), ("push", "false")];
+    let plain = [("compression", "uncompressed")];
     let image = fixture.push(&name, &plain).await.image.unwrap();
     let content = ContentStore::open(fixture._temp.path()).unwrap();
     let read = |digest: &cooper::oci::Digest| content.read_by_digest(digest, 1 << 20).unwrap();
     let mut manifest: cooper::oci::Manifest =
         serde_json::from_slice(&read(&image.root.digest)).unwrap();
+    let layer = manifest.layers[0].digest.to_string();
+    assert_eq!(registry.count("HEAD", &layer), 1);
+    registry.clear_log();
     manifest.layers[0].media_type = media_type::OCI_FOREIGN.to_owned();
     let bytes = serde_json::to_vec(&manifest).unwrap();
     content.put(&bytes).unwrap();
@@ -181,8 +184,9 @@ async fn what_may_not_be_distributed_is_not_pushed() {
         .push_image(&reference, &root, &content, &silent)
         .await;
     assert_eq!(pushed.unwrap().digest, root.digest);
-    // The config alone.
-    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 1);
+    // Nobody asked for the layer, let alone sent it.
+    assert_eq!(registry.count("HEAD", &layer), 0);
+    assert_eq!(registry.count("POST", "/blobs/uploads/"), 0);
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+//! Images of a few files, put onto other bases.
+
 use super::*;
 use crate::archive::{Entry, EntryKind, TarWriter};
 use crate::oci::{ContainerConfig, DiffId, History, Platform};
