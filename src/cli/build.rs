@@ -161,7 +161,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         no_cache: no_cache(args),
         cache_from: args.caches.imports().map_err(usage)?,
         cache_to: args.caches.exports().map_err(usage)?,
-        load: args.load,
+        load: args.shape.load().is_some(),
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,

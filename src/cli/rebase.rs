@@ -5,11 +5,17 @@ use super::failure::Failure;
 use super::program::Program;
 use super::registries;
 use crate::engine::RebaseRequest;
+use crate::oci::Reference;
 
 /// Puts an image onto another base and prints its id.
 pub(crate) fn run(program: &Program, args: &RebaseArgs) -> Result<(), Failure> {
     let engine = program.engine_with(&args.registry)?;
-    let session = registries::session(program, &args.registry)?;
+    let named: Vec<Reference> = [&args.old_base, &args.new_base]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let session = registries::session(program, &args.registry, &named)?;
     let request = RebaseRequest {
         image: args.image.clone(),
         old_base: args.old_base.clone(),

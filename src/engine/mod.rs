@@ -7,8 +7,8 @@
 //! (two of them compared), [`call`] (questions that are answered without building), [`images`],
 //! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
 //! [`manifest`] (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it
-//! back), [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts`
-//! and `travel` (cache mounts),
+//! back), [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` and
+//! `travel` (cache mounts),
 //! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals

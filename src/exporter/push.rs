@@ -79,7 +79,10 @@ async fn push(target: Target<'_>, means: Means<'_>) -> Result<Descriptor, Error>
         .push_image(&reference, target.root, means.content, vertex);
     let pushed = until(means.cancel, pushing).await?.map_err(failed)?;
     vertex.status("pushing layers", "", 0, 0, true);
-    let line = format!("pushing manifest for {reference}@{}", target.root.digest);
+    let line = match reference.digest() {
+        Some(_) => format!("pushing manifest for {reference}"),
+        None => format!("pushing manifest for {reference}@{}", target.root.digest),
+    };
     vertex.status(&line, "", 0, 0, true);
     let Some(options) = target.join else {
         return Ok(pushed);

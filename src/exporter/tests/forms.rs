@@ -237,6 +237,7 @@ fn squashed_images_have_one_layer_and_their_whole_history() {
             epoch_s: None,
         };
         let request = ExportRequest {
+            elsewhere: std::collections::BTreeSet::new(),
             results: vec![result],
             multi_platform: false,
             names: Vec::new(),

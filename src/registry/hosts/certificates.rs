@@ -13,10 +13,16 @@ pub(super) fn of_folder(dir: &Path) -> Result<Tls, ConfigError> {
         path: dir.to_owned(),
         reason: error.to_string(),
     };
+    let entries = match std::fs::read_dir(dir) {
+        // Root's certificates are no concern of others.
+        Err(error) if is_absent(&error) => return Ok(Tls::default()),
+        entries => entries.map_err(failed)?,
+    };
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
+    for entry in entries {
         paths.push(entry.map_err(failed)?.path());
     }
+    paths.retain(|path| !is_forbidden(path));
     paths.sort();
     let mut tls = Tls::default();
     for path in paths {
@@ -24,12 +30,20 @@ pub(super) fn of_folder(dir: &Path) -> Result<Tls, ConfigError> {
             Some("crt") => tls.authorities.push(bytes_of(&path)?),
             Some("cert") => {
                 let key = path.with_extension("key");
-                tls.identity = Some(pair(&path, &key)?);
+                if !is_forbidden(&key) {
+                    tls.identity = Some(pair(&path, &key)?);
+                }
             }
             _ => {}
         }
     }
     Ok(tls)
+}
+
+/// Says whether a file is there that we may not read, such as root's key.
+fn is_forbidden(path: &Path) -> bool {
+    let opened = std::fs::File::open(path);
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// Adds the certificates in files.
