@@ -166,3 +166,76 @@ fn file_list(db: &Connection, hash: &str) -> rusqlite::Result<Option<FileList>> 
         .optional()?;
     Ok(list.and_then(|list| FileList::decode(&list)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{ContentDigest, FileEntry, KeyPart, StepInput};
+
+    /// A COPY of one file with these contents.
+    fn copy(content: u64, destination: &str) -> Step {
+        let file = FileEntry {
+            path: b"file".to_vec(),
+            content,
+            mode: 0o100_644,
+            ..FileEntry::default()
+        };
+        let files = FileList::new(vec![file]);
+        let digest = ContentHash::of(&files.encode());
+        let used = InputUse::Content(ContentDigest {
+            digest,
+            files: Some(Arc::new(files)),
+        });
+        Step {
+            name: format!("[2/2] COPY file {destination}"),
+            scope: "here".to_owned(),
+            op: ContentHash::of(destination.as_bytes()),
+            parts: vec![
+                KeyPart::new("source", "file"),
+                KeyPart::new("destination", destination),
+            ],
+            inputs: vec![StepInput {
+                name: "[internal] load build context".to_owned(),
+                used,
+            }],
+        }
+    }
+
+    /// The step as another machine gave it away.
+    fn record(step: &Step, created_ns: i64) -> Arc<RemoteRecord> {
+        let InputUse::Content(content) = &step.inputs[0].used else {
+            panic!("a copy uses contents");
+        };
+        Arc::new(RemoteRecord {
+            id: CacheKey([1; 32]),
+            keys: Vec::new(),
+            outputs: Vec::new(),
+            size_bytes: 0,
+            created_ns,
+            touched_day: 0,
+            name: step.name.clone(),
+            place: step.place(),
+            op: step.op,
+            detail: serde_json::to_string(&step.detail()).unwrap(),
+            lists: vec![(content.digest, content.files.as_ref().unwrap().encode())],
+        })
+    }
+
+    #[test]
+    fn a_step_is_compared_with_the_nearest_run_of_another_machine() {
+        let step = copy(1, "/a");
+        let words = |records: &[Arc<RemoteRecord>]| elsewhere(records, &step).map(|r| r.words());
+        assert_eq!(words(&[]), None);
+        let other = record(&copy(2, "/a"), 5);
+        let elsewhere = record(&copy(1, "/b"), 9);
+        assert_eq!(
+            words(&[Arc::clone(&elsewhere)]).as_deref(),
+            Some("destination changed (/b -> /a)")
+        );
+        // The same instruction explains better than a later one at the same place.
+        assert_eq!(
+            words(&[elsewhere, other]).as_deref(),
+            Some("1 of 1 file changed: file")
+        );
+    }
+}
