@@ -204,7 +204,7 @@ impl Http {
         &self.settings.retry
     }
 
-    fn client(&self, url: &Url, unchecked: bool) -> Result<&reqwest::Client, Error> {
+    pub(super) fn client(&self, url: &Url, unchecked: bool) -> Result<&reqwest::Client, Error> {
         let (cell, kind) = match (url.scheme(), unchecked) {
             ("http", _) => (&self.plain, Kind::Plain),
             (_, false) => (&self.checked, Kind::Checked),

@@ -3,8 +3,8 @@
 //!
 //! Read in order: [`options`], [`endpoint`] (which URL a registry has), [`http`] (one exchange),
 //! [`retry`], [`challenge`] and [`auth`] (who we are), `transport` (all of these together), then
-//! what is done with it: [`document`], [`manifest`], [`pull`], [`push`], [`download`] (files that
-//! are not in a registry).
+//! what is done with it: [`document`], [`manifest`], [`pull`], [`push`], [`download`] and `exchange`
+//! (files and servers that are not registries).
 //!
 //! Invariants: every byte is checked by size and digest before anyone sees it; nothing is
 //! allocated because a header claims a size; credentials and tokens go to the origin they are
@@ -17,6 +17,7 @@ pub mod document;
 mod download;
 mod endpoint;
 mod error;
+mod exchange;
 mod http;
 mod manifest;
 pub mod options;

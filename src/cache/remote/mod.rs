@@ -1,7 +1,7 @@
 //! The remote cache: records and layers that other machines find.
 //!
 //! Read in order: [`store`] (the port that backends implement), [`merge`] (how writers that race
-//! never erase one another). Backends: one file or folder each, behind [`RemoteStore`].
+//! never erase one another), [`backend`] (buckets, web servers, fleets; signed and encrypted caches).
 //!
 //! What lies in a store, apart from blobs by digest:
 //!
@@ -20,6 +20,7 @@
 //! and one warning, and each wait is bounded. A blob is believed when its bytes were verified.
 //! A blob is put only where the index does not name it; nobody asks for each one.
 
+pub mod backend;
 pub mod merge;
 pub mod store;
 
