@@ -42,6 +42,7 @@ use super::key::CacheKey;
 use super::open;
 use super::record::{Found, Gone, NewRecord, ResultId, decode_inputs, encode_inputs};
 use super::record::{InputUse, RecordInfo, Step};
+use super::remote::import::{Imports, is_imported};
 
 /// How long a process waits for the others to let it at the database.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +72,8 @@ pub enum CacheError {
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
+    /// Asked for what the index does not know.
+    imports: Option<Arc<Imports>>,
 }
 
 struct Inner {
@@ -136,7 +139,22 @@ impl Cache {
                 boot: boot.to_owned(),
                 notes,
             }),
+            imports: None,
         }
+    }
+
+    /// Returns the cache with other machines' records behind its own.
+    #[must_use]
+    pub fn with_imports(&self, imports: Arc<Imports>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            imports: Some(imports),
+        }
+    }
+
+    /// Returns what was imported for the build, if anything.
+    pub fn imports(&self) -> Option<&Arc<Imports>> {
+        self.imports.as_ref()
     }
 
     /// Returns what the user should know about how the cache was opened, one line each.
@@ -167,9 +185,14 @@ impl Cache {
             }
             other => other?,
         };
+        let imported = |key| {
+            self.imports
+                .as_ref()
+                .and_then(|imports| imports.lookup(key))
+        };
+        let found = found.into_iter().zip(keys);
         Ok(found
-            .into_iter()
-            .map(|f| f.map(|(_, found)| found))
+            .map(|(found, key)| found.map(|(_, found)| found).or_else(|| imported(key)))
             .collect())
     }
 
@@ -204,6 +227,10 @@ impl Cache {
 
     /// Notes that a record's result cannot be loaded, unless it has another one by now.
     pub fn forget(&self, found: &Found) -> Result<(), CacheError> {
+        if let Some(imports) = self.imports.as_ref().filter(|_| is_imported(&found.result)) {
+            imports.forget(&found.id);
+            return Ok(());
+        }
         self.write(|db| {
             db.prepare_cached(
                 "UPDATE records SET gone = ?3, result = NULL

@@ -34,6 +34,7 @@ pub mod explain;
 pub mod files;
 pub mod flight;
 pub mod index;
+mod kept;
 pub mod key;
 mod open;
 pub mod prune;

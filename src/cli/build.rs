@@ -138,6 +138,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_from: args.caches.imports(&from_environment).map_err(usage)?,
+        cache_to: args.caches.exports(&from_environment).map_err(usage)?,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,

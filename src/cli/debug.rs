@@ -71,6 +71,8 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         names: Vec::new(),
         platforms: args.platform.iter().cloned().collect(),
         no_cache: NoCache::Nothing,
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),

@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::caches;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
@@ -17,6 +18,7 @@ use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCac
 use super::resolver::Resolver;
 use super::rights;
 use super::warnings;
+use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
 use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
 use crate::frontend::diagnostic::Source;
@@ -29,19 +31,29 @@ use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+use crate::worker::{Ahead, ImageLayers, LocalWorker, Lost, OpOutput, WorkerOptions, keys};
+
+/// What other machines have to do with a build.
+pub(super) struct Others {
+    /// What they know.
+    imports: Arc<Imports>,
+    /// The layers that they and registries have.
+    layers: Arc<ImageLayers>,
+    /// Takes what they shall know.
+    offers: Offers,
+}
 
 /// One build on its way: what was asked, and what it works with.
 pub(super) struct Build<'a> {
-    engine: &'a Engine,
+    pub(super) engine: &'a Engine,
     pub(super) request: BuildRequest,
     targets: Targets,
     pub(super) inputs: Inputs,
-    client: registry::Client,
+    pub(super) client: registry::Client,
     images: Images,
     web_files: WebFiles,
     repositories: Repositories,
-    progress: Progress,
+    pub(super) progress: Progress,
     pub(super) cancel: CancellationToken,
 }
 
@@ -56,7 +68,8 @@ impl Engine {
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
         let build = Build::open(self, request, session, progress, cancel).await?;
-        let lowered = build.lower_all().await?;
+        let importing = build.start_imports();
+        let mut lowered = build.lower_all().await?;
         if let Some(first) = lowered.first() {
             // The other platforms would say the same again.
             warnings::report(first, &build.progress);
@@ -65,18 +78,32 @@ impl Engine {
         let loaded = load(&definitions)?;
         let devices = Arc::new(build.devices(&loaded));
         rights::check(&loaded.vertices, &build.request, &devices)?;
-        let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
-        let layers = Arc::new(layers);
-        let worker = build.worker(&loaded, Arc::clone(&layers), devices);
+        let (snapshots, content) = (self.snapshots.clone(), self.content.clone());
+        let layers = Arc::new(ImageLayers::new(snapshots, content, build.images.clone()));
+        let imports = importing.finish().await;
+        let giving = build.start_exports(&loaded, &layers, &imports)?;
+        let others = Others {
+            imports: Arc::clone(&imports),
+            layers: Arc::clone(&layers),
+            offers: giving.offers(),
+        };
+        let worker = build.worker(&loaded, &others, devices);
         let all = build.request.no_cache == NoCache::Everything;
         let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let solved = build.solve(&definitions, worker).await?;
-        let stacks = build.unpack(&layers, &solved).await?;
-        let exported = build.export(lowered, stacks).await?;
+        let exported = async {
+            let (solved, stacks) = build.results(&definitions, worker, &others).await?;
+            giving.write_inline(&mut lowered).await;
+            Ok::<_, EngineError>((solved, build.export(lowered, stacks).await?))
+        };
+        let exported = exported.await;
+        // What was done is given away also when the build failed.
+        let given = giving.finish().await;
+        let (solved, exported) = exported?;
+        given?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
                 root: image.root,
@@ -211,26 +238,58 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn outputs(&self) -> Vec<OutputSpec> {
+    /// Solves and brings what the outputs need of the results. A result that others promised
+    /// and that cannot be had is taken back: its step runs.
+    async fn results(
+        &self,
+        definitions: &[Definition],
+        worker: Arc<LocalWorker>,
+        others: &Others,
+    ) -> Result<(Solved<OpOutput>, Vec<Vec<LayerId>>), EngineError> {
+        for last in [false, true] {
+            let solved = self.solve(definitions, Arc::clone(&worker), others);
+            let solved = solved.await?;
+            match self.bring(&others.layers, &solved).await {
+                Ok(stacks) => return Ok((solved, stacks)),
+                Err(lost) if last || lost.layers.is_empty() => {
+                    return Err(EngineError::from_op(lost.error));
+                }
+                Err(lost) => {
+                    let text = format!("{}: the steps run instead", lost.error);
+                    caches::warn(&self.progress, &text);
+                    others.imports.forget_layers(&lost.layers);
+                }
+            }
+        }
+        Err(EngineError::new(
+            ErrorKind::Internal,
+            "a result was lost twice",
+        ))
+    }
+
+    pub(super) fn outputs(&self) -> Vec<OutputSpec> {
         match self.request.outputs.as_slice() {
             [] => vec![OutputSpec::default_image()],
             outputs => outputs.to_vec(),
         }
     }
 
-    /// Fetches what is still missing of the results; returns the layers of each.
-    async fn unpack(
+    /// Fetches what is still missing of the results, and unpacks it where an output needs
+    /// files; returns the layers of each.
+    async fn bring(
         &self,
         layers: &Arc<ImageLayers>,
         solved: &Solved<OpOutput>,
-    ) -> Result<Vec<Vec<LayerId>>, EngineError> {
+    ) -> Result<Vec<Vec<LayerId>>, Lost> {
+        let outputs = self.outputs();
+        let needs_files = outputs.iter().any(needs_files);
         let mut stacks = Vec::new();
         for result in &solved.results {
             let output = result.output.as_ref();
             let stack = output.map(|output| output.layers().to_vec());
             let stack = stack.unwrap_or_default();
-            let unpacked = layers.unpack_all(&stack, &self.progress, &self.cancel);
-            unpacked.await.map_err(EngineError::from_op)?;
+            let brought = layers.bring_all(&stack, needs_files, &self.progress, &self.cancel);
+            brought.await?;
             stacks.push(stack);
         }
         Ok(stacks)
@@ -253,7 +312,7 @@ impl<'a> Build<'a> {
     fn worker(
         &self,
         loaded: &Loaded,
-        layers: Arc<ImageLayers>,
+        others: &Others,
         devices: Arc<NamedDevices>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
@@ -271,7 +330,8 @@ impl<'a> Build<'a> {
             images: self.images.clone(),
             web_files: self.web_files.clone(),
             repositories: self.repositories.clone(),
-            layers,
+            layers: Arc::clone(&others.layers),
+            imports: Arc::clone(&others.imports),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
@@ -291,8 +351,10 @@ impl<'a> Build<'a> {
         &self,
         definitions: &[Definition],
         worker: Arc<LocalWorker>,
+        others: &Others,
     ) -> Result<Solved<OpOutput>, EngineError> {
         let mut options = SolveOptions::new(clock::now_ns());
+        options.offers = others.offers.clone();
         options.no_cache = self.request.no_cache == NoCache::Everything;
         if let Some(most) = self.engine.options.parallelism_max {
             options.max_parallelism = most;
@@ -301,9 +363,11 @@ impl<'a> Build<'a> {
         let target = self.request.target.as_deref().unwrap_or_default();
         options.scope = format!("{place}\0{filename}\0{target}");
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
-        let cache = &self.engine.cache;
-        let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;
-        let cache = cache.clone();
+        let cache = match others.imports.is_empty() {
+            true => self.engine.cache.clone(),
+            false => self.engine.cache.with_imports(Arc::clone(&others.imports)),
+        };
+        let solved = solver::solve(definitions, worker, &cache, progress, options, cancel).await;
         // Nobody waits for it, not even the end of the process.
         std::thread::spawn(move || cache.tidy());
         solved.map_err(|error| EngineError::from_solve(error, definitions))
@@ -335,6 +399,14 @@ impl<'a> Build<'a> {
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
             .await?)
+    }
+}
+
+/// Says whether an output reads the files of a result, and not just its blobs.
+fn needs_files(output: &OutputSpec) -> bool {
+    match output.image_options() {
+        Some(options) => options.compression.force || options.layer_times != LayerTimes::Kept,
+        None => !matches!(output, OutputSpec::CacheOnly),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The engine: the front door of everything, and the one place where all modules meet.
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
-//! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
+//! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
 //! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
@@ -10,6 +10,7 @@
 //! and sockets.
 
 pub mod build;
+mod caches;
 pub mod call;
 pub mod clock;
 pub mod error;

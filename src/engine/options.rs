@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::inputs::Inputs;
-use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache, PullPolicy};
+use super::request::{BuildRequest, CachePlace, HostAddress, NetworkMode, NoCache, PullPolicy};
 use crate::executor::Resources;
 use crate::exporter::OutputSpec;
 use crate::frontend::{self, FrontendOptions, Network};
@@ -89,7 +89,17 @@ pub(super) fn insecure_registries(request: &BuildRequest) -> Vec<String> {
         .names
         .iter()
         .filter(|_| outputs.clone().next().is_some());
+    let caches = request.cache_from.iter().map(|import| &import.place);
+    let caches = caches.chain(request.cache_to.iter().map(|export| &export.place));
+    let caches = caches.filter_map(|place| match place {
+        CachePlace::Registry {
+            reference,
+            insecure: true,
+        } => Some(reference),
+        _ => None,
+    });
     own.chain(shared)
+        .chain(caches)
         .map(|name| name.domain().to_owned())
         .collect()
 }

@@ -140,7 +140,11 @@ impl Setup<'_> {
 
     fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
         let engine = self.engine;
-        let layers = ImageLayers::new(engine.snapshots.clone(), self.images.clone());
+        let layers = ImageLayers::new(
+            engine.snapshots.clone(),
+            engine.content.clone(),
+            self.images.clone(),
+        );
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -150,6 +154,7 @@ impl Setup<'_> {
             web_files: self.web_files.clone(),
             repositories: self.repositories.clone(),
             layers: Arc::new(layers),
+            imports: Arc::default(),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),

@@ -31,6 +31,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
     ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
@@ -82,6 +83,10 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
+    /// Caches of other machines to take from, the best first.
+    pub cache_from: Vec<CacheImport>,
+    /// Caches to give to.
+    pub cache_to: Vec<CacheExport>,
     /// When base images are looked up in their registry although they are in the store.
     pub pull: PullPolicy,
     /// Network of RUN steps that do not name one.

@@ -289,8 +289,8 @@ impl Job<'_> {
             };
             self.blocking(move || {
                 let blob = snapshots.layer_blob_observed(&id, &form, &Cancelled(&cancel))?;
-                // A layer that was unpacked from a blob came with an image.
-                let made_here = snapshots.meta(&id).filter(|meta| meta.blob.is_none());
+                // `None` for a layer that came with an image.
+                let created_ns = snapshots.created_ns(&id);
                 let rewritten_s = match times {
                     EntryTimes::NotAfter(seconds) | EntryTimes::Exactly(seconds) => Some(seconds),
                     EntryTimes::Kept => None,
@@ -298,8 +298,8 @@ impl Job<'_> {
                 Ok(ImageLayer {
                     descriptor: blob.descriptor,
                     diff_id: blob.diff_id,
-                    rewritten_s: rewritten_s.filter(|_| made_here.is_some()),
-                    created_ns: made_here.map(|meta| meta.created_ns),
+                    rewritten_s: rewritten_s.filter(|_| created_ns.is_some()),
+                    created_ns,
                 })
             })
         });

@@ -24,6 +24,7 @@ pub mod options;
 mod pull;
 mod push;
 mod retry;
+mod tags;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};

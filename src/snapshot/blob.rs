@@ -49,7 +49,10 @@ impl Snapshotter {
         form: &LayerForm,
         observer: &dyn Observer,
     ) -> Result<LayerBlob, Error> {
-        let meta = self.read_meta(id)?;
+        let meta = match (self.read_meta(id), self.announced_blob(id, form)) {
+            (Err(Error::Missing(_)), Some(blob)) => return Ok(blob),
+            (meta, _) => meta?,
+        };
         if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
@@ -58,7 +61,7 @@ impl Snapshotter {
         if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
-        let blob = match self.pulled_blob(&meta)? {
+        let blob = match self.usable_blob(&meta, form)? {
             Some(pulled) => self.recompress(&pulled, &form.compression, observer)?,
             None => self.pack(id, &meta, form, observer)?,
         };
@@ -92,7 +95,7 @@ impl Snapshotter {
         form: &LayerForm,
     ) -> Result<Option<LayerBlob>, Error> {
         let compression = &form.compression;
-        if let Some(pulled) = self.pulled_blob(meta)?
+        if let Some(pulled) = self.usable_blob(meta, form)?
             && (!compression.force
                 || oci_media_type(compression.kind) == pulled.descriptor.media_type)
         {
@@ -106,6 +109,15 @@ impl Snapshotter {
             return Ok(None);
         };
         Ok(self.content().claim(&known.descriptor)?.then_some(known))
+    }
+
+    /// Returns the blob a layer was unpacked from, unless it has the wrong times in it. Those
+    /// of an image stay whatever is asked.
+    fn usable_blob(&self, meta: &LayerMeta, form: &LayerForm) -> Result<Option<LayerBlob>, Error> {
+        if meta.created_ns != 0 && form.times != EntryTimes::Kept {
+            return Ok(None);
+        }
+        self.pulled_blob(meta)
     }
 
     /// Returns the blob a layer was unpacked from, if it is still stored.
@@ -220,7 +232,7 @@ fn record_name(form: &LayerForm) -> String {
     format!("{kind}-{}{times}", form.compression.effective_level())
 }
 
-fn oci_media_type(kind: CompressionKind) -> &'static str {
+pub(super) fn oci_media_type(kind: CompressionKind) -> &'static str {
     match kind {
         CompressionKind::Gzip => media_type::OCI_LAYER_GZIP,
         CompressionKind::Zstd => media_type::OCI_LAYER_ZSTD,

@@ -9,7 +9,8 @@
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
 //! layer); [`apply`]
-//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
+//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`elsewhere`] (layers that
+//! can be brought).
 //!
 //! On disk, below the root of the store:
 //!
@@ -33,6 +34,7 @@ mod apply;
 mod blob;
 mod compare;
 mod deep;
+mod elsewhere;
 mod error;
 mod id;
 mod merged;

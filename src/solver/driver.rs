@@ -100,7 +100,18 @@ impl<W: Worker> Driver<W> {
         }
         // Notes to the cache may still be on their way.
         while self.running.join_next().await.is_some() {}
+        self.offer_hits();
         Ok(self.ended())
+    }
+
+    /// Offers what was found to those who export it; what ran was offered when it had run.
+    fn offer_hits(&self) {
+        for index in self.graph.indexes() {
+            if let Some(found) = &self.facts[index.index()].found {
+                let digest = &self.graph.vertex(index).digest;
+                self.tasks.offers.offer(digest, &found.id);
+            }
+        }
     }
 
     fn ended(self) -> Driven<W::Output> {
@@ -174,8 +185,8 @@ impl<W: Worker> Driver<W> {
             }
             Command::LookUp(lookups) => self.start(tasks.look_up(lookups)),
             Command::Ask(vertex, key) => self.start(tasks.ask(vertex, key)),
-            Command::Load(vertex) => match self.facts[vertex.index()].found.clone() {
-                Some(found) => self.start(tasks.load(vertex, found)),
+            Command::Load(vertex, place) => match self.facts[vertex.index()].found.clone() {
+                Some(found) => self.start(tasks.load(vertex, found, place)),
                 None => self.start(async move { Answer::Loaded(vertex, None) }),
             },
             Command::Exec(vertex, plan) => match self.exec_job(vertex, plan) {

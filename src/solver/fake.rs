@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use super::command::Place;
 use super::error::{FailureKind, OpError};
 use super::worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};
 use crate::cache::{ContentDigest, ContentHash, FileEntry, FileList, ResultId};
@@ -282,7 +283,13 @@ impl Worker for FakeWorker {
         })
     }
 
-    async fn load(&self, _: &Vertex, id: &ResultId, _: &OpContext) -> Option<Vec<String>> {
+    async fn load(
+        &self,
+        _: &Vertex,
+        id: &ResultId,
+        _: Place,
+        _: &OpContext,
+    ) -> Option<Vec<String>> {
         self.layers.lock().unwrap().get(&id.0).cloned()
     }
 }

@@ -11,6 +11,7 @@ use super::graph::Graph;
 use super::scheduler::Scheduler;
 use super::tasks::Tasks;
 use super::worker::Worker;
+use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheKey};
 use crate::llb::{Definition, Loaded, Vertex, VertexDigest, pb};
 use crate::progress::Progress;
@@ -37,6 +38,8 @@ pub struct SolveOptions {
     pub scope: String,
     /// The time to note in the cache. The caller has taken its lease before.
     pub now_ns: i64,
+    /// Takes finished steps, to be exported.
+    pub offers: Offers,
 }
 
 impl SolveOptions {
@@ -49,6 +52,7 @@ impl SolveOptions {
             no_cache: false,
             scope: String::new(),
             now_ns,
+            offers: Offers::default(),
         }
     }
 }
@@ -118,8 +122,7 @@ pub async fn solve<W: Worker>(
             Arc::clone(&worker),
             cache.clone(),
             progress.clone(),
-            options.cpu_parallelism,
-            options.now_ns,
+            &options,
         );
         let driver = Driver::new(scheduler, tasks, options.scope.clone());
         if solves == 1 {

@@ -33,6 +33,7 @@ pub mod scheduler;
 mod tasks;
 pub mod worker;
 
+pub use command::Place;
 pub use error::{FailureKind, OpError, SolveError, StepLocation};
 pub use job::{SolveOptions, Solved, SolvedResult, Summary, solve};
 pub use worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};

@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
                 | Command::Digest(..)
                 | Command::LookUp(_)
                 | Command::Ask(..)
-                | Command::Load(_)
+                | Command::Load(..)
                 | Command::Exec(..)
                 | Command::Wait(..)
         );
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
             }
             // Whether the record is there is decided when the answer comes.
             Command::Ask(vertex, key) => self.answer(Event::Asked(vertex, Some(key))),
-            Command::Load(vertex) => self.answer(Event::Loaded(vertex, true)),
+            Command::Load(vertex, _) => self.answer(Event::Loaded(vertex, true)),
             Command::Exec(vertex, plan) => self.exec(vertex, plan),
             Command::Wait(vertex, _) => self.answer(Event::Freed(vertex)),
             Command::Alias(vertex) => self.alias(vertex),

@@ -10,10 +10,12 @@ use futures::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::command::ExecPlan;
+use super::command::{ExecPlan, Place};
 use super::error::OpError;
 use super::graph::{Graph, VertexIx};
+use super::job::SolveOptions;
 use super::worker::{CacheMap, OpContext, Worker};
+use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheError, CacheKey, ContentDigest, Flight, Found, MissReason};
 use crate::cache::{NewRecord, Step};
 use crate::progress::{CacheOutcome, Event as Report, Progress, Warning};
@@ -88,6 +90,8 @@ pub(super) struct Tasks<W> {
     /// owes its shape to being cancelled never reaches a scheduler that goes on.
     pub(super) cancel: CancellationToken,
     pub(super) now_ns: i64,
+    /// Takes what is finished, for other machines.
+    pub(super) offers: Offers,
     limits: Limits,
     faulty: AtomicBool,
 }
@@ -98,16 +102,17 @@ impl<W: Worker> Tasks<W> {
         worker: Arc<W>,
         cache: Cache,
         progress: Progress,
-        cpu_parallelism: usize,
-        now_ns: i64,
+        options: &SolveOptions,
     ) -> Self {
+        let cpu_parallelism = options.cpu_parallelism;
         Self {
             graph,
             worker,
             cache,
             progress,
             cancel: CancellationToken::new(),
-            now_ns,
+            now_ns: options.now_ns,
+            offers: options.offers.clone(),
             limits: Limits {
                 maps: Semaphore::new(MAPS_MAX),
                 digests: Semaphore::new(cpu_parallelism.max(1)),
@@ -163,6 +168,7 @@ impl<W: Worker> Tasks<W> {
     ) -> Answer<W::Output> {
         let keys: Vec<CacheKey> = lookups.iter().map(|(_, key)| *key).collect();
         let now_ns = self.now_ns;
+        self.ask_others(&keys).await;
         let found = self.index(move |cache| cache.lookup(&keys, now_ns)).await;
         let found = found.unwrap_or_default().into_iter().zip(lookups);
         Answer::LookedUp(
@@ -174,18 +180,23 @@ impl<W: Worker> Tasks<W> {
 
     pub(super) async fn ask(self: Arc<Self>, index: VertexIx, key: CacheKey) -> Answer<W::Output> {
         let now_ns = self.now_ns;
+        self.ask_others(&[key]).await;
         let found = self.index(move |cache| cache.lookup(&[key], now_ns)).await;
         Answer::Asked(index, found.and_then(|mut found| found.pop().flatten()))
     }
 
-    pub(super) async fn load(self: Arc<Self>, index: VertexIx, found: Found) -> Answer<W::Output> {
+    pub(super) async fn load(
+        self: Arc<Self>,
+        index: VertexIx,
+        found: Found,
+        place: Place,
+    ) -> Answer<W::Output> {
         let context = self.context(index);
         let loaded = match self.permit(&self.limits.loads).await {
             None => None,
             Some(_permit) => {
-                let work = self
-                    .worker
-                    .load(self.graph.vertex(index), &found.result, &context);
+                let vertex = self.graph.vertex(index);
+                let work = self.worker.load(vertex, &found.result, place, &context);
                 // A worker that panics over a stored result must not keep the step from running.
                 caught(work).await.ok().flatten()
             }
@@ -352,6 +363,9 @@ impl<W: Worker> Tasks<W> {
         };
         let now_ns = self.now_ns;
         let kept = self.note(move |cache| cache.insert(&record, now_ns)).await;
+        if kept {
+            self.offers.offer(&self.graph.vertex(index).digest, &id);
+        }
         Ran::Done(outputs, id, kept.then_some(found))
     }
 
@@ -375,6 +389,16 @@ impl<W: Worker> Tasks<W> {
             biased;
             () = self.cancel.cancelled() => None,
             permit = limit.acquire() => permit.ok(),
+        }
+    }
+
+    /// Lets those imported caches that have no index look for keys.
+    async fn ask_others(&self, keys: &[CacheKey]) {
+        if let Some(imports) = self.cache.imports() {
+            tokio::select! {
+                () = imports.ask(keys) => {}
+                () = self.cancel.cancelled() => {}
+            }
         }
     }
 

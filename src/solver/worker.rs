@@ -4,6 +4,7 @@ use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 
+use super::command::Place;
 use super::error::OpError;
 use crate::cache::{ContentDigest, ContentHash, ResultId};
 use crate::llb::Vertex;
@@ -89,10 +90,12 @@ pub trait Worker: Send + Sync + 'static {
     fn result_id(&self, vertex: &Vertex, outputs: &[Self::Output]) -> Option<StoredResult>;
 
     /// Finds the outputs of an earlier run; `None` if they are gone, which makes it a miss.
+    /// Where they have to be [`Place::Here`], what lies elsewhere is brought, and verified.
     fn load(
         &self,
         vertex: &Vertex,
         id: &ResultId,
+        place: Place,
         context: &OpContext,
     ) -> impl Future<Output = Option<Vec<Self::Output>>> + Send;
 }

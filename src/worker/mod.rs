@@ -1,12 +1,14 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`].
+//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking layers when somebody
+//! needs them), [`cached`] (results that travel to and from other machines), [`ops`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
 
 pub mod ahead;
+pub mod cached;
 pub mod keys;
 pub mod layers;
 pub mod ops;
@@ -17,17 +19,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
+use crate::cache::remote::Imports;
+use crate::cache::remote::import::is_imported;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
-use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
+use crate::solver::{CacheMap, OpContext, OpError, Place, StoredResult, Worker};
 use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
-pub use layers::ImageLayers;
+pub use cached::ResultLayers;
+pub use layers::{ImageLayers, Lost};
 pub use output::OpOutput;
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.
@@ -47,8 +52,10 @@ pub struct WorkerOptions {
     pub web_files: WebFiles,
     /// Fetches commits from git repositories.
     pub repositories: Repositories,
-    /// Layers of images, fetched when needed.
+    /// Layers of images and imported results, fetched when needed.
     pub layers: Arc<ImageLayers>,
+    /// What other machines know.
+    pub imports: Arc<Imports>,
     /// Folder of RUN cache mounts.
     pub cache_mounts: PathBuf,
     /// Folder of notes of what copies wrote.
@@ -196,8 +203,12 @@ impl Worker for LocalWorker {
         &self,
         _vertex: &Vertex,
         id: &ResultId,
-        _context: &OpContext,
+        place: Place,
+        context: &OpContext,
     ) -> Option<Vec<OpOutput>> {
+        if is_imported(id) {
+            return cached::load(self, id, place, context).await;
+        }
         let outputs = output::from_result_id(id)?;
         let here = |layer: &LayerId| self.options.layers.can_have(layer);
         outputs

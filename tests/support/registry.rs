@@ -110,6 +110,40 @@ struct State {
     faults: Vec<Fault>,
     access: Access,
     next_id: u64,
+    chance: Option<Chance>,
+    token_lifetime: Option<Duration>,
+    issued: BTreeMap<String, Instant>,
+}
+
+/// Lets requests fail at random, the same ones for the same seed.
+struct Chance {
+    percent: u64,
+    seed: u64,
+    failed: usize,
+}
+
+impl Chance {
+    /// Draws a number (splitmix64).
+    fn draw(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn action(&mut self) -> Option<Action> {
+        if self.draw() % 100 >= self.percent {
+            return None;
+        }
+        self.failed += 1;
+        Some(match self.draw() % 4 {
+            0 => Action::Hang,
+            1 => Action::CutAfter(1000),
+            2 => Action::Status(429, vec![("Retry-After", "0".to_owned())], String::new()),
+            _ => Action::Status(503, Vec::new(), "busy".to_owned()),
+        })
+    }
 }
 
 /// A running registry; it stops when dropped.
@@ -136,6 +170,9 @@ impl Registry {
             faults: Vec::new(),
             access,
             next_id: 0,
+            chance: None,
+            token_lifetime: None,
+            issued: BTreeMap::new(),
         }));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (state.clone(), stop.clone());
@@ -179,6 +216,36 @@ impl Registry {
             times,
             action,
         });
+    }
+
+    /// Lets so many of a hundred requests to the registry's API fail.
+    pub fn fail_at_random(&self, percent: u64, seed: u64) {
+        self.lock().chance = Some(Chance {
+            percent,
+            seed,
+            failed: 0,
+        });
+    }
+
+    /// How many requests failed at random.
+    pub fn failed_at_random(&self) -> usize {
+        self.lock()
+            .chance
+            .as_ref()
+            .map_or(0, |chance| chance.failed)
+    }
+
+    /// Lets tokens end, whatever is said about them.
+    pub fn expire_tokens_after(&self, lifetime: Duration) {
+        self.lock().token_lifetime = Some(lifetime);
+    }
+
+    /// Removes the blobs of a repository that `lost` chooses by digest.
+    pub fn lose_blobs(&self, repository: &str, lost: impl Fn(&str) -> bool) {
+        let mut state = self.lock();
+        state
+            .blobs
+            .retain(|(name, digest), _| name != repository || !lost(digest));
     }
 
     pub fn pending_faults(&self) -> usize {
@@ -374,7 +441,10 @@ impl Connection {
     fn take_fault(&self, head: &Logged) -> Option<Action> {
         let mut state = self.state.lock().unwrap();
         let fits = |f: &Fault| f.method == head.method && head.path.contains(f.part);
-        let at = state.faults.iter().position(fits)?;
+        let Some(at) = state.faults.iter().position(fits) else {
+            let chance = state.chance.as_mut();
+            return chance.filter(|_| head.path.starts_with("/v2/"))?.action();
+        };
         let action = state.faults[at].action.clone();
         state.faults[at].times -= 1;
         if state.faults[at].times == 0 {
@@ -471,6 +541,9 @@ impl Connection {
         if let Some((repository, digest)) = rest.split_once("/blobs/") {
             return blobs(&state, request, repository, digest);
         }
+        if let Some(repository) = rest.strip_suffix("/tags/list") {
+            return tags(&state, request, repository);
+        }
         match rest.split_once("/manifests/") {
             Some((repository, name)) => manifests(&mut state, request, repository, name),
             None => Answer::error(404, "NAME_UNKNOWN", "no such thing"),
@@ -544,6 +617,10 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
         Access::Bearer { realm, uses, .. } => {
             let scope = needed_scope(request);
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
+            let age = state.issued.get(token).map(Instant::elapsed);
+            if age > state.token_lifetime && state.token_lifetime.is_some() {
+                state.tokens.remove(token);
+            }
             if let Some((scopes, used)) = state.tokens.get_mut(token)
                 && *used < uses
                 && allows(scopes, &scope)
@@ -561,7 +638,7 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
 
 fn needed_scope(request: &Incoming) -> String {
     let rest = request.logged.path.trim_start_matches("/v2/");
-    let parts = ["/blobs/", "/manifests/"];
+    let parts = ["/blobs/", "/manifests/", "/tags/"];
     let end = parts.iter().find_map(|part| rest.find(part));
     let repository = &rest[..end.unwrap_or(rest.len())];
     let actions = match request.logged.method.as_str() {
@@ -624,6 +701,7 @@ fn token(state: &mut State, request: &Incoming) -> Answer {
     state.next_id += 1;
     let token = format!("token-{}", state.next_id);
     state.tokens.insert(token.clone(), (scopes.join(" "), 0));
+    state.issued.insert(token.clone(), Instant::now());
     let mut body = serde_json::json!({"token": token});
     if let Some(seconds) = expires_in {
         body["expires_in"] = seconds.into();
@@ -657,6 +735,32 @@ fn ranged(request: &Incoming, mut answer: Answer, bytes: &Arc<Vec<u8>>) -> Answe
             let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
             answer.header("Content-Range", range).body(&bytes[start..])
         }
+    }
+}
+
+/// Lists the tags of a repository in order, in pages where that is asked for.
+fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
+    let fields = parse_query(&request.logged.query);
+    let field = |name: &str| fields.iter().find_map(|(n, v)| (n == name).then_some(v));
+    let last = field("last").cloned().unwrap_or_default();
+    let page: usize = field("n")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(usize::MAX);
+    let names = state.manifests.keys().filter(|(of, _)| of == repository);
+    let tags = names
+        .map(|(_, name)| name)
+        .filter(|name| !name.contains(':'));
+    let mut tags: Vec<&String> = tags.filter(|name| **name > last).collect();
+    let more = tags.len() > page;
+    tags.truncate(page);
+    let body = serde_json::json!({"name": repository, "tags": tags}).to_string();
+    let answer = Answer::new(200).header("Content-Type", "application/json");
+    match tags.last().filter(|_| more) {
+        Some(last) => {
+            let next = format!("</v2/{repository}/tags/list?n={page}&last={last}>; rel=\"next\"");
+            answer.header("Link", next).body(body)
+        }
+        None => answer.body(body),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The remote cache: records and layers that other machines find.
 //!
-//! Read in order: [`store`] (the port that backends implement), [`merge`] (how writers that race
-//! never erase one another), [`backend`] (buckets, web servers, fleets; signed and encrypted caches).
+//! Read in order: [`options`] (what is asked for), [`store`] (the port that backends implement),
+//! [`merge`] (how writers that race never erase one another), [`index`] (records and layers as
+//! one value), [`import`] and [`export`] (what a build does with them). Backends, one file or
+//! folder each: [`registry`], [`local`] and [`inline`]; [`backend`] has buckets, web servers, GitHub
+//! Actions and fleets, and what seals any of them.
 //!
 //! What lies in a store, apart from blobs by digest:
 //!
@@ -21,12 +24,25 @@
 //! A blob is put only where the index does not name it; nobody asks for each one.
 
 pub mod backend;
+pub mod export;
+pub mod import;
+pub mod index;
+pub mod inline;
+pub mod local;
 pub mod merge;
+pub mod options;
+pub mod registry;
 pub mod store;
 
 #[cfg(test)]
 pub(crate) mod fake;
 
+pub use export::{ExportParts, ExportTarget, Exported, Exports, LayerProvider, Offers};
+pub use import::{Imports, read_index};
+pub use index::{CachedLayer, FoundUnder, Index, RemoteRecord};
+pub use local::LocalStore;
+pub use options::{CacheExport, CacheImport, CachePlace};
+pub use registry::RegistryStore;
 pub use store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::cache::CacheArgs;
 use super::call::CallArgs;
 use super::reproduce::ReproduceArgs;
 use super::{ProgressArgs, value};
@@ -64,6 +65,8 @@ pub(crate) struct BuildArgs {
     /// Run every step of these stages again
     #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_stages: Vec<String>,
+    #[command(flatten)]
+    pub(crate) caches: CacheArgs,
     /// Ask the registry for base images: always, missing (those that are not in the store), newer
     /// (as always, but take those in the store when it does not answer) or never [default: missing]
     ///
@@ -205,12 +208,6 @@ pub(crate) struct CompatibilityArgs {
     /// Ignored: `RUN --security=insecure` is what there is
     #[arg(long = "security-opt", hide = true)]
     pub(crate) security_opt: Vec<String>,
-    /// Refused: no cache import yet
-    #[arg(long = "cache-from", hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    /// Refused: no cache export yet
-    #[arg(long = "cache-to", hide = true)]
-    pub(crate) cache_to: Vec<String>,
 }
 
 impl CompatibilityArgs {
@@ -223,18 +220,12 @@ impl CompatibilityArgs {
                 "attestations are not supported: use --provenance=false --sbom=false".into(),
             );
         }
-        if !self.cache_to.is_empty() {
-            return Some("--cache-to is not supported".into());
-        }
         None
     }
 
     /// Names the options that were given and are ignored although they would have an effect.
     pub(crate) fn ignored(&self) -> Vec<&'static str> {
         let mut ignored = Vec::new();
-        if !self.cache_from.is_empty() {
-            ignored.push("--cache-from");
-        }
         if self.isolation.as_deref().is_some_and(|i| i != "default") {
             ignored.push("--isolation");
         }

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::oci::Platform;
 
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
 pub(crate) mod reproduce;

@@ -117,7 +117,7 @@ impl Scheduler {
             }
         }
         let results = self.graph.results().iter().flatten();
-        let wanted = results.map(|result| (result.vertex, Want::Outputs));
+        let wanted = results.map(|result| (result.vertex, Want::Result));
         self.demand(wanted.collect());
     }
 
