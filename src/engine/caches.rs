@@ -34,7 +34,14 @@ const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
 
 /// Caches that are being read.
 pub(super) struct Importing {
-    reads: JoinSet<(usize, Arc<dyn RemoteStore>, Option<Known<Index>>)>,
+    reads: JoinSet<Read>,
+}
+
+/// A cache that was read, with its place among the others.
+struct Read {
+    number: usize,
+    store: Arc<dyn RemoteStore>,
+    known: Option<Known<Index>>,
 }
 
 /// Caches that are being given to.
@@ -62,7 +69,12 @@ impl Importing {
         let mut read = BTreeMap::new();
         while let Some(ended) = self.reads.join_next().await {
             // A task that panicked is a cache that says nothing.
-            if let Ok((number, store, Some(known))) = ended {
+            if let Ok(Read {
+                number,
+                store,
+                known: Some(known),
+            }) = ended
+            {
                 read.insert(number, (store, known));
             }
         }
@@ -110,7 +122,11 @@ impl Build<'_> {
                     }
                 };
                 vertex.complete(None);
-                (number, store, known)
+                Read {
+                    number,
+                    store,
+                    known,
+                }
             });
         }
         Importing { reads }

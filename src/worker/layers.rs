@@ -38,7 +38,7 @@ enum Known {
     /// With an imported result.
     Cached {
         store: Arc<dyn RemoteStore>,
-        layer: CachedLayer,
+        layer: Box<CachedLayer>,
     },
 }
 
@@ -121,7 +121,7 @@ impl ImageLayers {
                 // Without the note a push sends what the registry has.
                 let _ = self.content.note_origin(&layer.blob.digest, &repository);
             }
-            let (store, layer) = (Arc::clone(store), layer.clone());
+            let (store, layer) = (Arc::clone(store), Box::new(layer.clone()));
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(id.clone(), Known::Cached { store, layer });
             Some(id)

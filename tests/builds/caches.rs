@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::consumers::Registry;
 use crate::env::{TestEnv, ready};
+use crate::faulty_registry::{Access, Registry as FaultyRegistry};
 
 /// A build with a stage of its own, a chain of steps, and files of the user.
 const DOCKERFILE: &str = "FROM {host}/base:1 AS tools
@@ -29,7 +31,7 @@ fn context(env: &TestEnv, host: &str, source: &str) -> String {
 fn registry() -> Registry {
     let registry = Registry::start();
     let base = format!("{}/base:1", registry.host());
-    let env = TestEnv::shared();
+    let env = TestEnv::busybox();
     env.ok(&["tag", "busybox", &base]);
     env.ok(&["push", &base]);
     registry
@@ -257,4 +259,69 @@ fn what_was_done_is_exported_although_the_build_failed() {
     let folder = context(&second, &host, "text\n");
     let (_, shown) = build(&second, &folder, &["--cache-from", &cache]);
     assert_eq!(ran(&shown).len(), 1, "{shown}");
+}
+
+/// Bytes of blobs that were uploaded, and bytes of the blobs that are there.
+fn sent_and_kept(registry: &FaultyRegistry, repository: &str) -> (usize, usize) {
+    let log = registry.log();
+    let uploads = log
+        .iter()
+        .filter(|entry| entry.path.contains("/blobs/uploads/"));
+    let sent = uploads.map(|entry| entry.body_bytes).sum();
+    (sent, registry.blob_bytes(repository))
+}
+
+#[test]
+fn three_agents_of_a_ci_with_a_bad_registry() {
+    if !ready() {
+        return;
+    }
+    let registry = FaultyRegistry::start_with(Access::bearer(None));
+    registry.expire_tokens_after(Duration::from_secs(1));
+    let host = registry.host();
+    let base = format!("{host}/base:1");
+    let env = TestEnv::busybox();
+    env.ok(&["tag", "busybox", &base]);
+    env.ok(&["push", &base]);
+    registry.clear_log();
+
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let max = format!("{cache},mode=max");
+    let image = |name: &str| format!("{host}/app:{name}");
+    let agent = |name: &str, source: &str| {
+        let env = TestEnv::empty();
+        let folder = context(&env, &host, source);
+        let image = image(name);
+        let caches = ["--cache-from", &cache, "--cache-to", &max];
+        let push = ["--push", "-t", &image];
+        let (digest, shown) = build(&env, &folder, &[&caches[..], &push[..]].concat());
+        (digest, ran(&shown).len())
+    };
+    let (first, steps) = agent("a", "text\n");
+    assert_eq!(steps, 5);
+    let (second, steps) = agent("b", "changed\n");
+    assert_eq!(steps, 2);
+    assert_ne!(first, second);
+    // Both builds sent what the registry has, and nothing twice.
+    let (sent, kept) = sent_and_kept(&registry, "app");
+    assert!(sent <= kept, "{sent} bytes were sent for {kept}");
+
+    for seed in 1..=3 {
+        registry.fail_at_random(5, seed);
+        registry.clear_log();
+        let before = registry.blob_bytes("app");
+        let (third, steps) = agent(&format!("c{seed}"), "changed\n");
+        assert_eq!(steps, 0, "seed {seed}");
+        assert_eq!(third, second, "seed {seed}");
+        let (sent, kept) = sent_and_kept(&registry, "app");
+        let new = kept - before;
+        assert!(
+            sent <= new + new / 20,
+            "seed {seed}: {sent} bytes were sent for {new}"
+        );
+        assert_eq!(
+            registry.manifest("app", &format!("c{seed}")),
+            registry.manifest("app", "b")
+        );
+    }
 }

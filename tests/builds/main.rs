@@ -20,6 +20,12 @@ mod corpus;
 mod env;
 mod examples;
 mod faults;
+#[path = "../support/registry.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+mod faulty_registry;
 mod platforms;
 mod verify;
 mod warnings;

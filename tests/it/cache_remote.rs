@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cooper::cache::remote::{
     CachedLayer, ExportParts, ExportTarget, Exported, Exports, Imports, LayerProvider,
@@ -221,9 +221,7 @@ async fn one_new_step_of_two_hundred_costs_its_blob_and_three_requests() {
     assert_eq!(summary(&registry), one_read);
 
     registry.clear_log();
-    let begun = Instant::now();
     let exported = second.export(&store, &imports, 0..201).await;
-    let time = begun.elapsed();
     assert_eq!((exported.records, exported.fault), (1, None));
     let requests = summary(&registry);
     let blob: usize = requests
@@ -235,7 +233,6 @@ async fn one_new_step_of_two_hundred_costs_its_blob_and_three_requests() {
     let others: usize = requests.values().sum::<usize>() - blob;
     assert_eq!(others, 3, "{requests:?}");
     assert_eq!(sent_bytes(&registry, "/blobs/"), LAYER_BYTES);
-    assert!(time < Duration::from_secs(1), "{time:?}");
     drop(second.dir);
     // The third machine finds all of them.
     let third = Machine::new();
@@ -258,7 +255,7 @@ async fn racing_exporters_never_erase_one_another() {
             let machine = Machine::new();
             let store = machine.store(&registry);
             tasks.spawn(async move {
-                let number = round * 100 + writer;
+                let number = round * 8 + writer;
                 machine.run_steps(number..number + 1);
                 let imports = machine.import(&store).await;
                 machine.export(&store, &imports, number..number + 1).await
@@ -269,7 +266,7 @@ async fn racing_exporters_never_erase_one_another() {
         }
         let reader = Machine::new();
         let imports = reader.import(&reader.store(&registry)).await;
-        for number in (0..=round).flat_map(|round| round * 100..round * 100 + 8) {
+        for number in (0..=round).flat_map(|round| round * 8..round * 8 + 8) {
             let found = imports.lookup(&key(number + 1_000_000));
             assert!(found.is_some(), "round {round}: {number} is lost");
         }

@@ -240,6 +240,13 @@ impl Registry {
         self.lock().token_lifetime = Some(lifetime);
     }
 
+    /// How many bytes the blobs of a repository have.
+    pub fn blob_bytes(&self, repository: &str) -> usize {
+        let state = self.lock();
+        let own = state.blobs.iter().filter(|((of, _), _)| of == repository);
+        own.map(|(_, bytes)| bytes.len()).sum()
+    }
+
     /// Removes the blobs of a repository that `lost` chooses by digest.
     pub fn lose_blobs(&self, repository: &str, lost: impl Fn(&str) -> bool) {
         let mut state = self.lock();

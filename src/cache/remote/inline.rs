@@ -13,7 +13,7 @@ use super::index::{Index, RemoteRecord};
 use super::merge::Merge;
 use super::store::{FaultKind, Object, StoreError};
 use crate::content::ContentStore;
-use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, Reference};
+use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, Reference, media_type};
 use crate::progress::VertexProgress;
 use crate::registry::{Client, Document, document};
 
@@ -27,7 +27,13 @@ const IMAGES_MAX: usize = 32;
 /// Writes the records of an image for its config; `None` where there are none.
 pub fn member(records: Vec<RemoteRecord>) -> Option<String> {
     let mut index = Index::default();
-    for record in records {
+    for mut record in records {
+        for layer in record.outputs.iter_mut().flatten() {
+            // The manifest says which blob holds it; the same records make the same config.
+            let name = layer.diff_id.0.clone();
+            layer.blob = Descriptor::new(media_type::OCI_LAYER, name, 0);
+            layer.foreign = false;
+        }
         index.insert(record);
     }
     (!index.is_empty()).then(|| STANDARD.encode(index.object().content))
@@ -106,15 +112,7 @@ fn records_of(manifest: &Manifest, config: &[u8]) -> Option<Vec<RemoteRecord>> {
     let placed = index.records().filter_map(|record| {
         let mut record = RemoteRecord::clone(record);
         for layer in record.outputs.iter_mut().flatten() {
-            match blobs.get(&layer.diff_id) {
-                Some(blob) => {
-                    layer.blob = (*blob).clone();
-                    // All layers of an image are where the image is.
-                    layer.foreign = false;
-                }
-                None if layer.foreign => {}
-                None => return None,
-            }
+            layer.blob = (*blobs.get(&layer.diff_id)?).clone();
         }
         Some(record)
     });

@@ -47,3 +47,6 @@ pub use store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
 };
+
+#[cfg(test)]
+mod tests;
