@@ -80,8 +80,9 @@ impl Engine {
         rights::check(&loaded.vertices, &build.request, &devices)?;
         let (snapshots, content) = (self.snapshots.clone(), self.content.clone());
         let layers = Arc::new(ImageLayers::new(snapshots, content, build.images.clone()));
-        let imports = importing.finish().await;
-        let giving = build.start_exports(&loaded, &layers, &imports)?;
+        let ready = importing.finish().await;
+        let imports = Arc::clone(&ready.imports);
+        let giving = build.start_exports(&loaded, &layers, ready)?;
         let others = Others {
             imports: Arc::clone(&imports),
             layers: Arc::clone(&layers),

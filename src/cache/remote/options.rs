@@ -349,7 +349,10 @@ mod tests {
         };
         for (kind, text) in [
             ("gha", "scope=pr,mode=max,encrypt-key=env:KEY"),
-            ("http", "url=http://host/x,mode=max,timeout=1m,encrypt-key=env:KEY"),
+            (
+                "http",
+                "url=http://host/x,mode=max,timeout=1m,encrypt-key=env:KEY",
+            ),
             ("registry", "ref=x,mode=max,encrypt-key=env:KEY"),
         ] {
             let export = CacheExport::from_attributes(kind, map(text), &environment).unwrap();
@@ -360,7 +363,11 @@ mod tests {
             assert_eq!(import.seal, export.seal);
         }
         let refused = CacheExport::from_attributes("http", map("url=http://h,uri=x"), &environment);
-        assert!(refused.unwrap_err().starts_with("unknown attribute \"uri\""));
+        assert!(
+            refused
+                .unwrap_err()
+                .starts_with("unknown attribute \"uri\"")
+        );
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl CacheArgs {
                 Typed::Names(names) => {
                     for name in names {
                         let attributes = BTreeMap::from([("ref".to_owned(), name.to_string())]);
-                        exports.push(CacheExport::from_attributes("registry", attributes, variable)?);
+                        exports.push(CacheExport::from_attributes(
+                            "registry", attributes, variable,
+                        )?);
                     }
                 }
                 Typed::Attributes(kind, attributes)
@@ -110,7 +112,10 @@ mod tests {
             from: owned(from),
             to: owned(to),
         };
-        Ok((args.imports(&|_| None)?.len(), args.exports(&|_| None)?.len()))
+        Ok((
+            args.imports(&|_| None)?.len(),
+            args.exports(&|_| None)?.len(),
+        ))
     }
 
     #[test]

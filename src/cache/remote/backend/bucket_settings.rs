@@ -154,6 +154,18 @@ impl Settings {
         }
     }
 
+    /// Returns what people call the service.
+    pub(super) fn title(&self) -> &'static str {
+        match &self.service {
+            #[cfg(feature = "cache-s3")]
+            Service::S3 { .. } => "Amazon S3",
+            #[cfg(feature = "cache-azblob")]
+            Service::Azblob { .. } => "Azure Blob Storage",
+            #[cfg(feature = "cache-gcs")]
+            Service::Gcs { .. } => "Google Cloud Storage",
+        }
+    }
+
     /// Returns a URL of the service, to choose connections by.
     pub(super) fn endpoint(&self) -> String {
         match &self.service {

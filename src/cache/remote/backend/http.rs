@@ -84,6 +84,11 @@ impl Settings {
         })
     }
 
+    /// Returns what people call it.
+    pub(super) fn place(&self) -> String {
+        self.url.to_string()
+    }
+
     /// Connects, and finds out how writers keep out of each other's way there.
     pub(super) async fn open(
         self,
@@ -314,7 +319,7 @@ impl HttpStore {
 
 impl RemoteStore for HttpStore {
     fn name(&self) -> String {
-        self.settings.url.to_string()
+        self.settings.place()
     }
 
     fn coordination(&self) -> Coordination {

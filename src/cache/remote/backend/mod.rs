@@ -162,6 +162,30 @@ impl Backend {
         Some(settings.map(Self))
     }
 
+    /// Returns what people call the cache.
+    pub fn name(&self) -> String {
+        match &self.0 {
+            #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+            Kind::Bucket(settings) => settings.place(),
+            Kind::Gha(settings) => settings.place(),
+            Kind::Http(settings) => settings.place(),
+            #[cfg(feature = "cache-reapi")]
+            Kind::Reapi(settings) => settings.place(),
+        }
+    }
+
+    /// Returns what people call the service.
+    pub fn service(&self) -> &'static str {
+        match &self.0 {
+            #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+            Kind::Bucket(settings) => settings.title(),
+            Kind::Gha(_) => "GitHub Actions Cache",
+            Kind::Http(_) => "web server",
+            #[cfg(feature = "cache-reapi")]
+            Kind::Reapi(_) => "remote execution cache",
+        }
+    }
+
     /// Goes there. What is found out about the server takes a request or two.
     pub async fn open(
         &self,

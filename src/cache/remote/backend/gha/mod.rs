@@ -100,11 +100,18 @@ impl Settings {
         })
     }
 
+    /// Returns what people call it.
+    pub(super) fn place(&self) -> String {
+        format!("GitHub Actions cache ({})", self.scope)
+    }
+
     /// Makes the store; nothing is asked yet.
     pub(super) fn open(self: Box<Self>, client: Client) -> Arc<dyn RemoteStore> {
+        let place = self.place();
         let api = Api::new(client, self.url, self.token, self.second);
         Arc::new(GhaStore {
             api,
+            place,
             scope: self.scope,
             abandoned_after: self.abandoned_after,
             uploads: Semaphore::new(UPLOADS_AT_ONCE),
@@ -116,6 +123,7 @@ impl Settings {
 #[derive(Debug)]
 struct GhaStore {
     api: Api,
+    place: String,
     scope: String,
     abandoned_after: Duration,
     uploads: Semaphore,
@@ -272,7 +280,7 @@ impl GhaStore {
 
 impl RemoteStore for GhaStore {
     fn name(&self) -> String {
-        format!("GitHub Actions cache ({})", self.scope)
+        self.place.clone()
     }
 
     fn coordination(&self) -> Coordination {

@@ -90,7 +90,7 @@ impl Settings {
     }
 
     /// Returns what people call it.
-    pub(super) fn place(&self) -> String {
+    pub(in crate::cache::remote::backend) fn place(&self) -> String {
         let host = self.url.split("://").nth(1).unwrap_or_default();
         format!("reapi cache {} at {host}", self.name)
     }

@@ -221,8 +221,15 @@ impl SealedStore {
 }
 
 impl RemoteStore for SealedStore {
+    /// An index that was read with other keys is not this store's.
     fn name(&self) -> String {
-        self.inner.name()
+        let signed = !self.keys.trusted.is_empty();
+        let form = match (signed, self.keys.encrypt.is_some()) {
+            (true, true) => "signed, encrypted",
+            (true, false) => "signed",
+            (false, _) => "encrypted",
+        };
+        format!("{} ({form})", self.inner.name())
     }
 
     fn coordination(&self) -> Coordination {
