@@ -173,12 +173,17 @@ pub fn bytes(length: usize) -> Vec<u8> {
 
 /// Blobs of every size travel there and back, and one that is not there is missing.
 pub async fn blobs_travel(place: &Place) {
+    blobs_of_sizes_travel(place, &[0, 1, 100_000, 2 << 20, (11 << 20) + 7]).await;
+}
+
+/// The same, with sizes of one's own.
+pub async fn blobs_of_sizes_travel(place: &Place, lengths: &[usize]) {
     let stores = Stores::new();
     let silent = VertexProgress::silent();
     let export = place.export().await;
     let mut blobs = Vec::new();
-    for length in [0, 1, 100_000, 2 << 20, (11 << 20) + 7] {
-        let blob = stores.blob(&bytes(length));
+    for length in lengths {
+        let blob = stores.blob(&bytes(*length));
         export.put_blob(&blob, &stores.from, &silent).await.unwrap();
         blobs.push(blob);
     }

@@ -147,14 +147,16 @@ impl BucketStore {
         // Each further name of the cache gets a copy of what lies under the first.
         for index in 1..self.settings.names.len() {
             let path = self.settings.object_path(index, name);
-            let copied = self.operator.write(&path, bytes.clone()).await;
-            copied.map_err(|error| self.fault(&error))?;
+            let copied = self
+                .operator
+                .write_options(&path, bytes.clone(), plain_options());
+            copied.await.map_err(|error| self.fault(&error))?;
         }
         Ok(Version(version_of(&metadata)))
     }
 
     fn options(&self, condition: Condition) -> Result<WriteOptions, StoreError> {
-        let mut options = WriteOptions::default();
+        let mut options = plain_options();
         match condition {
             Condition::Any => {}
             Condition::Absent => options.if_not_exists = true,
@@ -217,7 +219,7 @@ impl BucketStore {
         let options = WriteOptions {
             chunk: Some(part),
             concurrent: PARTS_AT_ONCE,
-            ..WriteOptions::default()
+            ..plain_options()
         };
         let path = self.settings.blob_path(&blob.digest);
         let writer = self.operator.writer_options(&path, options).await;
@@ -316,6 +318,14 @@ impl RemoteStore for BucketStore {
     }
 }
 
+/// Says what everything here is: bytes. Some servers want to be told.
+fn plain_options() -> WriteOptions {
+    WriteOptions {
+        content_type: Some("application/octet-stream".to_owned()),
+        ..WriteOptions::default()
+    }
+}
+
 /// What tells versions apart: a generation where there is one, else an entity tag.
 fn version_of(metadata: &Metadata) -> String {
     let tag = metadata.etag().or_else(|| metadata.version());
@@ -339,5 +349,16 @@ fn fault(place: &str, error: &opendal::Error) -> StoreError {
         _ => FaultKind::Permanent,
     };
     let text = error.to_string().replace('\n', " ");
-    StoreError::new(kind, format!("{place}: {text}"))
+    StoreError::new(kind, format!("{place}: {}", shortened(&text)))
+}
+
+/// Leaves out what opendal says of the request: what failed comes first, and why comes last.
+fn shortened(text: &str) -> String {
+    let Some((what, rest)) = text.split_once(", context: {") else {
+        return text.to_owned();
+    };
+    match rest.rsplit_once("} => ") {
+        Some((_, why)) => format!("{what}: {why}"),
+        None => what.to_owned(),
+    }
 }
