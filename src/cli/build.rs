@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,15 +17,16 @@ use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::registries;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
     Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::progress::Warning;
-use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
+use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
@@ -51,7 +51,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
         .mode(&args.progress, &program.environment)
@@ -113,6 +113,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &annotations(&args.annotations).map_err(usage)?,
     );
     set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
@@ -140,6 +141,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         no_cache: no_cache(args),
         cache_from: args.caches.imports(&from_environment).map_err(usage)?,
         cache_to: args.caches.exports(&from_environment).map_err(usage)?,
+        load: args.load,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -179,20 +181,48 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: credentials(environment)?,
+        credentials: registries::credentials(environment, &args.registry, pushed(request))?,
         ..Session::default()
     })
 }
 
-/// Reads docker's registry credentials.
-pub(crate) fn credentials(environment: &Environment) -> Result<Arc<Credentials>, Failure> {
-    let read = Credentials::from_docker_config(environment.docker_config().as_deref());
-    read.map(Arc::new).map_err(|error| {
-        let message = "cannot read docker's registry credentials";
-        EngineError::new(ErrorKind::Config, message)
-            .with_source(error)
-            .into()
-    })
+/// Lists the names that are pushed.
+fn pushed(request: &BuildRequest) -> Vec<&Reference> {
+    let outputs = request.outputs.iter();
+    let pushing = outputs.filter_map(|output| match output {
+        OutputSpec::Image {
+            options,
+            push: Some(_),
+            ..
+        } => Some(options.names.iter().chain(&request.names)),
+        _ => None,
+    });
+    pushing.flatten().collect()
+}
+
+/// Has every push join what other jobs push.
+fn join(
+    args: &BuildArgs,
+    environment: &Environment,
+    outputs: &mut [OutputSpec],
+) -> Result<(), Failure> {
+    let Some(options) = registries::join(environment, &args.join) else {
+        return Ok(());
+    };
+    let mut joined = false;
+    for output in outputs {
+        if let OutputSpec::Image {
+            push: Some(push), ..
+        } = output
+        {
+            push.join = Some(options.clone());
+            joined = true;
+        }
+    }
+    match joined {
+        true => Ok(()),
+        false => Err(Failure::Usage("--join needs --push".to_owned())),
+    }
 }
 
 /// Writes what BuildKit's clients find in a metadata file: base64 of JSON becomes JSON.

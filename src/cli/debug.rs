@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::args::RegistryArgs;
 use super::args::{DumpLlbArgs, ProgressArgs, ProgressMode, value};
-use super::build::credentials;
 use super::context;
 use super::failure::Failure;
 use super::program::Program;
+use super::registries;
 use crate::engine::request::{
     BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
 };
@@ -23,7 +24,7 @@ pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Fail
     }
     let session = Session {
         build_contexts,
-        credentials: credentials(&program.environment)?,
+        credentials: registries::credentials(&program.environment, &RegistryArgs::default(), [])?,
         ..Session::default()
     };
     let engine = program.engine()?;
@@ -73,6 +74,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         no_cache: NoCache::Nothing,
         cache_from: Vec::new(),
         cache_to: Vec::new(),
+        load: false,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),

@@ -3,7 +3,8 @@
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
 //! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
-//! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
+//! then [`images`], [`manifest`], [`login`] with [`prompt`], [`store`], [`debug`], [`manual`];
+//! [`registries`] is what all of them tell the engine about registries. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -24,11 +25,15 @@ mod env;
 pub mod exit_code;
 mod failure;
 mod images;
+mod login;
+mod manifest;
 mod manual;
 mod outputs;
 mod program;
 mod progress;
+mod prompt;
 mod proxies;
+mod registries;
 mod signals;
 mod store;
 mod table;
@@ -94,6 +99,10 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
         Command::Tag(args) => images::tag(program, &args),
+        Command::Manifest(command) => manifest::run(program, *command),
+        Command::Imagetools(command) => manifest::imagetools(program, *command),
+        Command::Login(args) => login::run(program, &args),
+        Command::Logout(args) => login::forget(program, &args),
         Command::Images(args) => images::list(program, &args),
         Command::Rmi(args) => images::remove(program, &args),
         Command::Save(args) => images::save(program, &args),

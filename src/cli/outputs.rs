@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn outputs_are_what_docker_means_by_them() {
         let image = "Image { default, store: true, push: None }";
-        let pushed = "Image { default, store: true, push: Some(PushOptions { by_digest: false, insecure: false }) }";
+        let pushed = "Image { default, store: true, push: Some(PushOptions { by_digest: false, insecure: false, join: None }) }";
         let local = r#"Local { directory: "out" }"#;
         check(&[], false, false, image);
         check(&[], true, false, pushed);

@@ -1,5 +1,6 @@
 //! The main job: one build, from a request to exported results.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,21 +18,35 @@ use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
+use super::uploads::Uploads;
 use super::warnings;
 use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
+use crate::exporter::{
+    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult,
+};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{Digest, ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::LayerId;
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, Lost, OpOutput, WorkerOptions, keys};
+use crate::worker::{
+    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, OpOutput, WorkerOptions, keys,
+};
+
+/// The results, as the outputs need them.
+#[derive(Default)]
+struct Brought {
+    /// The layers of each result.
+    stacks: Vec<Vec<LayerId>>,
+    /// Blobs that are not here, because the registries have them.
+    elsewhere: BTreeSet<Digest>,
+}
 
 /// What other machines have to do with a build.
 pub(super) struct Others {
@@ -88,22 +103,26 @@ impl Engine {
             layers: Arc::clone(&layers),
             offers: giving.offers(),
         };
-        let worker = build.worker(&loaded, &others, devices);
+        let uploads = build.uploads();
+        let worker = build.worker(&loaded, &others, devices, uploads.clone());
         let all = build.request.no_cache == NoCache::Everything;
         let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let exported = async {
-            let (solved, stacks) = build.results(&definitions, worker, &others).await?;
+        let work = async {
+            let (solved, brought) = build.results(&definitions, worker, &others).await?;
             giving.write_inline(&mut lowered).await;
-            Ok::<_, EngineError>((solved, build.export(lowered, stacks).await?))
+            Ok::<_, EngineError>((solved, build.export(lowered, brought).await?))
         };
-        let exported = exported.await;
+        let done = work.await;
+        if let Some(uploads) = uploads {
+            uploads.end();
+        }
         // What was done is given away also when the build failed.
         let given = giving.finish().await;
-        let (solved, exported) = exported?;
+        let (solved, exported) = done?;
         given?;
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
@@ -139,13 +158,8 @@ impl Engine {
 
     /// Makes a registry client with what the session lends.
     pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
-        let known = self.options.insecure_registries.iter().cloned();
-        registry::Client::new(registry::Options {
-            credentials: Arc::clone(&session.credentials),
-            insecure: known.chain(insecure).collect(),
-            proxies: self.options.proxies.clone(),
-            ..registry::Options::default()
-        })
+        let credentials = Arc::clone(&session.credentials);
+        self.options.registries.client(credentials, insecure)
     }
 }
 
@@ -246,12 +260,12 @@ impl<'a> Build<'a> {
         definitions: &[Definition],
         worker: Arc<LocalWorker>,
         others: &Others,
-    ) -> Result<(Solved<OpOutput>, Vec<Vec<LayerId>>), EngineError> {
+    ) -> Result<(Solved<OpOutput>, Brought), EngineError> {
         for last in [false, true] {
             let solved = self.solve(definitions, Arc::clone(&worker), others);
             let solved = solved.await?;
             match self.bring(&others.layers, &solved).await {
-                Ok(stacks) => return Ok((solved, stacks)),
+                Ok(brought) => return Ok((solved, brought)),
                 Err(lost) if last || lost.layers.is_empty() => {
                     return Err(EngineError::from_op(lost.error));
                 }
@@ -276,24 +290,34 @@ impl<'a> Build<'a> {
     }
 
     /// Fetches what is still missing of the results, and unpacks it where an output needs
-    /// files; returns the layers of each.
+    /// files. What is only pushed goes from registry to registry where that is possible.
     async fn bring(
         &self,
         layers: &Arc<ImageLayers>,
         solved: &Solved<OpOutput>,
-    ) -> Result<Vec<Vec<LayerId>>, Lost> {
+    ) -> Result<Brought, Lost> {
         let outputs = self.outputs();
         let needs_files = outputs.iter().any(needs_files);
-        let mut stacks = Vec::new();
+        let pushed_to = self.only_pushed_to();
+        let mut brought_back = Brought::default();
         for result in &solved.results {
             let output = result.output.as_ref();
             let stack = output.map(|output| output.layers().to_vec());
             let stack = stack.unwrap_or_default();
-            let brought = layers.bring_all(&stack, needs_files, &self.progress, &self.cancel);
-            brought.await?;
-            stacks.push(stack);
+            match &pushed_to {
+                Some(names) => {
+                    let sent = self.send(layers, &stack, names).await?;
+                    brought_back.elsewhere.extend(sent);
+                }
+                None => {
+                    let (progress, cancel) = (&self.progress, &self.cancel);
+                    let brought = layers.bring_all(&stack, needs_files, progress, cancel);
+                    brought.await?;
+                }
+            }
+            brought_back.stacks.push(stack);
         }
-        Ok(stacks)
+        Ok(brought_back)
     }
 
     /// Reads which devices there are, where a step asks for any.
@@ -315,14 +339,11 @@ impl<'a> Build<'a> {
         loaded: &Loaded,
         others: &Others,
         devices: Arc<NamedDevices>,
+        uploads: Option<Arc<Uploads>>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
-        let outputs = self.outputs();
-        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -343,9 +364,33 @@ impl<'a> Build<'a> {
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            compression: image_options.next().map(|options| options.compression),
+            compression: self.compression(),
+            on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),
             now_ns: clock::now_ns,
         }))
+    }
+
+    /// Returns how layers are compressed as soon as they are made.
+    fn compression(&self) -> Option<Compression> {
+        let outputs = self.outputs();
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten are compressed by the exporter.
+        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
+        image_options.next().map(|options| options.compression)
+    }
+
+    /// Prepares to push layers as soon as they are compressed.
+    fn uploads(&self) -> Option<Arc<Uploads>> {
+        let parts = (self.client.clone(), self.engine.content.clone());
+        let names = &self.request.names;
+        let made = Uploads::new(
+            &self.outputs(),
+            names,
+            self.compression(),
+            parts,
+            &self.progress,
+        );
+        made.map(Arc::new)
     }
 
     async fn solve(
@@ -377,13 +422,13 @@ impl<'a> Build<'a> {
     async fn export(
         &self,
         lowered: Vec<Lowered>,
-        stacks: Vec<Vec<LayerId>>,
+        brought: Brought,
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
         let targets = self.targets.platforms.iter();
-        let parts = targets.zip(lowered).zip(stacks);
+        let parts = targets.zip(lowered).zip(brought.stacks);
         let results = parts.map(|((target, lowered), layers)| PlatformResult {
             platform: described_platform(target.as_ref(), &lowered.image),
             config: lowered.image,
@@ -396,6 +441,7 @@ impl<'a> Build<'a> {
             multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
             outputs: self.outputs(),
+            elsewhere: brought.elsewhere,
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::task::JoinSet;
 
 use super::build::Build;
@@ -22,19 +23,23 @@ use crate::cache::remote::{
     Index, LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore, StoreError,
     inline, read_index,
 };
-use crate::exporter::{OutputSpec, Target};
+use crate::exporter::{LayerTimes, OutputSpec, Target};
 use crate::frontend::Lowered;
 use crate::llb::{Loaded, VertexDigest};
-use crate::oci::Digest;
-use crate::progress::{Event, Progress, Warning};
+use crate::oci::{Descriptor, Digest, Reference};
+use crate::progress::{Event, Progress, VertexProgress, Warning};
 use crate::registry::Client;
-use crate::snapshot::Compression;
-use crate::worker::{ImageLayers, ResultLayers, keys};
+use crate::snapshot::{Compression, LayerId};
+use crate::solver::OpContext;
+use crate::worker::{ImageLayers, Lost, ResultLayers, keys};
 
 /// How long a server may take to say what it can, before an export.
 const REACH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Build argument that asks for an inline cache, as BuildKit takes it.
 const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
+
+/// How many layers are sent from registry to registry at a time.
+const SENDS_AT_ONCE: usize = 8;
 
 /// Caches that are being read, and those to give to that are being reached.
 pub(super) struct Importing {
@@ -290,6 +295,89 @@ impl Build<'_> {
             inline,
             progress: self.progress.clone(),
         })
+    }
+
+    /// Returns the names to which the image is pushed, where nothing else happens with it.
+    pub(super) fn only_pushed_to(&self) -> Option<Vec<Reference>> {
+        if self.request.load {
+            return None;
+        }
+        let mut names = self.request.names.clone();
+        for output in &self.outputs() {
+            match output {
+                OutputSpec::Image {
+                    options,
+                    push: Some(_),
+                    ..
+                } if !options.compression.force && options.layer_times == LayerTimes::Kept => {
+                    names.extend(options.names.iter().cloned());
+                }
+                OutputSpec::CacheOnly => {}
+                _ => return None,
+            }
+        }
+        Some(names)
+    }
+
+    /// Has the layers of a stack that are not here in the repositories of these names; a
+    /// registry takes what it has elsewhere from there. Returns the blobs that did not come by.
+    pub(super) async fn send(
+        &self,
+        layers: &Arc<ImageLayers>,
+        stack: &[LayerId],
+        names: &[Reference],
+    ) -> Result<BTreeSet<Digest>, Lost> {
+        let missing = layers.not_here(stack);
+        if missing.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let title = "[internal] send layers that are elsewhere";
+        let vertex = self.progress.of_vertex(Digest::of(title.as_bytes()));
+        vertex.start(title);
+        let blobs = missing.iter().map(|(_, blob)| blob.clone());
+        let sends: Vec<_> = blobs
+            .map(|blob| self.send_blob(blob, names, &vertex))
+            .collect();
+        let mut sends = futures::stream::iter(sends).buffered(SENDS_AT_ONCE);
+        let (mut elsewhere, mut unsent) = (BTreeSet::new(), Vec::new());
+        for (layer, blob) in &missing {
+            match sends.next().await {
+                Some(true) if self.engine.content.contains(&blob.digest) => {}
+                Some(true) => {
+                    elsewhere.insert(blob.digest.clone());
+                }
+                _ => unsent.push(layer.clone()),
+            }
+        }
+        // What cannot be sent is fetched, and the push says what is wrong, or it is lost.
+        let context = OpContext {
+            progress: vertex.clone(),
+            cancel: self.cancel.clone(),
+        };
+        let fetched = layers.bring_blobs(&unsent, &context).await;
+        vertex.complete(fetched.as_ref().err().map(|lost| lost.error.to_string()));
+        fetched.map(|()| elsewhere)
+    }
+
+    /// Has a blob in every repository; says whether it is.
+    async fn send_blob(
+        &self,
+        blob: Descriptor,
+        names: &[Reference],
+        vertex: &VertexProgress,
+    ) -> bool {
+        for name in names {
+            let content = &self.engine.content;
+            let sent = self.client.push_blob(name, &blob, content, None, vertex);
+            let sent = tokio::select! {
+                sent = sent => sent.is_ok(),
+                () = self.cancel.cancelled() => false,
+            };
+            if !sent {
+                return false;
+            }
+        }
+        true
     }
 
     /// Returns how the layers of the image are compressed.

@@ -4,7 +4,7 @@
 //! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! (pull, push, save, load), `uploads` (layers that leave early), [`manifest`] (indexes), [`login`], [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
@@ -16,6 +16,8 @@ pub mod clock;
 pub mod error;
 pub mod images;
 mod inputs;
+pub mod login;
+pub mod manifest;
 mod options;
 mod platforms;
 mod preprocess;
@@ -27,6 +29,7 @@ mod resolver;
 mod rights;
 mod settle;
 pub mod transfer;
+mod uploads;
 pub mod verify;
 mod warnings;
 

@@ -166,6 +166,7 @@ impl Setup<'_> {
             image_steps: std::iter::empty().collect(),
             ahead: Ahead::new(&[]),
             compression: None,
+            on_layer: None,
             now_ns: clock::now_ns,
         }))
     }

@@ -11,7 +11,7 @@
 //! Engine::open(EngineOptions)                                   -> Result<Engine, EngineError>
 //! engine.build(BuildRequest, Session, Progress, CancellationToken)      (async) -> Result<BuildOutcome, EngineError>
 //! engine.pull(PullRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<ImageSummary, EngineError>
-//! engine.push(&Reference, &Session, &Progress, &CancellationToken)      (async) -> Result<Descriptor, EngineError>
+//! engine.push(PushRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<Vec<Descriptor>, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
 //! engine.load(LoadRequest, &Progress, &CancellationToken)               (async) -> Result<Vec<ImageSummary>, EngineError>
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
@@ -41,7 +41,7 @@ use crate::frontend::ContextSource;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
-pub use crate::registry::Proxies;
+pub use crate::registry::{HostFiles, HostOptions, Hosts, JoinOptions, Proxies, RetryPolicy};
 
 /// How a process uses the engine; fixed for its life.
 #[derive(Debug, Clone, Default)]
@@ -50,13 +50,24 @@ pub struct EngineOptions {
     pub root: PathBuf,
     /// OCI runtime that runs the steps instead of the built-in one.
     pub runtime: Option<PathBuf>,
-    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
-    /// certificates; loopback hosts need no entry.
-    pub insecure_registries: Vec<String>,
-    /// Proxies of the user's environment, for registries and other servers.
-    pub proxies: Proxies,
+    /// How registries are reached.
+    pub registries: RegistrySettings,
     /// Most steps that run at the same time; the number of processors where `None`.
     pub parallelism_max: Option<usize>,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// What this machine's configuration says: mirrors, certificates.
+    pub hosts: Hosts,
+    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
+    /// certificates; loopback hosts need no entry.
+    pub insecure: Vec<String>,
+    /// Proxies of the user's environment, for registries and other servers.
+    pub proxies: Proxies,
+    /// When and how often a failed request is tried again.
+    pub retry: RetryPolicy,
 }
 
 /// One build, as meant.
@@ -99,6 +110,8 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
+    /// Whether the local store has to have the image, also where it is only pushed (`--load`).
+    pub load: bool,
     /// Rights granted.
     pub entitlements: Vec<Entitlement>,
     /// Directories of CDI files, later ones winning; the usual ones where empty.
@@ -335,6 +348,15 @@ pub struct PullRequest {
     pub reference: Reference,
     /// Which of an index's images; the host's where `None`.
     pub platform: Option<Platform>,
+}
+
+/// Sends images of the local store to the registries that their names say.
+#[derive(Debug, Clone, Default)]
+pub struct PushRequest {
+    /// Their names.
+    pub references: Vec<Reference>,
+    /// How they join what other jobs push, if they do.
+    pub join: Option<JoinOptions>,
 }
 
 /// Writes images of the local store to an archive.

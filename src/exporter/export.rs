@@ -1,6 +1,6 @@
 //! One result to all its outputs, each under a step of its own in the progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +23,8 @@ use crate::snapshot::{EntryTimes, LayerForm, LayerId, Snapshotter};
 const LAYERS_AT_ONCE: usize = 4;
 /// Why times are not rewritten although it was asked for.
 const NO_EPOCH: &str = "rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH";
+/// What the first name leads to after other jobs' images were joined.
+const JOINED: &str = "cooper.join.digest";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -37,6 +39,9 @@ pub struct ExportRequest {
     pub names: Vec<Reference>,
     /// What is written.
     pub outputs: Vec<OutputSpec>,
+    /// Blobs that need not be in the local store, since every registry that the image is pushed
+    /// to has them. An image with such blobs gets no name in the local store.
+    pub elsewhere: BTreeSet<Digest>,
 }
 
 /// The result of a build for one platform.
@@ -155,11 +160,21 @@ impl Job<'_> {
         };
         match (output, &image) {
             (OutputSpec::Image { store, push, .. }, Some((image, names))) => {
-                if *store {
+                let blobs = image.images.iter().flat_map(|image| &image.manifest.layers);
+                let elsewhere = &self.request.elsewhere;
+                if *store
+                    && !blobs
+                        .into_iter()
+                        .any(|blob| elsewhere.contains(&blob.digest))
+                {
                     self.name(image, names).await?;
                 }
                 if let Some(push) = push {
-                    self.push(image, names, push).await?;
+                    let pushed = self.push(image, names, push).await?;
+                    if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
+                        let digest = index.digest.to_string();
+                        exported.response.insert(JOINED.to_owned(), digest);
+                    }
                 }
             }
             (OutputSpec::Oci { destination, .. }, Some((image, names))) => {
@@ -239,7 +254,9 @@ impl Job<'_> {
         let remarks = options.annotations.of(place, &result.platform);
         image.manifest_document.descriptor.annotations = remarks;
         let content = self.exporter.content.clone();
-        let image = self.blocking(move || store(&content, image)).await?;
+        let elsewhere = self.request.elsewhere.clone();
+        let stored = self.blocking(move || store(&content, image, &elsewhere));
+        let image = stored.await?;
         self.told("manifest", &image.manifest_document);
         self.told("config", &image.config_document);
         Ok(image)
@@ -344,20 +361,28 @@ impl Job<'_> {
         image: &StoredImage,
         names: &[Reference],
         options: &PushOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Descriptor>, Error> {
         if names.is_empty() {
             return Err(Error::PushWithoutName);
         }
-        for name in names {
-            let target = push::Target {
-                reference: name,
-                root: &image.root,
-                by_digest: options.by_digest,
-            };
-            let (content, registry) = (&self.exporter.content, &self.exporter.registry);
-            push::push(target, content, registry, self.vertex, self.cancel).await?;
+        let mut root = image.root.clone();
+        if let ([result], None) = (self.request.results.as_slice(), &root.platform) {
+            root.platform = Some(result.platform.clone());
         }
-        Ok(())
+        let targets = names.iter().map(|name| push::Target {
+            reference: name,
+            root: &root,
+            by_digest: options.by_digest,
+            join: options.join.as_ref(),
+        });
+        let targets: Vec<push::Target<'_>> = targets.collect();
+        let means = push::Means {
+            content: &self.exporter.content,
+            registry: &self.exporter.registry,
+            vertex: self.vertex,
+            cancel: self.cancel,
+        };
+        push::push_all(&targets, means).await
     }
 
     async fn archive(
@@ -436,7 +461,11 @@ impl Observer for Cancelled<'_> {
 }
 
 /// Puts the documents of an image into the store and checks the whole.
-fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
+fn store(
+    content: &ContentStore,
+    image: Image,
+    elsewhere: &BTreeSet<Digest>,
+) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),
@@ -445,7 +474,7 @@ fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
     validate::documents(&manifest.descriptor, &manifest.bytes, &config.bytes).map_err(invalid)?;
     content.put(&config.bytes)?;
     content.put(&manifest.bytes)?;
-    validate::presence(content, &image.manifest).map_err(invalid)?;
+    validate::presence(content, &image.manifest, elsewhere).map_err(invalid)?;
     Ok(image)
 }
 

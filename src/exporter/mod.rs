@@ -2,7 +2,7 @@
 //!
 //! | output | what it is | written by |
 //! |---|---|---|
-//! | `image` | documents in the content store, names, maybe a push | [`image`], [`export`], [`push()`] |
+//! | `image` | documents in the content store, names, maybe a push | [`image`], [`export`], [`push`] |
 //! | `oci` | OCI image layout, tar or folder | [`bundle`], `layout` |
 //! | `docker` | the same with what `docker load` needs | [`bundle`], `layout` |
 //! | `tar` | root file system as tar | `rootfs` |
@@ -13,7 +13,7 @@
 //!
 //! Read in order: [`output`] and [`annotations`] (what is wanted), [`image`] and `index` (layers
 //! and config become documents; pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
-//! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`export`] (all of it). Invariants: no clock, so the same
+//! `trees` with `rootfs` and `local`, [`compare`], [`push`], [`export`] (all of it). Invariants: no clock, so the same
 //! layers give the same bytes; every blob is verified while it is read; a file appears whole or
 //! not at all; nothing is written outside a destination. Deliberately absent: solving, and
 //! where layers come from.
@@ -43,7 +43,7 @@ pub use output::{
     ArchiveDestination, Compression, CompressionKind, Destination, ImageOptions, InvalidOutput,
     LayerTimes, OutputEpoch, OutputSpec, PushOptions, Stream, Target, TreeOptions,
 };
-pub use push::{Target as PushTarget, push};
+pub use push::{Means as PushMeans, Target as PushTarget, push_all};
 
 use tokio_util::sync::CancellationToken;
 

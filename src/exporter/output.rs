@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::annotations::Annotations;
 pub use crate::archive::{Compression, CompressionKind};
 use crate::oci::Reference;
+use crate::registry::JoinOptions;
 
 /// Attributes of `-o`, apart from `type` and `dest`.
 pub const ATTRIBUTES: &[&str] = &[
@@ -154,6 +155,8 @@ pub struct PushOptions {
     pub by_digest: bool,
     /// Allow plain HTTP and unknown certificates.
     pub insecure: bool,
+    /// How the image joins what other jobs push, if it does.
+    pub join: Option<JoinOptions>,
 }
 
 /// Where an image archive goes.
@@ -377,6 +380,7 @@ impl Attributes<'_> {
         let push_options = PushOptions {
             by_digest: self.flag("push-by-digest")?.unwrap_or(false),
             insecure: self.flag("registry.insecure")?.unwrap_or(false),
+            join: None,
         };
         // Unpacking after the build makes no sense where layers are born unpacked.
         self.flag("unpack")?;

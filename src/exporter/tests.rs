@@ -98,6 +98,7 @@ impl Fixture {
             multi_platform: platforms.len() > 1,
             names: vec!["app:1.0".parse().unwrap()],
             outputs,
+            elsewhere: Default::default(),
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());

@@ -10,11 +10,24 @@ use reqwest::{Body, Response, Url};
 
 use super::Error;
 use super::http::{Failure, Http, Request};
+use super::tls::Tls;
 
 /// How often a stream is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// How much longer a server may think once it has everything.
 const FINISH_FACTOR: u32 = 4;
+
+impl Request {
+    /// Lets the server show any certificate.
+    #[must_use]
+    pub fn unchecked(mut self) -> Self {
+        self.tls = Some(Arc::new(Tls {
+            unchecked: true,
+            ..Tls::default()
+        }));
+        self
+    }
+}
 
 impl Http {
     /// Sends a request once, with a body that streams. `sent` counts the bytes that the body gave
@@ -68,6 +81,6 @@ impl Http {
 
     /// Returns the connections to `url`, with proxies and certificates as everywhere.
     pub fn connections(&self, url: &Url) -> Result<reqwest::Client, Error> {
-        self.client(url, false).cloned()
+        self.client(url, None)
     }
 }

@@ -1,10 +1,11 @@
-//! The tags of a repository.
+//! The tags of a repository: listing them, taking one away.
 
 use reqwest::header::LINK;
 use reqwest::{Method, Response, Url};
 use serde::Deserialize;
 
 use super::auth::Scopes;
+use super::endpoint::Site;
 use super::http::{Failure, Request, protocol, same_origin};
 use super::{Client, Error};
 use crate::oci::{Digest, Reference};
@@ -24,24 +25,19 @@ impl Client {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let endpoint = self.endpoint(reference.domain()).await?;
+        let site = self.site(reference).await?;
         let what = format!("tags of {}", reference.name());
-        let mut url = endpoint.url(reference.path(), "tags/list")?;
+        let mut url = site.url("tags/list")?;
         url.query_pairs_mut()
             .append_pair("n", &PAGE_LENGTH.to_string());
         if !after.is_empty() {
             url.query_pairs_mut().append_pair("last", after);
         }
-        let scopes = Scopes::repository(reference.path(), "pull,push");
         let mut tags = Vec::new();
         for _ in 0..PAGES_MAX {
-            let request = Request::new(Method::GET, url.clone(), &what);
-            let response = self.call(&endpoint, request, &scopes).await?;
-            match response.status().as_u16() {
-                200 => {}
-                404 => return Ok(tags),
-                _ => return Err(self.refusal(&what, response).await),
-            }
+            let Some(response) = self.tags_page(&site, url.clone(), &what).await? else {
+                return Ok(tags);
+            };
             let next = next_page(&url, &response);
             let body = self.shared.http.body(&what, response, PAGE_BYTES_MAX);
             let bytes = body.await.map_err(Failure::into_error)?;
@@ -51,7 +47,7 @@ impl Client {
             let page = page.tags.unwrap_or_default().into_iter();
             tags.extend(page.filter(|tag| tag.as_str() > after));
             match next {
-                Some(next) if same_origin(&next, &endpoint.base) && next != url => url = next,
+                Some(next) if same_origin(&next, &site.endpoint.base) && next != url => url = next,
                 _ => return Ok(tags),
             }
         }
@@ -65,13 +61,29 @@ impl Client {
         reference: &Reference,
         digest: &Digest,
     ) -> Result<bool, Error> {
-        let endpoint = self.endpoint(reference.domain()).await?;
+        let site = self.site(reference).await?;
         let what = format!("{}@{digest}", reference.familiar());
-        let url = endpoint.url(reference.path(), &format!("manifests/{digest}"))?;
-        let scopes = Scopes::repository(reference.path(), "delete,pull,push");
+        let url = site.url(&format!("manifests/{digest}"))?;
+        let scopes = Scopes::repository(&site.repository, "delete,pull,push");
         let request = Request::new(Method::DELETE, url, &what);
-        let response = self.call(&endpoint, request, &scopes).await?;
+        let response = self.call(&site.endpoint, request, &scopes).await?;
         Ok(response.status().is_success())
+    }
+
+    async fn tags_page(
+        &self,
+        site: &Site,
+        url: Url,
+        what: &str,
+    ) -> Result<Option<Response>, Error> {
+        let scopes = Scopes::repository(&site.repository, "pull,push");
+        let request = Request::new(Method::GET, url, what);
+        let response = self.call(&site.endpoint, request, &scopes).await?;
+        match response.status().as_u16() {
+            200 => Ok(Some(response)),
+            404 => Ok(None),
+            _ => Err(self.refusal(what, response).await),
+        }
     }
 }
 
@@ -81,6 +93,6 @@ fn next_page(asked: &Url, response: &Response) -> Option<Url> {
     let links = links.filter_map(|value| value.to_str().ok());
     let mut links = links.flat_map(|value| value.split(','));
     let next = links.find(|link| link.contains("rel=\"next\"") || link.contains("rel=next"))?;
-    let place = next.split_once('<')?.1.split_once('>')?.0;
-    asked.join(place).ok()
+    let site = next.split_once('<')?.1.split_once('>')?.0;
+    asked.join(site).ok()
 }

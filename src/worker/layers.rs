@@ -178,6 +178,24 @@ impl ImageLayers {
         lost.map_or(Ok(()), Err)
     }
 
+    /// Lists the layers of a stack that are not unpacked, with their blobs, and notes where
+    /// registries can take those from.
+    pub fn not_here(&self, stack: &[LayerId]) -> Vec<(LayerId, Descriptor)> {
+        let missing = stack.iter().filter(|layer| !self.snapshots.has(layer));
+        let blobs = missing.filter_map(|layer| {
+            let known = self.known(layer)?;
+            let (blob, _) = known.parts();
+            if let Known::Image { image, .. } = &known {
+                // Without the note the blob is fetched first.
+                let _ = self
+                    .content
+                    .note_origin(&blob.digest, &image.reference.name());
+            }
+            Some((layer.clone(), blob))
+        });
+        blobs.collect()
+    }
+
     /// Fetches the blob of a layer.
     async fn fetch(&self, known: &Known, progress: &VertexProgress) -> Result<(), OpError> {
         match known {

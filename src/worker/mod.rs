@@ -25,6 +25,7 @@ use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
+use crate::oci::Descriptor;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{CacheMap, OpContext, OpError, Place, StoredResult, Worker};
@@ -34,6 +35,12 @@ pub use ahead::Ahead;
 pub use cached::ResultLayers;
 pub use layers::{ImageLayers, Lost};
 pub use output::OpOutput;
+
+/// Hears of layers of the image while the build goes on.
+pub trait LayerReady: std::fmt::Debug + Send + Sync {
+    /// A layer is in the content store. Called on a thread of the runtime; must not block.
+    fn ready(&self, blob: &Descriptor);
+}
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.
 #[derive(Debug)]
@@ -78,6 +85,8 @@ pub struct WorkerOptions {
     pub ahead: Ahead,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
+    /// Told about each of them as soon as it is compressed.
+    pub on_layer: Option<Arc<dyn LayerReady>>,
     /// Tells the time, in nanoseconds since 1970.
     pub now_ns: fn() -> i64,
 }
@@ -144,9 +153,13 @@ impl LocalWorker {
         }
         for layer in outputs.iter().filter_map(|output| output.layers().last()) {
             let (snapshots, layer) = (self.options.snapshots.clone(), layer.clone());
+            let on_layer = self.options.on_layer.clone();
             // The exporter asks for the same blob, waits for this one and reports what went wrong.
             tokio::task::spawn_blocking(move || {
-                let _ = snapshots.layer_blob(&layer, &compression);
+                let blob = snapshots.layer_blob(&layer, &compression);
+                if let (Ok(blob), Some(on_layer)) = (blob, on_layer) {
+                    on_layer.ready(&blob.descriptor);
+                }
             });
         }
     }

@@ -9,6 +9,10 @@
     reason = "a test that cannot go on panics; a skipped one says so"
 )]
 #![allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests' own switches and the search path are in the environment"
 )]
@@ -27,5 +31,8 @@ mod faults;
 )]
 mod faulty_registry;
 mod platforms;
+mod push;
+#[path = "../support/registry.rs"]
+mod registry;
 mod verify;
 mod warnings;

@@ -75,6 +75,7 @@ impl Fixture {
             multi_platform: architectures.len() > 1,
             names: vec![name.with_default_tag()],
             outputs: vec![output],
+            elsewhere: Default::default(),
         };
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
         let exported = self.exporter.export(request, &progress, &cancel).await;
@@ -156,4 +157,31 @@ async fn a_push_by_digest_writes_no_tag() {
     let digest = image.root.digest.to_string();
     assert!(registry.manifest("a/app", &digest).is_some());
     assert_eq!(image.root.media_type, media_type::DOCKER_MANIFEST);
+}
+
+#[tokio::test]
+async fn several_names_in_several_registries_get_the_image() {
+    let (here, there) = (Registry::start(), Registry::start());
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", here.host());
+    let more = [
+        format!("{}/b/app:2", here.host()),
+        format!("{}/a/app:latest", here.host()),
+        format!("{}/c/app:3", there.host()),
+    ];
+    let attributes = [("name", &*more.join(","))];
+    let image = fixture.push(&name, &attributes).await.image.unwrap();
+    for (registry, repository, tag) in [
+        (&here, "a/app", "1"),
+        (&here, "b/app", "2"),
+        (&here, "a/app", "latest"),
+        (&there, "c/app", "3"),
+    ] {
+        let bytes = registry.manifest(repository, tag).unwrap();
+        assert_eq!(Descriptor::of("", &bytes).digest, image.root.digest);
+    }
+    // The second repository took its blobs from the first.
+    assert_eq!(here.count("PUT", "/a/app/blobs/"), 2);
+    assert_eq!(here.count("PUT", "/b/app/blobs/"), 0);
+    assert_eq!(there.count("PUT", "/c/app/blobs/"), 2);
 }

@@ -24,8 +24,14 @@ mod copy;
 #[path = "../support/copy_case.rs"]
 mod copy_case;
 mod export_push;
+mod join;
+mod login;
+mod manifest;
+mod mirrors;
+mod push_chaos;
 mod registry;
 mod registry_real;
+mod registry_tls;
 mod session;
 mod source;
 mod source_git;

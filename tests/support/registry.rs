@@ -35,7 +35,7 @@ impl Logged {
 pub enum Action {
     /// Answers with a status and headers, and `body`.
     Status(u16, Vec<(&'static str, String)>, String),
-    /// Closes the connection without an answer.
+    /// Does what is asked and closes the connection without an answer.
     Hang,
     /// Sends only so many bytes of the body, then closes.
     CutAfter(usize),
@@ -110,40 +110,77 @@ struct State {
     faults: Vec<Fault>,
     access: Access,
     next_id: u64,
-    chance: Option<Chance>,
-    token_lifetime: Option<Duration>,
-    issued: BTreeMap<String, Instant>,
+    chaos: Option<Chaos>,
+    /// Largest body that is taken.
+    body_bytes_max: usize,
 }
 
-/// Lets requests fail at random, the same ones for the same seed.
-struct Chance {
-    percent: u64,
-    seed: u64,
-    failed: usize,
+/// Trouble at random, from a seed.
+#[derive(Debug, Clone)]
+pub struct Chaos {
+    pub state: u64,
+    /// Of a thousand requests so many go wrong.
+    pub per_mille: u64,
+    /// Whether what arrived of a cut upload is forgotten.
+    pub forgets: bool,
+    /// How many went wrong so far.
+    pub faults: usize,
 }
 
-impl Chance {
-    /// Draws a number (splitmix64).
-    fn draw(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+impl Chaos {
+    pub fn new(seed: u64, per_mille: u64) -> Self {
+        Self {
+            state: seed.wrapping_mul(2).wrapping_add(1),
+            per_mille,
+            forgets: false,
+            faults: 0,
+        }
     }
 
-    fn action(&mut self) -> Option<Action> {
-        if self.draw() % 100 >= self.percent {
+    fn draw(&mut self, below: u64) -> u64 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % below
+    }
+
+    /// Decides what happens to a request with a body of `length` bytes.
+    fn fault(&mut self, length: usize) -> Option<Trouble> {
+        if self.draw(1000) >= self.per_mille {
             return None;
         }
-        self.failed += 1;
-        Some(match self.draw() % 4 {
-            0 => Action::Hang,
-            1 => Action::CutAfter(1000),
-            2 => Action::Status(429, vec![("Retry-After", "0".to_owned())], String::new()),
-            _ => Action::Status(503, Vec::new(), "busy".to_owned()),
+        self.faults += 1;
+        let refused = |status, headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(k, v)| (*k, (*v).to_owned()));
+            Trouble::Refused(status, headers.collect())
+        };
+        Some(match self.draw(6) {
+            0 => refused(500, &[]),
+            1 => refused(503, &[("Retry-After", "0")]),
+            2 => refused(429, &[("Retry-After", "0")]),
+            3 => refused(408, &[]),
+            _ if length > 0 => {
+                let bytes = self.draw(length as u64) as usize;
+                Trouble::Cut {
+                    bytes,
+                    keep: !self.forgets,
+                }
+            }
+            _ => Trouble::Cut {
+                bytes: 0,
+                keep: false,
+            },
         })
     }
+}
+
+/// What happens before a body is read.
+enum Trouble {
+    /// An answer without reading the body.
+    Refused(u16, Vec<(&'static str, String)>),
+    /// So much of the body is read, then the connection breaks.
+    Cut { bytes: usize, keep: bool },
 }
 
 /// A running registry; it stops when dropped.
@@ -170,9 +207,8 @@ impl Registry {
             faults: Vec::new(),
             access,
             next_id: 0,
-            chance: None,
-            token_lifetime: None,
-            issued: BTreeMap::new(),
+            chaos: None,
+            body_bytes_max: usize::MAX,
         }));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (state.clone(), stop.clone());
@@ -218,41 +254,46 @@ impl Registry {
         });
     }
 
-    /// Lets so many of a hundred requests to the registry's API fail.
-    pub fn fail_at_random(&self, percent: u64, seed: u64) {
-        self.lock().chance = Some(Chance {
-            percent,
-            seed,
-            failed: 0,
-        });
+    /// Lets requests go wrong at random from now on.
+    pub fn set_chaos(&self, chaos: Option<Chaos>) {
+        self.lock().chaos = chaos;
     }
 
-    /// How many requests failed at random.
-    pub fn failed_at_random(&self) -> usize {
-        self.lock()
-            .chance
-            .as_ref()
-            .map_or(0, |chance| chance.failed)
+    /// How many requests went wrong at random.
+    pub fn chaos_faults(&self) -> usize {
+        self.lock().chaos.as_ref().map_or(0, |chaos| chaos.faults)
     }
 
-    /// Lets tokens end, whatever is said about them.
-    pub fn expire_tokens_after(&self, lifetime: Duration) {
-        self.lock().token_lifetime = Some(lifetime);
+    /// Refuses larger bodies (413).
+    pub fn limit_bodies(&self, bytes: usize) {
+        self.lock().body_bytes_max = bytes;
     }
 
-    /// How many bytes the blobs of a repository have.
+    /// Bytes of blobs that were received, those of broken uploads too.
+    pub fn uploaded_bytes(&self) -> usize {
+        let log = self.log();
+        let uploads = log.iter().filter(|l| l.path.contains("/blobs/uploads/"));
+        uploads.map(|l| l.body_bytes).sum()
+    }
+
+    /// Bytes of the blobs that a repository has.
     pub fn blob_bytes(&self, repository: &str) -> usize {
         let state = self.lock();
         let own = state.blobs.iter().filter(|((of, _), _)| of == repository);
         own.map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// Removes the blobs of a repository that `lost` chooses by digest.
-    pub fn lose_blobs(&self, repository: &str, lost: impl Fn(&str) -> bool) {
-        let mut state = self.lock();
-        state
-            .blobs
-            .retain(|(name, digest), _| name != repository || !lost(digest));
+    /// Uploads that are open.
+    pub fn open_uploads(&self) -> usize {
+        self.lock().uploads.len()
+    }
+
+    pub fn tags(&self, repository: &str) -> Vec<String> {
+        tags_of(&self.lock(), repository)
+    }
+
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
     }
 
     pub fn pending_faults(&self) -> usize {
@@ -427,6 +468,35 @@ impl Connection {
                 state.uploads.entry(id).or_default().extend(part);
                 return Ok(());
             }
+            match self.trouble(&head, length) {
+                None => {}
+                Some(Trouble::Refused(status, headers)) => {
+                    self.log(&head, 0);
+                    let answer = Action::Status(status, headers, String::new());
+                    let request = Incoming {
+                        logged: head,
+                        body: Vec::new(),
+                    };
+                    let open = self.answer(&request, Some(answer))?;
+                    if open && length == 0 {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                Some(Trouble::Cut { bytes, keep }) => {
+                    let mut part = vec![0; bytes];
+                    reader.read_exact(&mut part)?;
+                    self.log(&head, part.len());
+                    let id = head.path.rsplit('/').next().unwrap().to_owned();
+                    let mut state = self.state.lock().unwrap();
+                    match state.uploads.get_mut(&id) {
+                        Some(upload) if keep => upload.extend(part),
+                        _ if bytes > 0 => drop(state.uploads.remove(&id)),
+                        _ => {}
+                    }
+                    return Ok(());
+                }
+            }
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
             self.log(&head, length);
@@ -436,6 +506,30 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Says whether a request goes wrong before its body is read.
+    fn trouble(&self, head: &Logged, length: usize) -> Option<Trouble> {
+        let mut state = self.state.lock().unwrap();
+        if length > state.body_bytes_max {
+            return Some(Trouble::Refused(413, Vec::new()));
+        }
+        if let Some(trouble) = state.chaos.as_mut().and_then(|chaos| chaos.fault(length)) {
+            return Some(trouble);
+        }
+        if length == 0 || !head.path.starts_with("/v2/") {
+            return None;
+        }
+        // Who may not come in is not listened to.
+        let request = Incoming {
+            logged: head.clone(),
+            body: Vec::new(),
+        };
+        let refusal = refuse(&mut state, &request, self.address)?;
+        let challenge = refusal.headers.iter();
+        let challenge = challenge.filter(|(name, _)| name == "WWW-Authenticate");
+        let headers = challenge.map(|(_, value)| ("WWW-Authenticate", value.clone()));
+        Some(Trouble::Refused(401, headers.collect()))
     }
 
     fn log(&self, head: &Logged, body_bytes: usize) {
@@ -448,10 +542,7 @@ impl Connection {
     fn take_fault(&self, head: &Logged) -> Option<Action> {
         let mut state = self.state.lock().unwrap();
         let fits = |f: &Fault| f.method == head.method && head.path.contains(f.part);
-        let Some(at) = state.faults.iter().position(fits) else {
-            let chance = state.chance.as_mut();
-            return chance.filter(|_| head.path.starts_with("/v2/"))?.action();
-        };
+        let at = state.faults.iter().position(fits)?;
         let action = state.faults[at].action.clone();
         state.faults[at].times -= 1;
         if state.faults[at].times == 0 {
@@ -536,7 +627,10 @@ impl Connection {
         let Some(rest) = path.strip_prefix("/v2/") else {
             return plain(&state, request);
         };
-        if let Some(refusal) = refuse(&mut state, request, self.address) {
+        // Who sends a body was looked at before it was read.
+        if request.body.is_empty()
+            && let Some(refusal) = refuse(&mut state, request, self.address)
+        {
             return refusal;
         }
         if rest.is_empty() {
@@ -548,7 +642,7 @@ impl Connection {
         if let Some((repository, digest)) = rest.split_once("/blobs/") {
             return blobs(&state, request, repository, digest);
         }
-        if let Some(repository) = rest.strip_suffix("/tags/list") {
+        if let Some((repository, "")) = rest.split_once("/tags/list") {
             return tags(&state, request, repository);
         }
         match rest.split_once("/manifests/") {
@@ -607,6 +701,42 @@ impl Registry {
     }
 }
 
+fn tags_of(state: &State, repository: &str) -> Vec<String> {
+    let keys = state.manifests.keys();
+    let names = keys.filter(|(r, name)| r == repository && !name.contains(':'));
+    names.map(|(_, name)| name.clone()).collect()
+}
+
+/// Lists tags in pages.
+fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
+    let fields = parse_query(&request.logged.query);
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.clone())
+    };
+    let last = field("last").unwrap_or_default();
+    // Small pages, so that there are several.
+    let length = field("n")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(3_usize)
+        .min(3);
+    let mut tags = tags_of(state, repository);
+    tags.retain(|tag| *tag > last);
+    let more = tags.len() > length;
+    tags.truncate(length);
+    let body = serde_json::json!({"name": repository, "tags": tags}).to_string();
+    let answer = Answer::new(200).body(body);
+    match (more, tags.last()) {
+        (true, Some(last)) => {
+            let next = format!("</v2/{repository}/tags/list?n={length}&last={last}>; rel=\"next\"");
+            answer.header("Link", next)
+        }
+        _ => answer,
+    }
+}
+
 fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<Answer> {
     let given = request.logged.header("authorization").unwrap_or_default();
     let refused = |challenge: String| {
@@ -624,10 +754,6 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
         Access::Bearer { realm, uses, .. } => {
             let scope = needed_scope(request);
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
-            let age = state.issued.get(token).map(Instant::elapsed);
-            if age > state.token_lifetime && state.token_lifetime.is_some() {
-                state.tokens.remove(token);
-            }
             if let Some((scopes, used)) = state.tokens.get_mut(token)
                 && *used < uses
                 && allows(scopes, &scope)
@@ -708,7 +834,6 @@ fn token(state: &mut State, request: &Incoming) -> Answer {
     state.next_id += 1;
     let token = format!("token-{}", state.next_id);
     state.tokens.insert(token.clone(), (scopes.join(" "), 0));
-    state.issued.insert(token.clone(), Instant::now());
     let mut body = serde_json::json!({"token": token});
     if let Some(seconds) = expires_in {
         body["expires_in"] = seconds.into();
@@ -745,34 +870,17 @@ fn ranged(request: &Incoming, mut answer: Answer, bytes: &Arc<Vec<u8>>) -> Answe
     }
 }
 
-/// Lists the tags of a repository in order, in pages where that is asked for.
-fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
-    let fields = parse_query(&request.logged.query);
-    let field = |name: &str| fields.iter().find_map(|(n, v)| (n == name).then_some(v));
-    let last = field("last").cloned().unwrap_or_default();
-    let page: usize = field("n")
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(usize::MAX);
-    let names = state.manifests.keys().filter(|(of, _)| of == repository);
-    let tags = names
-        .map(|(_, name)| name)
-        .filter(|name| !name.contains(':'));
-    let mut tags: Vec<&String> = tags.filter(|name| **name > last).collect();
-    let more = tags.len() > page;
-    tags.truncate(page);
-    let body = serde_json::json!({"name": repository, "tags": tags}).to_string();
-    let answer = Answer::new(200).header("Content-Type", "application/json");
-    match tags.last().filter(|_| more) {
-        Some(last) => {
-            let next = format!("</v2/{repository}/tags/list?n={page}&last={last}>; rel=\"next\"");
-            answer.header("Link", next).body(body)
-        }
-        None => answer.body(body),
-    }
-}
-
 fn manifests(state: &mut State, request: &Incoming, repository: &str, name: &str) -> Answer {
     let key = (repository.to_owned(), name.to_owned());
+    if request.logged.method == "DELETE" {
+        let before = state.manifests.len();
+        let gone = |bytes: &[u8]| Digest::of(bytes).to_string() == name;
+        state
+            .manifests
+            .retain(|(r, _), (_, bytes)| r != repository || !gone(bytes));
+        let found = state.manifests.len() != before;
+        return Answer::new(if found { 202 } else { 404 });
+    }
     if request.logged.method != "PUT" {
         return match state.manifests.get(&key) {
             Some((media_type, bytes)) => {
@@ -832,6 +940,7 @@ fn uploads(state: &mut State, request: &Incoming, repository: &str, upload: &str
     };
     let kept = |bytes: &Vec<u8>| format!("0-{}", bytes.len().saturating_sub(1));
     match request.logged.method.as_str() {
+        "DELETE" => Answer::new(204),
         "GET" => {
             let answer = Answer::new(204)
                 .header("Location", place(repository, upload))

@@ -228,19 +228,10 @@ impl RemoteStore for RegistryStore {
         from: &'a ContentStore,
         progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
-        async move {
-            let same_registry = format!("{}/", self.reference.domain());
-            let origins = from.origins(&blob.digest);
-            let mut elsewhere = origins
-                .iter()
-                .filter_map(|o| o.strip_prefix(&same_registry));
-            let mount = elsewhere.find(|path| *path != self.reference.path());
-            let put = self
-                .client
-                .push_blob(&self.reference, blob, from, mount, progress);
-            put.await.map(|_| ()).map_err(fault)
-        }
-        .boxed()
+        let put = self
+            .client
+            .push_new_blob(&self.reference, blob, from, progress);
+        put.map(|put| put.map(|_| ()).map_err(fault)).boxed()
     }
 
     fn repository(&self) -> Option<String> {

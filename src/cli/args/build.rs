@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 use super::cache::CacheArgs;
 use super::call::CallArgs;
 use super::reproduce::ReproduceArgs;
-use super::{ProgressArgs, value};
+use super::{JoinArgs, ProgressArgs, RegistryArgs, value};
 use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
@@ -134,6 +134,10 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "SPEC")]
     pub(crate) ssh: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) reproduce: ReproduceArgs,
     #[command(flatten)]

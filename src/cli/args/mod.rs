@@ -14,11 +14,15 @@ pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod login;
+pub(crate) mod manifest;
+pub(crate) mod registry;
 pub(crate) mod reproduce;
 pub(crate) mod value;
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use registry::{JoinArgs, RegistryArgs};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -99,6 +103,16 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Give an image another name
     Tag(TagArgs),
+    /// Work with images of several platforms under one name
+    #[command(subcommand)]
+    Manifest(Box<manifest::ManifestCommand>),
+    /// Look at and make images in registries
+    #[command(subcommand)]
+    Imagetools(Box<manifest::ImagetoolsCommand>),
+    /// Keep the password for a registry
+    Login(login::LoginArgs),
+    /// Forget the password for a registry
+    Logout(login::LogoutArgs),
     /// List the images of the local store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),
@@ -137,6 +151,8 @@ pub(crate) struct PullArgs {
     #[arg(long, value_parser = value::platform)]
     pub(crate) platform: Option<Platform>,
     #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }
 
@@ -146,6 +162,10 @@ pub(crate) struct PushArgs {
     /// Images to send
     #[arg(required = true, value_name = "NAME[:TAG]")]
     pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }

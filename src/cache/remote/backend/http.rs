@@ -129,8 +129,10 @@ impl HttpStore {
                 value.set_sensitive(true);
                 value
             });
-        request.unchecked = self.settings.insecure;
-        request
+        match self.settings.insecure {
+            true => request.unchecked(),
+            false => request,
+        }
     }
 
     async fn send(&self, request: &Request) -> Result<Response, StoreError> {

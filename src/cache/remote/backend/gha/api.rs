@@ -206,8 +206,7 @@ impl Api {
 
     /// Starts to download an entry.
     pub(super) async fn download(&self, entry: &Entry) -> Result<Response, StoreError> {
-        let mut request = Request::new(Method::GET, entry.url.clone(), &entry.key);
-        request.unchecked = false;
+        let request = Request::new(Method::GET, entry.url.clone(), &entry.key);
         let response = self.send(&request).await?;
         match response.status().as_u16() {
             200 => Ok(response),
