@@ -19,9 +19,9 @@ use crate::cache::CacheKey;
 use crate::cache::remote::backend::{Direction, seal};
 use crate::cache::remote::merge::Known;
 use crate::cache::remote::{
-    CacheExport, CachePlace, ExportParts, ExportTarget, Exported, Exports, FaultKind, Imports,
-    Index, LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore, StoreError,
-    inline, read_index,
+    CacheExport, CachePlace, Coordination, ExportParts, ExportTarget, Exported, Exports, FaultKind,
+    Imports, Index, LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore,
+    StoreError, inline, read_index,
 };
 use crate::exporter::{LayerTimes, OutputSpec, Target};
 use crate::frontend::Lowered;
@@ -136,7 +136,9 @@ impl Build<'_> {
                 };
                 let read = match tokio::time::timeout(timeout, read).await {
                     Ok(Ok((store, known))) => {
-                        if known.version.is_none() && known.value.is_empty() {
+                        // Where records are looked up one by one, nothing is known yet.
+                        let listed = store.coordination() != Coordination::Keyed;
+                        if listed && known.version.is_none() && known.value.is_empty() {
                             warn(&progress, &format!("cache {name}: there is none yet"));
                         }
                         Some(Read {
@@ -146,7 +148,9 @@ impl Build<'_> {
                         })
                     }
                     Ok(Err(error)) => {
-                        warn(&progress, &format!("cache {name} is not used: {error}"));
+                        let text = error.to_string();
+                        let text = text.trim_start_matches(&format!("{name}: "));
+                        warn(&progress, &format!("cache {name} is not used: {text}"));
                         None
                     }
                     Err(_) => {

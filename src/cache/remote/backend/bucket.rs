@@ -42,13 +42,15 @@ const PARTS_AT_ONCE: usize = 2;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a transfer may stand still.
 const STALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// Pause before a request is tried again; doubled for each further try.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How often a request is tried again.
 const RETRIES_MAX: usize = 3;
 
 impl Settings {
     /// Connects, and finds out how writers keep out of each other's way there.
     pub(super) async fn open(
-        self: Box<Self>,
+        self,
         client: &Client,
         direction: Direction,
     ) -> Result<Arc<dyn RemoteStore>, StoreError> {
@@ -67,10 +69,15 @@ impl Settings {
                     .with_timeout(REQUEST_TIMEOUT)
                     .with_io_timeout(STALL_TIMEOUT),
             )
-            .layer(RetryLayer::new().with_max_times(RETRIES_MAX).with_jitter());
+            .layer(
+                RetryLayer::new()
+                    .with_max_times(RETRIES_MAX)
+                    .with_min_delay(FIRST_PAUSE)
+                    .with_jitter(),
+            );
         let store = BucketStore {
             uploads: Semaphore::new(self.uploads_at_once),
-            settings: *self,
+            settings: self,
             operator,
             coordination: OnceLock::new(),
         };
@@ -344,12 +351,21 @@ fn fault(place: &str, error: &opendal::Error) -> StoreError {
         ErrorKind::ConditionNotMatch | ErrorKind::Conflict | ErrorKind::AlreadyExists => {
             FaultKind::Conflict
         }
-        ErrorKind::RateLimited => FaultKind::Transient,
-        _ if error.is_temporary() => FaultKind::Transient,
+        // A network, a server that fails: retries hide whether it called itself temporary.
+        ErrorKind::RateLimited | ErrorKind::Unexpected => FaultKind::Transient,
         _ => FaultKind::Permanent,
     };
     let text = error.to_string().replace('\n', " ");
-    StoreError::new(kind, format!("{place}: {}", shortened(&text)))
+    let text = shortened(&text);
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let cause = cause.to_string();
+    match text.contains(&cause) || cause.contains(&text) || cause.contains('\n') {
+        true => StoreError::new(kind, format!("{place}: {text}")),
+        false => StoreError::new(kind, format!("{place}: {text}: {cause}")),
+    }
 }
 
 /// Leaves out what opendal says of the request: what failed comes first, and why comes last.

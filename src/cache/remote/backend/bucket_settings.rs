@@ -195,9 +195,9 @@ impl Settings {
                 let mut builder = opendal::services::S3::default()
                     .bucket(bucket)
                     .region(region);
-                if let Some(endpoint) = endpoint {
-                    builder = builder.endpoint(endpoint);
-                }
+                builder = endpoint
+                    .iter()
+                    .fold(builder, |made, url| made.endpoint(url));
                 if !path_style {
                     builder = builder.enable_virtual_host_style();
                 }
@@ -237,9 +237,9 @@ impl Settings {
                 anonymous,
             } => {
                 let mut builder = opendal::services::Gcs::default().bucket(bucket);
-                if let Some(endpoint) = endpoint {
-                    builder = builder.endpoint(endpoint);
-                }
+                builder = endpoint
+                    .iter()
+                    .fold(builder, |made, url| made.endpoint(url));
                 if let Some(path) = credentials {
                     builder = builder.credential_path(path);
                 }

@@ -106,7 +106,7 @@ impl Settings {
     }
 
     /// Makes the store; nothing is asked yet.
-    pub(super) fn open(self: Box<Self>, client: Client) -> Arc<dyn RemoteStore> {
+    pub(super) fn open(self, client: Client) -> Arc<dyn RemoteStore> {
         let place = self.place();
         let api = Api::new(client, self.url, self.token, self.second);
         Arc::new(GhaStore {

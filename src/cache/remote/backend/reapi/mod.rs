@@ -56,10 +56,10 @@ const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 impl Settings {
     /// Connects, and asks what the server can.
     pub(super) async fn open(
-        self: Box<Self>,
+        self,
         direction: Direction,
     ) -> Result<Arc<dyn RemoteStore>, StoreError> {
-        let service = Service::connect(*self).await?;
+        let service = Service::connect(self).await?;
         let capabilities = service.capabilities().await?;
         let store = ReapiStore {
             batch_bytes: batch_bytes(&capabilities),
@@ -192,7 +192,7 @@ impl ReapiStore {
             true => batch.push(content),
             false => {
                 self.write_stream(&content.digest, Source::Bytes(content.data))
-                    .await?
+                    .await?;
             }
         }
         self.put_batch(batch).await?;

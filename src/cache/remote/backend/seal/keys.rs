@@ -102,6 +102,11 @@ impl SealSettings {
 }
 
 impl Keys {
+    /// Says whether nothing is sealed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sign.is_none() && self.trusted.is_empty() && self.encrypt.is_none()
+    }
+
     /// Says whether a trusted key made a signature.
     pub(super) fn is_signed(&self, public: &[u8; 32], signature: &[u8], message: &[u8]) -> bool {
         let key = UnparsedPublicKey::new(&ED25519, public);

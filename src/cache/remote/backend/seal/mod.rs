@@ -61,15 +61,13 @@ const RANDOM_BYTES: usize = 32;
 /// Media type of an encrypted blob.
 const SEALED_MEDIA_TYPE: &str = "application/vnd.dev.cooper.cache.sealed.v1";
 
-/// Puts a seal around a store. Without keys the store itself comes back.
+/// Puts a seal around a store. Without keys, what is written stays plain, and what others sealed
+/// is not taken for an empty cache.
 pub fn wrap(
     store: Arc<dyn RemoteStore>,
     settings: &SealSettings,
     direction: Direction,
 ) -> Result<Arc<dyn RemoteStore>, StoreError> {
-    if settings.is_empty() {
-        return Ok(store);
-    }
     let keys = settings.keys();
     Ok(Arc::new(SealedStore {
         inner: store,
@@ -94,6 +92,8 @@ struct SealedStore {
 enum Unopened {
     /// Nobody sealed it.
     Plain,
+    /// Signed, by whomever.
+    Signed,
     /// Signed by nobody who is trusted, or changed.
     Untrusted,
     /// Encrypted with another key, or changed.
@@ -131,11 +131,19 @@ impl SealedStore {
         let Some(Stored { object, version }) = self.inner.read(&inner).await? else {
             return Ok(None);
         };
-        let object = match open(&self.keys, name, &object) {
+        let opened = match self.direction {
+            // Writing without a signature would take it from those who look for one.
+            Direction::Export if self.keys.sign.is_none() && is_signed(&object) => {
+                Err(Unopened::Signed)
+            }
+            _ => open(&self.keys, name, &object),
+        };
+        let object = match opened {
             Ok((object, sealed)) => {
                 self.learn(&object.blobs, sealed);
                 object
             }
+            Err(Unopened::Plain) if self.keys.is_empty() => object,
             // A cache that is sealed from now on begins empty.
             Err(Unopened::Plain) if self.direction == Direction::Export => Object::default(),
             Err(unopened) => return Err(self.refused(name, unopened)),
@@ -148,7 +156,9 @@ impl SealedStore {
         let why = match unopened {
             Unopened::Plain if encrypted => "not encrypted",
             Unopened::Plain => "not signed",
+            Unopened::Signed => "signed, and sign-key is not given",
             Unopened::Untrusted => "not signed by a key that verify-key names",
+            Unopened::Encrypted if !encrypted => "encrypted, and encrypt-key is not given",
             Unopened::Encrypted => "encrypted with another key than encrypt-key, or damaged",
         };
         permanent(format!("{place}: {name} is {why}"))
@@ -175,7 +185,10 @@ impl SealedStore {
                 sealed.push(self.sealed_of(blob).ok_or_else(unknown)?);
             }
         }
-        let inner = close(&self.keys, name, object, sealed)?;
+        let inner = match self.keys.is_empty() {
+            true => object,
+            false => close(&self.keys, name, object, sealed)?,
+        };
         let name = self.inner_name(name)?;
         self.inner.write(&name, inner, condition).await
     }
@@ -225,9 +238,10 @@ impl RemoteStore for SealedStore {
     fn name(&self) -> String {
         let signed = !self.keys.trusted.is_empty();
         let form = match (signed, self.keys.encrypt.is_some()) {
+            (false, false) => return self.inner.name(),
             (true, true) => "signed, encrypted",
             (true, false) => "signed",
-            (false, _) => "encrypted",
+            (false, true) => "encrypted",
         };
         format!("{} ({form})", self.inner.name())
     }
@@ -448,6 +462,12 @@ fn open(
         (None, true) => Err(Unopened::Encrypted),
         (Some(cipher), true) => decrypt(cipher, name, &body).ok_or(Unopened::Encrypted),
     }
+}
+
+/// Says whether an object bears a signature, a good one or not.
+fn is_signed(object: &Object) -> bool {
+    let flags = object.content.strip_prefix(MAGIC);
+    flags.is_some_and(|rest| rest.first().is_some_and(|flags| flags & SIGNED != 0))
 }
 
 fn decrypt(cipher: &Cipher, name: &ObjectName, body: &Bytes) -> Option<(Object, Vec<Descriptor>)> {

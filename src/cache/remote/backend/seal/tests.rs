@@ -168,7 +168,7 @@ async fn only_trusted_signatures_count() {
         ("sign-key=ours", "verify-key=our-public", true),
         ("sign-key=ours", "verify-key=their-public", false),
         ("sign-key=theirs", "verify-key=our-public", false),
-        ("sign-key=ours", "", false),
+        ("sign-key=ours", "", true),
         ("", "verify-key=our-public", false),
     ] {
         let store = FakeStore::new(Coordination::CompareAndSwap);
@@ -180,9 +180,7 @@ async fn only_trusted_signatures_count() {
             .unwrap();
         let import = sealed(&store, verified, Direction::Import);
         match import.read(&index).await {
-            Ok(stored) if good => assert_eq!(stored.unwrap().object, written),
-            // Who does not ask for signatures sees an object that is no index.
-            Ok(stored) => assert!(verified.is_empty() && stored.unwrap().object != written),
+            Ok(stored) => assert!(good && stored.unwrap().object == written),
             Err(error) => assert!(!good && error.to_string().contains("not signed"), "{error}"),
         }
     }
@@ -212,6 +210,41 @@ async fn a_cache_that_is_sealed_from_now_on_begins_empty_and_wrong_keys_do_not_e
             FaultKind::Permanent
         );
     }
+}
+
+#[tokio::test]
+async fn what_others_sealed_is_no_empty_cache_to_those_without_keys() {
+    let index = ObjectName::index();
+    for (keys, direction, readable) in [
+        ("encrypt-key=key", Direction::Import, false),
+        ("encrypt-key=key", Direction::Export, false),
+        ("sign-key=ours", Direction::Import, true),
+        ("sign-key=ours", Direction::Export, false),
+    ] {
+        let store = FakeStore::new(Coordination::CompareAndSwap);
+        let written = object(b"content", &[]);
+        let export = sealed(&store, keys, Direction::Export);
+        export
+            .write(&index, written.clone(), Condition::Any)
+            .await
+            .unwrap();
+        let plain = sealed(&store, "", direction);
+        match plain.read(&index).await {
+            Ok(stored) => assert!(readable && stored.unwrap().object == written, "{keys}"),
+            Err(error) => assert!(!readable && error.to_string().contains("-key is not given")),
+        }
+    }
+    // Without any seal nothing changes.
+    let store = FakeStore::new(Coordination::CompareAndSwap);
+    let plain = sealed(&store, "", Direction::Export);
+    let written = object(b"content", &[]);
+    plain
+        .write(&index, written.clone(), Condition::Any)
+        .await
+        .unwrap();
+    assert_eq!(plain.read(&index).await.unwrap().unwrap().object, written);
+    assert_eq!(store.state().objects[&index].0, written);
+    assert_eq!(plain.name(), store.name());
 }
 
 #[tokio::test]
