@@ -23,6 +23,7 @@
 //! | `DOCKER_DEFAULT_PLATFORM` | default of `--platform` |
 //! | `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` (or in lower case) | proxies |
 //! | `SSH_AUTH_SOCK` | the agent of `--ssh default` |
+//! | `AWS_…`, `BUILDKIT_AZURE_…`, `ACTIONS_…` and others | attributes of remote caches: `cache/remote/backend` |
 //! | any | values of `--build-arg NAME` and `--secret id=…,env=NAME` |
 
 use std::collections::BTreeMap;

@@ -138,13 +138,14 @@ impl<'a> Build<'a> {
             devices,
         } = self.translate().await?;
         let layers = self.layers();
-        let imports = importing.finish().await;
-        let giving = self.start_exports(&loaded, &layers, &imports)?;
+        let ready = importing.finish().await;
+        let imports = Arc::clone(&ready.imports);
+        let giving = self.start_exports(&loaded, &layers, ready)?;
         let others = Others {
             imports: Arc::clone(&imports),
             layers: Arc::clone(&layers),
             offers: giving.offers(),
-            mounts: self.start_mounts(&loaded.vertices),
+            mounts: self.start_mounts(&loaded.vertices).await,
         };
         let uploads = self.uploads();
         let arguments = arguments_of(&lowered);
@@ -172,7 +173,7 @@ impl<'a> Build<'a> {
         let importing = self.start_imports();
         let translated = self.translate().await?;
         let others = Others {
-            imports: importing.finish().await,
+            imports: importing.finish().await.imports,
             layers: self.layers(),
             offers: Offers::default(),
             mounts: None,

@@ -16,37 +16,54 @@ use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use crate::cache::CacheKey;
+use crate::cache::remote::backend::seal::SealSettings;
+use crate::cache::remote::backend::{Direction, seal};
 use crate::cache::remote::merge::Known;
 use crate::cache::remote::{
-    CacheExport, CachePlace, ExportParts, ExportTarget, Exported, Exports, Imports, Index,
-    LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore, inline,
-    read_index,
+    CacheExport, CachePlace, Coordination, ExportParts, ExportTarget, Exported, Exports, FaultKind,
+    Imports, Index, LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore,
+    StoreError, inline, read_index,
 };
 use crate::exporter::{LayerTimes, OutputSpec, Target};
 use crate::frontend::Lowered;
 use crate::llb::{Loaded, VertexDigest};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Event, Progress, VertexProgress, Warning};
+use crate::registry::Client;
 use crate::snapshot::{Compression, LayerId};
 use crate::solver::OpContext;
 use crate::worker::{ImageLayers, Lost, ResultLayers, keys};
 
+/// How long a server may take to say what it can, before an export.
+const REACH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Build argument that asks for an inline cache, as BuildKit takes it.
 const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
 
 /// How many layers are sent from registry to registry at a time.
 const SENDS_AT_ONCE: usize = 8;
 
-/// Caches that are being read.
+/// Caches that are being read, and those to give to that are being reached.
 pub(super) struct Importing {
-    reads: JoinSet<Read>,
+    reads: JoinSet<Option<Read>>,
+    exports: JoinSet<(usize, Reached)>,
+}
+
+/// A store of an export, or why it cannot be reached.
+type Reached = Result<Arc<dyn RemoteStore>, StoreError>;
+
+/// What there is before the first step.
+pub(super) struct Ready {
+    /// The caches that were read.
+    pub(super) imports: Arc<Imports>,
+    /// The stores of the exports that do not go into the image, by place.
+    exports: BTreeMap<usize, Reached>,
 }
 
 /// A cache that was read, with its place among the others.
 struct Read {
     number: usize,
     store: Arc<dyn RemoteStore>,
-    known: Option<Known<Index>>,
+    known: Known<Index>,
 }
 
 /// Caches that are being given to.
@@ -69,16 +86,16 @@ struct Inline {
 
 impl Importing {
     /// Waits for what is being read.
-    pub(super) async fn finish(mut self) -> Arc<Imports> {
+    pub(super) async fn finish(mut self) -> Ready {
         let imports = Arc::new(Imports::default());
         let mut read = BTreeMap::new();
         while let Some(ended) = self.reads.join_next().await {
             // A task that panicked is a cache that says nothing.
-            if let Ok(Read {
+            if let Ok(Some(Read {
                 number,
                 store,
-                known: Some(known),
-            }) = ended
+                known,
+            })) = ended
             {
                 read.insert(number, (store, known));
             }
@@ -86,7 +103,11 @@ impl Importing {
         for (store, known) in read.into_values() {
             imports.add(store, known);
         }
-        imports
+        let mut exports = BTreeMap::new();
+        while let Some(ended) = self.exports.join_next().await {
+            exports.extend(ended);
+        }
+        Ready { imports, exports }
     }
 }
 
@@ -95,26 +116,42 @@ impl Build<'_> {
     pub(super) fn start_imports(&self) -> Importing {
         let mut reads = JoinSet::new();
         for (number, import) in self.request.cache_from.iter().enumerate() {
-            let Some(store) = self.store(&import.place) else {
-                continue;
+            let near = self.near_store(&import.place);
+            let name = match (&near, &import.place) {
+                (Some(store), _) => store.name(),
+                (None, CachePlace::Backend(backend)) => backend.name(),
+                (None, _) => continue,
             };
-            let (content, progress) = (self.engine.content.clone(), self.progress.clone());
-            let timeout = import.timeout;
+            let (client, content) = (self.client.clone(), self.engine.content.clone());
+            let (progress, import) = (self.progress.clone(), import.clone());
             reads.spawn(async move {
-                let name = store.name();
                 let title = format!("importing cache manifest from {name}");
                 let vertex = progress.of_vertex(Digest::of(title.as_bytes()));
                 vertex.start(&title);
-                let read = read_index(&*store, &content, &vertex);
-                let known = match tokio::time::timeout(timeout, read).await {
-                    Ok(Ok(known)) => {
-                        if known.version.is_none() && known.value.is_empty() {
+                let timeout = import.timeout;
+                let read = async {
+                    let store = reach(near, &import.place, &client, Direction::Import).await?;
+                    let store = seal::wrap(store, &import.seal, Direction::Import)?;
+                    let known = read_index(&*store, &content, &vertex).await?;
+                    Ok::<_, StoreError>((store, known))
+                };
+                let read = match tokio::time::timeout(timeout, read).await {
+                    Ok(Ok((store, known))) => {
+                        // Where records are looked up one by one, nothing is known yet.
+                        let listed = store.coordination() != Coordination::Keyed;
+                        if listed && known.version.is_none() && known.value.is_empty() {
                             warn(&progress, &format!("cache {name}: there is none yet"));
                         }
-                        Some(known)
+                        Some(Read {
+                            number,
+                            store,
+                            known,
+                        })
                     }
                     Ok(Err(error)) => {
-                        warn(&progress, &format!("cache {name} is not used: {error}"));
+                        let text = error.to_string();
+                        let text = text.trim_start_matches(&format!("{name}: "));
+                        warn(&progress, &format!("cache {name} is not used: {text}"));
                         None
                     }
                     Err(_) => {
@@ -127,17 +164,52 @@ impl Build<'_> {
                     }
                 };
                 vertex.complete(None);
-                Read {
-                    number,
-                    store,
-                    known,
-                }
+                read
             });
         }
-        Importing { reads }
+        let exports = self.reach_exports();
+        Importing { reads, exports }
     }
 
-    pub(super) fn store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
+    /// Begins to reach the stores that the build gives to.
+    fn reach_exports(&self) -> JoinSet<(usize, Reached)> {
+        let mut exports = JoinSet::new();
+        for (number, export) in self.request.cache_to.iter().enumerate() {
+            if export.place == CachePlace::Inline {
+                continue;
+            }
+            let near = self.near_store(&export.place);
+            let (client, export) = (self.client.clone(), export.clone());
+            exports.spawn(async move {
+                let reached = reach(near, &export.place, &client, Direction::Export);
+                let reached = match tokio::time::timeout(REACH_TIMEOUT, reached).await {
+                    Ok(reached) => reached,
+                    Err(_) => {
+                        let text = format!("no answer within {}", seconds(REACH_TIMEOUT));
+                        Err(StoreError::new(FaultKind::Transient, text))
+                    }
+                };
+                let wrap = |store| seal::wrap(store, &export.seal, Direction::Export);
+                (number, reached.and_then(wrap))
+            });
+        }
+        exports
+    }
+
+    /// Reaches a store for cache mounts. Where it cannot be reached, the cache itself says so.
+    pub(super) async fn mount_store(
+        &self,
+        place: &CachePlace,
+        seal: &SealSettings,
+        direction: Direction,
+    ) -> Option<Arc<dyn RemoteStore>> {
+        let reached = reach(self.near_store(place), place, &self.client, direction);
+        let store = tokio::time::timeout(REACH_TIMEOUT, reached).await;
+        seal::wrap(store.ok()?.ok()?, seal, direction).ok()
+    }
+
+    /// Makes a store of which everything is known before it is asked.
+    fn near_store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
         match place {
             CachePlace::Registry { reference, .. } => Some(Arc::new(RegistryStore::new(
                 self.client.clone(),
@@ -145,8 +217,27 @@ impl Build<'_> {
                 self.engine.content.clone(),
             ))),
             CachePlace::Local { .. } => Some(Arc::new(LocalStore::new(place)?)),
-            CachePlace::Inline => None,
+            CachePlace::Inline | CachePlace::Backend(_) => None,
         }
+    }
+
+    /// Returns the store of an export; `None`, after a warning, where it was not reached.
+    fn reached(
+        &self,
+        export: &CacheExport,
+        reached: Option<Reached>,
+    ) -> Result<Option<Arc<dyn RemoteStore>>, EngineError> {
+        let error = match reached {
+            Some(Ok(store)) => return Ok(Some(store)),
+            Some(Err(error)) => error.to_string(),
+            None => "it was not looked for".to_owned(),
+        };
+        let text = format!("{}: {error}", title(&export.place));
+        if !export.ignore_error {
+            return Err(EngineError::new(ErrorKind::Registry, text));
+        }
+        warn(&self.progress, &text);
+        Ok(None)
     }
 
     /// Begins to give to the caches that the build gives to.
@@ -154,8 +245,9 @@ impl Build<'_> {
         &self,
         loaded: &Loaded,
         layers: &Arc<ImageLayers>,
-        imports: &Arc<Imports>,
+        ready: Ready,
     ) -> Result<Giving, EngineError> {
+        let (imports, mut exports) = (&ready.imports, ready.exports);
         let mut wanted = self.request.cache_to.clone();
         let argument = self.request.build_args.get(INLINE_ARGUMENT);
         let is_inline = |export: &CacheExport| export.place == CachePlace::Inline;
@@ -182,10 +274,10 @@ impl Build<'_> {
         let image_compression = self.image_compression();
         let chains = chains(loaded);
         let (mut targets, mut required, mut inline) = (Vec::new(), BTreeSet::new(), None);
-        for export in wanted {
+        for (number, export) in wanted.into_iter().enumerate() {
             let compression = compression(&export, image_compression)?;
             let layers = provider(compression);
-            let Some(store) = self.store(&export.place) else {
+            if export.place == CachePlace::Inline {
                 inline = Some(Inline {
                     chains: chains.clone(),
                     offered: Arc::default(),
@@ -193,9 +285,12 @@ impl Build<'_> {
                     parts: parts.clone(),
                 });
                 continue;
+            }
+            let Some(store) = self.reached(&export, exports.remove(&number))? else {
+                continue;
             };
             reset(&export.place)?;
-            let title = title(&export.place).to_owned();
+            let title = title(&export.place);
             if !export.ignore_error {
                 required.insert(title.clone());
             }
@@ -428,12 +523,28 @@ fn reset(place: &CachePlace) -> Result<(), EngineError> {
     }
 }
 
-fn title(place: &CachePlace) -> &'static str {
-    match place {
+/// Reaches a store; asks the server what it can where that is to be known.
+async fn reach(
+    near: Option<Arc<dyn RemoteStore>>,
+    place: &CachePlace,
+    client: &Client,
+    direction: Direction,
+) -> Reached {
+    match (near, place) {
+        (Some(store), _) => Ok(store),
+        (None, CachePlace::Backend(backend)) => backend.open(client, direction).await,
+        (None, _) => Err(StoreError::new(FaultKind::Permanent, "there is no store")),
+    }
+}
+
+fn title(place: &CachePlace) -> String {
+    let title = match place {
+        CachePlace::Backend(backend) => return format!("exporting cache to {}", backend.service()),
         CachePlace::Registry { .. } => "exporting cache to registry",
         CachePlace::Local { .. } => "exporting cache to client directory",
         CachePlace::Inline => "preparing inline build cache",
-    }
+    };
+    title.to_owned()
 }
 
 fn seconds(time: Duration) -> String {

@@ -22,7 +22,9 @@ use crate::cache::mounts::listing::Listing;
 use crate::cache::mounts::restore::restore;
 use crate::cache::mounts::travel::{self, MountTravel};
 use crate::cache::mounts::{MountFolder, folders};
-use crate::cache::remote::RemoteStore;
+use crate::cache::remote::backend::Direction;
+use crate::cache::remote::backend::seal::SealSettings;
+use crate::cache::remote::{CachePlace, RemoteStore};
 use crate::content::ContentStore;
 use crate::llb::{Vertex, pb};
 use crate::oci::Digest;
@@ -222,16 +224,13 @@ pub(super) async fn upload_mounts(
 
 impl Build<'_> {
     /// Begins to fetch the cache mounts of the steps; `None` where nobody is to be asked.
-    pub(super) fn start_mounts(&self, vertices: &[Vertex]) -> Option<Arc<MountDownloads>> {
-        let imports = self.request.cache_from.iter();
-        let routes = imports.filter_map(|import| {
-            Some(MountRoute {
-                mounts: import.mounts.clone()?,
-                store: self.store(&import.place)?,
-                timeout: import.timeout,
-            })
-        });
-        let routes: Vec<MountRoute> = routes.collect();
+    pub(super) async fn start_mounts(&self, vertices: &[Vertex]) -> Option<Arc<MountDownloads>> {
+        let mut routes = Vec::new();
+        for import in &self.request.cache_from {
+            let (place, seal) = (&import.place, &import.seal);
+            let wanted = (import.mounts.as_ref(), import.timeout);
+            routes.extend(self.route(wanted, place, (seal, Direction::Import)).await);
+        }
         if routes.is_empty() {
             return None;
         }
@@ -243,15 +242,12 @@ impl Build<'_> {
 
     /// Gives away the cache mounts that steps used since the build began.
     pub(super) async fn give_mounts(&self, since_ns: i64) {
-        let exports = self.request.cache_to.iter();
-        let routes = exports.filter_map(|export| {
-            Some(MountRoute {
-                mounts: export.mounts.clone()?,
-                store: self.store(&export.place)?,
-                timeout: export.timeout,
-            })
-        });
-        let routes: Vec<MountRoute> = routes.collect();
+        let mut routes = Vec::new();
+        for export in &self.request.cache_to {
+            let (place, seal) = (&export.place, &export.seal);
+            let wanted = (export.mounts.as_ref(), export.timeout);
+            routes.extend(self.route(wanted, place, (seal, Direction::Export)).await);
+        }
         if !routes.is_empty() {
             let places = (self.engine.dir("cache/mounts"), &self.engine.content);
             let places = (places.0.as_path(), places.1);
@@ -261,5 +257,18 @@ impl Build<'_> {
                 () = self.cancel.cancelled() => {}
             }
         }
+    }
+
+    async fn route(
+        &self,
+        (mounts, timeout): (Option<&MountTravel>, Duration),
+        place: &CachePlace,
+        (seal, direction): (&SealSettings, Direction),
+    ) -> Option<MountRoute> {
+        Some(MountRoute {
+            mounts: mounts?.clone(),
+            store: self.mount_store(place, seal, direction).await?,
+            timeout,
+        })
     }
 }

@@ -209,7 +209,11 @@ impl Http {
         &self.settings.retry
     }
 
-    fn client(&self, url: &Url, tls: Option<&Arc<Tls>>) -> Result<reqwest::Client, Error> {
+    pub(super) fn client(
+        &self,
+        url: &Url,
+        tls: Option<&Arc<Tls>>,
+    ) -> Result<reqwest::Client, Error> {
         let settings = &self.settings;
         let built = match (url.scheme(), tls) {
             ("http", _) => self

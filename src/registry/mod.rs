@@ -5,7 +5,8 @@
 //! (which URL a registry has), [`http`] (one exchange) with [`tls`], [`retry`], [`challenge`] and
 //! [`auth`] (who we are), `transport` (all of these together), then what is done with it:
 //! [`document`], [`manifest`], [`tags`], [`pull`], [`upload`] with [`body`] (one blob), [`push`] (images),
-//! [`join`] (one index out of several pushes), [`download`] (files that are not in a registry).
+//! [`join`] (one index out of several pushes), [`download`] and `exchange` (files and
+//! servers that are not registries).
 //!
 //! Invariants: every byte is checked by size and digest before anyone sees it; nothing is
 //! allocated because a header claims a size; credentials and tokens go to the origin they are
@@ -19,6 +20,7 @@ pub mod document;
 mod download;
 mod endpoint;
 mod error;
+mod exchange;
 pub mod hosts;
 mod http;
 pub mod join;

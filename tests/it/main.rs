@@ -13,7 +13,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache_backends;
 mod cache_remote;
+#[path = "../support/cache_services.rs"]
+mod cache_services;
+#[path = "../support/cache_store.rs"]
+mod cache_store;
 mod call;
 mod copy;
 #[path = "../support/copy_case.rs"]

@@ -3,7 +3,8 @@
 //! Read in order: [`options`] (what is asked for), [`store`] (the port that backends implement),
 //! [`merge`] (how writers that race never erase one another), [`index`] (records and layers as
 //! one value), [`import`] and [`export`] (what a build does with them). Backends, one file or
-//! folder each: [`registry`], [`local`] and [`inline`].
+//! folder each: [`registry`], [`local`] and [`inline`]; [`backend`] has buckets, web servers, GitHub
+//! Actions and fleets, and what seals any of them.
 //!
 //! What lies in a store, apart from blobs by digest:
 //!
@@ -22,6 +23,7 @@
 //! and one warning, and each wait is bounded. A blob is believed when its bytes were verified.
 //! A blob is put only where the index does not name it; nobody asks for each one.
 
+pub mod backend;
 pub mod export;
 pub mod import;
 pub mod index;

@@ -5,8 +5,10 @@
 //! | `registry` | `ref`, `registry.insecure` | yes | yes |
 //! | `local` | `src` or `dest`, `tag`, `digest`, `reset` | yes | yes |
 //! | `inline` | | as `registry` | yes |
+//! | others | [`backend`](super::backend) | yes | yes |
 //!
-//! and for every type: `timeout`, `mounts`, `mounts-key`, `mounts-fallback`; for `--cache-to` also `mode`, `compression`,
+//! and for every type: `timeout`, `sign-key`, `verify-key`, `encrypt-key`, `mounts`, `mounts-key`
+//! and `mounts-fallback`; for `--cache-to` also `mode`, `compression`,
 //! `compression-level`, `force-compression`, `oci-mediatypes`, `image-manifest`, `ignore-error`,
 //! `keep` (days) and `max-size` (bytes). What is not known is an error for a person at the
 //! command line.
@@ -15,6 +17,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::backend::seal::SealSettings;
+use super::backend::{self, Backend, Direction};
 use crate::cache::mounts::travel::MountTravel;
 use crate::oci::{Digest, Reference};
 
@@ -53,6 +57,8 @@ pub enum CachePlace {
     },
     /// The image that the build makes.
     Inline,
+    /// Somewhere else.
+    Backend(Backend),
 }
 
 /// A cache to take from.
@@ -60,6 +66,8 @@ pub enum CachePlace {
 pub struct CacheImport {
     /// Where it lies.
     pub place: CachePlace,
+    /// Whose signatures count, and what it is encrypted with.
+    pub seal: SealSettings,
     /// How long it may take.
     pub timeout: Duration,
     /// The cache mounts that come from it, too.
@@ -71,6 +79,8 @@ pub struct CacheImport {
 pub struct CacheExport {
     /// Where it lies.
     pub place: CachePlace,
+    /// How it is signed and encrypted.
+    pub seal: SealSettings,
     /// Whether the steps behind other stages count, too (`mode=max`).
     pub all_steps: bool,
     /// `false` where the user wants the build to fail when the export does.
@@ -88,12 +98,16 @@ pub struct CacheExport {
 }
 
 impl CacheImport {
-    /// Reads the attributes of one `--cache-from`, apart from `type`.
+    /// Reads the attributes of one `--cache-from`, apart from `type`. `variable` reads the
+    /// environment.
     pub fn from_attributes(
         kind: &str,
         attributes: BTreeMap<String, String>,
+        variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
         let mut attributes = Attributes(attributes);
+        backend::fill_in(kind, &mut attributes.0, variable);
+        let seal = SealSettings::take(&mut attributes.0, Direction::Import, variable)?;
         let place = match kind {
             "inline" => {
                 return Err("inline cache is imported with type=registry,ref=IMAGE".to_owned());
@@ -106,6 +120,7 @@ impl CacheImport {
         attributes.end("cache-from", kind)?;
         Ok(Self {
             place,
+            seal,
             timeout,
             mounts,
         })
@@ -118,6 +133,7 @@ impl CacheImport {
                 reference: reference.with_default_tag(),
                 insecure: false,
             },
+            seal: SealSettings::default(),
             timeout: IMPORT_TIMEOUT,
             mounts: None,
         }
@@ -125,12 +141,20 @@ impl CacheImport {
 }
 
 impl CacheExport {
-    /// Reads the attributes of one `--cache-to`, apart from `type`.
+    /// Reads the attributes of one `--cache-to`, apart from `type`. `variable` reads the
+    /// environment.
     pub fn from_attributes(
         kind: &str,
         attributes: BTreeMap<String, String>,
+        variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
         let mut attributes = Attributes(attributes);
+        backend::fill_in(kind, &mut attributes.0, variable);
+        let seal = match kind {
+            // The image is for those who have no key.
+            "inline" => SealSettings::default(),
+            _ => SealSettings::take(&mut attributes.0, Direction::Export, variable)?,
+        };
         let place = match kind {
             "inline" => CachePlace::Inline,
             "local" => attributes.folder("dest", "local cache exporter requires dest")?,
@@ -154,6 +178,7 @@ impl CacheExport {
         attributes.boolean("image-manifest")?;
         let export = Self {
             place,
+            seal,
             all_steps,
             ignore_error: attributes.boolean("ignore-error")?.unwrap_or(true),
             timeout: attributes.duration("timeout")?.unwrap_or(EXPORT_TIMEOUT),
@@ -172,6 +197,7 @@ impl CacheExport {
     pub fn inline() -> Self {
         Self {
             place: CachePlace::Inline,
+            seal: SealSettings::default(),
             all_steps: false,
             ignore_error: true,
             timeout: EXPORT_TIMEOUT,
@@ -192,9 +218,14 @@ impl Attributes {
     }
 
     fn place(&mut self, kind: &str, what: &str) -> Result<CachePlace, String> {
+        if let Some(backend) = Backend::take(kind, &mut self.0) {
+            return backend.map(CachePlace::Backend);
+        }
         if kind != "registry" {
+            let others: Vec<&str> = backend::kinds().collect();
             return Err(format!(
-                "unknown cache {what} type {kind:?}: expected registry, local or inline"
+                "unknown cache {what} type {kind:?}: expected registry, local, inline, {}",
+                others.join(", ")
             ));
         }
         let text = self.take("ref").filter(|text| !text.is_empty());
@@ -306,7 +337,7 @@ mod tests {
     #[test]
     fn exports_are_what_buildkit_means_by_them() {
         let text = "ref=localhost:5000/app:cache,mode=max,compression=zstd,timeout=1m30s,max-size=2gb,image-manifest=true";
-        let export = CacheExport::from_attributes("registry", map(text)).unwrap();
+        let export = CacheExport::from_attributes("registry", map(text), &|_| None).unwrap();
         assert!(export.all_steps && export.ignore_error);
         assert_eq!(export.timeout, Duration::from_secs(90));
         assert_eq!(export.bytes_max, Some(2_000_000_000));
@@ -315,8 +346,39 @@ mod tests {
             panic!("{:?}", export.place);
         };
         assert_eq!(reference.to_string(), "localhost:5000/app:cache");
-        let export = CacheExport::from_attributes("inline", BTreeMap::new()).unwrap();
+        let export = CacheExport::from_attributes("inline", BTreeMap::new(), &|_| None).unwrap();
         assert_eq!(export, CacheExport::inline());
+    }
+
+    #[test]
+    fn backends_and_seals_are_caches_too() {
+        let environment = |name: &str| match name {
+            "KEY" => Some("07".repeat(32)),
+            "ACTIONS_RUNTIME_TOKEN" => Some("token".to_owned()),
+            "ACTIONS_CACHE_URL" => Some("http://cache".to_owned()),
+            _ => None,
+        };
+        for (kind, text) in [
+            ("gha", "scope=pr,mode=max,encrypt-key=env:KEY"),
+            (
+                "http",
+                "url=http://host/x,mode=max,timeout=1m,encrypt-key=env:KEY",
+            ),
+            ("registry", "ref=x,mode=max,encrypt-key=env:KEY"),
+        ] {
+            let export = CacheExport::from_attributes(kind, map(text), &environment).unwrap();
+            assert!(export.all_steps && !export.seal.is_empty(), "{kind}");
+            let text = text.replace("mode=max,", "");
+            let import = CacheImport::from_attributes(kind, map(&text), &environment).unwrap();
+            assert_eq!(import.place, export.place);
+            assert_eq!(import.seal, export.seal);
+        }
+        let refused = CacheExport::from_attributes("http", map("url=http://h,uri=x"), &environment);
+        assert!(
+            refused
+                .unwrap_err()
+                .starts_with("unknown attribute \"uri\"")
+        );
     }
 
     #[test]
@@ -327,7 +389,8 @@ mod tests {
             (
                 "nope",
                 "",
-                "unknown cache exporter type \"nope\": expected registry, local or inline",
+                "unknown cache exporter type \"nope\": expected registry, local, inline, s3, azblob, gcs, \
+                 gha, http, reapi",
             ),
             (
                 "inline",
@@ -352,9 +415,9 @@ mod tests {
                 "non-bool value specified for ignore-error: \"perhaps\"",
             ),
         ] {
-            let refused = CacheExport::from_attributes(kind, map(text));
+            let refused = CacheExport::from_attributes(kind, map(text), &|_| None);
             assert_eq!(refused, Err(error.to_owned()), "{kind} {text}");
         }
-        assert!(CacheImport::from_attributes("inline", BTreeMap::new()).is_err());
+        assert!(CacheImport::from_attributes("inline", BTreeMap::new(), &|_| None).is_err());
     }
 }

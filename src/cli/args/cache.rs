@@ -14,13 +14,15 @@ pub(crate) struct CacheArgs {
     /// Take results from a cache: type=registry,ref=NAME, type=local,src=FOLDER, or the name of
     /// an image with an inline cache (repeatable)
     ///
-    /// Keys: ref=, src=, tag=, digest=, registry.insecure=BOOL, timeout=TIME.
+    /// Also type=s3|azblob|gcs|gha|http|reapi, and for every type verify-key=, encrypt-key=:
+    /// docs/remote-cache.md. Keys: ref=, src=, tag=, digest=, registry.insecure=BOOL, timeout=TIME.
     #[arg(long = "cache-from", value_name = "SPEC")]
     from: Vec<String>,
     /// Give results to a cache: type=registry,ref=NAME, type=local,dest=FOLDER or type=inline
     /// (repeatable)
     ///
-    /// Keys: ref=, dest=, tag=, mode=min|max, compression=, compression-level=,
+    /// Also type=s3|azblob|gcs|gha|http|reapi, and for every type sign-key=, encrypt-key=:
+    /// docs/remote-cache.md. Keys: ref=, dest=, tag=, mode=min|max, compression=, compression-level=,
     /// force-compression=BOOL, ignore-error=BOOL, timeout=TIME, keep=DAYS, max-size=BYTES,
     /// reset=BOOL, registry.insecure=BOOL.
     #[arg(long = "cache-to", value_name = "SPEC")]
@@ -29,14 +31,17 @@ pub(crate) struct CacheArgs {
 
 impl CacheArgs {
     /// Returns the caches to take from.
-    pub(crate) fn imports(&self) -> Result<Vec<CacheImport>, String> {
+    pub(crate) fn imports(
+        &self,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Vec<CacheImport>, String> {
         let mut imports = Vec::new();
         for text in self.from.iter().filter(|text| !text.is_empty()) {
             match typed(text)? {
                 // As docker: plain names, maybe several.
                 Typed::Names(names) => imports.extend(names.into_iter().map(CacheImport::of_image)),
                 Typed::Attributes(kind, attributes) => {
-                    imports.push(CacheImport::from_attributes(&kind, attributes)?);
+                    imports.push(CacheImport::from_attributes(&kind, attributes, variable)?);
                 }
             }
         }
@@ -44,23 +49,28 @@ impl CacheArgs {
     }
 
     /// Returns the caches to give to.
-    pub(crate) fn exports(&self) -> Result<Vec<CacheExport>, String> {
+    pub(crate) fn exports(
+        &self,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Vec<CacheExport>, String> {
         let mut exports = Vec::new();
         for text in self.to.iter().filter(|text| !text.is_empty()) {
             match typed(text)? {
                 Typed::Names(names) => {
                     for name in names {
                         let attributes = BTreeMap::from([("ref".to_owned(), name.to_string())]);
-                        exports.push(CacheExport::from_attributes("registry", attributes)?);
+                        exports.push(CacheExport::from_attributes(
+                            "registry", attributes, variable,
+                        )?);
                     }
                 }
                 Typed::Attributes(kind, attributes)
                     if kind == "inline" && exports.iter().any(is_inline) =>
                 {
-                    CacheExport::from_attributes(&kind, attributes)?;
+                    CacheExport::from_attributes(&kind, attributes, variable)?;
                 }
                 Typed::Attributes(kind, attributes) => {
-                    exports.push(CacheExport::from_attributes(&kind, attributes)?);
+                    exports.push(CacheExport::from_attributes(&kind, attributes, variable)?);
                 }
             }
         }
@@ -102,7 +112,10 @@ mod tests {
             from: owned(from),
             to: owned(to),
         };
-        Ok((args.imports()?.len(), args.exports()?.len()))
+        Ok((
+            args.imports(&|_| None)?.len(),
+            args.exports(&|_| None)?.len(),
+        ))
     }
 
     #[test]
