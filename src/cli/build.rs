@@ -113,11 +113,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     if args.files.len() > 1 {
         dockerfile = context::several(dockerfile, &args.files[1..]).map_err(usage)?;
     }
-    let mut named_contexts = BTreeMap::new();
-    for text in &args.build_contexts {
-        let (name, context) = context::named(text).map_err(usage)?;
-        named_contexts.insert(name, context);
-    }
+    let named_contexts = named_contexts(args)?;
     let typed = TypedOutputs {
         outputs: &args.outputs,
         push: args.push,
@@ -175,6 +171,12 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         id: None,
         build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
+}
+
+/// Reads the build contexts that have names.
+fn named_contexts(args: &BuildArgs) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    let named = args.build_contexts.iter().map(|text| context::named(text));
+    named.collect::<Result<_, _>>().map_err(Failure::Usage)
 }
 
 /// Collects what the client lends to the build.
