@@ -118,24 +118,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         let (name, context) = context::named(text).map_err(usage)?;
         named_contexts.insert(name, context);
     }
-    let typed = TypedOutputs {
-        outputs: &args.outputs,
-        push: args.push,
-        load: args.shape.load(),
-        engines: &environment.engines(),
-        stdout_is_terminal: program.console.stdout_is_terminal(),
-    };
-    let mut outputs = outputs::meant(typed).map_err(usage)?;
-    annotate(
-        &mut outputs,
-        &annotations(&args.annotations).map_err(usage)?,
-    );
-    set_layer_times(args, &mut outputs);
-    join(args, environment, &mut outputs)?;
-    shape_images(args, &mut outputs);
-    check_deletions(args, &outputs)?;
-    check_names(args, &outputs)?;
-    verify::check(args, &outputs)?;
+    let outputs = meant_outputs(program, args)?;
     let network = network(&args.network).map_err(usage)?;
     let mut entitlements = Vec::new();
     for text in &args.entitlements {
@@ -175,6 +158,30 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         id: None,
         build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
+}
+
+/// Turns what was typed about outputs into what is meant.
+fn meant_outputs(program: &Program, args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
+    let environment = &program.environment;
+    let typed = TypedOutputs {
+        outputs: &args.outputs,
+        push: args.push,
+        load: args.shape.load(),
+        engines: &environment.engines(),
+        stdout_is_terminal: program.console.stdout_is_terminal(),
+    };
+    let mut outputs = outputs::meant(typed).map_err(Failure::Usage)?;
+    annotate(
+        &mut outputs,
+        &annotations(&args.annotations).map_err(Failure::Usage)?,
+    );
+    set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
+    check_names(args, &outputs)?;
+    verify::check(args, &outputs)?;
+    Ok(outputs)
 }
 
 /// Collects what the client lends to the build.
