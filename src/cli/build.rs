@@ -114,24 +114,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         dockerfile = context::several(dockerfile, &args.files[1..]).map_err(usage)?;
     }
     let named_contexts = named_contexts(args)?;
-    let typed = TypedOutputs {
-        outputs: &args.outputs,
-        push: args.push,
-        load: args.shape.load(),
-        engines: &environment.engines(),
-        stdout_is_terminal: program.console.stdout_is_terminal(),
-    };
-    let mut outputs = outputs::meant(typed).map_err(usage)?;
-    annotate(
-        &mut outputs,
-        &annotations(&args.annotations).map_err(usage)?,
-    );
-    set_layer_times(args, &mut outputs);
-    join(args, environment, &mut outputs)?;
-    shape_images(args, &mut outputs);
-    check_deletions(args, &outputs)?;
-    check_names(args, &outputs)?;
-    verify::check(args, &outputs)?;
+    let outputs = meant_outputs(program, args)?;
     let network = network(&args.network).map_err(usage)?;
     let mut entitlements = Vec::new();
     for text in &args.entitlements {
@@ -177,6 +160,30 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
 fn named_contexts(args: &BuildArgs) -> Result<BTreeMap<String, NamedContext>, Failure> {
     let named = args.build_contexts.iter().map(|text| context::named(text));
     named.collect::<Result<_, _>>().map_err(Failure::Usage)
+}
+
+/// Turns what was typed about outputs into what is meant.
+fn meant_outputs(program: &Program, args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
+    let environment = &program.environment;
+    let typed = TypedOutputs {
+        outputs: &args.outputs,
+        push: args.push,
+        load: args.shape.load(),
+        engines: &environment.engines(),
+        stdout_is_terminal: program.console.stdout_is_terminal(),
+    };
+    let mut outputs = outputs::meant(typed).map_err(Failure::Usage)?;
+    annotate(
+        &mut outputs,
+        &annotations(&args.annotations).map_err(Failure::Usage)?,
+    );
+    set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
+    check_names(args, &outputs)?;
+    verify::check(args, &outputs)?;
+    Ok(outputs)
 }
 
 /// Collects what the client lends to the build.
