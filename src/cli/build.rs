@@ -118,24 +118,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         let (name, context) = context::named(text).map_err(usage)?;
         named_contexts.insert(name, context);
     }
-    let typed = TypedOutputs {
-        outputs: &args.outputs,
-        push: args.push,
-        load: args.shape.load(),
-        engines: &environment.engines(),
-        stdout_is_terminal: program.console.stdout_is_terminal(),
-    };
-    let mut outputs = outputs::meant(typed).map_err(usage)?;
-    annotate(
-        &mut outputs,
-        &annotations(&args.annotations).map_err(usage)?,
-    );
-    set_layer_times(args, &mut outputs);
-    join(args, environment, &mut outputs)?;
-    shape_images(args, &mut outputs);
-    check_deletions(args, &outputs)?;
-    check_names(args, &outputs)?;
-    verify::check(args, &outputs)?;
+    let outputs = outputs_of(program, args)?;
     let network = network(&args.network).map_err(usage)?;
     let mut entitlements = Vec::new();
     for text in &args.entitlements {
@@ -386,6 +369,30 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Turns what was typed about outputs into what is meant.
+fn outputs_of(program: &Program, args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
+    let (environment, usage) = (&program.environment, Failure::Usage);
+    let typed = TypedOutputs {
+        outputs: &args.outputs,
+        push: args.push,
+        load: args.shape.load(),
+        engines: &environment.engines(),
+        stdout_is_terminal: program.console.stdout_is_terminal(),
+    };
+    let mut outputs = outputs::meant(typed).map_err(usage)?;
+    annotate(
+        &mut outputs,
+        &annotations(&args.annotations).map_err(usage)?,
+    );
+    set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
+    check_names(args, &outputs)?;
+    verify::check(args, &outputs)?;
+    Ok(outputs)
 }
 
 /// Applies the options about layers and the base image to every output that has them.
