@@ -361,8 +361,8 @@ fn fault(place: &str, error: &opendal::Error) -> StoreError {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    let cause = cause.to_string();
-    match text.contains(&cause) || cause.contains(&text) || cause.contains('\n') {
+    let cause = shortened(&cause.to_string().replace('\n', " "));
+    match text.contains(&cause) || cause.contains(&text) {
         true => StoreError::new(kind, format!("{place}: {text}")),
         false => StoreError::new(kind, format!("{place}: {text}: {cause}")),
     }
