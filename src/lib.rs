@@ -11,6 +11,9 @@ pub mod progress;
 pub mod archive;
 pub mod llb;
 
+pub mod attestation;
+pub mod sbom;
+
 pub mod content;
 pub mod session;
 

@@ -325,6 +325,7 @@ impl<'a> Build<'a> {
             base: lowered.base_image,
             layers,
             epoch_s: lowered.epoch,
+            attestations: Vec::new(),
         });
         let export = ExportRequest {
             results: results.collect(),

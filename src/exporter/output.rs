@@ -40,6 +40,9 @@ pub const ATTRIBUTES: &[&str] = &[
     "source-date-epoch",
     "rewrite-timestamp",
     "platform-split",
+    "oci-artifact",
+    "attestation-inline",
+    "attestation-prefix",
 ];
 
 /// One thing to write.
@@ -122,12 +125,14 @@ pub enum LayerTimes {
 }
 
 /// How the trees of platforms are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeOptions {
     /// Whether each platform gets a folder; where there are several by default.
     pub platform_split: Option<bool>,
     /// The time that all files get.
     pub epoch: OutputEpoch,
+    /// Begins the names of the files of statements.
+    pub attestation_prefix: String,
 }
 
 /// How an image is made.
@@ -145,6 +150,12 @@ pub struct ImageOptions {
     pub epoch: OutputEpoch,
     /// The times of files in layers.
     pub layer_times: LayerTimes,
+    /// Whether statements are stored as OCI artifacts; as images for an unknown platform where
+    /// `false`.
+    pub oci_artifact: bool,
+    /// Whether statements that only images carry are there; in images, not in archives of one
+    /// platform, where `None`.
+    pub attestation_inline: Option<bool>,
 }
 
 /// How an image is pushed.
@@ -259,6 +270,9 @@ pub enum InvalidOutput {
     /// The epoch is not a number.
     #[error("invalid source-date-epoch {0:?}: expected seconds since 1970")]
     InvalidEpoch(String),
+    /// The prefix of the files of statements leads out of the tree.
+    #[error("invalid attestation-prefix {0:?}: expected a text without '/'")]
+    InvalidPrefix(String),
     /// A name is not a reference.
     #[error(transparent)]
     InvalidName(#[from] crate::oci::InvalidReference),
@@ -273,6 +287,8 @@ impl Default for ImageOptions {
             annotations: Annotations::default(),
             epoch: OutputEpoch::default(),
             layer_times: LayerTimes::default(),
+            oci_artifact: true,
+            attestation_inline: None,
         }
     }
 }
@@ -392,6 +408,8 @@ impl Attributes<'_> {
             compression: self.compression()?,
             oci_media_types: self.flag("oci-mediatypes")?.unwrap_or(oci_media_types),
             epoch: self.epoch()?,
+            oci_artifact: self.flag("oci-artifact")?.unwrap_or(true),
+            attestation_inline: self.flag("attestation-inline")?,
             ..ImageOptions::default()
         };
         if self.flag("rewrite-timestamp")?.unwrap_or(false) {
@@ -411,7 +429,17 @@ impl Attributes<'_> {
         Ok(TreeOptions {
             platform_split: self.flag("platform-split")?,
             epoch: self.epoch()?,
+            attestation_prefix: self.attestation_prefix()?,
         })
+    }
+
+    /// Takes the prefix of the files of statements, which lie in the root of the tree.
+    fn attestation_prefix(&mut self) -> Result<String, InvalidOutput> {
+        let prefix = self.left.remove("attestation-prefix").unwrap_or_default();
+        match prefix.contains('/') {
+            false => Ok(prefix),
+            true => Err(InvalidOutput::InvalidPrefix(prefix)),
+        }
     }
 
     fn epoch(&mut self) -> Result<OutputEpoch, InvalidOutput> {

@@ -91,6 +91,7 @@ impl Fixture {
                 layers: self.layers.clone(),
                 platform,
                 epoch_s,
+                attestations: Vec::new(),
             }
         });
         let request = ExportRequest {
