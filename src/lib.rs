@@ -13,6 +13,7 @@ pub mod llb;
 
 pub mod attestation;
 pub mod sbom;
+pub mod signing;
 
 pub mod content;
 pub mod session;

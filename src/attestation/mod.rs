@@ -75,7 +75,9 @@ pub fn without_credentials(text: &str) -> String {
         let ends = |c: char| matches!(c, '/' | '?' | '#' | '"' | '\'') || c.is_whitespace();
         let end = after.find(ends).unwrap_or(after.len());
         let (authority, behind) = after.split_at(end);
-        let scheme = before[..at].rsplit(|c: char| !c.is_ascii_alphanumeric()).next();
+        let scheme = before[..at]
+            .rsplit(|c: char| !c.is_ascii_alphanumeric())
+            .next();
         match authority.rsplit_once('@') {
             // The user of ssh is no secret: it is `git` everywhere.
             Some((user, host)) if scheme == Some("ssh") && !user.contains(':') => {

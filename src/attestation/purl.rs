@@ -117,7 +117,10 @@ mod tests {
         for (text, expected) in [
             ("alpine", "pkg:docker/alpine@latest"),
             ("library/alpine:3.15", "pkg:docker/alpine@3.15"),
-            ("docker.io/library/alpine:latest", "pkg:docker/alpine@latest"),
+            (
+                "docker.io/library/alpine:latest",
+                "pkg:docker/alpine@latest",
+            ),
             ("user/test:v2", "pkg:docker/user/test@v2"),
             ("ghcr.io/foo/bar", "pkg:docker/ghcr.io/foo/bar@latest"),
             (

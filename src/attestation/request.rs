@@ -46,6 +46,8 @@ pub struct AttestationRequest {
     pub custom: Vec<Custom>,
     /// Whether the answer of the build tells the provenance, whatever images carry.
     pub reported: Option<Reported>,
+    /// Whether provenance tells what git knows about the folder.
+    pub asks_git: bool,
 }
 
 impl AttestationRequest {
@@ -380,13 +382,31 @@ mod tests {
         for (text, error) in [
             ("mode=max", "attestation type not specified"),
             ("type=vex", "unknown attestation type \"vex\""),
-            ("type=provenance,mode=big", "invalid mode \"big\": expected min or max"),
-            ("type=provenance,version=v2", "invalid version \"v2\": expected v1 or v0.2"),
-            ("type=provenance,modes=max", "unknown attribute \"modes\" of a provenance"),
-            ("type=provenance,reproducible=no", "invalid reproducible \"no\""),
+            (
+                "type=provenance,mode=big",
+                "invalid mode \"big\": expected min or max",
+            ),
+            (
+                "type=provenance,version=v2",
+                "invalid version \"v2\": expected v1 or v0.2",
+            ),
+            (
+                "type=provenance,modes=max",
+                "unknown attribute \"modes\" of a provenance",
+            ),
+            (
+                "type=provenance,reproducible=no",
+                "invalid reproducible \"no\"",
+            ),
             ("type=provenance,filename=a/b", "invalid filename \"a/b\""),
-            ("type=custom,file=x", "a custom attestation needs predicate-type"),
-            ("type=custom,predicate-type=vuln", "a custom attestation needs file"),
+            (
+                "type=custom,file=x",
+                "a custom attestation needs predicate-type",
+            ),
+            (
+                "type=custom,predicate-type=vuln",
+                "a custom attestation needs file",
+            ),
             (
                 "type=custom,file=x,predicate-type=word",
                 "invalid predicate-type \"word\": expected a URI",
@@ -400,7 +420,12 @@ mod tests {
             assert!(given.contains(error), "{text}: {given}");
         }
         let custom = |text| Custom::new("a:b".to_owned(), "f".to_owned(), "x", text);
-        assert!(custom("{").unwrap_err().to_string().contains("x is not JSON"));
+        assert!(
+            custom("{")
+                .unwrap_err()
+                .to_string()
+                .contains("x is not JSON")
+        );
         assert_eq!(custom(" {\"a\": 1}\n").unwrap().predicate, "{\"a\": 1}");
     }
 
@@ -415,13 +440,15 @@ mod tests {
             provenance: Some(ProvenanceOptions::default()),
             sbom: Some(SbomOptions::default()),
             custom: vec![custom("a"), custom("b")],
-            reported: None,
+            ..AttestationRequest::default()
         };
         request.check_filenames().unwrap();
         request.custom.push(custom("sbom.spdx.json"));
         assert_eq!(
             request.check_filenames(),
-            Err(InvalidAttestation::SameFilename("sbom.spdx.json".to_owned()))
+            Err(InvalidAttestation::SameFilename(
+                "sbom.spdx.json".to_owned()
+            ))
         );
     }
 }

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::args::{BuildArgs, ProgressMode, value};
+use super::attest;
 use super::call;
 use super::context;
 use super::env::Environment;
@@ -18,6 +19,7 @@ use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::sign;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
@@ -46,6 +48,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     }
     let request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
+    let signing = sign::meant(program, args, &request.outputs)?;
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.
         remove_stale(path)?;
@@ -57,7 +60,12 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         .mode(&args.progress, &program.environment)
         .map_err(Failure::Usage)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
-        engine.build(request, session, progress, cancel).await
+        let (telling, stop) = (progress.clone(), cancel.clone());
+        let outcome = engine.build(request, session, progress, cancel).await?;
+        if let Some(signing) = &signing {
+            signing.sign(&engine, &outcome, &telling, &stop).await?;
+        }
+        Ok(outcome)
     })?;
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
@@ -127,6 +135,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let from_environment = |name: &str| environment.text(name);
     let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
     proxies::add(&mut build_args, environment);
+    let attestations = attest::meant(program, &args.attest, &build_args).map_err(usage)?;
     Ok(BuildRequest {
         build_context,
         dockerfile,
@@ -147,6 +156,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
+        attestations,
     })
 }
 

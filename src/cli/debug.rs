@@ -8,7 +8,7 @@ use super::context;
 use super::failure::Failure;
 use super::program::Program;
 use crate::engine::request::{
-    BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
+    AttestationRequest, BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
@@ -80,5 +80,6 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         entitlements: Vec::new(),
         cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
+        attestations: AttestationRequest::default(),
     })
 }

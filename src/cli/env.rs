@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `COOPER_ROOT` | directory of the local store |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
+//! | `COSIGN_PASSWORD` | password of the key of `sign` and `build --sign` |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
 //! | `DOCKER_HOST` | whose proxies of that file become build arguments |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
+//! | `BUILDX_METADATA_PROVENANCE` | whether the metadata file holds the provenance: min, max |
+//! | `BUILDX_GIT_INFO` | false where provenance is not to tell what git knows about the folder |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
 //! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this, in seconds |
@@ -99,6 +102,15 @@ impl Environment {
         matches!(
             value.as_deref(),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        )
+    }
+
+    /// Says whether a variable is set to a word that means no.
+    pub(crate) fn is_false(&self, name: &str) -> bool {
+        let value = self.text(name);
+        matches!(
+            value.as_deref(),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False")
         )
     }
 

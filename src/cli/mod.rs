@@ -2,8 +2,8 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
-//! then [`images`], [`store`], [`debug`], [`manual`]. What people see:
+//! [`context`], [`outputs`], [`attest`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
+//! then [`images`], [`sign`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod attest;
 mod build;
 mod call;
 mod check;
@@ -29,6 +30,7 @@ mod outputs;
 mod program;
 mod progress;
 mod proxies;
+mod sign;
 mod signals;
 mod store;
 mod table;
@@ -93,6 +95,8 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Build(args) => build::run(program, &args),
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
+        Command::Sign(args) => sign::sign(program, &args),
+        Command::Verify(args) => sign::verify(program, &args),
         Command::Tag(args) => images::tag(program, &args),
         Command::Images(args) => images::list(program, &args),
         Command::Rmi(args) => images::remove(program, &args),

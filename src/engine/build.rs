@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::attest::Run;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::Inputs;
@@ -17,6 +18,7 @@ use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCac
 use super::resolver::Resolver;
 use super::rights;
 use super::warnings;
+use crate::attestation::Attestation;
 use crate::executor::{CDI_DIRS, NamedDevices};
 use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
 use crate::frontend::diagnostic::Source;
@@ -26,7 +28,7 @@ use crate::oci::{ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
-use crate::snapshot::LayerId;
+use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{self, SolveOptions, Solved};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
@@ -41,7 +43,7 @@ pub(super) struct Build<'a> {
     images: Images,
     web_files: WebFiles,
     repositories: Repositories,
-    progress: Progress,
+    pub(super) progress: Progress,
     pub(super) cancel: CancellationToken,
 }
 
@@ -55,13 +57,16 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
+        let run = Run::begin();
         let build = Build::open(self, request, session, progress, cancel).await?;
         let lowered = build.lower_all().await?;
         if let Some(first) = lowered.first() {
             // The other platforms would say the same again.
             warnings::report(first, &build.progress);
         }
-        let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
+        let definitions = lowered.iter().map(|lowered| &lowered.definition);
+        let scanned = lowered.iter().flat_map(|l| &l.scans).map(|(_, scan)| scan);
+        let definitions: Vec<Definition> = definitions.chain(scanned).cloned().collect();
         let loaded = load(&definitions)?;
         let devices = Arc::new(build.devices(&loaded));
         rights::check(&loaded.vertices, &build.request, &devices)?;
@@ -74,9 +79,16 @@ impl Engine {
             let text = "cannot clear the cache mounts of steps that run again";
             EngineError::new(ErrorKind::Config, text).with_source(error)
         })?;
-        let solved = build.solve(&definitions, worker).await?;
+        let solved = build.solve(&definitions, Arc::clone(&worker)).await?;
         let stacks = build.unpack(&layers, &solved).await?;
-        let exported = build.export(lowered, stacks).await?;
+        let (stacks, scanned) = stacks.split_at(lowered.len());
+        let said = build
+            .say(&lowered, (stacks, scanned), &worker, &run)
+            .await?;
+        let mut exported = build
+            .export(lowered, stacks.to_vec(), said.attestations)
+            .await?;
+        exported.response.extend(said.response);
         Ok(BuildOutcome {
             image: exported.image.map(|image| BuiltImage {
                 root: image.root,
@@ -211,6 +223,16 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Says whether the result is an index, and trees get a folder for each platform.
+    pub(super) fn is_multi_platform(&self) -> bool {
+        self.targets.multi_platform
+    }
+
+    /// Returns where layers are.
+    pub(super) fn snapshots(&self) -> Snapshotter {
+        self.engine.snapshots.clone()
+    }
+
     fn outputs(&self) -> Vec<OutputSpec> {
         match self.request.outputs.as_slice() {
             [] => vec![OutputSpec::default_image()],
@@ -313,20 +335,23 @@ impl<'a> Build<'a> {
         &self,
         lowered: Vec<Lowered>,
         stacks: Vec<Vec<LayerId>>,
+        attestations: Vec<Vec<Attestation>>,
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
         let targets = self.targets.platforms.iter();
-        let parts = targets.zip(lowered).zip(stacks);
-        let results = parts.map(|((target, lowered), layers)| PlatformResult {
-            platform: described_platform(target.as_ref(), &lowered.image),
-            config: lowered.image,
-            base: lowered.base_image,
-            layers,
-            epoch_s: lowered.epoch,
-            attestations: Vec::new(),
-        });
+        let parts = targets.zip(lowered).zip(stacks).zip(attestations);
+        let results = parts.map(
+            |(((target, lowered), layers), attestations)| PlatformResult {
+                platform: described_platform(target.as_ref(), &lowered.image),
+                config: lowered.image,
+                base: lowered.base_image,
+                layers,
+                epoch_s: lowered.epoch,
+                attestations,
+            },
+        );
         let export = ExportRequest {
             results: results.collect(),
             multi_platform: self.targets.multi_platform,

@@ -186,7 +186,8 @@ impl Engine {
         Ok(platforms)
     }
 
-    /// Lists the images of an index that are in the store; none for a manifest.
+    /// Lists the images of an index that are in the store, without what is said about them; none
+    /// for a manifest.
     fn children(&self, root: &Descriptor) -> Result<Vec<Descriptor>, EngineError> {
         if !media_type::is_index(&root.media_type) {
             return Ok(Vec::new());
@@ -195,7 +196,7 @@ impl Engine {
         let index: Index = parse("index", root, &bytes)?;
         let children = index.manifests.into_iter();
         Ok(children
-            .filter(|child| self.content.contains(&child.digest))
+            .filter(|child| !child.is_attestation() && self.content.contains(&child.digest))
             .collect())
     }
 

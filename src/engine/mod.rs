@@ -9,7 +9,8 @@
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
-pub mod build;
+pub mod attest;
+mod build;
 pub mod call;
 pub mod clock;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod request;
 mod resolver;
 mod rights;
 mod settle;
+pub mod sign;
 pub mod transfer;
 pub mod verify;
 mod warnings;

@@ -85,7 +85,10 @@ pub(super) fn assemble(
         let predicate = attestation.predicate.write(&image.manifest.layers)?;
         let statement = Statement::new(&attestation.predicate_type, subjects.clone(), predicate)?;
         let bytes = statement.to_bytes()?;
-        let annotations = [(PREDICATE_TYPE.to_owned(), attestation.predicate_type.clone())];
+        let annotations = [(
+            PREDICATE_TYPE.to_owned(),
+            attestation.predicate_type.clone(),
+        )];
         layers.push(Descriptor {
             annotations: annotations.into(),
             ..Descriptor::of(IN_TOTO, &bytes)
@@ -229,9 +232,8 @@ fn subjects_in(tree: &Path) -> io::Result<Vec<Subject>> {
             }
         }
     }
-    let subject = |(path, digest): (&PathBuf, &Digest)| {
-        Subject::new(&path.to_string_lossy(), digest)
-    };
+    let subject =
+        |(path, digest): (&PathBuf, &Digest)| Subject::new(&path.to_string_lossy(), digest);
     Ok(found.iter().map(subject).collect())
 }
 

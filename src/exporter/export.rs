@@ -278,8 +278,7 @@ impl Job<'_> {
             if result.attestations.is_empty() {
                 continue;
             }
-            let manifest =
-                attestations::assemble(image, result, &names, options.oci_artifact)?;
+            let manifest = attestations::assemble(image, result, &names, options.oci_artifact)?;
             let digest = &manifest.descriptor.digest;
             let line = format!("exporting attestation manifest {digest}");
             self.vertex.status(&line, "", 0, 0, true);

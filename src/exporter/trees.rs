@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use super::Error;
 use super::attestations::{self, StatementFile};
 use super::export::PlatformResult;
 use super::local::{self, LocalTree, Written};
 use super::output::{Destination, OutputSpec, TreeOptions};
 use super::rootfs::{self, TarTree};
 use super::transfer::Meter;
-use super::Error;
 use crate::oci::Platform;
 use crate::progress::VertexProgress;
 use crate::snapshot::{Snapshotter, View};

@@ -23,6 +23,8 @@ pub struct Lowered {
     pub image: ImageConfig,
     /// The config of the image at the bottom, if there is one.
     pub base_image: Option<ImageConfig>,
+    /// What else is to be scanned for an SBOM, by name: stages, and the build context.
+    pub scans: Vec<(String, Definition)>,
     /// The images that were looked up, each pinned to its digest.
     pub bases: Vec<PinnedBase>,
     /// Time of everything new, in seconds since 1970.
@@ -156,6 +158,7 @@ impl Job<'_> {
             definition: stage.definition,
             image: stage.image,
             base_image: stage.base_image,
+            scans: stage.scans,
             bases: pinned(&plan),
             epoch: args.epoch,
             warnings: Vec::new(),

@@ -18,7 +18,11 @@ pub(super) fn read(text: &str, distribution: &Distribution) -> Vec<Package> {
 
 /// Returns the files that may be the list of a package's files.
 pub(super) fn lists(package: &Package) -> [PathBuf; 2] {
-    let arch = package.url.qualifiers.get("arch").map_or("", String::as_str);
+    let arch = package
+        .url
+        .qualifiers
+        .get("arch")
+        .map_or("", String::as_str);
     let name = &package.name;
     [
         format!("{INFO}/{name}.list").into(),
@@ -29,7 +33,9 @@ pub(super) fn lists(package: &Package) -> [PathBuf; 2] {
 fn package(paragraph: &str, distribution: &Distribution) -> Option<Package> {
     let value = |name: &str| {
         let line = |line: &&str| {
-            let rest = line.get(..name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name));
+            let rest = line
+                .get(..name.len())
+                .is_some_and(|n| n.eq_ignore_ascii_case(name));
             rest && line[name.len()..].starts_with(':')
         };
         let line = paragraph.lines().find(line)?;

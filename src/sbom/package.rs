@@ -103,6 +103,10 @@ impl Distribution {
 
     /// Returns the name that packages stand under.
     pub(super) fn namespace<'a>(&'a self, default: &'a str) -> &'a str {
-        if self.id.is_empty() { default } else { &self.id }
+        if self.id.is_empty() {
+            default
+        } else {
+            &self.id
+        }
     }
 }

@@ -57,8 +57,7 @@ pub(super) fn read_section(section: &[u8]) -> Result<Vec<Package>, String> {
     }
     let audit: Audit = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
     let used = audit.packages.iter().filter(|one| one.kind != "build");
-    let package = |one: &AuditedPackage| {
-        Package::new(PackageUrl::new("cargo", &one.name, &one.version))
-    };
+    let package =
+        |one: &AuditedPackage| Package::new(PackageUrl::new("cargo", &one.name, &one.version));
     Ok(used.map(package).collect())
 }

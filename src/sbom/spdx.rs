@@ -26,7 +26,12 @@ const ROOT: &str = "SPDXRef-Root";
 /// What is not known.
 const NO_ASSERTION: &str = "NOASSERTION";
 /// Who wrote the document.
-const TOOL: &str = concat!("Tool: ", env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
+const TOOL: &str = concat!(
+    "Tool: ",
+    env!("CARGO_PKG_NAME"),
+    "-",
+    env!("CARGO_PKG_VERSION")
+);
 /// Digits of a hash that tell names apart.
 const SHORT: usize = 16;
 
@@ -244,7 +249,13 @@ fn short_hash(text: &str) -> String {
 
 /// Keeps letters, digits and dots; identifiers have nothing else.
 fn slug(text: &str) -> String {
-    let kept = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let kept = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
     text.chars().map(kept).collect()
 }
 

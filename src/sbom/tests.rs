@@ -135,7 +135,8 @@ fn rpm_lists_what_is_in_its_sqlite_database() {
     let path = tree.0.path().join("usr/lib/sysimage/rpm/rpmdb.sqlite");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let database = rusqlite::Connection::open(&path).unwrap();
-    let create = "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)";
+    let create =
+        "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)";
     database.execute(create, ()).unwrap();
     let bash = [
         (1000, Ok("bash")),
@@ -286,7 +287,9 @@ dep\tgithub.com/old/c\tv1.0.0\n=>\tgithub.com/new/c\tv1.1.0\th1:y\nbuild\t-compi
     tree.write("bin/not-runnable", &go, 0o644);
     tree.write("bin/rust", &elf(".dep-v0", &zlib.finish().unwrap()), 0o755);
     tree.write("bin/broken", &elf(".dep-v0", b"no zlib"), 0o755);
-    tree.write("bin/cut", &go[..5000.min(go.len())], 0o755);
+    let mut lying = go.clone();
+    lying[40..48].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    tree.write("bin/lying", &lying, 0o755);
     tree.write("bin/script", &[b'#'; 5000], 0o755);
     let inventory = tree.scan();
     assert_eq!(

@@ -97,7 +97,10 @@ impl Reader {
     fn of(path: &Path) -> Self {
         let text = path.to_str().unwrap_or_default();
         let folder = path.parent().and_then(Path::to_str).unwrap_or_default();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
         match (text, name) {
             ("var/lib/dpkg/status", _) => Self::Dpkg,
             _ if folder == "var/lib/dpkg/status.d" && !name.ends_with(".md5sums") => Self::Dpkg,
@@ -171,8 +174,7 @@ impl Scanner<'_> {
                 let mut packages = dpkg::read(&text()?, distribution);
                 for package in &mut packages {
                     let mut lists = dpkg::lists(package).into_iter();
-                    package.came_with =
-                        lists.find(|list| self.root.exists(list).unwrap_or(false));
+                    package.came_with = lists.find(|list| self.root.exists(list).unwrap_or(false));
                 }
                 Ok(packages)
             }
@@ -181,11 +183,9 @@ impl Scanner<'_> {
                 let file = self.root.open_read(path).map_err(|e| e.to_string())?;
                 rpm::read(&file, distribution).map_err(|error| error.to_string())
             }
-            Reader::OtherRpm => Err(
-                "only the SQLite form is read; `rpmdb --rebuilddb` with \
+            Reader::OtherRpm => Err("only the SQLite form is read; `rpmdb --rebuilddb` with \
                  _db_backend=sqlite converts it"
-                    .to_owned(),
-            ),
+                .to_owned()),
             Reader::Python => Ok(python::read(&text()?).into_iter().collect()),
             Reader::NodePackage => Ok(node::read(&json()?).into_iter().collect()),
             Reader::NodeLock => {
@@ -214,7 +214,10 @@ impl Scanner<'_> {
         let Ok(Some(elf)) = Elf::open(&file) else {
             return Ok(Vec::new());
         };
-        if let Some(section) = elf.section(golang::SECTION).map_err(named(golang::SECTION))? {
+        if let Some(section) = elf
+            .section(golang::SECTION)
+            .map_err(named(golang::SECTION))?
+        {
             return golang::read(&section);
         }
         match elf.section(rust::SECTION).map_err(named(rust::SECTION))? {

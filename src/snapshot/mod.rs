@@ -52,6 +52,6 @@ pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
 pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
 pub use store::{Kind, LayerEntry, Snapshotter};
-pub use view::View;
+pub use view::{Owners, View};
 
 pub use crate::archive::{Compression, CompressionKind, EntryTimes, Observer, Unobserved};

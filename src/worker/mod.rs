@@ -28,6 +28,7 @@ use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
 pub use layers::ImageLayers;
+pub use ops::source::PinnedSource;
 pub use output::OpOutput;
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.

@@ -17,7 +17,10 @@ fn definition() -> Definition {
         text: "FROM a\nRUN curl https://me:hunter2@h/x\n".to_owned(),
     };
     let mut builder = Builder::new(Platform::linux("amd64", ""), vec![file]);
-    let image = Source::new("docker-image://docker.io/library/a:latest", caps::SOURCE_IMAGE);
+    let image = Source::new(
+        "docker-image://docker.io/library/a:latest",
+        caps::SOURCE_IMAGE,
+    );
     let image = builder.source(image, About::default());
     let local = Source::new("local://context", caps::SOURCE_LOCAL).with("local.session", "s");
     let local = builder.source(local, About::default());
@@ -153,7 +156,7 @@ fn version_1_tells_everything_in_its_larger_mode() {
     assert_eq!(
         uris,
         [
-            "git://h/r.git#main",
+            "https://h/r.git#main",
             "https://xxxxx:xxxxx@h/f",
             "pkg:docker/a@latest"
         ]
@@ -192,7 +195,11 @@ fn steps_are_numbered_from_the_inputs_and_know_their_lines_and_layers() {
         .iter()
         .map(|step| {
             let inputs = step["inputs"].as_array().map_or(0, Vec::len);
-            format!("{} {} {inputs}", step["id"].as_str().unwrap(), keys(&step["op"]["Op"]))
+            format!(
+                "{} {} {inputs}",
+                step["id"].as_str().unwrap(),
+                keys(&step["op"]["Op"])
+            )
         })
         .collect();
     assert_eq!(
@@ -229,7 +236,14 @@ fn the_smaller_mode_keeps_arguments_and_secrets_to_itself() {
             ..ProvenanceOptions::default()
         });
         let text = value.to_string();
-        for hidden in ["PROXY", "label:l", "token", "llbDefinition", "infos", "step"] {
+        for hidden in [
+            "PROXY",
+            "label:l",
+            "token",
+            "llbDefinition",
+            "infos",
+            "step",
+        ] {
             assert!(!text.contains(hidden), "{hidden} in {text}");
         }
         let (request, complete) = match version {
@@ -258,8 +272,14 @@ fn version_02_has_its_own_members() {
         "builder buildType materials invocation buildConfig metadata"
     );
     assert_eq!(value["buildType"], "https://mobyproject.org/buildkit@v1");
-    assert_eq!(value["invocation"]["configSource"]["entryPoint"], "Dockerfile");
-    assert_eq!(value["invocation"]["environment"]["platform"], "linux/amd64");
+    assert_eq!(
+        value["invocation"]["configSource"]["entryPoint"],
+        "Dockerfile"
+    );
+    assert_eq!(
+        value["invocation"]["environment"]["platform"],
+        "linux/amd64"
+    );
     assert_eq!(
         keys(&value["metadata"]),
         "buildInvocationID buildStartedOn buildFinishedOn completeness reproducible \

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::attest::AttestArgs;
 use super::call::CallArgs;
 use super::reproduce::ReproduceArgs;
 use super::{ProgressArgs, value};
@@ -77,7 +78,8 @@ pub(crate) struct BuildArgs {
     /// Keys: dest=PATH|-, name=a,b, push=BOOL, tar=BOOL (false: an OCI layout folder),
     /// compression=gzip|zstd|uncompressed, compression-level=N, force-compression=BOOL,
     /// oci-mediatypes=BOOL, annotation.KEY=VALUE, source-date-epoch=SECONDS,
-    /// rewrite-timestamp=BOOL, platform-split=BOOL.
+    /// rewrite-timestamp=BOOL, platform-split=BOOL, oci-artifact=BOOL, attestation-inline=BOOL,
+    /// attestation-prefix=TEXT.
     #[arg(long = "output", short = 'o', value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Shorthand for --output=type=registry
@@ -92,6 +94,8 @@ pub(crate) struct BuildArgs {
     /// Write what was made to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) attest: AttestArgs,
     #[command(flatten)]
     pub(crate) call: CallArgs,
     #[command(flatten)]
@@ -169,7 +173,6 @@ pub(crate) struct ResourceArgs {
 ///
 /// `--rm` and `--force-rm`: nothing is left behind anyway. `--compress`: the context does not
 /// travel. `--isolation`: Windows only. `--builder`, `--disable-content-trust`: no such thing.
-/// `--provenance`, `--sbom`, `--attest`: only turning them off is taken, since none are made.
 #[derive(Debug, Args)]
 pub(crate) struct CompatibilityArgs {
     /// Ignored
@@ -190,15 +193,6 @@ pub(crate) struct CompatibilityArgs {
     /// Ignored
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
-    /// Only `false` is taken
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
-    /// Only `false` is taken
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
-    /// Only `type=…,disabled=true` is taken
-    #[arg(long = "attest", hide = true)]
-    pub(crate) attest: Vec<String>,
     /// Ignored: layers are not merged
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
     pub(crate) squash: Option<bool>,
@@ -216,13 +210,6 @@ pub(crate) struct CompatibilityArgs {
 impl CompatibilityArgs {
     /// Says which option was given that would silently mean less than it says.
     pub(crate) fn refused(&self) -> Option<String> {
-        let off = |text: &String| text == "false" || text.contains("disabled=true");
-        let attestations = [&self.provenance, &self.sbom].into_iter().flatten();
-        if attestations.chain(&self.attest).any(|text| !off(text)) {
-            return Some(
-                "attestations are not supported: use --provenance=false --sbom=false".into(),
-            );
-        }
         if !self.cache_to.is_empty() {
             return Some("--cache-to is not supported".into());
         }

@@ -10,14 +10,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::oci::Platform;
 
+pub(crate) mod attest;
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod csv;
 pub(crate) mod reproduce;
+pub(crate) mod sign;
 pub(crate) mod value;
 
+pub(crate) use attest::AttestArgs;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use sign::{SignArgs, VerifyArgs};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -96,6 +100,10 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Send an image to its registry
     Push(PushArgs),
+    /// Sign images in their registries with a key, as cosign does
+    Sign(SignArgs),
+    /// Verify the signatures of images in their registries
+    Verify(VerifyArgs),
     /// Give an image another name
     Tag(TagArgs),
     /// List the images of the local store
