@@ -86,27 +86,43 @@ impl Shelf<'_> {
     async fn sign(&self, request: &SignRequest) -> Result<Signed, EngineError> {
         let (root, bytes) = self.client.resolve(&request.image).await.map_err(failed)?;
         let image = request.image.clone().with_digest(root.digest.clone());
-        let payload = serde_json::to_vec(&Payload::of(&image, &root.digest)).map_err(encoded)?;
-        let signature = request.key.sign(&payload).map_err(unsigned)?;
-        let layer = cosign::payload_layer(&payload, STANDARD.encode(signature));
-        let layers = [(layer, payload)];
-        let place = self.put(&image, &root.digest, Beside::Signatures, &layers);
+        let public = request.key.public();
+        let there = self
+            .verified_payloads(&image, &root.digest, &public)
+            .await?;
+        if there.is_none_or(|payloads| payloads.is_empty()) {
+            let payload = Payload::of(&image, &root.digest);
+            let payload = serde_json::to_vec(&payload).map_err(encoded)?;
+            let signature = request.key.sign(&payload).map_err(unsigned)?;
+            let layer = cosign::payload_layer(&payload, STANDARD.encode(signature));
+            let layers = [(layer, payload)];
+            self.put(&image, &root.digest, Beside::Signatures, &layers)
+                .await?;
+        }
         let mut signed = Signed {
             digest: root.digest.clone(),
-            signatures: place.await?,
+            signatures: place(&image, &root.digest, Beside::Signatures)?,
             statements: Vec::new(),
         };
         for (about, statements) in self.statements(&image, &root, &bytes).await? {
+            let there = self.signed_bodies(&image, &about, &public).await?;
             let mut layers = Vec::new();
             for (predicate_type, statement) in statements {
+                if there.contains(&statement) {
+                    continue;
+                }
                 let envelope = Envelope::sign(IN_TOTO, &statement, &request.key);
                 let envelope = serde_json::to_vec(&envelope.map_err(unsigned)?);
                 let envelope = envelope.map_err(encoded)?;
                 let layer = cosign::statement_layer(&envelope, &predicate_type);
                 layers.push((layer, envelope));
             }
-            let place = self.put(&image, &about, Beside::Statements, &layers);
-            signed.statements.push(place.await?);
+            if !layers.is_empty() {
+                self.put(&image, &about, Beside::Statements, &layers)
+                    .await?;
+            }
+            let place = place(&image, &about, Beside::Statements)?;
+            signed.statements.push(place);
         }
         Ok(signed)
     }
@@ -140,14 +156,14 @@ impl Shelf<'_> {
         Ok(found)
     }
 
-    /// Puts layers beside an image; those that are there stay. Returns the name of the place.
+    /// Puts layers beside an image; those that are there stay.
     async fn put(
         &self,
         image: &Reference,
         about: &Digest,
         beside: Beside,
         layers: &[Layer],
-    ) -> Result<Reference, EngineError> {
+    ) -> Result<(), EngineError> {
         let place = place(image, about, beside)?;
         let there = match self.manifest_at(&place).await? {
             Some(manifest) => manifest.layers,
@@ -169,7 +185,7 @@ impl Shelf<'_> {
             .client
             .push_manifest(&place, media_type::OCI_MANIFEST, &manifest);
         pushing.await.map_err(failed)?;
-        Ok(place)
+        Ok(())
     }
 
     async fn manifest_at(&self, place: &Reference) -> Result<Option<Manifest>, EngineError> {
@@ -195,12 +211,15 @@ impl Shelf<'_> {
             spoken: Vec::new(),
         };
         if !request.statements {
-            let signed = self.verified_payloads(&image, &root.digest, &request.key);
-            verified.spoken = signed.await?;
-            return match verified.spoken.is_empty() {
-                false => Ok(verified),
-                true => Err(unverified(&image, "no signature of it is of this key")),
-            };
+            let payloads = self
+                .verified_payloads(&image, &root.digest, &request.key)
+                .await?;
+            let payloads = payloads.ok_or_else(|| unverified(&image, "it has no signatures"))?;
+            if payloads.is_empty() {
+                return Err(unverified(&image, "no signature of it is of this key"));
+            }
+            verified.spoken = payloads;
+            return Ok(verified);
         }
         let mut about = vec![root.digest.clone()];
         if media_type::is_index(&root.media_type) {
@@ -223,16 +242,17 @@ impl Shelf<'_> {
         }
     }
 
-    /// Reads the payloads that name the image and are signed with the key.
+    /// Reads the payloads that name the image and are signed with the key; `None` where there are
+    /// no signatures at all.
     async fn verified_payloads(
         &self,
         image: &Reference,
         digest: &Digest,
         key: &PublicKey,
-    ) -> Result<Vec<serde_json::Value>, EngineError> {
+    ) -> Result<Option<Vec<serde_json::Value>>, EngineError> {
         let place = place(image, digest, Beside::Signatures)?;
         let Some(manifest) = self.manifest_at(&place).await? else {
-            return Err(unverified(image, "it has no signatures"));
+            return Ok(None);
         };
         let mut found = Vec::new();
         for layer in manifest
@@ -251,7 +271,7 @@ impl Shelf<'_> {
                 found.push(parse("signed payload", layer, &bytes)?);
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Reads the statements that are about the image and signed with the key.
@@ -261,6 +281,25 @@ impl Shelf<'_> {
         digest: &Digest,
         key: &PublicKey,
     ) -> Result<Vec<serde_json::Value>, EngineError> {
+        let mut found = Vec::new();
+        for body in self.signed_bodies(image, digest, key).await? {
+            let layer = Descriptor::of(IN_TOTO, &body);
+            let statement: serde_json::Value = parse("statement", &layer, &body)?;
+            let mut subjects = statement["subject"].as_array().into_iter().flatten();
+            if subjects.any(|subject| subject["digest"]["sha256"] == digest.hex()) {
+                found.push(statement);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the statements beside an image that are signed with the key.
+    async fn signed_bodies(
+        &self,
+        image: &Reference,
+        digest: &Digest,
+        key: &PublicKey,
+    ) -> Result<Vec<Vec<u8>>, EngineError> {
         let place = place(image, digest, Beside::Statements)?;
         let layers = self
             .manifest_at(&place)
@@ -272,16 +311,8 @@ impl Shelf<'_> {
                 continue;
             }
             let envelope: Envelope = parse("envelope", &layer, &self.blob(image, &layer).await?)?;
-            let Some(body) = envelope
-                .verified(key)
-                .filter(|_| envelope.payload_type == IN_TOTO)
-            else {
-                continue;
-            };
-            let statement: serde_json::Value = parse("statement", &layer, &body)?;
-            let mut subjects = statement["subject"].as_array().into_iter().flatten();
-            if subjects.any(|subject| subject["digest"]["sha256"] == digest.hex()) {
-                found.push(statement);
+            if envelope.payload_type == IN_TOTO {
+                found.extend(envelope.verified(key));
             }
         }
         Ok(found)

@@ -51,9 +51,8 @@ const READ_BYTES: usize = 128 * 1024;
 /// Statements that only images carry do not turn an archive of one manifest into one of an index;
 /// Docker's archives have no index.
 pub(super) fn are_carried(output: &OutputSpec, request: &ExportRequest) -> bool {
-    let options = match output {
-        OutputSpec::Image { options, .. } | OutputSpec::Oci { options, .. } => options,
-        _ => return false,
+    let (OutputSpec::Image { options, .. } | OutputSpec::Oci { options, .. }) = output else {
+        return false;
     };
     let is_image = matches!(output, OutputSpec::Image { .. });
     let forced = options.attestation_inline.unwrap_or(is_image) || request.multi_platform;
@@ -107,11 +106,13 @@ pub(super) fn assemble(
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_MANIFEST,
-        "config": described(config_type, &config, config_descriptor)?,
-        "layers": layers,
     });
     if oci_artifact {
         manifest["artifactType"] = ARTIFACT.into();
+    }
+    manifest["config"] = described(config_type, &config, config_descriptor)?;
+    manifest["layers"] = serde_json::to_value(&layers)?;
+    if oci_artifact {
         let (digest, size) = (target.digest.clone(), target.size);
         let subject = Descriptor::new(&target.media_type, digest, size);
         manifest["subject"] = serde_json::to_value(subject)?;

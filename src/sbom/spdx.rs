@@ -134,7 +134,7 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn add(&mut self, path: &Path, file: &FoundFile) {
-        let path = format!("/{}", path.to_string_lossy());
+        let path = format!("./{}", path.to_string_lossy());
         let file_id = format!("SPDXRef-File-{}", short_hash(&path));
         let mut shown = json!({
             "SPDXID": file_id,

@@ -347,7 +347,7 @@ fn the_document_names_layers_licences_and_evidence() {
     assert_eq!(extracted["licenseId"], licence);
     assert_eq!(extracted["extractedText"], "Some words of mine");
     let files = value["files"].as_array().unwrap();
-    assert_eq!(files[1]["fileName"], "/b.dist-info/METADATA");
+    assert_eq!(files[1]["fileName"], "./b.dist-info/METADATA");
     assert_eq!(
         files[1]["comment"],
         format!("layerID: {}", layers[1].digest)

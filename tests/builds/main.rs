@@ -13,6 +13,7 @@
     reason = "the tests' own switches and the search path are in the environment"
 )]
 
+mod attest;
 mod consumers;
 mod contexts;
 mod corpus;

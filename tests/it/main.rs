@@ -21,6 +21,7 @@ mod export_push;
 mod registry;
 mod registry_real;
 mod session;
+mod sign;
 mod source;
 mod source_git;
 mod source_git_ssh;

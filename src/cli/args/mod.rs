@@ -237,6 +237,9 @@ pub(crate) struct InspectArgs {
     /// Which of a multi-platform image [default: the host's]
     #[arg(long, value_parser = value::platform)]
     pub(crate) platform: Option<Platform>,
+    /// Show what is said about the image instead: the statements it carries
+    #[arg(long)]
+    pub(crate) attestations: bool,
 }
 
 /// `cooper history`.
