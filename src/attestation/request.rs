@@ -48,6 +48,8 @@ pub struct AttestationRequest {
     pub reported: Option<Reported>,
     /// Whether provenance tells what git knows about the folder.
     pub asks_git: bool,
+    /// What the machine says about itself: further members of provenance.
+    pub environment: BTreeMap<String, serde_json::Value>,
 }
 
 impl AttestationRequest {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::args::{AttestArgs, csv, value};
 use super::env::Environment;
 use super::program::Program;
+use super::provenance;
 use crate::engine::request::{
     Asked, AttestationRequest, Attributes, BUILD_ARG_PREFIX, Custom, InvalidAttestation, Reported,
 };
@@ -48,6 +49,9 @@ fn read(
     }
     let refused = |error: InvalidAttestation| error.to_string();
     request.check_filenames().map_err(refused)?;
+    if request.provenance.is_some() || request.reported.is_some() {
+        request.environment = provenance::environment(environment)?;
+    }
     Ok(request)
 }
 

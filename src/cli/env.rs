@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `COOPER_ROOT` | directory of the local store |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
+//! | `COOPER_PROVENANCE_DIR` | folder whose JSON files are members of provenance |
+//! | `GITHUB_ACTIONS`, `GITHUB_…` | the run of a workflow, told in provenance |
 //! | `COSIGN_PASSWORD` | password of the key of `sign` and `build --sign` |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
 //! | `DOCKER_HOST` | whose proxies of that file become build arguments |
@@ -32,6 +34,15 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
+    /// Makes an environment of the pairs given.
+    #[cfg(test)]
+    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
+        let pairs = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        Self {
+            variables: pairs.collect(),
+        }
+    }
+
     /// Copies the environment of the process.
     pub(crate) fn of_process() -> Self {
         Self {

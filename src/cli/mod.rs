@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`], [`attest`] and [`verify`], [`call`] with [`check`] (questions instead of builds),
+//! [`context`], [`outputs`], [`attest`] with [`provenance`], and [`verify`], [`call`] with [`check`] (questions instead of builds),
 //! then [`images`], [`sign`], [`store`], [`debug`], [`manual`]. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
@@ -29,6 +29,7 @@ mod manual;
 mod outputs;
 mod program;
 mod progress;
+mod provenance;
 mod proxies;
 mod sign;
 mod signals;

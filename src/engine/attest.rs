@@ -77,14 +77,14 @@ impl Run {
         }
     }
 
-    fn invocation(&self, finished_ns: i64) -> Invocation {
+    fn invocation(&self, finished_ns: i64, request: &BuildRequest) -> Invocation {
         Invocation {
             id: self.id.clone(),
             started: time(self.started_ns),
             finished: time(finished_ns),
             finished_s: finished_ns.div_euclid(1_000_000_000),
             platform: Platform::host().to_string(),
-            environment: BTreeMap::new(),
+            environment: request.attestations.environment.clone(),
         }
     }
 }
@@ -146,7 +146,7 @@ impl Build<'_> {
             attestations.extend(self.sboms(made, finished_ns).await?);
         }
         if let Some(options) = &asked.provenance {
-            let invocation = run.invocation(finished_ns);
+            let invocation = run.invocation(finished_ns, &self.request);
             let provenance = self.provenance(made, worker, invocation, options).await?;
             attestations.push(provenance.attestation());
         }
@@ -173,7 +173,7 @@ impl Build<'_> {
         };
         let options = self.request.attestations.provenance.clone();
         let options = options.unwrap_or_default();
-        let invocation = run.invocation(clock::now_ns());
+        let invocation = run.invocation(clock::now_ns(), &self.request);
         let provenance = self.provenance(made, worker, invocation, &options).await?;
         let key = match &made.platform {
             Some(platform) => format!("{REPORT}/{platform}"),
