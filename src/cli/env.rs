@@ -34,15 +34,6 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Makes an environment of the pairs given.
-    #[cfg(test)]
-    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
-        let pairs = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
-        Self {
-            variables: pairs.collect(),
-        }
-    }
-
     /// Copies the environment of the process.
     pub(crate) fn of_process() -> Self {
         Self {

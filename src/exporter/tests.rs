@@ -334,7 +334,8 @@ fn trees_have_what_is_said_about_them_beside_their_files() {
         .export(&["local out", "tar out.tar attestation-prefix=about-"])
         .unwrap();
     let text = std::fs::read(fixture.path("out/provenance.json")).unwrap();
-    let names = json(&text)["subject"].as_array().unwrap().iter();
+    let statement = json(&text);
+    let names = statement["subject"].as_array().unwrap().iter();
     let names: Vec<String> = names.map(|subject| subject["name"].to_string()).collect();
     assert_eq!(names, ["\"etc/first\"", "\"second\""]);
     let second = crate::oci::Digest::of(b"text 2");

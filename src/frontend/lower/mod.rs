@@ -327,15 +327,13 @@ impl Lowerer<'_> {
         }
         let platform = image.platform().normalized();
         image.set_platform(&platform);
+        let scan = |(name, root)| (name, self.builder.clone().finish(root));
         LoweredStage {
+            scans: scanned.into_iter().map(scan).collect(),
             definition: self.builder.finish(root),
             image,
             base_image: state.base_image,
             notes: self.notes,
-            scans: scanned
-                .into_iter()
-                .map(|(name, root)| (name, self.builder.finish(root)))
-                .collect(),
         }
     }
 }
