@@ -1,6 +1,10 @@
 //! What is said about a build: provenance from its graph and pins, an SBOM from its trees.
 //!
 //! Everything is gathered after the solve and handed to the exporter, which knows the subjects.
+//! Read in order: this file, `facts` (what values alone tell), `scan` (software in a tree).
+
+mod facts;
+mod scan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,19 +16,17 @@ use jiff::Timestamp;
 use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
-use super::request::{BuildRequest, HostAddress, NamedContext, NetworkMode, NoCache};
-use crate::attestation::provenance::{Capture, Invocation, Material, StepLayers, Steps};
-use crate::attestation::{
-    Attestation, PackageUrl, Provenance, ProvenanceOptions, SBOM_FILE, SPDX, without_credentials,
-};
+use super::request::BuildRequest;
+use crate::attestation::provenance::{Capture, Invocation, Material, Steps};
+use crate::attestation::{Attestation, PackageUrl, Provenance, ProvenanceOptions};
 use crate::frontend::{ContextSource, Lowered};
-use crate::llb::{Loaded, Vertex};
-use crate::oci::{Digest, Platform, Reference};
-use crate::progress::{Event, Warning};
-use crate::sbom::{self, Inventory, SpdxDocument};
+use crate::llb::Vertex;
+use crate::oci::{Digest, Platform};
 use crate::snapshot::LayerId;
 use crate::source::WorkingTree;
-use crate::worker::{LocalWorker, PinnedSource, keys};
+use crate::worker::{LocalWorker, PinnedSource};
+
+use facts::{arguments, context_remote, digest_of, image_material, step_layers};
 
 /// What reads Dockerfiles, under BuildKit's name.
 const FRONTEND: &str = "dockerfile.v0";
@@ -201,7 +203,10 @@ impl Build<'_> {
         capture.config.path = self.inputs.filename.clone();
         capture.read(&loaded.vertices);
         self.add_context(&mut capture);
-        self.add_materials(&mut capture, &loaded.vertices, made.lowered, worker)
+        let mut sources = loaded.vertices.clone();
+        // The Dockerfile came out of the build context, whatever else did.
+        sources.extend(self.context_sources());
+        self.add_materials(&mut capture, &sources, made.lowered, worker)
             .await?;
         if options.complete_materials && !capture.is_complete() {
             let locals: Vec<&str> = capture.locals.iter().map(String::as_str).collect();
@@ -219,6 +224,20 @@ impl Build<'_> {
             capture,
             invocation,
         })
+    }
+
+    /// Returns the sources of a build context behind a URL.
+    fn context_sources(&self) -> Vec<Vertex> {
+        let (context, request) = (&self.inputs.context, &self.request);
+        if context.shown_url().is_none() {
+            return Vec::new();
+        }
+        let epoch_s = request.source_date_epoch_s;
+        let definition = context.remote_definition(&request.build_args, epoch_s);
+        let loaded = definition
+            .ok()
+            .and_then(|definition| definition.load().ok());
+        loaded.map(|loaded| loaded.vertices).unwrap_or_default()
     }
 
     /// Adds where the build context comes from.
@@ -294,221 +313,5 @@ impl Build<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Scans the result and what else was named.
-    async fn sboms(
-        &self,
-        made: &Made<'_>,
-        finished_ns: i64,
-    ) -> Result<Vec<Attestation>, EngineError> {
-        let epoch_ns = made.lowered.epoch.map(|s| s.saturating_mul(1_000_000_000));
-        let created_ns = epoch_ns.unwrap_or(finished_ns);
-        let created_s = created_ns.div_euclid(1_000_000_000);
-        let names = made.lowered.scans.iter().map(|(name, _)| Some(name));
-        let trees = made.scanned.iter().map(Vec::as_slice);
-        let parts = [None].into_iter().chain(names);
-        let parts = parts.zip([made.layers].into_iter().chain(trees));
-        let mut attestations = Vec::new();
-        for (part, layers) in parts {
-            let title = match &made.platform {
-                Some(platform) => format!("[{platform}] generating sbom"),
-                None => "generating sbom".to_owned(),
-            };
-            let title = match part {
-                Some(part) => format!("{title} of {part}"),
-                None => title,
-            };
-            let document = SpdxDocument {
-                name: self.scanned_name(part.map(String::as_str)),
-                created: time(created_s.saturating_mul(1_000_000_000)),
-                inventory: self.scan(title, layers).await?,
-            };
-            attestations.push(Attestation {
-                filename: match part {
-                    Some(part) => format!("sbom-{}.spdx.json", part.replace('/', "_")),
-                    None => SBOM_FILE.to_owned(),
-                },
-                predicate_type: SPDX.to_owned(),
-                inline_only: false,
-                time_s: created_s,
-                predicate: Arc::new(document),
-            });
-        }
-        Ok(attestations)
-    }
-
-    /// Names what was scanned: the image, or the part of the build.
-    fn scanned_name(&self, part: Option<&str>) -> String {
-        let image = self.request.names.first().map(Reference::familiar);
-        let image = image.unwrap_or_else(|| "sbom".to_owned());
-        match part {
-            Some(part) => format!("{image} {part}"),
-            None => image,
-        }
-    }
-
-    /// Lists the software in a tree.
-    async fn scan(&self, title: String, layers: &[LayerId]) -> Result<Inventory, EngineError> {
-        let step = self.progress.of_vertex(Digest::of(title.as_bytes()));
-        step.start(&title);
-        let (snapshots, layers) = (self.snapshots(), layers.to_vec());
-        let cancel = self.cancel.clone();
-        let work = move || {
-            let view = snapshots.view(&layers)?;
-            let mut inventory = sbom::scan(view.path(), &cancel).map_err(|error| {
-                let text = format!("cannot scan the result for packages: {error}");
-                EngineError::new(ErrorKind::Config, text).with_source(error)
-            })?;
-            let owners = snapshots.owners(&layers)?;
-            inventory.attribute(|path| owners.of(path));
-            Ok::<_, EngineError>(inventory)
-        };
-        let scanned = match tokio::task::spawn_blocking(work).await {
-            Ok(Err(_)) if self.cancel.is_cancelled() => Err(EngineError::cancelled()),
-            Ok(scanned) => scanned,
-            Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
-        };
-        if let Ok(inventory) = &scanned {
-            let line = format!("{} packages", inventory.package_count());
-            step.status(&line, "", 0, 0, true);
-            for note in &inventory.notes {
-                self.progress.send(Event::Warning(Warning {
-                    short: note.clone(),
-                    ..Warning::default()
-                }));
-            }
-        }
-        step.complete(scanned.as_ref().err().map(ToString::to_string));
-        scanned
-    }
-}
-
-/// Names an image as the Dockerfile does: by its tag, where it has no digest there.
-fn image_material(image: &Reference, vertex: &Vertex, lowered: &Lowered) -> Option<Material> {
-    let digest = image.digest()?;
-    let base = lowered.bases.iter().find(|base| base.reference == *image);
-    let has_digest = base.is_some_and(|base| base.written.contains('@'));
-    let text = image.to_string();
-    let tagged = text.split('@').next().unwrap_or_default();
-    let named = match has_digest {
-        true => image.clone(),
-        false => tagged.parse().unwrap_or_else(|_| image.clone()),
-    };
-    let url = PackageUrl::of_image("docker", &named, Some(&vertex.platform));
-    Some(Material::new(&url.to_string(), digest))
-}
-
-fn digest_of(material: &Material) -> (String, String) {
-    (material.algorithm.clone(), material.hex.clone())
-}
-
-/// Returns the URL by which the source of the main build context is known.
-fn context_remote(context: &ContextSource) -> Option<String> {
-    match context {
-        ContextSource::Http { url, .. } => Some(url.clone()),
-        ContextSource::Git(url) => {
-            let parsed = crate::llb::GitUrl::parse_build_context(url)?;
-            Some(parsed.ok()?.remote)
-        }
-        _ => None,
-    }
-}
-
-/// Finds out which layers the steps below the result made: one each on those of the base image.
-fn step_layers(loaded: &Loaded, made: &Made<'_>) -> StepLayers {
-    let Some(Some(result)) = loaded.results.first() else {
-        return StepLayers::new();
-    };
-    let mut chain = keys::base_outputs(&loaded.vertices, result);
-    chain.reverse();
-    let base = made.lowered.base_image.as_ref();
-    let base = base.map_or(0, |base| base.rootfs.diff_ids.len());
-    let is_source = |vertex: &Vertex| matches!(vertex.op, crate::llb::pb::op::Op::Source(_));
-    let steps = chain
-        .iter()
-        .filter(|(_, vertex)| !is_source(vertex))
-        .count();
-    let mut layers = StepLayers::new();
-    let is_linear = base + steps == made.layers.len();
-    let mut count = base;
-    for (output, vertex) in chain {
-        count += usize::from(!is_source(vertex));
-        if is_linear || is_source(vertex) {
-            layers.insert(output.clone(), count);
-        }
-    }
-    layers.insert(result.clone(), made.layers.len());
-    layers
-}
-
-/// Writes the options of a build as a client of BuildKit's sends them.
-fn arguments(request: &BuildRequest, is_multi_platform: bool) -> BTreeMap<String, String> {
-    let mut args = BTreeMap::new();
-    let mut add = |key: &str, value: String| args.insert(key.to_owned(), value);
-    for (name, value) in &request.build_args {
-        add(&format!("build-arg:{name}"), value.clone());
-    }
-    for (name, value) in &request.labels {
-        add(&format!("label:{name}"), value.clone());
-    }
-    for (name, context) in &request.named_contexts {
-        add(&format!("context:{name}"), context_text(name, context));
-    }
-    if let Some(target) = &request.target {
-        add("target", target.clone());
-    }
-    match &request.no_cache {
-        NoCache::Nothing => {}
-        NoCache::Everything => {
-            add("no-cache", String::new());
-        }
-        NoCache::Stages(stages) => {
-            add("no-cache", stages.join(","));
-        }
-    }
-    match request.network {
-        NetworkMode::Default => {}
-        NetworkMode::None => {
-            add("force-network-mode", "none".to_owned());
-        }
-        NetworkMode::Host => {
-            add("force-network-mode", "host".to_owned());
-        }
-    }
-    if is_multi_platform {
-        add("multi-platform", "true".to_owned());
-    }
-    let hosts = request.extra_hosts.iter().map(|host| match host.address {
-        HostAddress::Ip(ip) => format!("{}={ip}", host.name),
-        HostAddress::Gateway => format!("{}=host-gateway", host.name),
-    });
-    let limits = &request.limits;
-    let ulimits = limits.ulimits.iter();
-    let ulimits = ulimits.map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
-    let lists = [
-        ("add-hosts", hosts.collect::<Vec<_>>()),
-        ("ulimit", ulimits.collect()),
-        (
-            "shm-size",
-            limits.shm_size_bytes.iter().map(u64::to_string).collect(),
-        ),
-    ];
-    for (key, values) in lists {
-        if !values.is_empty() {
-            add(key, values.join(","));
-        }
-    }
-    args
-}
-
-fn context_text(name: &str, context: &NamedContext) -> String {
-    match context {
-        NamedContext::Directory(_) => format!("local:{name}"),
-        NamedContext::Image(image) => format!("docker-image://{image}"),
-        NamedContext::OciLayout { .. } => format!("oci-layout://{name}"),
-        NamedContext::File(_) => format!("file:{name}"),
-        NamedContext::Remote(url) => without_credentials(url),
-        NamedContext::Stage(stage) => format!("target:{stage}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::without_credentials;
+use crate::attestation::without_credentials;
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Digest;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::super::without_credentials;
 use super::{Capture, Mode, Provenance};
+use crate::attestation::without_credentials;
 use crate::oci::Descriptor;
 
 /// Type of a build in version 1.

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 use serde_json::{Map, Value, json};
 
-use super::super::without_credentials;
+use crate::attestation::without_credentials;
 use crate::llb::dump::op_to_json;
 use crate::llb::{Definition, OutputRef, VertexDigest, pb};
 use crate::oci::Descriptor;
