@@ -38,6 +38,12 @@ enum Output {
     Store,
     /// A tar of an OCI layout with gzip layers (docker's archive where a tool has no such).
     Archive,
+    /// An empty registry on loopback.
+    Registry,
+    /// The same with zstd layers (docker's archive where a tool has no such).
+    Zstd,
+    /// The store of docker, which builds into it.
+    Engine,
 }
 
 /// One kind of work.
@@ -89,19 +95,104 @@ const CASES: &[Case] = &[
         change: |_, _| (),
     },
     Case {
+        name: "biglayer_zstd",
+        output: Output::Zstd,
+        cold: true,
+        prepare: big_layer,
+        change: |_, _| (),
+    },
+    Case {
+        name: "load",
+        output: Output::Engine,
+        cold: false,
+        prepare: gigabyte,
+        change: |_, _| (),
+    },
+    Case {
+        name: "load_changed",
+        output: Output::Engine,
+        cold: false,
+        prepare: gigabyte,
+        change: edit_megabyte,
+    },
+    Case {
         name: "smallfiles",
         output: Output::Archive,
         cold: true,
         prepare: small_files,
         change: |_, _| (),
     },
+    Case {
+        name: "push",
+        output: Output::Registry,
+        cold: true,
+        prepare: big_layer,
+        change: |_, _| (),
+    },
+    Case {
+        name: "pull",
+        output: Output::Store,
+        cold: true,
+        prepare: from_registry,
+        change: |_, _| (),
+    },
 ];
+
+/// Where the registry of the cases that need one listens.
+const REGISTRY: &str = "127.0.0.1:5947";
+/// The image of eight layers that `pull` starts from.
+const PULLED: &str = "127.0.0.1:5947/bench/pulled:1";
+
+/// Debian's docker-registry on loopback; it ends when dropped.
+struct LoopbackRegistry {
+    child: Child,
+}
+
+impl LoopbackRegistry {
+    /// Starts one, with nothing in it where `empty` says so.
+    fn start(dir: &Path, empty: bool) -> Self {
+        let data = dir.join("registry");
+        if empty {
+            let _ = fs::remove_dir_all(&data);
+        }
+        fs::create_dir_all(&data).unwrap();
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
+             http:\n  addr: {REGISTRY}\n",
+            data.display()
+        );
+        let path = dir.join("registry.yml");
+        fs::write(&path, config).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry (Debian package of that name)");
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(REGISTRY).is_err() {
+            assert!(Instant::now() < end, "docker-registry does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child }
+    }
+}
+
+impl Drop for LoopbackRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 /// A builder on this machine with a store of its own.
 trait Tool {
     fn name(&self) -> &'static str;
     fn build(&self, context: &Path, output: Output, no_cache: bool);
     fn reset(&self);
+    /// Takes an image out of the tool's store.
+    fn forget(&self, image: &str);
 }
 
 struct Cooper {
@@ -110,11 +201,14 @@ struct Cooper {
     current: Cell<u32>,
     base: PathBuf,
     out: PathBuf,
+    /// Where docker listens.
+    docker_host: String,
 }
 
 impl Cooper {
     fn call(&self, args: &[&str]) {
         run(Command::new(env!("CARGO_BIN_EXE_cooper"))
+            .env("DOCKER_HOST", &self.docker_host)
             .arg("--root")
             .arg(self.stores.join(self.current.get().to_string()))
             .args(args));
@@ -132,6 +226,15 @@ impl Tool for Cooper {
         match output {
             Output::Store => self.call(&["build", "-q", "-t", "bench", context]),
             Output::Archive => self.call(&["build", "-q", "-t", "bench", "-o", &archive, context]),
+            Output::Registry => {
+                let name = format!("{REGISTRY}/bench/cooper:1");
+                self.call(&["build", "-q", "-t", &name, "--push", context]);
+            }
+            Output::Zstd => {
+                let archive = format!("{archive},compression=zstd");
+                self.call(&["build", "-q", "-t", "bench", "-o", &archive, context]);
+            }
+            Output::Engine => self.call(&["build", "-q", "-t", "bench", "--load=docker", context]),
         }
     }
 
@@ -139,12 +242,17 @@ impl Tool for Cooper {
         self.current.set(self.current.get() + 1);
         self.call(&["load", "-q", "-i", self.base.to_str().unwrap()]);
     }
+
+    /// A new store knows nothing anyway.
+    fn forget(&self, _image: &str) {}
 }
 
 struct Buildah {
     dir: PathBuf,
     base: PathBuf,
     out: PathBuf,
+    /// Where docker listens.
+    docker_host: String,
 }
 
 impl Buildah {
@@ -152,17 +260,37 @@ impl Buildah {
         let (root, runroot) = (self.dir.join("root"), self.dir.join("run"));
         let mut command = Command::new("buildah");
         command
+            .env("DOCKER_HOST", &self.docker_host)
             .arg("--root")
             .arg(root)
             .arg("--runroot")
             .arg(runroot);
         run(command.args(["--storage-driver", "overlay"]).args(args));
     }
+
+    fn call_quietly(&self, args: &[&str]) {
+        let (root, runroot) = (self.dir.join("root"), self.dir.join("run"));
+        let mut command = Command::new("buildah");
+        command
+            .arg("--root")
+            .arg(root)
+            .arg("--runroot")
+            .arg(runroot);
+        // What is not there need not be forgotten.
+        let _ = command
+            .args(["--storage-driver", "overlay"])
+            .args(args)
+            .output();
+    }
 }
 
 impl Tool for Buildah {
     fn name(&self) -> &'static str {
         "buildah"
+    }
+
+    fn forget(&self, image: &str) {
+        self.call_quietly(&["rmi", "-f", image]);
     }
 
     fn build(&self, context: &Path, output: Output, no_cache: bool) {
@@ -182,19 +310,25 @@ impl Tool for Buildah {
             "runc",
             "--network",
             "host",
-            "--pull-never",
+            "--tls-verify=false",
             "-t",
             "bench",
             context,
         ]);
-        if output == Output::Archive {
-            let _ = fs::remove_file(&self.out);
-            self.call(&[
-                "push",
-                "-q",
-                "bench",
-                &format!("oci-archive:{}", self.out.display()),
-            ]);
+        let archive = format!("oci-archive:{}", self.out.display());
+        let zstd = ["--compression-format", "zstd"];
+        let _ = fs::remove_file(&self.out);
+        match output {
+            Output::Store => {}
+            Output::Registry => {
+                let name = format!("docker://{REGISTRY}/bench/buildah:1");
+                self.call(&["push", "-q", "--tls-verify=false", "bench", &name]);
+            }
+            Output::Archive => self.call(&["push", "-q", "bench", &archive]),
+            Output::Zstd => {
+                self.call(&[&["push", "-q"][..], &zstd, &["bench", &archive]].concat());
+            }
+            Output::Engine => self.call(&["push", "-q", "bench", "docker-daemon:bench:latest"]),
         }
     }
 
@@ -277,13 +411,29 @@ impl Tool for Docker {
             "bench",
             context,
         ]));
-        if output == Output::Archive {
+        if matches!(output, Output::Archive | Output::Zstd) {
             run(&mut self.command(&["save", "-o", self.out.to_str().unwrap(), "bench"]));
+        }
+        if output == Output::Registry {
+            let name = format!("{REGISTRY}/bench/docker:1");
+            run(&mut self.command(&["tag", "bench", &name]));
+            run(&mut self.command(&["push", "-q", &name]));
         }
     }
 
     fn reset(&self) {
         run(&mut self.command(&["load", "-q", "-i", self.base.to_str().unwrap()]));
+    }
+
+    fn forget(&self, image: &str) {
+        for args in [
+            &["rmi", "-f", "bench"][..],
+            &["rmi", "-f", image],
+            &["builder", "prune", "-a", "-f"],
+        ] {
+            // What is not there need not be forgotten.
+            let _ = self.command(args).output();
+        }
     }
 }
 
@@ -308,16 +458,19 @@ fn main() {
     let stores = dir.join("cooper");
     let _ = fs::remove_dir_all(&stores);
     fs::create_dir_all(&stores).unwrap();
+    let docker_host = format!("unix://{}/sock", dir.join("docker").display());
     let cooper = Cooper {
         stores: stores.clone(),
         current: Cell::new(0),
         base: base.clone(),
         out: out.clone(),
+        docker_host: docker_host.clone(),
     };
     let buildah = Buildah {
         dir: dir.join("buildah"),
         base: base.clone(),
         out: out.clone(),
+        docker_host,
     };
     let docker = Docker::start(dir.join("docker"), base, out);
     let tools: [&dyn Tool; 3] = [&cooper, &buildah, &docker];
@@ -334,7 +487,13 @@ fn main() {
         let _ = fs::remove_dir_all(&context);
         fs::create_dir_all(&context).unwrap();
         (case.prepare)(&context);
-        let times = measure(case, &context, &tools);
+        let pulled = (case.name == "pull").then(|| {
+            let registry = LoopbackRegistry::start(&dir, true);
+            push_pulled(&cooper, &dir);
+            registry
+        });
+        let times = measure(case, &context, &tools, &dir);
+        drop(pulled);
         let [ours, buildah, docker] = times;
         let numbers = [ours, buildah, docker, buildah / ours, docker / ours];
         let [a, b, c, d, e] = numbers.map(|number| format!("{number:.1}"));
@@ -355,7 +514,7 @@ fn show(dir: &Path, [case, ours, a, b, c, d]: [String; 6]) {
 }
 
 /// Runs a case with all tools in turn and returns the median of each in milliseconds.
-fn measure(case: &Case, context: &Path, tools: &[&dyn Tool; 3]) -> [f64; 3] {
+fn measure(case: &Case, context: &Path, tools: &[&dyn Tool; 3], dir: &Path) -> [f64; 3] {
     let mut times: [Vec<f64>; 3] = Default::default();
     for round in 0..=RUNS {
         (case.change)(context, round);
@@ -363,11 +522,18 @@ fn measure(case: &Case, context: &Path, tools: &[&dyn Tool; 3]) -> [f64; 3] {
             if case.cold && tool.name() == "cooper" {
                 tool.reset();
             }
+            if case.name == "pull" {
+                tool.forget(PULLED);
+            }
+            let registry = case.output == Output::Registry;
+            let registry = registry.then(|| LoopbackRegistry::start(dir, true));
             let start = Instant::now();
             tool.build(context, case.output, case.cold);
+            let taken = start.elapsed().as_secs_f64() * 1000.0;
+            drop(registry);
             // The first round fills caches and is not counted.
             if round > 0 {
-                times.push(start.elapsed().as_secs_f64() * 1000.0);
+                times.push(taken);
             }
         }
     }
@@ -476,6 +642,72 @@ fn big_layer(context: &Path) {
         "FROM scratch\nCOPY data /data\n",
     )
     .unwrap();
+}
+
+/// The first step of an image that is in a registry.
+fn from_registry(context: &Path) {
+    let dockerfile = format!("FROM {PULLED}\nRUN true\n");
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+/// Pushes the image of eight layers and 500 MB that `pull` starts from.
+fn push_pulled(cooper: &Cooper, dir: &Path) {
+    let context = dir.join("context/pulled");
+    let _ = fs::remove_dir_all(&context);
+    fs::create_dir_all(&context).unwrap();
+    let mut random = Random(3);
+    let mut dockerfile = String::from("FROM bench-base\n");
+    for layer in 0..8 {
+        let folder = context.join(format!("l{layer}"));
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..64 {
+            // Half text and half random bytes, a megabyte in all.
+            let mut bytes = Vec::with_capacity(1 << 20);
+            while bytes.len() < 1 << 19 {
+                bytes
+                    .extend_from_slice(format!("{} of {layer}\n", random.next() % 9999).as_bytes());
+            }
+            bytes.extend((0..1 << 16).flat_map(|_| random.next().to_le_bytes()));
+            fs::write(folder.join(format!("f{number}")), bytes).unwrap();
+        }
+        writeln!(dockerfile, "COPY l{layer} /l{layer}").unwrap();
+    }
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    cooper.reset();
+    cooper.call(&[
+        "build",
+        "-q",
+        "-t",
+        PULLED,
+        "--push",
+        context.to_str().unwrap(),
+    ]);
+}
+
+/// Writes a gigabyte in one layer and a megabyte in another.
+fn gigabyte(context: &Path) {
+    fs::create_dir_all(context.join("data")).unwrap();
+    let mut random = Random(3);
+    for number in 0..16 {
+        let bytes: Vec<u8> = (0..64 << 17)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
+    }
+    let dockerfile = "FROM bench-base\nCOPY data /data\nCOPY small /small\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    edit_megabyte(context, 0);
+}
+
+/// Writes a megabyte that no run before wrote.
+fn edit_megabyte(context: &Path, round: usize) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap();
+    let mut random = Random(seed | 1);
+    let words = (0..1 << 17).flat_map(|_| random.next().to_le_bytes());
+    let mut bytes: Vec<u8> = words.collect();
+    bytes.extend_from_slice(format!("{round}\n").as_bytes());
+    fs::write(context.join("small"), &bytes).unwrap();
 }
 
 fn small_files(context: &Path) {

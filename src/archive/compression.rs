@@ -11,6 +11,8 @@ pub enum CompressionKind {
     /// gzip, in members of 1 MiB of input each.
     #[default]
     Gzip,
+    /// gzip whose files can be fetched one by one.
+    Estargz,
     /// Zstandard, one frame.
     Zstd,
     /// None.
@@ -26,7 +28,7 @@ impl CompressionKind {
     /// library's own default.
     pub fn default_level(self) -> i32 {
         match self {
-            Self::Gzip => 4,
+            Self::Gzip | Self::Estargz => 4,
             Self::Zstd => 3,
             Self::Uncompressed => 0,
         }
@@ -35,7 +37,7 @@ impl CompressionKind {
     /// Clamps a level to what the algorithm has.
     pub fn clamp_level(self, level: i32) -> i32 {
         match self {
-            Self::Gzip => level.clamp(0, 12),
+            Self::Gzip | Self::Estargz => level.clamp(0, 12),
             Self::Zstd => level.clamp(1, 22),
             Self::Uncompressed => 0,
         }
@@ -45,6 +47,7 @@ impl CompressionKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
+            Self::Estargz => "estargz",
             Self::Zstd => "zstd",
             Self::Uncompressed => "uncompressed",
         }

@@ -5,24 +5,32 @@
 //!                           └─► compressors on all cores ─ in order ─► output
 //! ```
 //!
+//! eStargz has to know where files begin, so its thread reads the tar again and hands out members
+//! itself; its diff id covers more than the tar, see [`super::estargz`].
+//!
 //! Every queue is bounded, so memory is a few blocks for each core whatever the layer's size.
 //! The bytes written depend on the input, the algorithm and the level alone. A layer of one
 //! block, as most steps make, is finished by its caller: threads would cost more than the work.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
+use zstd::stream::raw::CParameter;
 
 use super::compression::{Compression, CompressionKind};
 use super::error::ArchiveError;
+use super::estargz::{self, Stargz};
 use super::gzip::BLOCK;
 use super::pool::{self, Pending};
 
 type Block = Arc<Vec<u8>>;
 
+/// Bytes that one thread of a zstd stream takes at a time. By itself the library takes four times
+/// as many, which bounds memory at 50 MiB for each thread of each layer instead of 15.
+const ZSTD_JOB_BYTES: u32 = 2 << 20;
 /// Most threads of one zstd stream.
 const MAX_ZSTD_WORKERS: usize = 8;
 
@@ -42,6 +50,8 @@ enum Work<W> {
     None(Option<W>),
     /// Threads, since the first block was full.
     Threads(Threads<W>),
+    /// Nobody any more, for this reason.
+    Failed(io::ErrorKind),
 }
 
 #[derive(Debug)]
@@ -49,7 +59,15 @@ struct Threads<W> {
     to_hash: SyncSender<Block>,
     to_output: SyncSender<Piece>,
     hasher: JoinHandle<[u8; 32]>,
-    output: JoinHandle<io::Result<W>>,
+    output: JoinHandle<io::Result<Output<W>>>,
+}
+
+/// What the output thread leaves.
+#[derive(Debug)]
+struct Output<W> {
+    output: W,
+    /// The hash of what the blob unpacks to and the rest, where that is more than the tar.
+    stargz: Option<([u8; 32], Stargz)>,
 }
 
 /// What a finished [`LayerWriter`] knows.
@@ -57,8 +75,10 @@ struct Threads<W> {
 pub struct WrittenLayer<W> {
     /// The output, which holds the whole blob.
     pub output: W,
-    /// SHA-256 of the tar.
+    /// SHA-256 of what the blob unpacks to: the tar, and what eStargz adds.
     pub diff_sha256: [u8; 32],
+    /// What an eStargz blob has besides.
+    pub stargz: Option<Stargz>,
     /// Size of the tar.
     pub tar_bytes: u64,
 }
@@ -89,18 +109,22 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             Work::Threads(_) if !self.block.is_empty() => self.send_block(),
             _ => Ok(()),
         };
+        sent.map_err(ArchiveError::Write)?;
         let (output, diff_sha256) = match self.work {
+            Work::Failed(kind) => return Err(ArchiveError::Write(kind.into())),
             Work::None(output) => {
                 let output = output.ok_or_else(|| ArchiveError::Write(ended()))?;
                 let diff_sha256 = Sha256::digest(&self.block).into();
                 let output = write_single(output, self.block, self.compression);
                 (output.map_err(ArchiveError::Write)?, diff_sha256)
             }
-            Work::Threads(threads) => threads.finish(sent)?,
+            Work::Threads(threads) => threads.finish()?,
         };
+        let Output { output, stargz } = output;
         Ok(WrittenLayer {
             output,
-            diff_sha256,
+            diff_sha256: stargz.map_or(diff_sha256, |(hash, _)| hash),
+            stargz: stargz.map(|(_, stargz)| stargz),
             tar_bytes: self.tar_bytes,
         })
     }
@@ -110,8 +134,10 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             let output = output.take().ok_or_else(ended)?;
             self.work = Work::Threads(Threads::start(output, self.compression)?);
         }
-        let Work::Threads(threads) = &self.work else {
-            return Err(ended());
+        let threads = match &self.work {
+            Work::Threads(threads) => threads,
+            Work::Failed(kind) => return Err((*kind).into()),
+            Work::None(_) => return Err(ended()),
         };
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
         let block = Arc::new(block);
@@ -126,7 +152,24 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             }
             _ => Piece::Block(block),
         };
-        threads.to_output.send(piece).map_err(|_| ended())
+        let is_sent = threads.to_output.send(piece).is_ok();
+        match is_sent {
+            true => Ok(()),
+            false => Err(self.end()),
+        }
+    }
+
+    /// Ends the threads after one of them ended early, and returns why it did.
+    fn end(&mut self) -> io::Error {
+        let error = match std::mem::replace(&mut self.work, Work::None(None)) {
+            Work::Threads(threads) => match threads.finish() {
+                Err(ArchiveError::Write(error)) => error,
+                _ => ended(),
+            },
+            _ => ended(),
+        };
+        self.work = Work::Failed(error.kind());
+        error
     }
 }
 
@@ -137,8 +180,9 @@ impl<W: Write + Send + 'static> Threads<W> {
         let hasher = spawn("layer-hash", move || hash(&blocks))?;
         let level = compression.effective_level();
         let output = spawn("layer-write", move || match compression.kind {
-            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), work),
-            _ => write_blocks(output, &work),
+            CompressionKind::Zstd => write_zstd(output, level, pool::threads(), work).map(plain),
+            CompressionKind::Estargz => write_estargz(Blocks::of(work), output, level),
+            _ => write_blocks(output, &work).map(plain),
         })?;
         Ok(Self {
             to_hash,
@@ -148,13 +192,12 @@ impl<W: Write + Send + 'static> Threads<W> {
         })
     }
 
-    fn finish(self, sent: io::Result<()>) -> Result<(W, [u8; 32]), ArchiveError> {
+    fn finish(self) -> Result<(Output<W>, [u8; 32]), ArchiveError> {
         drop((self.to_hash, self.to_output));
         // The thread's own error says more than "it ended early".
         let output = join(self.output).and_then(|result| result);
         let diff_sha256 = join(self.hasher);
         let output = output.map_err(ArchiveError::Write)?;
-        sent.map_err(ArchiveError::Write)?;
         Ok((output, diff_sha256.map_err(ArchiveError::Write)?))
     }
 }
@@ -192,17 +235,64 @@ fn write_single<W: Write>(
     mut output: W,
     block: Vec<u8>,
     compression: Compression,
-) -> io::Result<W> {
+) -> io::Result<Output<W>> {
     let level = compression.effective_level();
     match compression.kind {
         CompressionKind::Gzip => output.write_all(&pool::gzip_member(level, &block)?)?,
         CompressionKind::Zstd => {
-            return write_zstd(output, level, 1, [Piece::Block(Arc::new(block))]);
+            return write_zstd(output, level, 1, [Piece::Block(Arc::new(block))]).map(plain);
         }
+        CompressionKind::Estargz => return write_estargz(&block[..], output, level),
         CompressionKind::Uncompressed => output.write_all(&block)?,
     }
     output.flush()?;
-    Ok(output)
+    Ok(plain(output))
+}
+
+fn plain<W>(output: W) -> Output<W> {
+    let stargz = None;
+    Output { output, stargz }
+}
+
+fn write_estargz<W: Write>(input: impl Read, output: W, level: i32) -> io::Result<Output<W>> {
+    let (output, hash, facts) = estargz::write(input, output, level)?;
+    let stargz = Some((hash, facts));
+    Ok(Output { output, stargz })
+}
+
+/// The blocks of a tar, to be read.
+struct Blocks {
+    work: Receiver<Piece>,
+    current: Block,
+    at: usize,
+}
+
+impl Blocks {
+    fn of(work: Receiver<Piece>) -> Self {
+        let current = Block::default();
+        Self {
+            work,
+            current,
+            at: 0,
+        }
+    }
+}
+
+impl Read for Blocks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.current.len() {
+            match self.work.recv() {
+                Ok(Piece::Block(block)) => (self.current, self.at) = (block, 0),
+                Ok(Piece::Member(_)) => {}
+                Err(_) => return Ok(0),
+            }
+        }
+        let rest = &self.current[self.at..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
 }
 
 fn write_blocks<W: Write>(mut output: W, work: &Receiver<Piece>) -> io::Result<W> {
@@ -227,6 +317,7 @@ fn write_zstd<W: Write>(
     // megabytes, so there is an end to it.
     let workers = threads.clamp(1, MAX_ZSTD_WORKERS);
     encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
+    encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES))?;
     encoder.include_checksum(true)?;
     for piece in work {
         if let Piece::Block(block) = piece {
@@ -261,12 +352,41 @@ fn join<T>(handle: JoinHandle<T>) -> io::Result<T> {
 mod tests {
     use super::*;
     use crate::archive::{Format, LayerReader};
-    use std::io::Read;
 
     fn sample(length: usize) -> Vec<u8> {
         (0..length as u32)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 29) as u8)
             .collect()
+    }
+
+    /// An output on a disk that fills up.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_writes_learns_why_the_output_failed() {
+        let compression = Compression {
+            kind: CompressionKind::Uncompressed,
+            ..Default::default()
+        };
+        let mut writer = LayerWriter::new(Full(2 * BLOCK), compression);
+        let input = sample(BLOCK);
+        let failed = (0..1000).find_map(|_| writer.write_all(&input).err());
+        assert_eq!(failed.unwrap().kind(), io::ErrorKind::StorageFull);
+        assert!(writer.finish().is_err());
     }
 
     fn write(bytes: &[u8], step: usize, compression: Compression) -> WrittenLayer<Vec<u8>> {
@@ -319,6 +439,26 @@ mod tests {
         let one = with(1);
         for threads in [0, 2, 3, 8, 64] {
             assert!(with(threads) == one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn gzip_is_the_same_with_any_number_of_threads() {
+        use rayon::prelude::*;
+        let input = sample(20 * BLOCK + 5);
+        let level = Compression::default().effective_level();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let members: Vec<Vec<u8>> = pool.unwrap().install(|| {
+                let blocks = input.par_chunks(BLOCK);
+                let members = blocks.map(|block| pool::gzip_member(level, block).unwrap());
+                members.collect()
+            });
+            members.concat()
+        };
+        let written = write(&input, 1 << 20, Compression::default()).output;
+        for threads in [1, 2, 64] {
+            assert!(with(threads) == written, "{threads} threads");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`entry`] (an entry as values, acceptable paths), [`pax`], [`reader`] and
 //! [`writer`] (bytes to entries and back), [`compression`], [`gzip`], [`pool`],
-//! [`layer_writer`] and [`layer_reader`] (whole blobs in one pass over all cores), [`extract`]
+//! [`layer_writer`], [`estargz`] and [`layer_reader`] (whole blobs in one pass over all cores), [`extract`]
 //! with [`attributes`], [`jobs`], [`parents`] and [`whiteout`] (entries to a tree), [`pack`] with [`load`]
 //! (a tree to entries).
 //!
@@ -14,6 +14,7 @@ mod attributes;
 mod compression;
 mod entry;
 mod error;
+mod estargz;
 mod extract;
 mod gzip;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use entry::{
     is_overlay_xattr,
 };
 pub use error::{ArchiveError, Refusal};
+pub use estargz::Stargz;
 pub use extract::{ExtractOptions, Extracted, Observer, Unobserved, Whiteouts, extract};
 pub use layer_reader::{LayerReader, decoder};
 pub use layer_writer::{LayerWriter, WrittenLayer};

@@ -112,6 +112,11 @@ impl<R: Read> TarReader<R> {
         Ok(count)
     }
 
+    /// Returns what the archive is read from.
+    pub(super) fn input_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     /// Says whether the present entry is a sparse file: zeros in it need no room.
     pub fn is_sparse(&self) -> bool {
         self.sparse.is_some()

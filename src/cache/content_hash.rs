@@ -3,7 +3,7 @@
 //! | of an entry | in the hash |
 //! |---|---|
 //! | path below its source; name of a source that is not just its contents | yes |
-//! | kind, permission bits after `--chmod` | yes (a link has no bits) |
+//! | kind, permission bits after `--chmod` | yes (a link has no bits); see [`Modes`] |
 //! | owner and group | of stages, unless `--chown` replaces them; a user's folder is root's |
 //! | bytes of a file, target of a link, number of a device | yes |
 //! | extended attributes that belong to an image | yes (links and special files have none) |
@@ -51,11 +51,29 @@ const TYPE_BITS: [(FileKind, u32); 7] = [
     (FileKind::Socket, 0o100_000),
 ];
 
+/// How permission bits are compared.
+///
+/// Git knows of a file's bits only whether it may be executed; what a checkout gives to the
+/// group is up to the umask of whoever made it. So the bits of a user's folder are taken for what
+/// they would be under the usual umask 022: 0664 counts as 0644 and 0775 as 0755. All other bits
+/// count as they are, for they decide what a step may do: a file that only its owner reads
+/// (0600), a set-id bit, a file that everybody may write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Modes {
+    /// All bits count.
+    #[default]
+    Exact,
+    /// What a checkout under the umasks 002 and 022 has counts as the same.
+    Checkout,
+}
+
 /// What a copy makes of the metadata of its files.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
     /// The copy gives its files an owner, so theirs do not count.
     pub owner_replaced: bool,
+    /// How permission bits are compared.
+    pub modes: Modes,
     /// Changes the permission bits of a file as the copy does.
     pub mode: &'a (dyn Fn(FileKind, u32) -> u32 + Sync),
 }
@@ -64,7 +82,20 @@ impl std::fmt::Debug for Rules<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut rules = f.debug_struct("Rules");
         rules.field("owner_replaced", &self.owner_replaced);
+        rules.field("modes", &self.modes);
         rules.finish_non_exhaustive()
+    }
+}
+
+impl Modes {
+    /// Returns the bits that count.
+    fn of(self, kind: FileKind, bits: u32) -> u32 {
+        let is_checked_out = matches!(kind, FileKind::Regular | FileKind::Directory);
+        match (self, bits) {
+            (Self::Checkout, 0o664) if is_checked_out => 0o644,
+            (Self::Checkout, 0o775) if is_checked_out => 0o755,
+            _ => bits,
+        }
     }
 }
 
@@ -73,6 +104,7 @@ impl Default for Rules<'_> {
     fn default() -> Self {
         Self {
             owner_replaced: false,
+            modes: Modes::Exact,
             mode: &|_, mode| mode,
         }
     }
@@ -90,6 +122,10 @@ pub fn digest(
     hasher.update(TAG_DIGEST);
     let mut files = Vec::new();
     for (selection, rules) in selections {
+        if rules.modes == Modes::Checkout {
+            // What was found so may have other bits than its like with exact bits.
+            hasher.update(b"checkout");
+        }
         hasher
             .update(b"copy")
             .update(&(selection.parts.len() as u64).to_le_bytes());
@@ -217,10 +253,11 @@ fn add_part(
             continue;
         }
         if entry.kind != FileKind::Symlink {
+            let bits = rules.modes.of(entry.kind, entry.mode());
             listed.mode |= match item.role {
-                Role::Selected => (rules.mode)(entry.kind, entry.mode()),
+                Role::Selected => (rules.mode)(entry.kind, bits),
                 // An existing one keeps the bits of its source.
-                Role::Parent => entry.mode(),
+                Role::Parent => bits,
             };
         }
         if !rules.owner_replaced {

@@ -58,6 +58,17 @@ impl FileEntry {
     pub fn is_directory(&self) -> bool {
         self.mode & TYPE_MASK == TYPE_DIRECTORY
     }
+
+    /// Names what kind of file it is.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.mode & TYPE_MASK {
+            TYPE_DIRECTORY => "directory",
+            0o120_000 => "link",
+            0o020_000 | 0o060_000 => "device",
+            0o010_000 => "pipe",
+            _ => "file",
+        }
+    }
 }
 
 impl FileList {

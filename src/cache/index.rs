@@ -1,6 +1,6 @@
 //! The index: records and keys in SQLite, shared by many processes at once.
 //!
-//! `cache/cache.db`, in WAL mode, `user_version` 1:
+//! `cache/cache.db`, in WAL mode, `user_version` 2:
 //!
 //! ```text
 //! meta          name → value          "boot": the boot that last opened the store
@@ -12,6 +12,7 @@
 //!               boot, durable boot that wrote it; whether a sync of the disk followed
 //!               gone          0, or why the result is gone (record::Gone)
 //!               sum           check over id and result: a damaged row is a miss
+//!               duration_ns   how long the step ran; 0 where nobody measured (new in 2)
 //! keys          key → record id       definition and content keys;
 //!               made_from             result keys of the inputs, 32 bytes each (record.rs)
 //! file_lists    digest → list         files behind a content digest (files.rs)
@@ -24,8 +25,9 @@
 //! aside) and, after SQLite met damage, `cache.db.damaged`, which has the next one to open set
 //! the database aside (`cache.db.bad-<n>`) and start with an empty one.
 //!
-//! A later format gets a new `user_version` and is migrated under `open.lock`; a database of a
-//! *newer* cooper is left alone, and the build goes on without a cache.
+//! An older format is migrated under `open.lock` when it is opened (`open.rs` has the steps), and
+//! only by adding columns with defaults, so that a cooper of before that has it open goes on. A
+//! database of a *newer* cooper is left alone, and the build goes on without a cache.
 
 use std::fmt;
 use std::io;
@@ -42,6 +44,7 @@ use super::key::CacheKey;
 use super::open;
 use super::record::{Found, Gone, NewRecord, ResultId, decode_inputs, encode_inputs};
 use super::record::{InputUse, RecordInfo, Step};
+use super::remote::import::{Imports, is_imported};
 
 /// How long a process waits for the others to let it at the database.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +74,8 @@ pub enum CacheError {
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
+    /// Asked for what the index does not know.
+    imports: Option<Arc<Imports>>,
 }
 
 struct Inner {
@@ -136,7 +141,22 @@ impl Cache {
                 boot: boot.to_owned(),
                 notes,
             }),
+            imports: None,
         }
+    }
+
+    /// Returns the cache with other machines' records behind its own.
+    #[must_use]
+    pub fn with_imports(&self, imports: Arc<Imports>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            imports: Some(imports),
+        }
+    }
+
+    /// Returns what was imported for the build, if anything.
+    pub fn imports(&self) -> Option<&Arc<Imports>> {
+        self.imports.as_ref()
     }
 
     /// Returns what the user should know about how the cache was opened, one line each.
@@ -167,18 +187,41 @@ impl Cache {
             }
             other => other?,
         };
-        Ok(found
-            .into_iter()
-            .map(|f| f.map(|(_, found)| found))
-            .collect())
+        Ok(self.or_imported(found, keys))
     }
 
-    /// Keeps a finished step.
+    /// Fills in what other machines know.
+    fn or_imported(
+        &self,
+        found: Vec<Option<(i64, Found)>>,
+        keys: &[CacheKey],
+    ) -> Vec<Option<Found>> {
+        let imported = |key| {
+            self.imports
+                .as_ref()
+                .and_then(|imports| imports.lookup(key))
+        };
+        let found = found.into_iter().zip(keys);
+        found
+            .map(|(found, key)| found.map(|(_, found)| found).or_else(|| imported(key)))
+            .collect()
+    }
+
+    /// Finds the records that `keys` lead to without noting that anybody used them.
+    pub fn peek(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, CacheError> {
+        let found = self.read(|db| find_all(db, keys))?;
+        Ok(self.or_imported(found, keys))
+    }
+
+    /// Keeps a finished step. Keys that led to an earlier record with its id lead nowhere any
+    /// more: a result that was made anew need not be what other steps made.
     pub fn insert(&self, record: &NewRecord, now_ns: i64) -> Result<(), CacheError> {
         let lists = encoded_lists(&record.step);
         let detail = serde_json::to_string(&record.step.detail()).unwrap_or_default();
         self.write(|db| {
             insert_record(db, record, &detail, &self.inner.boot, now_ns)?;
+            db.prepare_cached("DELETE FROM keys WHERE record = ?1")?
+                .execute([&record.id.0])?;
             for key in record.keys.iter().chain([&record.id]) {
                 put_key(db, key, &record.id, &record.made_from)?;
             }
@@ -192,18 +235,25 @@ impl Cache {
         })
     }
 
-    /// Lets `key` lead to a record that another key found.
+    /// Lets `keys` lead to a record that another key found.
     pub fn alias(
         &self,
-        key: &CacheKey,
+        keys: &[CacheKey],
         record: &CacheKey,
         made_from: &[Option<CacheKey>],
     ) -> Result<(), CacheError> {
-        self.write(|db| put_key(db, key, record, made_from))
+        self.write(|db| {
+            keys.iter()
+                .try_for_each(|key| put_key(db, key, record, made_from))
+        })
     }
 
     /// Notes that a record's result cannot be loaded, unless it has another one by now.
     pub fn forget(&self, found: &Found) -> Result<(), CacheError> {
+        if let Some(imports) = self.imports.as_ref().filter(|_| is_imported(&found.result)) {
+            imports.forget(&found.id);
+            return Ok(());
+        }
         self.write(|db| {
             db.prepare_cached(
                 "UPDATE records SET gone = ?3, result = NULL
@@ -281,6 +331,12 @@ impl Cache {
         }
     }
 
+    /// Has the next process that opens the database set it aside.
+    pub(super) fn mark_damaged(&self) {
+        // Without the mark the next open meets the same damage: a miss again.
+        let _ = std::fs::write(&self.inner.damage_mark, b"");
+    }
+
     pub(super) fn sweep_locks(&self) {
         if let Some(flights) = &self.inner.flights {
             // Litter that cannot be removed now is removed another time.
@@ -326,8 +382,7 @@ impl Cache {
                 }
                 Err(error) => {
                     if is_damage(&error) {
-                        // Without the mark the next open meets the same damage: a miss again.
-                        let _ = std::fs::write(&self.inner.damage_mark, b"");
+                        self.mark_damaged();
                     }
                     return Err(error.into());
                 }
@@ -432,8 +487,8 @@ fn insert_record(
     db.prepare_cached(
         "INSERT OR REPLACE INTO records
          (id, result, size_bytes, created_ns, last_used_ns, uses, name, scope, place, op, detail,
-          boot, durable, gone, sum)
-         VALUES (?1, ?2, ?3, ?4, ?4, 0, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11)",
+          boot, durable, gone, sum, duration_ns)
+         VALUES (?1, ?2, ?3, ?4, ?4, 0, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12)",
     )?
     .execute(params![
         record.id.0,
@@ -447,6 +502,7 @@ fn insert_record(
         detail,
         boot,
         row_sum(&record.id.0, &record.result.0),
+        i64::try_from(record.duration_ns).unwrap_or(i64::MAX),
     ])?;
     Ok(())
 }
@@ -479,7 +535,7 @@ fn encoded_lists(step: &Step) -> Vec<([u8; 32], Vec<u8>)> {
 /// Lists records with their `seq`, least recently used first, users before their inputs.
 pub(super) fn list(db: &Connection) -> rusqlite::Result<Vec<(i64, RecordInfo)>> {
     let mut select = db.prepare_cached(
-        "SELECT seq, id, result, name, size_bytes, created_ns, last_used_ns, uses
+        "SELECT seq, id, result, name, size_bytes, created_ns, last_used_ns, uses, duration_ns, scope
          FROM records WHERE gone = 0 ORDER BY last_used_ns, seq DESC",
     )?;
     let rows = select.query_map([], |row| {
@@ -492,6 +548,8 @@ pub(super) fn list(db: &Connection) -> rusqlite::Result<Vec<(i64, RecordInfo)>> 
             created_ns: row.get(5)?,
             last_used_ns: row.get(6)?,
             uses: row.get::<_, i64>(7)?.unsigned_abs(),
+            duration_ns: row.get::<_, i64>(8)?.unsigned_abs(),
+            scope: row.get(9)?,
         };
         Ok((row.get(0)?, info))
     })?;

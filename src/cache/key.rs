@@ -13,6 +13,7 @@ pub const KEY_VERSION: u32 = 1;
 const TAG_STEP: &[u8] = b"cooper cache key\0step\0";
 const TAG_FRESH: &[u8] = b"cooper cache key\0fresh\0";
 const TAG_OUTPUT: &[u8] = b"cooper cache key\0output\0";
+const TAG_OUTCOME: &[u8] = b"cooper cache key\0outcome\0";
 
 /// Identifies a step, or one output of it, with everything that its result depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +67,16 @@ impl CacheKey {
         hasher.update(TAG_OUTPUT);
         hasher.update(&self.0);
         hasher.update(&index.to_le_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Makes the key under which results are found that look like `print`, whatever made them.
+    ///
+    /// It leads to a candidate: whether that is the same is for its bytes to say.
+    pub fn outcome(print: &ContentHash) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(TAG_OUTCOME);
+        hasher.update(&print.0);
         Self(*hasher.finalize().as_bytes())
     }
 

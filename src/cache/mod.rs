@@ -1,8 +1,11 @@
 //! Cache: from the key of a step to a result that can be loaded, and *why* a step missed.
 //!
 //! Read in order: [`key`] (how keys are made), [`files`] (content digests and the file lists
-//! that explain them), [`record`] (what is kept of a step), [`index`] (the database), [`prune`],
-//! [`explain`] (miss reasons), [`flight`] (one process works on a key, the others wait).
+//! that explain them), [`record`] (what is kept of a step), [`index`] (the database), `integrity`, [`prune`],
+//! [`mounts`] (folders of cache mounts), [`usage`] with [`usage_filter`] and [`policy`] (what takes space, and what of it goes),
+//! [`explain`] (miss reasons) with `side` (two runs of a step compared), `changes` (two lists of
+//! files compared) and `reason` (in words), [`builds`] (what is kept of each build), [`flight`]
+//! (one process works on a key, the others wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
 //! its inputs are. Both are made by one function from this table:
@@ -29,23 +32,34 @@
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
 //! meaning of results (a [`ResultId`] is opaque here).
 
+pub mod builds;
+mod changes;
 pub mod content_hash;
 pub mod explain;
 pub mod files;
 pub mod flight;
 pub mod index;
+mod integrity;
+mod kept;
 pub mod key;
+pub mod mounts;
 mod open;
+pub mod policy;
 pub mod prune;
+mod reason;
 pub mod record;
+pub mod remote;
+mod side;
 pub mod stat_cache;
+pub mod usage;
+pub mod usage_filter;
 
 pub use explain::MissReason;
 pub use files::{ContentDigest, FileEntry, FileList};
 pub use flight::Flight;
 pub use index::{Cache, CacheError, Unsynced};
 pub use key::{CacheKey, ContentHash, InputPart, KEY_VERSION};
-pub use prune::{PruneFilter, Pruned};
+pub use prune::{Collector, Pruned};
 pub use record::{Found, InputUse, KeyPart, NewRecord, RecordInfo, ResultId, Step, StepInput};
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::index::{BUSY_TIMEOUT, CacheError, is_damage};
 use super::record::Gone;
 
 /// Version of the tables, kept in `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// A version beyond this one is damage and not the future.
 const FORMAT_MAX: i64 = 1000;
 
@@ -19,6 +19,10 @@ const FORMAT_MAX: i64 = 1000;
 const LOG_BYTES: u64 = 64 * 4096;
 /// How long the emptying of a log waits for others.
 const LOG_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What each older format lacks of the next one: the first entry leads from format 1 to 2.
+const MIGRATIONS: [&str; 1] =
+    ["ALTER TABLE records ADD COLUMN duration_ns INTEGER NOT NULL DEFAULT 0;"];
 
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -40,7 +44,8 @@ CREATE TABLE records (
     boot TEXT NOT NULL,
     durable INTEGER NOT NULL,
     gone INTEGER NOT NULL,
-    sum INTEGER NOT NULL
+    sum INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX records_by_place ON records (scope, place, seq);
 CREATE INDEX records_by_op ON records (scope, op, seq);
@@ -64,6 +69,7 @@ enum Health {
     Good(Connection),
     Empty,
     Damaged,
+    Older(Connection, i64),
     Newer(i64),
 }
 
@@ -126,13 +132,17 @@ fn connect_on_disk(folder: &Path, notes: &mut Vec<String>) -> Result<Connection,
     let health = examine(&path).map_err(|error| chain(&error.into()))?;
     match health {
         Health::Good(connection) if !damaged => return Ok(connection),
+        Health::Older(mut connection, version) if !damaged => {
+            migrate(&mut connection, version).map_err(|error| chain(&error.into()))?;
+            return Ok(connection);
+        }
         Health::Newer(version) => {
             return Err(format!(
                 "it was written by a newer cooper (format {version}, this one knows {FORMAT})"
             ));
         }
         Health::Empty if !damaged => {}
-        Health::Good(_) | Health::Empty | Health::Damaged => {
+        Health::Good(_) | Health::Older(..) | Health::Empty | Health::Damaged => {
             let aside = set_aside(folder, &path).map_err(fault(&path))?;
             notes.push(format!(
                 "the build cache index was damaged and starts anew; the old one is {}",
@@ -169,6 +179,9 @@ fn examine(path: &Path) -> rusqlite::Result<Health> {
     match looked {
         Ok((connection, FORMAT)) => Ok(Health::Good(connection)),
         Ok((_, 0)) => Ok(Health::Empty),
+        Ok((connection, version)) if (1..FORMAT).contains(&version) => {
+            Ok(Health::Older(connection, version))
+        }
         Ok((_, version)) if (FORMAT..=FORMAT_MAX).contains(&version) => Ok(Health::Newer(version)),
         Ok(_) => Ok(Health::Damaged),
         Err(error) if is_damage(&error) => Ok(Health::Damaged),
@@ -213,6 +226,17 @@ fn create(path: &Path) -> rusqlite::Result<Connection> {
 fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// Brings an older database to the present format. The caller holds the lock.
+fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = usize::try_from(version - 1).unwrap_or_default();
+    for step in MIGRATIONS.iter().skip(done) {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }

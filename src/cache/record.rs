@@ -18,11 +18,15 @@ use super::key::{CacheKey, ContentHash, KEY_VERSION};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResultId(pub String);
 
+/// Begins values that are fingerprints; nobody writes it in a Dockerfile.
+const FINGERPRINT: char = '\u{1}';
+
 /// One thing that the key of a step was made from, in words. It explains and never identifies.
 ///
-/// Names with a meaning to explanations: `command` (the instruction as people read it),
-/// `platform`, `env:NAME` and `arg:NAME` (the value is kept as a hash only), `source` (what a
-/// source was pinned to). Any other name is shown as it is: `user`, `cwd`, `network`, `mounts`.
+/// Names with a meaning to explanations: `command` (the words of a process as a JSON list, or
+/// the instruction as people read it), `platform`, `env:NAME` and `arg:NAME` (the value is kept
+/// as a hash only), `source` (what a source was pinned to), `details …` (the rest, as a
+/// fingerprint). Any other name is shown as it is: `user`, `network`, `mount /x`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPart {
     /// What it is.
@@ -38,6 +42,17 @@ impl KeyPart {
             name: name.into(),
             value: value.into(),
         }
+    }
+
+    /// Makes a part whose value is only a fingerprint: that it changed is all there is to say.
+    pub fn fingerprint(name: impl Into<String>, value: &ContentHash) -> Self {
+        let digits = value.hex();
+        Self::new(name, format!("{FINGERPRINT}{}", &digits[..32]))
+    }
+
+    /// Tells whether a value is a fingerprint.
+    pub(super) fn is_fingerprint(value: &str) -> bool {
+        value.starts_with(FINGERPRINT)
     }
 
     /// Returns the part as it may lie on a disk: values of variables only as a hash.
@@ -85,34 +100,23 @@ pub enum InputUse {
 }
 
 impl Step {
-    /// Returns the place of the step in its Dockerfile, without what may change when steps are
-    /// added or the platform is another: `builder 2` for `[linux/arm64 builder 2/4] RUN make`.
+    /// Returns where the step stands among those that do the same kind of thing: an `ADD` of a
+    /// URL has two steps of one name, one that downloads and one that copies.
     pub fn place(&self) -> String {
-        let Some((bracket, _)) = split_name(&self.name) else {
-            return self.name.clone();
-        };
-        let mut numbered = false;
-        let mut words = Vec::new();
-        for word in bracket.split(' ') {
-            match word.split_once('/') {
-                Some((number, total)) if is_number(number) && is_number(total) => {
-                    numbered = true;
-                    words.push(number);
-                }
-                Some(_) => {} // a platform
-                None => words.push(word),
-            }
-        }
-        if numbered {
-            words.join(" ")
-        } else {
-            self.name.clone()
-        }
+        format!("{} {}", self.kind(), place_of(&self.name))
     }
 
-    /// Returns the name without the bracket before it.
-    pub fn instruction(&self) -> &str {
-        instruction_of(&self.name)
+    fn kind(&self) -> &'static str {
+        let has = |name: &str| self.parts.iter().any(|part| part.name == name);
+        if has("command") {
+            "run"
+        } else if has("source") && !has("destination") {
+            "source"
+        } else if has("inputs") {
+            "merge"
+        } else {
+            "other"
+        }
     }
 
     pub(super) fn detail(&self) -> Detail {
@@ -121,6 +125,31 @@ impl Step {
             parts: self.parts.iter().map(KeyPart::kept).collect(),
             inputs: self.inputs.iter().map(DetailInput::of).collect(),
         }
+    }
+}
+
+/// Returns the place of a step in its Dockerfile, without what may change when steps are added or
+/// the platform is another: `builder 2` for `[linux/arm64 builder 2/4] RUN make`.
+pub fn place_of(name: &str) -> String {
+    let Some((bracket, _)) = split_name(name) else {
+        return name.to_owned();
+    };
+    let mut numbered = false;
+    let mut words = Vec::new();
+    for word in bracket.split_whitespace() {
+        match word.split_once('/') {
+            Some((number, total)) if is_number(number) && is_number(total) => {
+                numbered = true;
+                words.push(number);
+            }
+            Some(_) => {} // a platform
+            None => words.push(word),
+        }
+    }
+    if numbered {
+        words.join(" ")
+    } else {
+        name.to_owned()
     }
 }
 
@@ -180,6 +209,8 @@ pub struct NewRecord {
     pub result: ResultId,
     /// Bytes that the step added to the store.
     pub size_bytes: u64,
+    /// How long the step ran: what it costs to make the result again.
+    pub duration_ns: u64,
     /// The step.
     pub step: Step,
 }
@@ -212,6 +243,10 @@ pub struct RecordInfo {
     pub last_used_ns: i64,
     /// How often a build found it.
     pub uses: u64,
+    /// How long the step ran; 0 where nobody measured.
+    pub duration_ns: u64,
+    /// Which build it belongs to; see [`Step::scope`].
+    pub scope: String,
 }
 
 /// Says why a record has no result any more. The record stays a while, to explain the miss.
@@ -267,6 +302,7 @@ mod tests {
             ("[2/4] RUN make", "2"),
             ("[builder 2/4] RUN make", "builder 2"),
             ("[builder 2/7] RUN make -j2", "builder 2"),
+            ("[builder  2/17] RUN make -j2", "builder 2"),
             ("[linux/arm64 builder 2/4] RUN make", "builder 2"),
             (
                 "[internal] load build context",
@@ -276,14 +312,7 @@ mod tests {
             ("[odd RUN", "[odd RUN"),
         ];
         for (name, place) in cases {
-            let step = Step {
-                name: name.to_owned(),
-                scope: String::new(),
-                op: ContentHash([0; 32]),
-                parts: Vec::new(),
-                inputs: Vec::new(),
-            };
-            assert_eq!(step.place(), place, "{name}");
+            assert_eq!(place_of(name), place, "{name}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The cache on a real disk: what it finds, what it forgets, and what damage does to it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ fn record(n: u64) -> NewRecord {
         made_from: vec![Some(key(n + 1)), None],
         result: ResultId(format!("layer-{n}")),
         size_bytes: 10,
+        duration_ns: 7,
         step: step(&format!("[{n}/9] RUN step {n}"), Vec::new()),
     }
 }
@@ -56,7 +58,7 @@ fn records_are_found_by_every_key_and_survive_reopening() {
     let cache = Cache::open(root.path());
     assert_eq!(cache.notes(), [] as [String; 0]);
     cache.insert(&record(1), 1).unwrap();
-    cache.alias(&key(77), &key(1), &[None]).unwrap();
+    cache.alias(&[key(77)], &key(1), &[None]).unwrap();
     let cache = Cache::open(root.path());
     let found = cache
         .lookup(&[key(1), key(2), key(1001), key(77)], 9)
@@ -146,11 +148,9 @@ fn prune_removes_records_lists_and_tells_what_remains() {
         cache.insert(&record, i64::try_from(n).unwrap()).unwrap();
     }
     cache.lookup(&[key(1001)], 9).unwrap();
-    let filter = PruneFilter {
-        max_bytes: Some(25),
-        ..PruneFilter::default()
-    };
-    let pruned = cache.prune(&filter).unwrap();
+    // A build found record 1 since: it stays whatever is asked.
+    let ids = BTreeSet::from([1, 2, 3].map(key));
+    let pruned = cache.give_up(&ids, 9).unwrap();
     let removed: Vec<&str> = pruned.removed.iter().map(|r| r.result.0.as_str()).collect();
     assert_eq!(removed, ["layer-2", "layer-3"]);
     let remaining: Vec<&str> = pruned.remaining.iter().map(|r| r.0.as_str()).collect();
@@ -170,7 +170,7 @@ fn prune_removes_records_lists_and_tells_what_remains() {
     // A pruned step that runs again is a record like any other.
     cache.insert(&record(2), 10).unwrap();
     assert!(finds(&cache, 2));
-    assert_eq!(cache.prune(&PruneFilter::default()).unwrap().removed, []);
+    assert_eq!(cache.give_up(&BTreeSet::new(), 99).unwrap().removed, []);
 }
 
 const COPY: &str = "[2/3] COPY --chown=1 src/ lib/ /app/";
@@ -242,7 +242,7 @@ fn reasons_name_what_a_person_would_mend() {
         ),
         (
             copy(1, &[z, ("src", 0, 0o040_700), a]),
-            "1 of 1 file changed: src/ (mode 0755 -> 0700)",
+            "1 of 1 directory changed: src/ (mode 0755 -> 0700)",
         ),
         (
             copy(1, &many),
@@ -301,12 +301,9 @@ fn many_at_once() {
                     let n = thread * 100 + n;
                     cache.insert(&record(n), 100).unwrap();
                     assert!(finds(&cache, n));
-                    let filter = PruneFilter {
-                        unused_since_ns: Some(50),
-                        ..PruneFilter::default()
-                    };
+                    let ids = BTreeSet::from([key(n)]);
                     match n % 5 {
-                        0 => drop(cache.prune(&filter).unwrap()),
+                        0 => drop(cache.give_up(&ids, 50).unwrap()),
                         1 => drop(cache.records().unwrap()),
                         2 => drop(Cache::open(root)),
                         _ => {}
@@ -379,7 +376,7 @@ fn sixteen_processes() {
             assert!(finds(&cache, record), "record {record} of process {n}");
         }
     }
-    cache.prune(&PruneFilter::default()).unwrap();
+    cache.give_up(&BTreeSet::new(), 99).unwrap();
     assert_eq!(
         std::fs::read_dir(root.path().join("store/locks"))
             .unwrap()
@@ -484,7 +481,7 @@ fn a_database_of_a_newer_cooper_is_left_alone() {
     let root = store_with_records(1);
     let path = root.path().join("cache/cache.db");
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.pragma_update(None, "user_version", 2).unwrap();
+    db.pragma_update(None, "user_version", 3).unwrap();
     drop(db);
     let cache = Cache::open(root.path());
     assert!(
@@ -514,6 +511,16 @@ fn format_1_is_read() {
     let found = cache.lookup(&[key(1001)], 1).unwrap().remove(0).unwrap();
     assert_eq!(found.result.0, "layer-1");
     assert_eq!(found.made_from, [Some(key(2)), None]);
+    // What it lacks came with the migration, and new records have it.
+    cache.insert(&record(5), 2).unwrap();
+    let mut durations: Vec<u64> = Cache::open(root.path())
+        .records()
+        .unwrap()
+        .iter()
+        .map(|record| record.duration_ns)
+        .collect();
+    durations.sort_unstable();
+    assert_eq!(durations, [0, 7]);
     let [z, src, _] = COPIED;
     let reason = cache.explain(&[], &copy(1, &[z, src, ("src/a.rs", 9, 0o100_644)]));
     assert!(

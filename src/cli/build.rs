@@ -2,33 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::args::{BuildArgs, ProgressMode, value};
+use super::args::value::{self, LOCAL_DELETE};
+use super::args::{BuildArgs, ProgressMode};
 use super::attest;
 use super::call;
 use super::context;
 use super::env::Environment;
+use super::explain;
 use super::failure::Failure;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
+use super::registries;
 use super::sign;
+use super::store;
 use super::verify;
 use crate::engine::request::{
-    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRequest, Destination,
-    Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place, RunLimits,
+    Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
+    Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::progress::Warning;
-use crate::session::{Credentials, SecretSpec, Secrets, Session, SshAgents, SshSpec};
+use crate::session::{SecretSpec, Secrets, Session, SshAgents, SshSpec};
 
 /// Name of the main build context in a session.
 const MAIN_CONTEXT: &str = "context";
@@ -37,24 +41,30 @@ const METADATA_WARNINGS: &str = "buildx.build.warnings";
 
 /// Runs a build.
 pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
-    if let Some(reason) = args.compatibility.refused() {
-        return Err(Failure::Usage(reason));
-    }
     for option in args.compatibility.ignored() {
         program.console.warn(&format!("{option} is ignored"));
     }
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
         return call::run(program, args, call);
     }
-    let request = request(program, args)?;
+    let mut request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
     let signing = sign::meant(program, args, &request.outputs)?;
+    if let Some(format) = args.explained.plan {
+        return explain::plan(program, args, format, request, session);
+    }
+    let id = BuildRecords::new_id();
+    request.id = Some(id.clone());
     if let Some(path) = &args.iidfile {
         // A stale id must not survive a build that fails.
         remove_stale(path)?;
     }
     let to_stdout = request.outputs.iter().any(writes_to_stdout);
-    let engine = program.engine()?;
+    if to_stdout && args.explained.explain.is_some() {
+        let message = "--explain writes to stdout, and so does an output: name a file for it";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    let engine = program.engine_with(&args.registry)?;
     let mode = program
         .console
         .mode(&args.progress, &program.environment)
@@ -70,6 +80,10 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
     }
+    if let Some(format) = args.explained.explain {
+        explain::built(program, &engine, &id, format)?;
+    }
+    store::collect_afterwards(&engine);
     let outcome = result.map_err(|error| program.fail(error, &journal))?;
     let reported = match program.environment.metadata_warnings() {
         true => &journal.warnings[..],
@@ -112,7 +126,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let typed = TypedOutputs {
         outputs: &args.outputs,
         push: args.push,
-        load: args.load,
+        load: args.shape.load(),
+        engines: &environment.engines(),
         stdout_is_terminal: program.console.stdout_is_terminal(),
     };
     let mut outputs = outputs::meant(typed).map_err(usage)?;
@@ -121,17 +136,13 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         &annotations(&args.annotations).map_err(usage)?,
     );
     set_layer_times(args, &mut outputs);
+    join(args, environment, &mut outputs)?;
+    shape_images(args, &mut outputs);
+    check_deletions(args, &outputs)?;
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     let network = network(&args.network).map_err(usage)?;
-    let mut entitlements = Vec::new();
-    for text in &args.entitlements {
-        entitlements.extend(value::entitlement(text).map_err(usage)?);
-    }
-    if network == NetworkMode::Host {
-        // Typing `--network host` is a grant.
-        entitlements.push(Entitlement::NetworkHost);
-    }
+    let entitlements = entitlements(args, network).map_err(usage)?;
     let from_environment = |name: &str| environment.text(name);
     let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
     proxies::add(&mut build_args, environment);
@@ -147,6 +158,9 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_from: args.caches.imports().map_err(usage)?,
+        cache_to: args.caches.exports().map_err(usage)?,
+        load: args.shape.load().is_some(),
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -157,7 +171,23 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
         attestations,
+        cache_modes: args.explained.cache_modes.meant(),
+        id: None,
+        build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
     })
+}
+
+/// Reads the rights that are granted.
+fn entitlements(args: &BuildArgs, network: NetworkMode) -> Result<Vec<Entitlement>, String> {
+    let mut entitlements = Vec::new();
+    for text in &args.entitlements {
+        entitlements.extend(value::entitlement(text)?);
+    }
+    if network == NetworkMode::Host {
+        // Typing `--network host` is a grant.
+        entitlements.push(Entitlement::NetworkHost);
+    }
+    Ok(entitlements)
 }
 
 /// Collects what the client lends to the build.
@@ -187,20 +217,48 @@ pub(crate) fn session(
         build_contexts,
         secrets: Secrets::load(&secrets.map_err(usage)?, &lookup).map_err(lent)?,
         ssh: SshAgents::load(&ssh.map_err(usage)?, &lookup).map_err(lent)?,
-        credentials: credentials(environment)?,
+        credentials: registries::credentials(environment, &args.registry, pushed(request))?,
         ..Session::default()
     })
 }
 
-/// Reads docker's registry credentials.
-pub(crate) fn credentials(environment: &Environment) -> Result<Arc<Credentials>, Failure> {
-    let read = Credentials::from_docker_config(environment.docker_config().as_deref());
-    read.map(Arc::new).map_err(|error| {
-        let message = "cannot read docker's registry credentials";
-        EngineError::new(ErrorKind::Config, message)
-            .with_source(error)
-            .into()
-    })
+/// Lists the names that are pushed.
+fn pushed(request: &BuildRequest) -> Vec<&Reference> {
+    let outputs = request.outputs.iter();
+    let pushing = outputs.filter_map(|output| match output {
+        OutputSpec::Image {
+            options,
+            push: Some(_),
+            ..
+        } => Some(options.names.iter().chain(&request.names)),
+        _ => None,
+    });
+    pushing.flatten().collect()
+}
+
+/// Has every push join what other jobs push.
+fn join(
+    args: &BuildArgs,
+    environment: &Environment,
+    outputs: &mut [OutputSpec],
+) -> Result<(), Failure> {
+    let Some(options) = registries::join(environment, &args.join) else {
+        return Ok(());
+    };
+    let mut joined = false;
+    for output in outputs {
+        if let OutputSpec::Image {
+            push: Some(push), ..
+        } = output
+        {
+            push.join = Some(options.clone());
+            joined = true;
+        }
+    }
+    match joined {
+        true => Ok(()),
+        false => Err(Failure::Usage("--join needs --push".to_owned())),
+    }
 }
 
 /// Writes what BuildKit's clients find in a metadata file: base64 of JSON becomes JSON.
@@ -341,6 +399,19 @@ fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Fai
             "invalid {NAME} {text:?}: expected seconds since 1970"
         ))
     })
+}
+
+/// Applies the options about layers and the base image to every output that has them.
+fn shape_images(args: &BuildArgs, outputs: &mut [OutputSpec]) {
+    for options in outputs.iter_mut().filter_map(OutputSpec::image_options_mut) {
+        options.squash = args.shape.squash();
+        options.annotates_base = args.shape.annotate_base;
+    }
+}
+
+fn check_deletions(args: &BuildArgs, outputs: &[OutputSpec]) -> Result<(), Failure> {
+    let may_delete = args.entitlements.iter().any(|right| right == LOCAL_DELETE);
+    outputs::check_deletions(outputs, may_delete, Path::new(".")).map_err(Failure::Usage)
 }
 
 /// Applies `--timestamp` and `--rewrite-timestamp` to every output that has layers.

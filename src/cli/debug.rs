@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::args::RegistryArgs;
 use super::args::{DumpLlbArgs, ProgressArgs, ProgressMode, value};
-use super::build::credentials;
 use super::context;
 use super::failure::Failure;
 use super::program::Program;
+use super::registries;
 use crate::engine::request::{
-    AttestationRequest, BuildContext, BuildRequest, NetworkMode, NoCache, PullPolicy, RunLimits,
+    AttestationRequest, BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
@@ -23,7 +25,7 @@ pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Fail
     }
     let session = Session {
         build_contexts,
-        credentials: credentials(&program.environment)?,
+        credentials: registries::credentials(&program.environment, &RegistryArgs::default(), [])?,
         ..Session::default()
     };
     let engine = program.engine()?;
@@ -71,6 +73,9 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         names: Vec::new(),
         platforms: args.platform.iter().cloned().collect(),
         no_cache: NoCache::Nothing,
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        load: false,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),
@@ -81,5 +86,8 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
         attestations: AttestationRequest::default(),
+        cache_modes: CacheModes::default(),
+        id: None,
+        build_name: String::new(),
     })
 }

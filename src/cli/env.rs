@@ -3,13 +3,22 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `COOPER_ROOT` | directory of the local store |
+//! | `COOPER_GC` | `on` or `off`: whether builds keep the store under its cap |
+//! | `COOPER_GC_MAX_USED_SPACE`, `COOPER_GC_RESERVED_SPACE`, `COOPER_GC_MIN_FREE_SPACE` | the cap |
+//! | `COOPER_GC_CACHE_MOUNT_MAX_SIZE` | what one folder of a cache mount may hold |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
 //! | `COOPER_PROVENANCE_DIR` | folder whose JSON files are members of provenance |
 //! | `GITHUB_ACTIONS`, `GITHUB_…` | the run of a workflow, told in provenance |
 //! | `COSIGN_PASSWORD` | password of the key of `sign` and `build --sign` |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
-//! | `DOCKER_HOST` | whose proxies of that file become build arguments |
+//! | `REGISTRY_AUTH_FILE` | file with registry credentials, read first and written by `login` |
+//! | `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`, `HOME` | where podman's `auth.json` and configuration of registries are |
+//! | `CONTAINERS_REGISTRIES_CONF` | `registries.conf` |
+//! | `GITHUB_RUN_ID`, `CI_PIPELINE_ID`, `CIRCLE_WORKFLOW_ID`, `BUILD_BUILDID`, `BUILD_TAG` | the run of `--join` |
+//! | `DOCKER_HOST`, `DOCKER_CONTEXT` | whose proxies of that file become build arguments; the engine of `--load` |
+//! | `PATH` | where podman is looked for |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
+//! | `BUILDKIT_BUILD_NAME` | name under which the build is remembered |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_PROVENANCE` | whether the metadata file holds the provenance: min, max |
 //! | `BUILDX_GIT_INFO` | false where provenance is not to tell what git knows about the folder |
@@ -25,7 +34,17 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::engine::request::Proxies;
+use super::engines::Engines;
+use crate::engine::request::{Amount, GcOptions, HostFiles, Proxies};
+
+/// Variables in which continuous integration says which run this is.
+const RUN_IDS: [&str; 5] = [
+    "GITHUB_RUN_ID",
+    "CI_PIPELINE_ID",
+    "CIRCLE_WORKFLOW_ID",
+    "BUILD_BUILDID",
+    "BUILD_TAG",
+];
 
 /// A copy of the environment.
 #[derive(Debug, Clone, Default)]
@@ -70,12 +89,107 @@ impl Environment {
         }
     }
 
+    /// Returns how the store is kept under its cap, as far as the variables say.
+    pub(crate) fn gc(&self) -> Result<GcOptions, String> {
+        let amount = |name: &str| match self.text(name).filter(|text| !text.is_empty()) {
+            Some(text) => match text.parse::<Amount>() {
+                Ok(amount) => Ok(Some(amount)),
+                Err(reason) => Err(format!("{name}: {reason}")),
+            },
+            None => Ok(None),
+        };
+        let enabled = match self.text("COOPER_GC").as_deref() {
+            None | Some("") => None,
+            Some("on" | "true" | "1") => Some(true),
+            Some("off" | "false" | "0") => Some(false),
+            Some(other) => return Err(format!("COOPER_GC: expected on or off, not {other:?}")),
+        };
+        Ok(GcOptions {
+            enabled,
+            reserved_space: amount("COOPER_GC_RESERVED_SPACE")?,
+            max_used_space: amount("COOPER_GC_MAX_USED_SPACE")?,
+            min_free_space: amount("COOPER_GC_MIN_FREE_SPACE")?,
+            cache_mount_max_size: amount("COOPER_GC_CACHE_MOUNT_MAX_SIZE")?,
+        })
+    }
+
     /// Returns docker's configuration directory.
     pub(crate) fn docker_config(&self) -> Option<PathBuf> {
         match self.filled("DOCKER_CONFIG") {
             Some(dir) => Some(dir.into()),
             None => Some(Path::new(self.filled("HOME")?).join(".docker")),
         }
+    }
+
+    /// Returns the files with registry credentials, the most important first: what was named,
+    /// docker's, podman's.
+    pub(crate) fn credential_files(&self, typed: Option<&Path>) -> Vec<PathBuf> {
+        let named = typed.map(Path::to_owned);
+        let named = named.or_else(|| self.filled("REGISTRY_AUTH_FILE").map(PathBuf::from));
+        let docker = self.docker_config().map(|dir| dir.join("config.json"));
+        let runtime = self.filled("XDG_RUNTIME_DIR");
+        let runtime = runtime.map(|dir| Path::new(dir).join("containers/auth.json"));
+        let podman = self.config_home();
+        let podman = podman.map(|dir| dir.join("containers/auth.json"));
+        [named, docker, runtime, podman]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Returns where this machine's tools keep what they know about registries.
+    pub(crate) fn host_files(&self) -> HostFiles {
+        let home = self.config_home();
+        let both = |own: &str, common: &str| {
+            let own = home.as_ref().map(|home| home.join(own));
+            let places = own.into_iter().chain([PathBuf::from(common)]);
+            places.collect::<Vec<PathBuf>>()
+        };
+        let mut certs_dirs = both("containers/certs.d", "/etc/containers/certs.d");
+        certs_dirs.extend(both("docker/certs.d", "/etc/docker/certs.d"));
+        certs_dirs.push("/etc/containerd/certs.d".into());
+        let registries_conf = match self.filled("CONTAINERS_REGISTRIES_CONF") {
+            Some(path) => vec![path.into()],
+            None => both(
+                "containers/registries.conf",
+                "/etc/containers/registries.conf",
+            ),
+        };
+        HostFiles {
+            certs_dirs,
+            registries_conf,
+            registries_conf_dirs: both(
+                "containers/registries.conf.d",
+                "/etc/containers/registries.conf.d",
+            ),
+            buildkitd: both("buildkit/buildkitd.toml", "/etc/buildkit/buildkitd.toml"),
+            daemon: both("docker/daemon.json", "/etc/docker/daemon.json"),
+        }
+    }
+
+    /// Returns which run of continuous integration this is.
+    pub(crate) fn run_id(&self) -> Option<String> {
+        let mut ids = RUN_IDS.iter().filter_map(|name| self.text(name));
+        ids.find(|id| !id.is_empty())
+    }
+
+    fn config_home(&self) -> Option<PathBuf> {
+        match self.filled("XDG_CONFIG_HOME") {
+            Some(home) if Path::new(home).is_absolute() => Some(home.into()),
+            _ => Some(Path::new(self.filled("HOME")?).join(".config")),
+        }
+    }
+
+    /// Returns the container engines that an image can be loaded into.
+    pub(crate) fn engines(&self) -> Engines {
+        let filled = |name: &str| self.text(name).filter(|text| !text.is_empty());
+        let engines = Engines {
+            docker_host: filled("DOCKER_HOST"),
+            docker_context: filled("DOCKER_CONTEXT"),
+            docker_config: self.docker_config(),
+            ..Engines::default()
+        };
+        engines.look(self.filled("PATH"))
     }
 
     /// Returns the proxies, which some spell in lower case.

@@ -25,7 +25,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const HELP: &str = "\
 Exit codes:
   0    success
-  1    a step of the build failed, or --check found something
+  1    a step of the build failed, or --check or verify found something
   2    the command line is wrong
   3    the input is wrong: Dockerfile, build context, a name
   4    the machine or the local store is not set up for this

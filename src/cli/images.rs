@@ -9,30 +9,32 @@ use super::args::{
     HistoryArgs, ImagesArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs, RmiArgs,
     SaveArgs, SaveFormat, TagArgs, value,
 };
-use super::build::credentials;
 use super::failure::Failure;
 use super::program::Program;
 use super::program::now;
 use super::progress::text;
+use super::registries;
 use super::table::{Table, age};
 use crate::engine::ErrorKind;
 use crate::engine::request::{
     ArchiveForm, Destination, HistoryEntry, ImageDetails, ImageSummary, LoadRequest, LoadSource,
-    PullRequest, Removed, SaveRequest, Stream,
+    PullRequest, PushRequest, Removed, SaveRequest, Stream,
 };
 use crate::oci::Reference;
-use crate::session::Session;
 
 /// Columns of a command in `history`.
 const COMMAND_COLUMNS: usize = 45;
 
 /// `cooper pull`.
 pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
-    let engine = program.engine()?;
-    let session = lend(program)?;
-    for image in &args.images {
+    let engine = program.engine_with(&args.registry)?;
+    let references: Result<Vec<Reference>, Failure> =
+        args.images.iter().map(|image| reference(image)).collect();
+    let references = references?;
+    let session = registries::session(program, &args.registry, &references)?;
+    for (image, reference) in args.images.iter().zip(references) {
         let request = PullRequest {
-            reference: reference(image)?,
+            reference,
             platform: args.platform.clone(),
         };
         let (result, journal) = program.show(&args.progress, async |progress, cancel| {
@@ -54,14 +56,20 @@ pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
 
 /// `cooper push`.
 pub(crate) fn push(program: &Program, args: &PushArgs) -> Result<(), Failure> {
-    let engine = program.engine()?;
-    let session = lend(program)?;
-    for image in &args.images {
-        let reference = reference(image)?;
-        let (result, journal) = program.show(&args.progress, async |progress, cancel| {
-            engine.push(&reference, &session, &progress, &cancel).await
-        })?;
-        let pushed = result.map_err(|error| program.fail(error, &journal))?;
+    let engine = program.engine_with(&args.registry)?;
+    let references: Result<Vec<Reference>, Failure> =
+        args.images.iter().map(|image| reference(image)).collect();
+    let references = references?;
+    let session = registries::session(program, &args.registry, &references)?;
+    let request = PushRequest {
+        references: references.clone(),
+        join: registries::join(&program.environment, &args.join),
+    };
+    let (result, journal) = program.show(&args.progress, async |progress, cancel| {
+        engine.push(request, &session, &progress, &cancel).await
+    })?;
+    let pushed = result.map_err(|error| program.fail(error, &journal))?;
+    for (reference, pushed) in references.iter().zip(pushed) {
         print(program, &format!("{reference}@{}", pushed.digest))?;
     }
     Ok(())
@@ -201,14 +209,7 @@ pub(crate) fn history(program: &Program, args: &HistoryArgs) -> Result<(), Failu
     print_all(program, &lines)
 }
 
-fn lend(program: &Program) -> Result<Session, Failure> {
-    Ok(Session {
-        credentials: credentials(&program.environment)?,
-        ..Session::default()
-    })
-}
-
-fn reference(text: &str) -> Result<Reference, Failure> {
+pub(crate) fn reference(text: &str) -> Result<Reference, Failure> {
     value::reference(text).map_err(Failure::Usage)
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`], [`attest`] with [`provenance`], and [`verify`], [`call`] with [`check`] (questions instead of builds),
-//! then [`images`], [`sign`], [`store`], [`debug`], [`manual`]. What people see:
+//! [`context`], [`outputs`] with [`engines`], [`attest`] with [`provenance`], and [`verify`],
+//! [`explain`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
+//! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
+//! [`debug`], [`manual`];
+//! [`registries`] is what all of them tell the engine about registries. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -16,21 +19,29 @@ use clap::Parser;
 mod args;
 mod attest;
 mod build;
+mod cache;
 mod call;
 mod check;
 mod console;
 mod context;
 mod debug;
+mod engines;
 mod env;
 pub mod exit_code;
+mod explain;
 mod failure;
 mod images;
+mod login;
+mod manifest;
 mod manual;
 mod outputs;
 mod program;
 mod progress;
+mod prompt;
 mod provenance;
 mod proxies;
+mod rebase;
+mod registries;
 mod sign;
 mod signals;
 mod store;
@@ -94,19 +105,27 @@ fn execute(global: GlobalArgs, command: Command) -> u8 {
 fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(args) => build::run(program, &args),
+        Command::Explain(args) => explain::run(program, &args),
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
         Command::Sign(args) => sign::sign(program, &args),
         Command::Verify(args) => sign::verify(program, &args),
         Command::Tag(args) => images::tag(program, &args),
+        Command::Manifest(command) => manifest::run(program, *command),
+        Command::Imagetools(command) => manifest::imagetools(program, *command),
+        Command::Login(args) => login::run(program, &args),
+        Command::Logout(args) => login::forget(program, &args),
         Command::Images(args) => images::list(program, &args),
         Command::Rmi(args) => images::remove(program, &args),
         Command::Save(args) => images::save(program, &args),
         Command::Load(args) => images::load(program, &args),
+        Command::Rebase(args) => rebase::run(program, &args),
         Command::Inspect(args) => images::inspect(program, &args),
         Command::History(args) => images::history(program, &args),
         Command::Prune(args) => store::prune(program, &args),
         Command::Du(args) => store::usage(program, &args),
+        Command::Gc(args) => store::collect(program, &args),
+        Command::Cache(command) => cache::run(program, &command),
         Command::Debug(args::DebugCommand::DumpLlb(args)) => debug::dump_llb(program, &args),
         Command::Version => manual::version(program),
         Command::Completion(args) => manual::completion(program, &args),

@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use super::args::csv;
-use crate::engine::request::{OutputSpec, PushOptions, Stream, Target};
+use super::args::value::LOCAL_DELETE;
+use super::engines::{EngineChoice, Engines};
+use crate::engine::request::{LocalMode, OutputSpec, PushOptions, Stream, Target};
 
 /// What the user typed about outputs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct TypedOutputs<'a> {
     /// `-o`, in order.
     pub(crate) outputs: &'a [String],
     /// `--push`.
     pub(crate) push: bool,
-    /// `--load`.
-    pub(crate) load: bool,
+    /// `--load`: which engine, if any.
+    pub(crate) load: Option<EngineChoice>,
+    /// The engines of this machine.
+    pub(crate) engines: &'a Engines,
     /// Whether stdout is a terminal, on which no archive may land.
     pub(crate) stdout_is_terminal: bool,
 }
@@ -23,7 +28,7 @@ pub(crate) struct TypedOutputs<'a> {
 pub(crate) fn meant(typed: TypedOutputs<'_>) -> Result<Vec<OutputSpec>, String> {
     let mut outputs = Vec::new();
     for text in typed.outputs {
-        outputs.push(one(text, typed.stdout_is_terminal)?);
+        outputs.push(one(text, &typed)?);
     }
     let streams = outputs.iter().filter(|output| is_stdout(output)).count();
     if streams > 1 {
@@ -33,18 +38,65 @@ pub(crate) fn meant(typed: TypedOutputs<'_>) -> Result<Vec<OutputSpec>, String> 
         .iter()
         .any(|output| matches!(output, OutputSpec::Image { .. }));
     // `--push` and `--load` change an image output that is there, or else add one.
-    if !has_image && (outputs.is_empty() || typed.push || typed.load) {
+    let load = typed.load.as_ref();
+    if !has_image && (outputs.is_empty() || typed.push || load.is_some()) {
         outputs.push(OutputSpec::default_image());
     }
     for output in &mut outputs {
-        if let OutputSpec::Image { push, store, .. } = output {
+        if let OutputSpec::Image {
+            push, store, load, ..
+        } = output
+        {
             if typed.push && push.is_none() {
                 *push = Some(PushOptions::default());
             }
-            *store |= typed.load;
+            if let Some(choice) = &typed.load {
+                *store = true;
+                *load = Some(typed.engines.find(choice)?);
+            }
         }
     }
     Ok(outputs)
+}
+
+/// Refuses outputs that would remove files from folders which the user may not have meant:
+/// anything but a folder below `current`, unless it is allowed.
+pub(crate) fn check_deletions(
+    outputs: &[OutputSpec],
+    is_allowed: bool,
+    current: &Path,
+) -> Result<(), String> {
+    for output in outputs {
+        let OutputSpec::Local { directory, options } = output else {
+            continue;
+        };
+        if options.mode != LocalMode::Delete || is_allowed {
+            continue;
+        }
+        let current = resolved(current);
+        let target = resolved(&current.join(directory));
+        if target == current || !target.starts_with(&current) {
+            return Err(format!(
+                "local output mode=delete for destination {:?} requires --allow={LOCAL_DELETE}",
+                directory.display().to_string()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Follows the links of a path as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    for component in path.components() {
+        if component == Component::ParentDir {
+            real.pop();
+        } else {
+            let next = real.join(component);
+            real = next.canonicalize().unwrap_or(next);
+        }
+    }
+    real
 }
 
 /// Says whether an output goes to stdout.
@@ -64,7 +116,8 @@ fn is_stdout(output: &OutputSpec) -> bool {
 }
 
 /// Reads one `-o`: `type=…,key=value…`, or a folder, or `-`.
-fn one(text: &str, stdout_is_terminal: bool) -> Result<OutputSpec, String> {
+fn one(text: &str, typed: &TypedOutputs<'_>) -> Result<OutputSpec, String> {
+    let stdout_is_terminal = typed.stdout_is_terminal;
     if text.is_empty() {
         return Err("invalid output: it is empty".to_owned());
     }
@@ -91,11 +144,19 @@ fn one(text: &str, stdout_is_terminal: bool) -> Result<OutputSpec, String> {
         }
     }
     let kind = kind.ok_or_else(|| "type is required for output".to_owned())?;
-    // As buildx: an archive without a destination is meant for a pipe.
+    // As buildx: an archive without a destination is meant for a pipe, or for docker.
     let is_folder = attributes.get("tar").is_some_and(|tar| tar == "false");
-    let to_stdout = matches!(kind.as_str(), "oci" | "docker" | "tar") && !is_folder;
+    let to_stdout = matches!(kind.as_str(), "oci" | "tar") && !is_folder;
+    let docker_context = match kind.as_str() {
+        "docker" => attributes.remove("context"),
+        _ => None,
+    };
     let target = match dest.as_deref() {
         Some("-") => stdout(stdout_is_terminal, &kind)?,
+        None if kind == "docker" && !is_folder => {
+            let choice = EngineChoice::DockerOrOther(docker_context);
+            Target::Engine(typed.engines.find(&choice)?)
+        }
         None if to_stdout => stdout(stdout_is_terminal, &kind)?,
         Some("") | None => Target::Nowhere,
         Some(path) => Target::Path(path.into()),
@@ -115,6 +176,7 @@ fn stdout(is_terminal: bool, kind: &str) -> Result<Target, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::request::TreeOptions;
 
     fn show(outputs: &[OutputSpec]) -> String {
         let one = |output: &OutputSpec| format!("{output:?}");
@@ -132,7 +194,8 @@ mod tests {
         let typed = TypedOutputs {
             outputs: &owned,
             push,
-            load,
+            load: load.then_some(EngineChoice::Podman),
+            engines: &Engines::default(),
             stdout_is_terminal: false,
         };
         let shown = match meant(typed) {
@@ -144,17 +207,18 @@ mod tests {
 
     #[test]
     fn outputs_are_what_docker_means_by_them() {
-        let image = "Image { default, store: true, push: None }";
-        let pushed = "Image { default, store: true, push: Some(PushOptions { by_digest: false, insecure: false }) }";
+        let image = "Image { default, store: true, push: None, load: None }";
+        let loaded = "Image { default, store: true, push: None, load: Some(Podman) }";
+        let pushed = "Image { default, store: true, push: Some(PushOptions { by_digest: false, insecure: false, join: None }), load: None }";
         let local = r#"Local { directory: "out" }"#;
         check(&[], false, false, image);
         check(&[], true, false, pushed);
-        check(&[], false, true, image);
+        check(&[], false, true, loaded);
         check(&["type=registry"], false, false, pushed);
         check(&["type=image,push=true"], false, false, pushed);
         check(&["type=image"], true, false, pushed);
         check(&["out"], false, false, local);
-        check(&["out"], false, true, &format!("{local}; {image}"));
+        check(&["out"], false, true, &format!("{local}; {loaded}"));
         check(
             &["type=local,dest=out"],
             true,
@@ -181,6 +245,47 @@ mod tests {
             r#"Oci { default, destination: Directory("a") }"#,
         );
         check(&["type=cacheonly"], false, false, "CacheOnly");
+        check(
+            &["type=docker,dest=-"],
+            false,
+            false,
+            "Docker { options: ImageOptions { names: [], compression: Compression { kind: Gzip, level: None, force: false }, oci_media_types: false, annotations: Annotations { remarks: {} }, epoch: OfBuild, layer_times: Kept, keeps_nondistributable: false, squash: Groups, annotates_base: false, derived_names: DerivedNames { canonical: false, dangling_prefix: None, dangling_only_if_nameless: false } }, destination: Tar(Stream(Stream)) }",
+        );
+        check(
+            &["type=local,dest=out,mode=delete"],
+            false,
+            false,
+            r#"Local { directory: "out", options: TreeOptions { platform_split: None, epoch: OfBuild, mode: Delete } }"#,
+        );
+    }
+
+    #[test]
+    fn outputs_that_contradict_themselves_are_refused() {
+        for (text, error) in [
+            (
+                "type=image,compression=estargz,oci-mediatypes=false",
+                "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
+            ),
+            (
+                "type=oci,dest=x,compatibility-version=10,compression=zstd",
+                "compatibility-version=10 conflicts with \"compression=zstd\"",
+            ),
+            (
+                "type=image,compatibility-version=11",
+                "unsupported compatibility-version \"11\": expected 10, 20 or 30",
+            ),
+            (
+                "type=local,dest=x,mode=move",
+                "invalid local exporter mode \"move\": expected copy or delete",
+            ),
+            (
+                "type=docker",
+                "there is no container engine to load the image into: neither docker's socket \
+                 nor podman was found; write an archive with dest=FILE",
+            ),
+        ] {
+            check(&[text], false, false, &format!("error: {error}"));
+        }
     }
 
     #[test]
@@ -203,7 +308,7 @@ mod tests {
             ),
             (
                 "type=oci,dest=x,compression=lzma",
-                "unsupported layer compression \"lzma\": expected gzip, zstd or uncompressed",
+                "unsupported layer compression \"lzma\": expected gzip, zstd, estargz or uncompressed",
             ),
             (
                 "type=oci,dest=x,compression=zstd,compression-level=99",
@@ -230,7 +335,8 @@ mod tests {
         let typed = TypedOutputs {
             outputs: &outputs,
             push: false,
-            load: false,
+            load: None,
+            engines: &Engines::default(),
             stdout_is_terminal: true,
         };
         assert!(
@@ -238,5 +344,41 @@ mod tests {
                 .unwrap_err()
                 .contains("refusing to write to console")
         );
+    }
+
+    #[test]
+    fn files_are_removed_below_the_current_folder_only() {
+        let temp = tempfile::tempdir().unwrap();
+        let current = temp.path().join("here");
+        std::fs::create_dir(&current).unwrap();
+        std::os::unix::fs::symlink("..", current.join("up")).unwrap();
+        let outside = temp.path().join("out");
+        for (folder, is_fine) in [
+            ("out", true),
+            ("out/new/folder", true),
+            (".", false),
+            ("", false),
+            ("out/..", false),
+            ("..", false),
+            ("../here-too", false),
+            ("up/out", false),
+            (outside.to_str().unwrap(), false),
+        ] {
+            let check = |mode, is_allowed| {
+                let options = TreeOptions {
+                    mode,
+                    ..TreeOptions::default()
+                };
+                let output = OutputSpec::Local {
+                    directory: folder.into(),
+                    options,
+                };
+                check_deletions(&[output], is_allowed, &current)
+            };
+            let refused = check(LocalMode::Delete, false);
+            assert_eq!(refused.is_ok(), is_fine, "{folder}: {refused:?}");
+            assert_eq!(check(LocalMode::Delete, true), Ok(()), "{folder}");
+            assert_eq!(check(LocalMode::Copy, false), Ok(()), "{folder}");
+        }
     }
 }

@@ -5,11 +5,12 @@ use std::future::Future;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{GlobalArgs, ProgressArgs};
+use super::args::{GlobalArgs, ProgressArgs, RegistryArgs};
 use super::console::Console;
 use super::env::Environment;
 use super::failure::Failure;
 use super::progress::Journal;
+use super::registries;
 use super::signals;
 use crate::engine::request::EngineOptions;
 use crate::engine::{Engine, EngineError, ErrorKind, clock};
@@ -29,6 +30,11 @@ pub(crate) struct Program {
 impl Program {
     /// Opens the engine on the store that is meant.
     pub(crate) fn engine(&self) -> Result<Engine, Failure> {
+        self.engine_with(&RegistryArgs::default())
+    }
+
+    /// Opens the engine for a command that talks to registries.
+    pub(crate) fn engine_with(&self, registry: &RegistryArgs) -> Result<Engine, Failure> {
         let is_root = rustix::process::geteuid().is_root();
         let root = self
             .environment
@@ -43,9 +49,9 @@ impl Program {
         let options = EngineOptions {
             root,
             runtime: self.global.runtime.clone(),
-            insecure_registries: self.global.insecure_registries.clone(),
-            proxies: self.environment.proxies(),
+            registries: registries::settings(self, registry)?,
             parallelism_max: None,
+            gc: self.environment.gc().map_err(Failure::Usage)?,
         };
         Ok(Engine::open(options)?)
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{BuildArgs, SignArgs, VerifyArgs, csv, value};
-use super::build::credentials;
 use super::failure::Failure;
 use super::program::Program;
+use super::registries;
 use crate::engine::request::{
     BuildOutcome, OutputSpec, PrivateKey, PublicKey, SignRequest, VerifyRequest,
 };
 use crate::engine::{Engine, EngineError, ErrorKind};
+use crate::oci::Reference;
 use crate::progress::Progress;
 use crate::session::Session;
 
@@ -22,11 +23,12 @@ const PASSWORD: &str = "COSIGN_PASSWORD";
 /// `cooper sign`.
 pub(crate) fn sign(program: &Program, args: &SignArgs) -> Result<(), Failure> {
     let key = Arc::new(private_key(program, &args.key)?);
-    let engine = program.engine()?;
-    let session = lend(program)?;
-    for image in &args.images {
+    let engine = program.engine_with(&args.registry)?;
+    let images = references(&args.images)?;
+    let session = registries::session(program, &args.registry, &images)?;
+    for image in images {
         let request = SignRequest {
-            image: value::reference(image).map_err(Failure::Usage)?,
+            image,
             key: Arc::clone(&key),
             insecure: Vec::new(),
         };
@@ -44,11 +46,12 @@ pub(crate) fn sign(program: &Program, args: &SignArgs) -> Result<(), Failure> {
 pub(crate) fn verify(program: &Program, args: &VerifyArgs) -> Result<(), Failure> {
     let text = read(&args.key)?;
     let key = PublicKey::read(&text).map_err(|error| unusable(&args.key, &error.to_string()))?;
-    let engine = program.engine()?;
-    let session = lend(program)?;
-    for image in &args.images {
+    let engine = program.engine_with(&args.registry)?;
+    let images = references(&args.images)?;
+    let session = registries::session(program, &args.registry, &images)?;
+    for image in images {
         let request = VerifyRequest {
-            image: value::reference(image).map_err(Failure::Usage)?,
+            image,
             key: key.clone(),
             statements: args.attestations,
         };
@@ -107,7 +110,7 @@ pub(crate) fn meant(
     Ok(Some(Signing {
         key: Arc::new(private_key(program, Path::new(&key))?),
         insecure: names.map(|name| name.domain().to_owned()).collect(),
-        session: lend(program)?,
+        session: registries::session(program, &args.registry, &args.names)?,
     }))
 }
 
@@ -152,9 +155,7 @@ fn unusable(path: &Path, reason: &str) -> Failure {
     EngineError::new(ErrorKind::User, text).into()
 }
 
-fn lend(program: &Program) -> Result<Session, Failure> {
-    Ok(Session {
-        credentials: credentials(&program.environment)?,
-        ..Session::default()
-    })
+fn references(images: &[String]) -> Result<Vec<Reference>, Failure> {
+    let read = |image: &String| value::reference(image).map_err(Failure::Usage);
+    images.iter().map(read).collect()
 }

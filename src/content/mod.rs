@@ -1,6 +1,7 @@
 //! The content store: blobs by digest in an OCI image layout on disk, names, leases, collection.
 //!
-//! Read in order: [`store`], [`ingest`], [`reader`], [`images`], [`lease`], [`collect`].
+//! Read in order: [`store`], [`ingest`], [`reader`], [`images`], [`lease`], [`uploads`],
+//! [`collect`].
 //! On disk, under the root of the store (image-spec: image-layout):
 //!
 //! ```text
@@ -9,6 +10,7 @@
 //! blobs/<algorithm>/<hex>   content; written in ingest/, synced, then renamed into place
 //! ingest/<random>           writes in progress, each locked by its writer; unlocked ones are dead
 //! origins/<hex>             repositories that have the blob, one a line; hints for pushes
+//! uploads/<hex>-<hex>       where an unfinished upload of the blob to a repository is
 //! leases/<random>           one locked file per process at work; lines name the blobs it needs
 //! locks/index, locks/gc     flock'ed while index.json changes, or while blobs are collected
 //! locks/blob-<hex>          flock'ed by the process that downloads that blob
@@ -27,6 +29,7 @@ pub mod lease;
 mod lockfile;
 pub mod reader;
 pub mod store;
+mod uploads;
 
 pub use collect::Collected;
 pub use error::Error;

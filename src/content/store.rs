@@ -1,7 +1,7 @@
 //! The store itself: where blobs lie, and how they are looked up.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -146,6 +146,21 @@ impl ContentStore {
                 _ => Error::io("open", &path)(source),
             })?;
         VerifiedReader::new(file, descriptor)
+    }
+
+    /// Opens a blob to read from byte `begin` on. Nobody checks what is read: whoever gets the
+    /// parts must check the whole.
+    pub fn open_part(&self, descriptor: &Descriptor, begin: u64) -> Result<File, Error> {
+        let path = self.path(&descriptor.digest);
+        let mut file = File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::Missing {
+                digest: descriptor.digest.clone(),
+            },
+            _ => Error::io("open", &path)(source),
+        })?;
+        file.seek(io::SeekFrom::Start(begin))
+            .map_err(Error::io("read", &path))?;
+        Ok(file)
     }
 
     /// Reads a whole blob of at most `limit_bytes`.

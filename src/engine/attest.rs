@@ -113,7 +113,6 @@ impl Build<'_> {
         lowered: &[Lowered],
         layers: (&[Vec<LayerId>], &[Vec<LayerId>]),
         worker: &LocalWorker,
-        run: &Run,
     ) -> Result<Said, EngineError> {
         let (results, mut scanned) = layers;
         let mut said = Said::default();
@@ -128,8 +127,8 @@ impl Build<'_> {
                 scanned: own,
             };
             said.attestations
-                .push(self.attestations(&made, worker, run).await?);
-            said.response.extend(self.report(&made, worker, run).await?);
+                .push(self.attestations(&made, worker).await?);
+            said.response.extend(self.report(&made, worker).await?);
         }
         Ok(said)
     }
@@ -139,7 +138,6 @@ impl Build<'_> {
         &self,
         made: &Made<'_>,
         worker: &LocalWorker,
-        run: &Run,
     ) -> Result<Vec<Attestation>, EngineError> {
         let asked = &self.request.attestations;
         let finished_ns = clock::now_ns();
@@ -148,7 +146,7 @@ impl Build<'_> {
             attestations.extend(self.sboms(made, finished_ns).await?);
         }
         if let Some(options) = &asked.provenance {
-            let invocation = run.invocation(finished_ns, &self.request);
+            let invocation = self.run.invocation(finished_ns, &self.request);
             let provenance = self.provenance(made, worker, invocation, options).await?;
             attestations.push(provenance.attestation());
         }
@@ -168,14 +166,13 @@ impl Build<'_> {
         &self,
         made: &Made<'_>,
         worker: &LocalWorker,
-        run: &Run,
     ) -> Result<Option<(String, String)>, EngineError> {
         let Some(reported) = self.request.attestations.reported else {
             return Ok(None);
         };
         let options = self.request.attestations.provenance.clone();
         let options = options.unwrap_or_default();
-        let invocation = run.invocation(clock::now_ns(), &self.request);
+        let invocation = self.run.invocation(clock::now_ns(), &self.request);
         let provenance = self.provenance(made, worker, invocation, &options).await?;
         let key = match &made.platform {
             Some(platform) => format!("{REPORT}/{platform}"),

@@ -1,5 +1,6 @@
 //! The main job: one build, from a request to exported results.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::attest::Run;
+use super::caches::{self, Giving};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::gc::room::Keeper;
 use super::inputs::Inputs;
 use super::options;
 use super::platforms::{self, Targets};
@@ -17,34 +20,75 @@ use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
+use super::travel::MountDownloads;
+use super::uploads::Uploads;
 use super::warnings;
 use crate::attestation::Attestation;
+use crate::cache::Cache;
+use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
-use crate::exporter::{ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult};
+use crate::exporter::{
+    Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult, Squash,
+};
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{Digest, ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
-use crate::solver::{self, SolveOptions, Solved};
+use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, Repositories, WebFiles};
-use crate::worker::{Ahead, ImageLayers, LocalWorker, OpOutput, WorkerOptions, keys};
+use crate::worker::{
+    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
+};
+
+/// The results, as the outputs need them.
+#[derive(Default)]
+struct Brought {
+    /// The layers of each result.
+    stacks: Vec<Vec<LayerId>>,
+    /// Blobs that are not here, because the registries have them.
+    elsewhere: BTreeSet<Digest>,
+}
+
+/// What other machines have to do with a build.
+pub(super) struct Others {
+    /// What they know.
+    imports: Arc<Imports>,
+    /// The layers that they and registries have.
+    layers: Arc<ImageLayers>,
+    /// Takes what they shall know.
+    offers: Offers,
+    /// Their cache mounts, on the way.
+    mounts: Option<Arc<MountDownloads>>,
+}
 
 /// One build on its way: what was asked, and what it works with.
 pub(super) struct Build<'a> {
-    engine: &'a Engine,
+    pub(super) engine: &'a Engine,
     pub(super) request: BuildRequest,
     targets: Targets,
     pub(super) inputs: Inputs,
-    client: registry::Client,
+    pub(super) client: registry::Client,
     images: Images,
     web_files: WebFiles,
     repositories: Repositories,
     pub(super) progress: Progress,
     pub(super) cancel: CancellationToken,
+    /// What becomes of the steps.
+    pub(super) trace: Arc<Trace>,
+    /// What tells this build from others.
+    pub(super) run: Run,
+}
+
+/// A build that has been translated.
+struct Translated {
+    lowered: Vec<Lowered>,
+    definitions: Vec<Definition>,
+    loaded: Loaded,
+    devices: Arc<NamedDevices>,
 }
 
 impl Engine {
@@ -57,51 +101,11 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
-        let run = Run::begin();
+        let begun_ns = clock::now_ns();
         let build = Build::open(self, request, session, progress, cancel).await?;
-        let lowered = build.lower_all().await?;
-        if let Some(first) = lowered.first() {
-            // The other platforms would say the same again.
-            warnings::report(first, &build.progress);
-        }
-        let definitions = lowered.iter().map(|lowered| &lowered.definition);
-        let scanned = lowered.iter().flat_map(|l| &l.scans).map(|(_, scan)| scan);
-        let definitions: Vec<Definition> = definitions.chain(scanned).cloned().collect();
-        let loaded = load(&definitions)?;
-        let devices = Arc::new(build.devices(&loaded));
-        rights::check(&loaded.vertices, &build.request, &devices)?;
-        let layers = ImageLayers::new(self.snapshots.clone(), build.images.clone());
-        let layers = Arc::new(layers);
-        let worker = build.worker(&loaded, Arc::clone(&layers), devices);
-        let all = build.request.no_cache == NoCache::Everything;
-        let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
-        forgotten.map_err(|error| {
-            let text = "cannot clear the cache mounts of steps that run again";
-            EngineError::new(ErrorKind::Config, text).with_source(error)
-        })?;
-        let solved = build.solve(&definitions, Arc::clone(&worker)).await?;
-        let stacks = build.unpack(&layers, &solved).await?;
-        let (stacks, scanned) = stacks.split_at(lowered.len());
-        let said = build
-            .say(&lowered, (stacks, scanned), &worker, &run)
-            .await?;
-        let mut exported = build
-            .export(lowered, stacks.to_vec(), said.attestations)
-            .await?;
-        exported.response.extend(said.response);
-        Ok(BuildOutcome {
-            image: exported.image.map(|image| BuiltImage {
-                root: image.root,
-                id: image.id,
-                names: image.names,
-            }),
-            response: exported.response,
-            cache: CacheSummary {
-                hits: solved.summary.hits,
-                misses: solved.summary.misses,
-                not_needed: solved.summary.not_needed,
-            },
-        })
+        let result = build.run().await;
+        build.keep_record(begun_ns, &result);
+        result
     }
 
     /// Translates a Dockerfile and returns the graph.
@@ -123,17 +127,97 @@ impl Engine {
 
     /// Makes a registry client with what the session lends.
     pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
-        let known = self.options.insecure_registries.iter().cloned();
-        registry::Client::new(registry::Options {
-            credentials: Arc::clone(&session.credentials),
-            insecure: known.chain(insecure).collect(),
-            proxies: self.options.proxies.clone(),
-            ..registry::Options::default()
-        })
+        let credentials = Arc::clone(&session.credentials);
+        self.options.registries.client(credentials, insecure)
     }
 }
 
 impl<'a> Build<'a> {
+    async fn run(&self) -> Result<BuildOutcome, EngineError> {
+        let importing = self.start_imports();
+        let Translated {
+            mut lowered,
+            definitions,
+            loaded,
+            devices,
+        } = self.translate().await?;
+        let layers = self.layers();
+        let imports = importing.finish().await;
+        let giving = self.start_exports(&loaded, &layers, &imports)?;
+        let others = Others {
+            imports: Arc::clone(&imports),
+            layers: Arc::clone(&layers),
+            offers: giving.offers(),
+            mounts: self.start_mounts(&loaded.vertices),
+        };
+        let uploads = self.uploads();
+        let arguments = arguments_of(&lowered);
+        let worker = self.worker(&loaded, &others, (devices, arguments), uploads.clone());
+        let all = self.request.no_cache == NoCache::Everything;
+        let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
+        forgotten.map_err(|error| {
+            let text = "cannot clear the cache mounts of steps that run again";
+            EngineError::new(ErrorKind::Config, text).with_source(error)
+        })?;
+        let work = self.work(&definitions, &worker, &others, (&giving, &mut lowered));
+        let done = work.await;
+        if let Some(uploads) = uploads {
+            uploads.end();
+        }
+        // What was done is given away also when the build failed.
+        let given = giving.finish().await;
+        let (solved, exported) = done?;
+        given?;
+        Ok(outcome(exported, &solved))
+    }
+
+    /// Says what would become of each step.
+    pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
+        let importing = self.start_imports();
+        let translated = self.translate().await?;
+        let others = Others {
+            imports: importing.finish().await,
+            layers: self.layers(),
+            offers: Offers::default(),
+            mounts: None,
+        };
+        let named = (translated.devices, arguments_of(&translated.lowered));
+        let worker = self.worker(&translated.loaded, &others, named, None);
+        let definitions = translated.definitions;
+        let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
+        let (cache, options) = (self.cache(&others), self.solve_options());
+        let plan = solver::plan(&definitions, worker, &cache, progress, options, cancel).await;
+        plan.map_err(|error| EngineError::from_solve(error, &definitions))
+    }
+
+    /// Translates, and checks that the build may do what it wants.
+    async fn translate(&self) -> Result<Translated, EngineError> {
+        let lowered = self.lower_all().await?;
+        if let Some(first) = lowered.first() {
+            // The other platforms would say the same again.
+            warnings::report(first, &self.progress);
+        }
+        let definitions = lowered.iter().map(|lowered| &lowered.definition);
+        let scanned = lowered.iter().flat_map(|l| &l.scans).map(|(_, scan)| scan);
+        let definitions: Vec<Definition> = definitions.chain(scanned).cloned().collect();
+        let loaded = load(&definitions)?;
+        let devices = Arc::new(self.devices(&loaded));
+        rights::check(&loaded.vertices, &self.request, &devices)?;
+        Ok(Translated {
+            lowered,
+            definitions,
+            loaded,
+            devices,
+        })
+    }
+
+    /// Starts to keep account of the layers that images and other machines have.
+    fn layers(&self) -> Arc<ImageLayers> {
+        let engine = self.engine;
+        let (snapshots, content) = (engine.snapshots.clone(), engine.content.clone());
+        Arc::new(ImageLayers::new(snapshots, content, self.images.clone()))
+    }
+
     pub(super) async fn open(
         engine: &'a Engine,
         mut request: BuildRequest,
@@ -184,6 +268,8 @@ impl<'a> Build<'a> {
             repositories,
             progress,
             cancel,
+            trace: Arc::default(),
+            run: Run::begin(),
         })
     }
 
@@ -233,29 +319,111 @@ impl<'a> Build<'a> {
         self.engine.snapshots.clone()
     }
 
-    fn outputs(&self) -> Vec<OutputSpec> {
+    /// Runs the steps and writes the outputs; cache mounts go their way meanwhile, or after a
+    /// failure.
+    async fn work(
+        &self,
+        definitions: &[Definition],
+        worker: &Arc<LocalWorker>,
+        others: &Others,
+        (giving, lowered): (&Giving, &mut Vec<Lowered>),
+    ) -> Result<(Solved<OpOutput>, Exported), EngineError> {
+        let started_ns = clock::now_ns();
+        let (engine, progress) = (self.engine, &self.progress);
+        let results = || self.results(definitions, Arc::clone(worker), others);
+        let results = engine.with_room("unpack", progress, results).await;
+        let giving_mounts = self.give_mounts(started_ns);
+        let (solved, brought) = match results {
+            Ok(results) => results,
+            Err(error) => {
+                giving_mounts.await;
+                return Err(error);
+            }
+        };
+        giving.write_inline(lowered).await;
+        let stacks = brought.stacks.split_at(lowered.len());
+        let said = match self.say(lowered, stacks, worker).await {
+            Ok(said) => said,
+            Err(error) => {
+                giving_mounts.await;
+                return Err(error);
+            }
+        };
+        let export = || self.export(lowered, &brought, &said.attestations);
+        let exporting = engine.with_room("export", progress, export);
+        let (exported, ()) = tokio::join!(exporting, giving_mounts);
+        let mut exported = exported?;
+        exported.response.extend(said.response);
+        Ok((solved, exported))
+    }
+
+    /// Solves and brings what the outputs need of the results. A result that others promised
+    /// and that cannot be had is taken back: its step runs.
+    async fn results(
+        &self,
+        definitions: &[Definition],
+        worker: Arc<LocalWorker>,
+        others: &Others,
+    ) -> Result<(Solved<OpOutput>, Brought), EngineError> {
+        for last in [false, true] {
+            let solved = self.solve(definitions, Arc::clone(&worker), others);
+            let solved = solved.await?;
+            match self.bring(&others.layers, &solved).await {
+                Ok(brought) => return Ok((solved, brought)),
+                Err(lost) if last || lost.layers.is_empty() => {
+                    return Err(EngineError::from_op(lost.error));
+                }
+                Err(lost) => {
+                    let text = format!("{}: the steps run instead", lost.error);
+                    caches::warn(&self.progress, &text);
+                    others.imports.forget_layers(&lost.layers);
+                }
+            }
+        }
+        Err(EngineError::new(
+            ErrorKind::Internal,
+            "a result was lost twice",
+        ))
+    }
+
+    pub(super) fn outputs(&self) -> Vec<OutputSpec> {
         match self.request.outputs.as_slice() {
             [] => vec![OutputSpec::default_image()],
             outputs => outputs.to_vec(),
         }
     }
 
-    /// Fetches what is still missing of the results; returns the layers of each.
-    async fn unpack(
+    /// Fetches what is still missing of the results, and unpacks it where an output needs
+    /// files. What is only pushed goes from registry to registry where that is possible.
+    async fn bring(
         &self,
         layers: &Arc<ImageLayers>,
         solved: &Solved<OpOutput>,
-    ) -> Result<Vec<Vec<LayerId>>, EngineError> {
-        let mut stacks = Vec::new();
+    ) -> Result<Brought, Lost> {
+        let outputs = self.outputs();
+        // Software is looked for in files.
+        let is_scanned = self.request.attestations.sbom.is_some();
+        let needs_files = is_scanned || outputs.iter().any(needs_files);
+        let pushed_to = self.only_pushed_to();
+        let mut brought_back = Brought::default();
         for result in &solved.results {
             let output = result.output.as_ref();
             let stack = output.map(|output| output.layers().to_vec());
             let stack = stack.unwrap_or_default();
-            let unpacked = layers.unpack_all(&stack, &self.progress, &self.cancel);
-            unpacked.await.map_err(EngineError::from_op)?;
-            stacks.push(stack);
+            match &pushed_to {
+                Some(names) => {
+                    let sent = self.send(layers, &stack, names).await?;
+                    brought_back.elsewhere.extend(sent);
+                }
+                None => {
+                    let (progress, cancel) = (&self.progress, &self.cancel);
+                    let brought = layers.bring_all(&stack, needs_files, progress, cancel);
+                    brought.await?;
+                }
+            }
+            brought_back.stacks.push(stack);
         }
-        Ok(stacks)
+        Ok(brought_back)
     }
 
     /// Reads which devices there are, where a step asks for any.
@@ -275,16 +443,13 @@ impl<'a> Build<'a> {
     fn worker(
         &self,
         loaded: &Loaded,
-        layers: Arc<ImageLayers>,
-        devices: Arc<NamedDevices>,
+        others: &Others,
+        (devices, arguments): (Arc<NamedDevices>, BTreeSet<String>),
+        uploads: Option<Arc<Uploads>>,
     ) -> Arc<LocalWorker> {
         let engine = self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
-        let outputs = self.outputs();
-        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
-        // Layers whose times will be rewritten are compressed by the exporter.
-        let mut image_options = image_options.filter(|o| o.layer_times == LayerTimes::Kept);
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -293,7 +458,8 @@ impl<'a> Build<'a> {
             images: self.images.clone(),
             web_files: self.web_files.clone(),
             repositories: self.repositories.clone(),
-            layers,
+            layers: Arc::clone(&others.layers),
+            imports: Arc::clone(&others.imports),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
@@ -304,16 +470,44 @@ impl<'a> Build<'a> {
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
-            compression: image_options.next().map(|options| options.compression),
+            arguments,
+            modes: self.request.cache_modes,
+            compression: self.compression(),
+            on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),
+            mount_source: others
+                .mounts
+                .clone()
+                .map(|mounts| mounts as Arc<dyn MountSource>),
+            room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))
     }
 
-    async fn solve(
-        &self,
-        definitions: &[Definition],
-        worker: Arc<LocalWorker>,
-    ) -> Result<Solved<OpOutput>, EngineError> {
+    /// Returns how layers are compressed as soon as they are made.
+    fn compression(&self) -> Option<Compression> {
+        let outputs = self.outputs();
+        let image_options = outputs.iter().filter_map(OutputSpec::image_options);
+        // Layers whose times will be rewritten, or that become one, are compressed by the exporter.
+        let mut image_options = image_options
+            .filter(|o| o.layer_times == LayerTimes::Kept && o.squash == Squash::Groups);
+        image_options.next().map(|options| options.compression)
+    }
+
+    /// Prepares to push layers as soon as they are compressed.
+    fn uploads(&self) -> Option<Arc<Uploads>> {
+        let parts = (self.client.clone(), self.engine.content.clone());
+        let names = &self.request.names;
+        let made = Uploads::new(
+            &self.outputs(),
+            names,
+            self.compression(),
+            parts,
+            &self.progress,
+        );
+        made.map(Arc::new)
+    }
+
+    fn solve_options(&self) -> SolveOptions {
         let mut options = SolveOptions::new(clock::now_ns());
         options.no_cache = self.request.no_cache == NoCache::Everything;
         if let Some(most) = self.engine.options.parallelism_max {
@@ -322,10 +516,31 @@ impl<'a> Build<'a> {
         let (place, filename) = (&self.inputs.place, &self.inputs.filename);
         let target = self.request.target.as_deref().unwrap_or_default();
         options.scope = format!("{place}\0{filename}\0{target}");
+        options.trace = Arc::clone(&self.trace);
+        options
+    }
+
+    /// Returns the cache, with what other machines know behind it.
+    fn cache(&self, others: &Others) -> Cache {
+        match others.imports.is_empty() {
+            true => self.engine.cache.clone(),
+            false => self.engine.cache.with_imports(Arc::clone(&others.imports)),
+        }
+    }
+
+    async fn solve(
+        &self,
+        definitions: &[Definition],
+        worker: Arc<LocalWorker>,
+        others: &Others,
+    ) -> Result<Solved<OpOutput>, EngineError> {
+        let options = SolveOptions {
+            offers: others.offers.clone(),
+            ..self.solve_options()
+        };
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
-        let cache = &self.engine.cache;
-        let solved = solver::solve(definitions, worker, cache, progress, options, cancel).await;
-        let cache = cache.clone();
+        let cache = self.cache(others);
+        let solved = solver::solve(definitions, worker, &cache, progress, options, cancel).await;
         // Nobody waits for it, not even the end of the process.
         std::thread::spawn(move || cache.tidy());
         solved.map_err(|error| EngineError::from_solve(error, definitions))
@@ -333,34 +548,74 @@ impl<'a> Build<'a> {
 
     async fn export(
         &self,
-        lowered: Vec<Lowered>,
-        stacks: Vec<Vec<LayerId>>,
-        attestations: Vec<Vec<Attestation>>,
+        lowered: &[Lowered],
+        brought: &Brought,
+        attestations: &[Vec<Attestation>],
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
         let targets = self.targets.platforms.iter();
-        let parts = targets.zip(lowered).zip(stacks).zip(attestations);
+        let mut outputs = self.outputs();
+        for (target, lowered) in targets.clone().zip(lowered) {
+            let platform = described_platform(target.as_ref(), &lowered.image);
+            options::annotate_base(&mut outputs, &platform, lowered.base_name.as_ref());
+        }
+        let parts = targets.zip(lowered).zip(&brought.stacks).zip(attestations);
         let results = parts.map(
             |(((target, lowered), layers), attestations)| PlatformResult {
                 platform: described_platform(target.as_ref(), &lowered.image),
-                config: lowered.image,
-                base: lowered.base_image,
-                layers,
+                config: lowered.image.clone(),
+                base: lowered.base_image.clone(),
+                layers: layers.clone(),
                 epoch_s: lowered.epoch,
-                attestations,
+                attestations: attestations.clone(),
             },
         );
         let export = ExportRequest {
             results: results.collect(),
             multi_platform: self.targets.multi_platform,
             names: self.request.names.clone(),
-            outputs: self.outputs(),
+            outputs,
+            elsewhere: brought.elsewhere.clone(),
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
             .await?)
+    }
+}
+
+/// Says whether an output reads the files of a result, and not just its blobs.
+fn needs_files(output: &OutputSpec) -> bool {
+    match output.image_options() {
+        Some(options) => {
+            options.compression.force
+                || options.layer_times != LayerTimes::Kept
+                || options.squash != Squash::Groups
+        }
+        None => !matches!(output, OutputSpec::CacheOnly),
+    }
+}
+
+/// Collects the names of the arguments that stages declare.
+fn arguments_of(lowered: &[Lowered]) -> BTreeSet<String> {
+    let arguments = lowered.iter().flat_map(|l| l.arguments.iter().cloned());
+    arguments.collect()
+}
+
+fn outcome(exported: Exported, solved: &Solved<OpOutput>) -> BuildOutcome {
+    BuildOutcome {
+        image: exported.image.map(|image| BuiltImage {
+            root: image.root,
+            id: image.id,
+            names: image.names,
+        }),
+        response: exported.response,
+        cache: CacheSummary {
+            hits: solved.summary.hits,
+            misses: solved.summary.misses,
+            not_needed: solved.summary.not_needed,
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one place that asks what time it is; everybody else is told.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Returns the time now.
 #[allow(
@@ -14,6 +14,11 @@ pub fn now() -> SystemTime {
 /// Returns the nanoseconds since 1970.
 pub fn now_ns() -> i64 {
     ns_of(now())
+}
+
+/// Returns the time that many nanoseconds after 1970.
+pub fn time_of(ns: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
 }
 
 /// Returns the nanoseconds between 1970 and a time.

@@ -66,6 +66,12 @@ impl EngineError {
         }
     }
 
+    /// Says that something could not be done to the store.
+    pub(super) fn store(what: &str, error: std::io::Error) -> Self {
+        let text = format!("cannot {what} the store: {error}");
+        Self::new(ErrorKind::Config, text).with_source(error)
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {

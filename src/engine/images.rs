@@ -313,6 +313,17 @@ impl Engine {
         name: Option<Reference>,
         descriptor: &Descriptor,
     ) -> Result<ImageSummary, EngineError> {
+        let is_index = media_type::is_index(&descriptor.media_type);
+        if is_index && self.children(descriptor)?.is_empty() {
+            return Ok(ImageSummary {
+                name,
+                manifest: descriptor.clone(),
+                id: ImageId(descriptor.digest.clone()),
+                platforms: Vec::new(),
+                created: None,
+                size_bytes: 0,
+            });
+        }
         let stored = self.load_image(descriptor, &Platform::host())?;
         let mut layers: BTreeMap<Digest, u64> = BTreeMap::new();
         let mut count = |manifest: &Manifest| {

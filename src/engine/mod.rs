@@ -1,26 +1,42 @@
 //! The engine: the front door of everything, and the one place where all modules meet.
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
-//! twelve steps), `resolver` (base images for the frontend), `inputs` (contexts and
+//! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
-//! `warnings`, [`call`] (questions that are answered without building), [`images`], [`transfer`]
-//! (pull, push, save, load), [`prune`], `settle`, [`verify`], [`error`], [`process`], [`clock`].
+//! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
+//! (two of them compared), [`call`] (questions that are answered without building), [`images`],
+//! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
+//! [`manifest`] (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it
+//! back), [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` and
+//! `travel` (cache mounts),
+//! `settle`, [`verify`], [`error`], [`process`], [`clock`].
 //! Invariants: a process that uses the store holds a lease on it; whatever a build
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
-pub mod attest;
-mod build;
+mod attest;
+pub mod build;
+mod caches;
 pub mod call;
 pub mod clock;
 pub mod error;
+pub mod explain;
+pub mod gc;
 pub mod images;
 mod inputs;
+mod integrity;
+mod inventory;
+pub mod login;
+pub mod manifest;
+mod mounts;
 mod options;
+pub mod plan;
 mod platforms;
 mod preprocess;
 pub mod process;
 pub mod prune;
+pub mod rebase;
+pub mod records;
 mod remote;
 pub mod request;
 mod resolver;
@@ -28,6 +44,8 @@ mod rights;
 mod settle;
 pub mod sign;
 pub mod transfer;
+mod travel;
+mod uploads;
 pub mod verify;
 mod warnings;
 
@@ -40,6 +58,7 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::snapshot::Snapshotter;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use rebase::RebaseRequest;
 pub use request::*;
 pub use verify::Verification;
 
@@ -49,7 +68,7 @@ const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
 /// A store with all that works on it. Cheap to share; safe to use from many tasks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     options: EngineOptions,
     content: ContentStore,

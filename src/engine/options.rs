@@ -2,10 +2,12 @@
 
 use super::error::EngineError;
 use super::inputs::Inputs;
-use super::request::{BuildRequest, HostAddress, NetworkMode, NoCache, PullPolicy};
+use super::request::{BuildRequest, CachePlace, HostAddress, NetworkMode, NoCache, PullPolicy};
 use crate::executor::Resources;
-use crate::exporter::OutputSpec;
+use crate::exporter::rebase::{BASE_DIGEST, BASE_NAME};
+use crate::exporter::{OutputSpec, Place};
 use crate::frontend::{self, FrontendOptions, Network};
+use crate::oci::{Platform, Reference};
 
 /// Returns what the frontend needs to know; of several platforms it is told the first.
 pub(super) fn frontend_options(
@@ -78,6 +80,28 @@ pub(super) fn resources(request: &BuildRequest) -> Resources {
     }
 }
 
+/// Says in the manifest for a platform what it was built on, where that is wanted.
+pub(super) fn annotate_base(
+    outputs: &mut [OutputSpec],
+    platform: &Platform,
+    base: Option<&Reference>,
+) {
+    let Some((name, digest)) = base.and_then(|base| Some((base, base.digest()?))) else {
+        return;
+    };
+    let full = name.familiar();
+    let name = full.split_once('@').map_or(full.as_str(), |(name, _)| name);
+    let digest = digest.to_string();
+    let options = outputs.iter_mut().filter_map(OutputSpec::image_options_mut);
+    // Docker's manifests have no annotations.
+    for options in options.filter(|options| options.annotates_base && options.oci_media_types) {
+        for pair in [(BASE_NAME, name), (BASE_DIGEST, digest.as_str())] {
+            let place = (Place::Manifest, Some(platform.clone()));
+            options.annotations.add(place.0, place.1, pair, false);
+        }
+    }
+}
+
 /// Returns the registries that an output allows to be asked without checks.
 pub(super) fn insecure_registries(request: &BuildRequest) -> Vec<String> {
     let insecure = |output: &&OutputSpec| matches!(output, OutputSpec::Image { push: Some(push), .. } if push.insecure);
@@ -90,7 +114,17 @@ pub(super) fn insecure_registries(request: &BuildRequest) -> Vec<String> {
         .names
         .iter()
         .filter(|_| outputs.clone().next().is_some());
+    let caches = request.cache_from.iter().map(|import| &import.place);
+    let caches = caches.chain(request.cache_to.iter().map(|export| &export.place));
+    let caches = caches.filter_map(|place| match place {
+        CachePlace::Registry {
+            reference,
+            insecure: true,
+        } => Some(reference),
+        _ => None,
+    });
     own.chain(shared)
+        .chain(caches)
         .map(|name| name.domain().to_owned())
         .collect()
 }

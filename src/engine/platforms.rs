@@ -38,7 +38,10 @@ pub(super) fn targets(request: &BuildRequest) -> Result<Targets, EngineError> {
         let text = format!("{MULTI_PLATFORM} is off and several platforms are asked for");
         return Err(user(text).with_hint("name one platform, or leave the build argument out"));
     }
-    let is_docker = |output: &OutputSpec| matches!(output, OutputSpec::Docker { .. });
+    let is_docker = |output: &OutputSpec| {
+        let loads = matches!(output, OutputSpec::Image { load: Some(_), .. });
+        loads || matches!(output, OutputSpec::Docker { .. })
+    };
     if multi_platform && request.outputs.iter().any(is_docker) {
         return Err(crate::exporter::Error::DockerIndex.into());
     }

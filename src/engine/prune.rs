@@ -1,157 +1,177 @@
 //! Disk space: what takes it, and giving it back.
 //!
-//! | | `prune` | `prune --all` |
-//! |---|---|---|
-//! | cache records | kept | given up |
-//! | layers that no record leads to | removed | removed |
-//! | layers of images with a name | kept | removed: they can be unpacked again |
-//! | blobs that no image and no layer names | removed | removed |
-//! | folders of cache mounts, fetched git repositories | kept | removed |
-//! | what dead processes left | removed | removed |
+//! What there is says `inventory`; what of it goes is decided by
+//! [`policy`](crate::cache::policy). Here it goes:
 //!
-//! Nothing that a running build may use is removed: what was used since the oldest lease began
-//! stays.
+//! | item | how it goes |
+//! |---|---|
+//! | layer | the records whose results contain it are given up, then the layers that no record names any more are removed, with the blobs that only they need |
+//! | folder of a cache mount, git repository | removed, unless somebody holds its lock |
+//! | notes | removed: they are made anew |
+//! | blobs that nothing names | removed, and what dead processes left |
+//!
+//! Nothing that a running build may use is removed. A record or layer that was used since the
+//! oldest live lease began stays, whoever holds that lease; so do blobs that a lease names.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::SystemTime;
 
 use super::Engine;
 use super::clock;
-use super::error::{EngineError, ErrorKind};
-use super::request::{DiskUsage, PruneRequest, Pruned, UsageRow};
+use super::error::EngineError;
+use super::inventory::{Inventory, Thing, users_of};
+use super::request::{DiskUsage, PruneRequest, Pruned};
 use crate::cache::ResultId;
-use crate::cache::prune::PruneFilter;
+use crate::cache::policy::{Policy, choose};
+use crate::cache::usage::{DiskSpace, UsageItem, UsageTotals, space_of};
+use crate::cache::usage_filter::UsageFilter;
 use crate::content::Lease;
-use crate::oci::Platform;
-use crate::snapshot::{LayerEntry, LayerId};
+use crate::snapshot::LayerId;
 use crate::worker::ops::file::earlier;
 use crate::worker::output;
 
-/// Folders that can be filled again, and what they hold.
-const FOLDERS: [(&str, &str); 2] = [
-    ("cache/mounts", "cache mounts"),
-    ("cache/git", "git repositories"),
-];
-
 impl Engine {
-    /// Says what the store holds.
-    pub fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
-        let records = self.cache.records()?;
-        let layers = self.snapshots.list()?;
-        let blobs = self.content.blobs()?;
-        let named = self
-            .content
-            .referenced_blobs(&self.content.images().roots()?);
-        let unnamed = blobs.iter().filter(|(digest, ..)| !named.contains(digest));
-        let layer_bytes: u64 = layers.iter().map(|layer| layer.meta.size_bytes).sum();
-        let row = |kind, count: usize, size_bytes, reclaimable_bytes| UsageRow {
-            kind,
-            count: count as u64,
-            size_bytes,
-            reclaimable_bytes,
+    /// Says what the store holds, as far as `filter` wants to know.
+    pub fn disk_usage(&self, filter: &UsageFilter) -> Result<DiskUsage, EngineError> {
+        let inventory = self.inventory(self.in_use_since_ns()?)?;
+        let now_ns = clock::now_ns();
+        let is_meant = |item: &UsageItem| {
+            let idle_ns = now_ns.saturating_sub(item.last_used_ns);
+            filter.matches(item) && filter.unused_for_ns.is_none_or(|age| idle_ns >= age)
         };
-        let blob_bytes = blobs.iter().map(|(_, size, _)| size).sum();
-        let unnamed_bytes = unnamed.map(|(_, size, _)| size).sum();
+        let mut items: Vec<UsageItem> = inventory.items.into_iter().filter(is_meant).collect();
+        items.sort_by(|a, b| (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id)));
         Ok(DiskUsage {
-            rows: vec![
-                row("images", blobs.len(), blob_bytes, unnamed_bytes),
-                row("layers", layers.len(), layer_bytes, layer_bytes),
-                row("cache records", records.len(), 0, 0),
-            ]
-            .into_iter()
-            .chain(FOLDERS.map(|(folder, kind)| {
-                let folder = self.dir(folder);
-                let bytes = tree_bytes(&folder);
-                row(kind, children(&folder), bytes, bytes)
-            }))
-            .collect(),
+            totals: UsageTotals::of(&items),
+            image_bytes: inventory.image_bytes,
+            items,
         })
     }
 
-    /// Gives up what the table in the header says.
-    pub fn prune(&self, request: PruneRequest) -> Result<Pruned, EngineError> {
-        let in_use_since = self.oldest_other_lease()?;
+    /// Gives up what is asked for.
+    pub fn prune(&self, request: &PruneRequest) -> Result<Pruned, EngineError> {
+        let in_use_since_ns = self.in_use_since_ns()?;
+        self.snapshots.sweep()?;
+        let inventory = self.inventory(in_use_since_ns)?;
+        let (disk, now_ns) = (self.disk_space()?, clock::now_ns());
+        let chosen = choose(&inventory.items, &request.policy, disk, now_ns);
+        self.remove_chosen(&inventory, &chosen, in_use_since_ns)
+    }
+
+    /// Applies policies one after the other, as automatic collection does.
+    pub(super) fn prune_by(&self, policies: &[Policy]) -> Result<Pruned, EngineError> {
+        let in_use_since_ns = self.in_use_since_ns()?;
         let mut pruned = Pruned::default();
-        let kept_results = match request.all {
-            true => {
-                let filter = PruneFilter {
-                    all: true,
-                    unused_since_ns: in_use_since.map(clock::ns_of),
-                    ..PruneFilter::default()
-                };
-                self.cache.prune(&filter)?.remaining
-            }
-            false => self
-                .cache
-                .records()?
-                .into_iter()
-                .map(|record| record.result)
-                .collect(),
-        };
-        let mut live = layers_of(&kept_results);
-        if !request.all {
-            live.extend(self.image_layers()?);
-        }
-        let mut blobs = BTreeSet::new();
-        for layer in self.snapshots.list()? {
-            if live.contains(&layer.id) || is_in_use(&layer, in_use_since) {
-                blobs.extend(self.snapshots.known_blobs(&layer.id));
+        let mut inventory = self.inventory(in_use_since_ns)?;
+        for policy in policies {
+            let (disk, now_ns) = (self.disk_space()?, clock::now_ns());
+            let chosen = choose(&inventory.items, policy, disk, now_ns);
+            if chosen.is_empty() {
                 continue;
             }
-            self.snapshots.remove(&layer.id)?;
-            pruned.freed_bytes += layer.meta.size_bytes;
-            pruned.removed.push(format!("layer {}", layer.id));
+            pruned.add(self.remove_chosen(&inventory, &chosen, in_use_since_ns)?);
+            inventory = self.inventory(in_use_since_ns)?;
         }
-        earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
-        let collected = self.content.gc(&blobs, in_use_since)?;
-        pruned.freed_bytes += collected.bytes;
-        if collected.blobs > 0 {
-            pruned.removed.push(format!("{} blobs", collected.blobs));
-        }
-        if request.all && in_use_since.is_none() {
-            for (folder, kind) in FOLDERS {
-                self.remove_folder(folder, kind, &mut pruned)?;
+        pruned.left_bytes = inventory.bytes();
+        Ok(pruned)
+    }
+
+    /// Returns the time since when what was used may be in use: when the oldest process that is
+    /// at work on the store began. By the clock of the file system, which lags behind ours.
+    pub(super) fn in_use_since_ns(&self) -> Result<i64, EngineError> {
+        let oldest = Lease::oldest_start(self.root())?;
+        Ok(clock::ns_of(oldest.unwrap_or_else(|| self.lease.start())))
+    }
+
+    /// Says how full the disk of the store is.
+    pub(super) fn disk_space(&self) -> Result<DiskSpace, EngineError> {
+        space_of(self.root()).map_err(|error| EngineError::store("look at the disk of", error))
+    }
+
+    fn remove_chosen(
+        &self,
+        inventory: &Inventory,
+        chosen: &[usize],
+        in_use_since_ns: i64,
+    ) -> Result<Pruned, EngineError> {
+        let mut pruned = Pruned::default();
+        let mut layers: BTreeSet<LayerId> = BTreeSet::new();
+        let mut records = BTreeSet::new();
+        let mut touches_blobs = false;
+        for index in chosen {
+            let item = &inventory.items[*index];
+            match &inventory.things[*index] {
+                Thing::Layer(Some(layer)) => drop(layers.insert(layer.clone())),
+                Thing::Layer(None) => records.extend(
+                    inventory
+                        .records
+                        .iter()
+                        .map(|(record, _)| record.id)
+                        .find(|id| id.hex().starts_with(&item.id)),
+                ),
+                Thing::Blobs => touches_blobs = true,
+                thing => {
+                    if let Some(freed_bytes) = remove_alone(thing)? {
+                        pruned.took(item, freed_bytes);
+                    }
+                }
             }
+        }
+        records.extend(users_of(inventory, &layers));
+        let given_up = self.cache.give_up(&records, in_use_since_ns)?;
+        let live = layers_of(&given_up.remaining);
+        for index in chosen {
+            let item = &inventory.items[*index];
+            match &inventory.things[*index] {
+                Thing::Layer(Some(layer)) if !live.contains(layer) => {
+                    if let Some(freed) = self.snapshots.remove_unused(layer, in_use_since_ns)? {
+                        pruned.took(item, freed);
+                        touches_blobs = true;
+                    }
+                }
+                Thing::Layer(None) => pruned.took(item, 0),
+                Thing::Blobs => pruned.removed.push(item.clone()),
+                _ => {}
+            }
+        }
+        if touches_blobs {
+            pruned.freed_bytes += self.remove_blobs(in_use_since_ns)?;
+            earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
+            // Records of builds beyond the bounds; another prune tries again.
+            let _ = self.build_records().sweep();
         }
         Ok(pruned)
     }
 
-    /// Returns when the oldest process that uses the store began, apart from this one.
-    fn oldest_other_lease(&self) -> Result<Option<SystemTime>, EngineError> {
-        let own = self.lease.start();
-        Ok(Lease::oldest_start(self.root())?.filter(|start| *start < own))
-    }
-
-    fn image_layers(&self) -> Result<BTreeSet<LayerId>, EngineError> {
-        let mut layers = BTreeSet::new();
-        for root in self.content.images().roots()? {
-            // An image that cannot be read has no layers to keep.
-            if let Ok(image) = self.load_image(&root, &Platform::host()) {
-                layers.extend(image.config.rootfs.diff_ids.iter().map(LayerId::of_diff_id));
-            }
+    /// Removes the blobs that neither an image nor a layer nor a lease needs.
+    fn remove_blobs(&self, in_use_since_ns: i64) -> Result<u64, EngineError> {
+        let mut needed = BTreeSet::new();
+        for layer in self.snapshots.list()? {
+            needed.extend(self.snapshots.known_blobs(&layer.id));
         }
-        Ok(layers)
+        let limit = clock::time_of(in_use_since_ns);
+        Ok(self.content.gc(&needed, Some(limit))?.bytes)
     }
+}
 
-    fn remove_folder(
-        &self,
-        folder: &str,
-        kind: &str,
-        pruned: &mut Pruned,
-    ) -> Result<(), EngineError> {
-        let folder = self.dir(folder);
-        let bytes = tree_bytes(&folder);
-        if children(&folder) == 0 {
-            return Ok(());
+/// Removes what has a place of its own; `None` while somebody uses it.
+fn remove_alone(thing: &Thing) -> Result<Option<u64>, EngineError> {
+    let removed = match thing {
+        Thing::Mount(folder) => folder.remove(),
+        Thing::Git(mirror) => mirror.remove(),
+        Thing::Notes(path) => {
+            let bytes = crate::cache::usage::TreeBytes::default().add(path);
+            let gone = match path.is_dir() {
+                true => std::fs::remove_dir_all(path),
+                false => std::fs::remove_file(path),
+            };
+            gone.map(|()| Some(bytes))
         }
-        std::fs::remove_dir_all(&folder).map_err(|error| {
-            let text = format!("cannot remove {}: {error}", folder.display());
-            EngineError::new(ErrorKind::Config, text).with_source(error)
-        })?;
-        pruned.freed_bytes += bytes;
-        pruned.removed.push(kind.to_owned());
-        Ok(())
+        Thing::Layer(_) | Thing::Blobs => Ok(None),
+    };
+    match removed {
+        // Another collector was faster.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.map_err(|error| EngineError::store("remove something from", error)),
     }
 }
 
@@ -160,28 +180,4 @@ fn layers_of(results: &[ResultId]) -> BTreeSet<LayerId> {
     outputs
         .flat_map(|output| output.layers().to_vec())
         .collect()
-}
-
-fn is_in_use(layer: &LayerEntry, since: Option<SystemTime>) -> bool {
-    since.is_some_and(|since| layer.last_used.as_nanoseconds() >= clock::ns_of(since))
-}
-
-fn children(folder: &Path) -> usize {
-    std::fs::read_dir(folder).map(Iterator::count).unwrap_or(0)
-}
-
-/// Adds up the sizes of the files below a folder; what vanishes meanwhile counts as nothing.
-fn tree_bytes(folder: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut pending = vec![folder.to_owned()];
-    while let Some(folder) = pending.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => pending.push(entry.path()),
-                Ok(metadata) => bytes += metadata.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
 }

@@ -3,7 +3,7 @@
 //! They are solved for like everything else, with the ops that the Dockerfile will use too: what
 //! is fetched here is in the cache when the build wants it, and pinned to the same commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
-use super::request::BuildRequest;
+use super::gc::room::Keeper;
+use super::request::{BuildRequest, CacheModes};
 use crate::executor::Resources;
 use crate::frontend::ContextSource;
 use crate::llb::Definition;
@@ -140,8 +141,14 @@ impl Setup<'_> {
 
     fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
         let engine = self.engine;
-        let layers = ImageLayers::new(engine.snapshots.clone(), self.images.clone());
+        let layers = ImageLayers::new(
+            engine.snapshots.clone(),
+            engine.content.clone(),
+            self.images.clone(),
+        );
         Arc::new(LocalWorker::new(WorkerOptions {
+            mount_source: None,
+            room: Arc::new(Keeper::new(engine, &Progress::silent())),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             executor: Arc::clone(&engine.executor),
@@ -150,6 +157,7 @@ impl Setup<'_> {
             web_files: self.web_files.clone(),
             repositories: self.repositories.clone(),
             layers: Arc::new(layers),
+            imports: Arc::default(),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
@@ -160,7 +168,10 @@ impl Setup<'_> {
             device_aliases: BTreeMap::new(),
             image_steps: std::iter::empty().collect(),
             ahead: Ahead::new(&[]),
+            arguments: BTreeSet::new(),
+            modes: CacheModes::default(),
             compression: None,
+            on_layer: None,
             now_ns: clock::now_ns,
         }))
     }

@@ -10,17 +10,21 @@
 //! ```text
 //! Engine::open(EngineOptions)                                   -> Result<Engine, EngineError>
 //! engine.build(BuildRequest, Session, Progress, CancellationToken)      (async) -> Result<BuildOutcome, EngineError>
+//! engine.plan(BuildRequest, Session, Progress, CancellationToken)       (async) -> Result<Vec<PlannedStep>, EngineError>
+//! engine.explain(&ExplainRequest)                               -> Result<Explanation, EngineError>
+//! engine.build_records()                                         -> BuildRecords
 //! engine.pull(PullRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<ImageSummary, EngineError>
-//! engine.push(&Reference, &Session, &Progress, &CancellationToken)      (async) -> Result<Descriptor, EngineError>
+//! engine.push(PushRequest, &Session, &Progress, &CancellationToken)     (async) -> Result<Vec<Descriptor>, EngineError>
 //! engine.save(SaveRequest, &Progress, &CancellationToken)               (async) -> Result<(), EngineError>
 //! engine.load(LoadRequest, &Progress, &CancellationToken)               (async) -> Result<Vec<ImageSummary>, EngineError>
+//! engine.rebase(RebaseRequest, &Session, &Progress, &CancellationToken) (async) -> Result<ImageSummary, EngineError>
 //! engine.tag(&str image, &Reference)                            -> Result<(), EngineError>
 //! engine.images()                                               -> Result<Vec<ImageSummary>, EngineError>
 //! engine.remove(&str image)                                     -> Result<Vec<Removed>, EngineError>
 //! engine.inspect(&str image, Option<&Platform>)                 -> Result<ImageDetails, EngineError>
 //! engine.history(&str image, Option<&Platform>)                 -> Result<Vec<HistoryEntry>, EngineError>
-//! engine.disk_usage()                                           -> Result<DiskUsage, EngineError>
-//! engine.prune(PruneRequest)                                    -> Result<Pruned, EngineError>
+//! engine.disk_usage(&UsageFilter)                               -> Result<DiskUsage, EngineError>
+//! engine.prune(&PruneRequest)                                   -> Result<Pruned, EngineError>
 //! engine.sign(&SignRequest, &Session, &Progress, &CancellationToken)    (async) -> Result<Signed, EngineError>
 //! engine.verify_signatures(&VerifyRequest, …)                           (async) -> Result<Verified, EngineError>
 //! engine.dump_llb(BuildRequest, Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
@@ -38,16 +42,22 @@ pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
     Asked, Attributes, BUILD_ARG_PREFIX, Custom, InvalidAttestation, Reported,
 };
+pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
+pub use crate::cache::content_hash::Modes as CacheModes;
+pub use crate::cache::policy::{Amount, Policy};
+pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
+pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
+pub use crate::cache::usage_filter::{UsageFilter, duration_ns};
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
-    ImageOptions, InvalidOutput, LayerTimes, OutputEpoch, OutputSpec, Place, PushOptions, Stream,
-    Target, TreeOptions,
+    ImageOptions, InvalidOutput, LayerTimes, LoadTarget, LocalMode, OutputEpoch, OutputSpec, Place,
+    PushOptions, Squash, Stream, Target, TreeOptions,
 };
 use crate::frontend::ContextSource;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
-pub use crate::registry::Proxies;
+pub use crate::registry::{HostFiles, HostOptions, Hosts, JoinOptions, Proxies, RetryPolicy};
 pub use crate::signing::{InvalidKey, PrivateKey, PublicKey};
 
 /// How a process uses the engine; fixed for its life.
@@ -57,13 +67,41 @@ pub struct EngineOptions {
     pub root: PathBuf,
     /// OCI runtime that runs the steps instead of the built-in one.
     pub runtime: Option<PathBuf>,
-    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
-    /// certificates; loopback hosts need no entry.
-    pub insecure_registries: Vec<String>,
-    /// Proxies of the user's environment, for registries and other servers.
-    pub proxies: Proxies,
+    /// How registries are reached.
+    pub registries: RegistrySettings,
     /// Most steps that run at the same time; the number of processors where `None`.
     pub parallelism_max: Option<usize>,
+    /// How the store is kept under its cap, where not as its own settings say.
+    pub gc: GcOptions,
+}
+
+/// Settings of automatic collection that win over those of the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Whether builds collect by themselves.
+    pub enabled: Option<bool>,
+    /// Never go below this.
+    pub reserved_space: Option<Amount>,
+    /// Go down to this.
+    pub max_used_space: Option<Amount>,
+    /// Go on until this much of the disk is free.
+    pub min_free_space: Option<Amount>,
+    /// What one folder of a cache mount may hold.
+    pub cache_mount_max_size: Option<Amount>,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// What this machine's configuration says: mirrors, certificates.
+    pub hosts: Hosts,
+    /// Registries (`host[:port]`) that are asked over plain HTTP or without checking
+    /// certificates; loopback hosts need no entry.
+    pub insecure: Vec<String>,
+    /// Proxies of the user's environment, for registries and other servers.
+    pub proxies: Proxies,
+    /// When and how often a failed request is tried again.
+    pub retry: RetryPolicy,
 }
 
 /// One build, as meant.
@@ -90,6 +128,10 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
+    /// Caches of other machines to take from, the best first.
+    pub cache_from: Vec<CacheImport>,
+    /// Caches to give to.
+    pub cache_to: Vec<CacheExport>,
     /// When base images are looked up in their registry although they are in the store.
     pub pull: PullPolicy,
     /// Network of RUN steps that do not name one.
@@ -102,6 +144,8 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// What is written; empty means: into the local store only.
     pub outputs: Vec<OutputSpec>,
+    /// Whether the local store has to have the image, also where it is only pushed (`--load`).
+    pub load: bool,
     /// Rights granted.
     pub entitlements: Vec<Entitlement>,
     /// Directories of CDI files, later ones winning; the usual ones where empty.
@@ -110,6 +154,12 @@ pub struct BuildRequest {
     pub source_date_epoch_s: Option<i64>,
     /// What is said about the result; nothing by default.
     pub attestations: AttestationRequest,
+    /// How permission bits of the user's folders are compared with those of earlier builds.
+    pub cache_modes: CacheModes,
+    /// Under which id the build is kept in the records of builds; it is not where `None`.
+    pub id: Option<String>,
+    /// Name of the build in the records, or nothing.
+    pub build_name: String,
 }
 
 /// The main build context.
@@ -384,6 +434,15 @@ pub struct Verified {
     pub spoken: Vec<serde_json::Value>,
 }
 
+/// Sends images of the local store to the registries that their names say.
+#[derive(Debug, Clone, Default)]
+pub struct PushRequest {
+    /// Their names.
+    pub references: Vec<Reference>,
+    /// How they join what other jobs push, if they do.
+    pub join: Option<JoinOptions>,
+}
+
 /// Writes images of the local store to an archive.
 #[derive(Debug, Clone)]
 pub struct SaveRequest {
@@ -482,35 +541,124 @@ pub struct HistoryEntry {
 /// What the store holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// One row for each kind of data.
-    pub rows: Vec<UsageRow>,
-}
-
-/// The data of one kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsageRow {
-    /// `images`, `layers`, `cache records`, `cache mounts`, `git repositories`, `temporary`.
-    pub kind: &'static str,
-    /// How many there are.
-    pub count: u64,
-    /// Bytes they take.
-    pub size_bytes: u64,
-    /// Bytes that `prune --all` would free.
-    pub reclaimable_bytes: u64,
+    /// What can go by itself, largest first.
+    pub items: Vec<UsageItem>,
+    /// Sums over the items.
+    pub totals: UsageTotals,
+    /// Bytes of blobs that images with names need; they go with the images.
+    pub image_bytes: u64,
 }
 
 /// What to throw away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct PruneRequest {
-    /// Everything that no image needs, not only what no record leads to.
-    pub all: bool,
+    /// Which items, and until when.
+    pub policy: Policy,
 }
 
 /// What was thrown away.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Names of the things, for people: `layer 3f…`.
-    pub removed: Vec<String>,
-    /// Bytes freed.
+    /// The things; the sizes are what their removal freed.
+    pub removed: Vec<UsageItem>,
+    /// Bytes freed, blobs included.
     pub freed_bytes: u64,
+    /// Bytes of the items that are left, where a collection looked.
+    pub left_bytes: u64,
+}
+
+impl Pruned {
+    /// Notes that an item went.
+    pub(super) fn took(&mut self, item: &UsageItem, freed_bytes: u64) {
+        self.freed_bytes += freed_bytes;
+        self.removed.push(UsageItem {
+            size_bytes: freed_bytes,
+            ..item.clone()
+        });
+    }
+
+    /// Adds what another round took.
+    pub(super) fn add(&mut self, other: Self) {
+        self.freed_bytes += other.freed_bytes;
+        self.removed.extend(other.removed);
+        self.left_bytes = other.left_bytes;
+    }
+}
+
+/// Something in the store that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of thing.
+    pub damage: Damage,
+    /// Which one.
+    pub name: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What was done about it.
+    pub remedy: Remedy,
+}
+
+/// Kinds of things that may be damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// The index of cache records.
+    Index,
+    /// A cache record.
+    Record,
+    /// A blob.
+    Blob,
+    /// An unpacked layer.
+    Layer,
+    /// An image with a name.
+    Image,
+}
+
+impl Damage {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Record => "record",
+            Self::Blob => "blob",
+            Self::Layer => "layer",
+            Self::Image => "image",
+        }
+    }
+}
+
+/// What was done about damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nothing.
+    None,
+    /// It is gone: whoever needs it has it made or fetched again.
+    Dropped,
+    /// It is as it was.
+    Mended,
+}
+
+impl Remedy {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "found",
+            Self::Dropped => "dropped",
+            Self::Mended => "mended",
+        }
+    }
+}
+
+/// A folder of a cache mount, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountRow {
+    /// The id of the mount.
+    pub id: String,
+    /// The name of the folder.
+    pub name: String,
+    /// Bytes it takes.
+    pub size_bytes: u64,
+    /// When a step last used it.
+    pub last_used_ns: i64,
+    /// Whether a step uses it now.
+    pub is_in_use: bool,
 }

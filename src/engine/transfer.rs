@@ -4,8 +4,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
-use super::request::{ImageSummary, LoadRequest, LoadSource, PullRequest, SaveRequest};
-use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushTarget, Save};
+use super::request::{
+    ImageSummary, LoadRequest, LoadSource, PullRequest, PushRequest, SaveRequest,
+};
+use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushMeans, PushTarget, Save};
 use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::progress::Progress;
 use crate::session::Session;
@@ -25,7 +27,7 @@ impl Engine {
         step.start(&format!("pulling {reference}"));
         let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
         let platform = request.platform.unwrap_or_else(Platform::host);
-        let work = async {
+        let work = || async {
             let image = images
                 .resolve(&reference, &platform, ResolveMode::Pull)
                 .await?;
@@ -33,7 +35,7 @@ impl Engine {
             Ok::<_, EngineError>(image)
         };
         let pulled = tokio::select! {
-            pulled = work => pulled,
+            pulled = self.with_room("pull", progress, work) => pulled,
             () = cancel.cancelled() => Err(EngineError::cancelled()),
         };
         step.complete(pulled.as_ref().err().map(ToString::to_string));
@@ -44,26 +46,56 @@ impl Engine {
         self.summary(Some(reference), &image.root)
     }
 
-    /// Uploads an image of the store to the registry its name says.
+    /// Uploads images of the store to the registries their names say; returns what the names
+    /// lead to there. An image that could not be pushed stays; the next push goes on where this
+    /// one stopped.
     pub async fn push(
         &self,
-        reference: &Reference,
+        request: PushRequest,
         session: &Session,
         progress: &Progress,
         cancel: &CancellationToken,
-    ) -> Result<Descriptor, EngineError> {
-        let root = self.find(&reference.to_string())?;
+    ) -> Result<Vec<Descriptor>, EngineError> {
+        let mut roots = Vec::new();
+        for reference in &request.references {
+            let mut root = self.find(&reference.to_string())?;
+            if request.join.is_some() && root.platform.is_none() {
+                let image = self.load_image(&root, &Platform::host())?;
+                root.platform = Some(image.config.platform().normalized());
+            }
+            roots.push(root);
+        }
         let step = progress.of_vertex(Digest::of(b"push"));
-        step.start(&format!("pushing {reference}"));
+        let names: Vec<String> = request
+            .references
+            .iter()
+            .map(Reference::to_string)
+            .collect();
+        step.start(&format!("pushing {}", names.join(", ")));
         let client = self.registry(session, Vec::new());
-        let target = PushTarget {
+        let targets = request.references.iter().zip(&roots);
+        let targets = targets.map(|(reference, root)| PushTarget {
             reference,
-            root: &root,
+            root,
             by_digest: false,
+            join: request.join.as_ref(),
+        });
+        let targets: Vec<PushTarget<'_>> = targets.collect();
+        let means = PushMeans {
+            content: &self.content,
+            registry: &client,
+            vertex: &step,
+            cancel,
         };
-        let pushed = exporter::push(target, &self.content, &client, &step, cancel).await;
+        let pushed = exporter::push_all(&targets, means).await;
         step.complete(error_text(&pushed));
-        Ok(pushed?)
+        pushed.map_err(|error| {
+            let cancelled = matches!(error, exporter::Error::Cancelled);
+            match (EngineError::from(error), cancelled) {
+                (error, true) => error,
+                (error, false) => error.with_hint("`cooper push` goes on where this one stopped"),
+            }
+        })
     }
 
     /// Writes images to an archive.

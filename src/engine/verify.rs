@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{EngineError, ErrorKind};
 use super::request::{
-    AttestationRequest, BuildContext, BuildRequest, BuiltImage, ImageOptions, OutputSpec,
+    AttestationRequest, BuildContext, BuildRequest, BuiltImage, GcOptions, ImageOptions, OutputSpec,
 };
 use super::{Engine, EngineOptions, MANIFEST_BYTES_MAX};
 use crate::cache::Cache;
@@ -65,6 +65,7 @@ impl Engine {
             options,
             store: false,
             push: None,
+            load: None,
         }];
         let no_folder = |error| {
             let text = "cannot make a folder in the store";
@@ -89,6 +90,11 @@ impl Engine {
         Self {
             options: EngineOptions {
                 root: root.to_owned(),
+                // It knows of no record, so every layer would seem to be of no use.
+                gc: GcOptions {
+                    enabled: Some(false),
+                    ..GcOptions::default()
+                },
                 ..self.options.clone()
             },
             content: self.content.clone(),

@@ -78,10 +78,17 @@ pub(super) fn assemble(
 ) -> Result<AttestationManifest, serde_json::Error> {
     let target = &image.manifest_document.descriptor;
     let subjects = subjects_of(&target.digest, names, &result.platform);
+    // Where layers were joined, nobody knows which of them brought what.
+    let is_as_built = image.manifest.layers.len() == result.layers.len();
+    let known: &[Descriptor] = if is_as_built {
+        &image.manifest.layers
+    } else {
+        &[]
+    };
     let mut blobs = Vec::new();
     let mut layers = Vec::new();
     for attestation in &result.attestations {
-        let predicate = attestation.predicate.write(&image.manifest.layers)?;
+        let predicate = attestation.predicate.write(known)?;
         let statement = Statement::new(&attestation.predicate_type, subjects.clone(), predicate)?;
         let bytes = statement.to_bytes()?;
         let annotations = [(

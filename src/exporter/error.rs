@@ -29,6 +29,14 @@ pub enum Error {
         /// What the registry said.
         source: registry::Error,
     },
+    /// A container engine did not take the image.
+    #[error("cannot load the image into {engine}")]
+    Load {
+        /// The engine.
+        engine: &'static str,
+        /// What it said.
+        source: super::load::LoadError,
+    },
     /// A push was asked for but the image has no name.
     #[error("tag is needed when pushing to registry")]
     PushWithoutName,

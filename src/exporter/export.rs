@@ -1,6 +1,6 @@
 //! One result to all its outputs, each under a step of its own in the progress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,20 +10,25 @@ use tokio_util::sync::CancellationToken;
 use super::annotations::Place;
 use super::bundle::{ArchiveForm, ArchivedImage};
 use super::image::{self, Document, Image, ImageLayer, ImageParts};
-use super::output::{ArchiveDestination, ImageOptions, LayerTimes, OutputSpec, PushOptions};
-use super::{Error, attestations, index, layout, push, trees, validate};
+use super::load::{self, Load, LoadTarget};
+use super::output::{
+    ArchiveDestination, DerivedNames, ImageOptions, LayerTimes, OutputSpec, PushOptions,
+};
+use super::{Error, attestations, index, layout, push, squash, trees, validate};
 use crate::archive::Observer;
 use crate::attestation::Attestation;
 use crate::content::ContentStore;
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Platform, Reference, media_type};
 use crate::progress::{Event, Progress, VertexProgress, Warning};
 use crate::registry;
-use crate::snapshot::{EntryTimes, LayerForm, LayerId, Snapshotter};
+use crate::snapshot::{EntryTimes, LayerBlob, LayerForm, LayerId, Snapshotter};
 
 /// Layers that are compressed at the same time; each uses all cores where it is large.
 const LAYERS_AT_ONCE: usize = 4;
 /// Why times are not rewritten although it was asked for.
 const NO_EPOCH: &str = "rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH";
+/// What the first name leads to after other jobs' images were joined.
+const JOINED: &str = "cooper.join.digest";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -38,6 +43,9 @@ pub struct ExportRequest {
     pub names: Vec<Reference>,
     /// What is written.
     pub outputs: Vec<OutputSpec>,
+    /// Blobs that need not be in the local store, since every registry that the image is pushed
+    /// to has them. An image with such blobs gets no name in the local store.
+    pub elsewhere: BTreeSet<Digest>,
 }
 
 /// The result of a build for one platform.
@@ -157,18 +165,14 @@ impl Job<'_> {
             Some(options) => {
                 let attested = attestations::are_carried(output, self.request);
                 let image = self.image(options, attested, made).await?;
-                Some((image, self.names(options)))
+                let names = self.names(options, &image.root.digest);
+                Some((image, names))
             }
             None => None,
         };
         match (output, &image) {
-            (OutputSpec::Image { store, push, .. }, Some((image, names))) => {
-                if *store {
-                    self.name(image, names).await?;
-                }
-                if let Some(push) = push {
-                    self.push(image, names, push).await?;
-                }
+            (OutputSpec::Image { .. }, Some((image, names))) => {
+                self.deliver(output, image, names, exported).await?;
             }
             (OutputSpec::Oci { destination, .. }, Some((image, names))) => {
                 self.archive(image, names, ArchiveForm::Oci, destination)
@@ -187,7 +191,57 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn names(&self, options: &ImageOptions) -> Vec<Reference> {
+    /// Brings an image to where an `image` output says.
+    async fn deliver(
+        &self,
+        output: &OutputSpec,
+        image: &StoredImage,
+        names: &[Reference],
+        exported: &mut Exported,
+    ) -> Result<(), Error> {
+        let OutputSpec::Image {
+            options,
+            store,
+            push,
+            load,
+        } = output
+        else {
+            return Ok(());
+        };
+        let mut blobs = image.images.iter().flat_map(|image| &image.manifest.layers);
+        let is_here = !blobs.any(|blob| self.request.elsewhere.contains(&blob.digest));
+        if *store && is_here {
+            self.name(image, names).await?;
+            self.name(image, &canonical(options, names, &image.root.digest))
+                .await?;
+        }
+        if let Some(push) = push {
+            let pushed = self.push(image, names, push).await?;
+            if let (Some(_), Some(index)) = (&push.join, pushed.first()) {
+                let digest = index.digest.to_string();
+                exported.response.insert(JOINED.to_owned(), digest);
+            }
+        }
+        if let Some(target) = load {
+            self.load(image, names, target).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names of an image, that for want of another one among them.
+    fn names(&self, options: &ImageOptions, digest: &Digest) -> Vec<Reference> {
+        let mut names = self.given_names(options);
+        let derived = &options.derived_names;
+        if let Some(prefix) = &derived.dangling_prefix
+            && (names.is_empty() || !derived.dangling_only_if_nameless)
+        {
+            names.push(prefix.clone().with_digest(digest.clone()));
+        }
+        names
+    }
+
+    /// Returns the names that an image was given.
+    fn given_names(&self, options: &ImageOptions) -> Vec<Reference> {
         let mut names = self.request.names.clone();
         let more = options.names.iter().filter(|name| !names.contains(name));
         let more: Vec<Reference> = more.cloned().collect();
@@ -203,6 +257,7 @@ impl Job<'_> {
         made: &mut Made,
     ) -> Result<StoredImage, Error> {
         let mut key = (options.clone(), attested);
+        key.0.derived_names = DerivedNames::default();
         if !attested {
             // Statements name what they are about; nothing else does.
             key.0.names.clear();
@@ -218,14 +273,16 @@ impl Job<'_> {
         }
         options.annotations.check(&platforms, multi, oci)?;
         self.vertex.status("exporting layers", "", 0, 0, false);
-        let mut layers = Vec::new();
+        let mut parts = Vec::new();
         for result in &request.results {
-            layers.push(self.layers(result, options).await?);
+            let result = self.squashed(result, options).await?;
+            let layers = self.layers(&result, options).await?;
+            parts.push((result, layers));
         }
         self.vertex.status("exporting layers", "", 0, 0, true);
         let mut images = Vec::new();
-        for (result, layers) in request.results.iter().zip(layers) {
-            images.push(self.assemble(result, layers, options).await?);
+        for (result, layers) in parts {
+            images.push(self.assemble(&result, layers, options).await?);
         }
         let about = match attested {
             true => self.attestations(&images, options).await?,
@@ -260,7 +317,9 @@ impl Job<'_> {
         let remarks = options.annotations.of(place, &result.platform);
         image.manifest_document.descriptor.annotations = remarks;
         let content = self.exporter.content.clone();
-        let image = self.blocking(move || store(&content, image)).await?;
+        let elsewhere = self.request.elsewhere.clone();
+        let stored = self.blocking(move || store(&content, image, &elsewhere));
+        let image = stored.await?;
         self.told("manifest", &image.manifest_document);
         self.told("config", &image.config_document);
         Ok(image)
@@ -272,7 +331,7 @@ impl Job<'_> {
         images: &[Image],
         options: &ImageOptions,
     ) -> Result<Vec<Descriptor>, Error> {
-        let names = self.names(options);
+        let names = self.given_names(options);
         let mut about = Vec::new();
         for (image, result) in images.iter().zip(&self.request.results) {
             if result.attestations.is_empty() {
@@ -318,6 +377,37 @@ impl Job<'_> {
         self.vertex.status(&line, "", 0, 0, true);
     }
 
+    /// Makes one layer of those that are to become one.
+    async fn squashed(
+        &self,
+        result: &PlatformResult,
+        options: &ImageOptions,
+    ) -> Result<PlatformResult, Error> {
+        let mut result = result.clone();
+        let count = result.layers.len();
+        let groups = squash::plan(
+            &result.config.history,
+            count,
+            lowest(&result),
+            options.squash,
+        );
+        squash::remove_label(&mut result.config);
+        squash::rewrite(&mut result.config, count, &groups);
+        if groups.with_base {
+            result.base = None;
+        }
+        // From the top, so that the numbers of lower layers stay right.
+        for range in groups.ranges.iter().rev() {
+            let (snapshots, cancel) = (self.exporter.snapshots.clone(), self.cancel.clone());
+            let (below, group) = (&result.layers[..range.start], &result.layers[range.clone()]);
+            let (below, group) = (below.to_vec(), group.to_vec());
+            let squash = move || Ok(snapshots.squash(&below, &group, &Cancelled(&cancel))?);
+            let layer = self.blocking(squash).await?;
+            result.layers.splice(range.clone(), [layer]);
+        }
+        Ok(result)
+    }
+
     /// Compresses the layers, some at a time, and keeps their order.
     async fn layers(
         &self,
@@ -326,10 +416,8 @@ impl Job<'_> {
     ) -> Result<Vec<ImageLayer>, Error> {
         let times = self.times(result, options);
         // What the base image brought stays as it is.
-        let base = result
-            .base
-            .as_ref()
-            .map_or(0, |base| base.rootfs.diff_ids.len());
+        let base = base_layers(result);
+        let keeps_foreign = options.keeps_nondistributable;
         let layers = result.layers.iter().enumerate().map(|(number, id)| {
             let (snapshots, id) = (self.exporter.snapshots.clone(), id.clone());
             let cancel = self.cancel.clone();
@@ -344,17 +432,24 @@ impl Job<'_> {
             };
             self.blocking(move || {
                 let blob = snapshots.layer_blob_observed(&id, &form, &Cancelled(&cancel))?;
-                // A layer that was unpacked from a blob came with an image.
-                let made_here = snapshots.meta(&id).filter(|meta| meta.blob.is_none());
+                let meta = snapshots.meta(&id);
+                let origin = meta.as_ref().and_then(|meta| meta.blob.as_ref());
+                let origin = origin.filter(|_| keeps_foreign);
+                let descriptor = match origin.filter(|origin| is_same_foreign(origin, &blob)) {
+                    Some(origin) => origin.clone(),
+                    None => blob.descriptor,
+                };
+                // `None` for a layer that came with an image.
+                let created_ns = snapshots.created_ns(&id);
                 let rewritten_s = match times {
                     EntryTimes::NotAfter(seconds) | EntryTimes::Exactly(seconds) => Some(seconds),
                     EntryTimes::Kept => None,
                 };
                 Ok(ImageLayer {
-                    descriptor: blob.descriptor,
+                    descriptor,
                     diff_id: blob.diff_id,
-                    rewritten_s: rewritten_s.filter(|_| made_here.is_some()),
-                    created_ns: made_here.map(|meta| meta.created_ns),
+                    rewritten_s: rewritten_s.filter(|_| created_ns.is_some()),
+                    created_ns,
                 })
             })
         });
@@ -370,7 +465,7 @@ impl Job<'_> {
             (LayerTimes::Kept, _) => EntryTimes::Kept,
             (LayerTimes::Rewritten, Some(epoch_s)) => EntryTimes::NotAfter(epoch_s),
             (LayerTimes::Epoch, Some(epoch_s)) => EntryTimes::Exactly(epoch_s),
-            (_, None) if !std::ptr::eq(result, &self.request.results[0]) => EntryTimes::Kept,
+            (_, None) if result.platform != self.request.results[0].platform => EntryTimes::Kept,
             (_, None) => {
                 self.vertex.build().send(Event::Warning(Warning {
                     short: NO_EPOCH.to_owned(),
@@ -399,20 +494,47 @@ impl Job<'_> {
         image: &StoredImage,
         names: &[Reference],
         options: &PushOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Descriptor>, Error> {
         if names.is_empty() {
             return Err(Error::PushWithoutName);
         }
-        for name in names {
-            let target = push::Target {
-                reference: name,
-                root: &image.root,
-                by_digest: options.by_digest,
-            };
-            let (content, registry) = (&self.exporter.content, &self.exporter.registry);
-            push::push(target, content, registry, self.vertex, self.cancel).await?;
+        let mut root = image.root.clone();
+        if let ([result], None) = (self.request.results.as_slice(), &root.platform) {
+            root.platform = Some(result.platform.clone());
         }
-        Ok(())
+        let targets = names.iter().map(|name| push::Target {
+            reference: name,
+            root: &root,
+            by_digest: options.by_digest,
+            join: options.join.as_ref(),
+        });
+        let targets: Vec<push::Target<'_>> = targets.collect();
+        let means = push::Means {
+            content: &self.exporter.content,
+            registry: &self.exporter.registry,
+            vertex: self.vertex,
+            cancel: self.cancel,
+        };
+        push::push_all(&targets, means).await
+    }
+
+    async fn load(
+        &self,
+        image: &StoredImage,
+        names: &[Reference],
+        target: &LoadTarget,
+    ) -> Result<(), Error> {
+        let [single] = image.images.as_slice() else {
+            return Err(Error::DockerIndex);
+        };
+        let load = Load {
+            content: &self.exporter.content,
+            root: &single.manifest_document.descriptor,
+            names,
+            vertex: self.vertex,
+            cancel: self.cancel,
+        };
+        load::load(load, target).await.map(drop)
     }
 
     async fn archive(
@@ -467,6 +589,37 @@ impl Job<'_> {
     }
 }
 
+/// Returns how many of the layers are those of the base image.
+fn base_layers(result: &PlatformResult) -> usize {
+    let base = result.base.as_ref();
+    let count = base.map_or(0, |base| base.rootfs.diff_ids.len());
+    count.min(result.layers.len())
+}
+
+/// Returns what of a result is its base image.
+fn lowest(result: &PlatformResult) -> squash::Lowest {
+    let of_base = result.base.iter().flat_map(|base| &base.history);
+    let pairs = result.config.history.iter().zip(of_base);
+    squash::Lowest {
+        layers: base_layers(result),
+        entries: pairs.take_while(|(entry, base)| entry == base).count(),
+    }
+}
+
+/// Says whether a blob is the layer that may not be distributed which it came as.
+fn is_same_foreign(origin: &Descriptor, blob: &LayerBlob) -> bool {
+    media_type::is_foreign(&origin.media_type) && origin.digest == blob.descriptor.digest
+}
+
+/// Returns the names with the digest of the image, for the local store.
+fn canonical(options: &ImageOptions, names: &[Reference], digest: &Digest) -> Vec<Reference> {
+    let names = names.iter().filter(|name| name.digest().is_none());
+    let names = names.filter(|_| options.derived_names.canonical);
+    names
+        .map(|name| name.clone().with_digest(digest.clone()))
+        .collect()
+}
+
 /// Writes an error with its causes on one line.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
@@ -491,7 +644,11 @@ impl Observer for Cancelled<'_> {
 }
 
 /// Puts the documents of an image into the store and checks the whole.
-fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
+pub(super) fn store(
+    content: &ContentStore,
+    image: Image,
+    elsewhere: &BTreeSet<Digest>,
+) -> Result<Image, Error> {
     let (manifest, config) = (&image.manifest_document, &image.config_document);
     let invalid = |source| Error::Invalid {
         manifest: manifest.descriptor.digest.clone(),
@@ -500,7 +657,7 @@ fn store(content: &ContentStore, image: Image) -> Result<Image, Error> {
     validate::documents(&manifest.descriptor, &manifest.bytes, &config.bytes).map_err(invalid)?;
     content.put(&config.bytes)?;
     content.put(&manifest.bytes)?;
-    validate::presence(content, &image.manifest).map_err(invalid)?;
+    validate::presence(content, &image.manifest, elsewhere).map_err(invalid)?;
     Ok(image)
 }
 

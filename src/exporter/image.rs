@@ -18,7 +18,7 @@ use crate::oci::media_type;
 use crate::oci::{Descriptor, DiffId, History, ImageConfig, ImageId, Manifest, Platform};
 
 /// Member of a config that holds BuildKit's inline cache of the *base*; never carried on.
-const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
+pub(super) const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
 /// Annotation of a layer whose times were rewritten; BuildKit writes it too.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 /// Who wrote the history entries that an image lacked.
@@ -27,7 +27,8 @@ const FILLED_IN: &str = "cooper.exporter.v0";
 /// A layer ready to stand in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageLayer {
-    /// The compressed blob.
+    /// The compressed blob; its annotations are about its bytes, its addresses those of a layer
+    /// that may not be distributed.
     pub descriptor: Descriptor,
     /// The hash of the blob's tar.
     pub diff_id: DiffId,
@@ -123,14 +124,10 @@ pub fn assemble(
         .iter()
         .map(|layer| Descriptor {
             media_type: layer_media_type(&layer.descriptor.media_type, oci_media_types),
-            // What a registry once said about a blob is no property of this image.
-            annotations: layer
-                .rewritten_s
-                .filter(|_| oci_media_types)
-                .map(|seconds| (REWRITTEN.to_owned(), seconds.to_string()))
-                .into_iter()
-                .collect(),
-            urls: Vec::new(),
+            annotations: match oci_media_types {
+                true => layer_annotations(layer),
+                false => BTreeMap::new(),
+            },
             ..layer.descriptor.clone()
         })
         .collect();
@@ -161,12 +158,26 @@ pub fn assemble(
     })
 }
 
+/// What is in the blob, and that its times were rewritten.
+fn layer_annotations(layer: &ImageLayer) -> BTreeMap<String, String> {
+    let mut annotations = layer.descriptor.annotations.clone();
+    if let Some(seconds) = layer.rewritten_s {
+        annotations.insert(REWRITTEN.to_owned(), seconds.to_string());
+    }
+    annotations
+}
+
 /// Translates the media type of a layer between OCI's and Docker's names.
 pub fn layer_media_type(media_type: &str, oci: bool) -> String {
-    const PAIRS: [(&str, &str); 3] = [
+    const PAIRS: [(&str, &str); 5] = [
         (media_type::OCI_LAYER, media_type::DOCKER_LAYER),
         (media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP),
         (media_type::OCI_LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD),
+        (media_type::OCI_FOREIGN, media_type::DOCKER_FOREIGN),
+        (
+            media_type::OCI_FOREIGN_GZIP,
+            media_type::DOCKER_FOREIGN_GZIP,
+        ),
     ];
     let pair = PAIRS
         .iter()
@@ -178,7 +189,8 @@ pub fn layer_media_type(media_type: &str, oci: bool) -> String {
     }
 }
 
-fn document(media_type: &str, bytes: Vec<u8>) -> Document {
+/// Describes the bytes of a document.
+pub(super) fn document(media_type: &str, bytes: Vec<u8>) -> Document {
     Document {
         descriptor: Descriptor::of(media_type, &bytes),
         bytes,

@@ -1,6 +1,7 @@
 //! The root file system into a folder of the host.
 //!
-//! The folder may hold files already: those of the same path are replaced, the others stay. A
+//! The folder may hold files already: those of the same path are replaced, the others stay,
+//! or go where only the result is wanted ([`remove_stale`]). A
 //! link that stands where the image has a directory is replaced as well, so nothing is ever
 //! written through a link and nothing outside the folder changes. Owners, devices and
 //! privileged attributes are carried over by root only.
@@ -61,17 +62,74 @@ pub(super) fn copy_tree(
 }
 
 /// Writes something that is said about a tree beside its files.
-pub(super) fn write_statement(tree: LocalTree<'_>, statement: &StatementFile) -> Result<(), Error> {
+pub(super) fn write_statement(
+    target: &Path,
+    epoch_s: Option<i64>,
+    statement: &StatementFile,
+) -> Result<(), Error> {
     let write = || {
-        let root = Root::open(tree.target)?;
+        let root = Root::open(target)?;
         let path = Path::new(&statement.name);
         root.remove_all(path)?;
         let mut file = root.create_file(path, 0o600)?;
         file.write_all(statement.text.as_bytes())?;
-        let time_s = tree.epoch_s.unwrap_or(statement.time_s);
+        let time_s = epoch_s.unwrap_or(statement.time_s);
         root.set_times(path, Timestamp::from_seconds(time_s))
     };
-    write().map_err(Error::io("write", &tree.target.join(&statement.name)))
+    write().map_err(Error::io("write", &target.join(&statement.name)))
+}
+
+/// Removes what none of the trees has, each of which lies in a folder of the target.
+pub(super) fn remove_stale(target: &Path, trees: &[(&Path, &Path)]) -> Result<(), Error> {
+    let root = Root::open(target).map_err(Error::io("open", target))?;
+    let mut sources = Vec::new();
+    for (folder, source) in trees {
+        let tree = Root::open(source).map_err(Error::io("open", source))?;
+        sources.push((*folder, tree));
+    }
+    let mut pending = vec![PathBuf::new()];
+    while let Some(directory) = pending.pop() {
+        let here = target.join(&directory);
+        let entries = root
+            .read_dir(&directory)
+            .map_err(Error::io("list", &here))?;
+        // Removing changes the time that the result gave the folder.
+        let before = root.lstat(&directory).map_err(Error::io("read", &here))?;
+        let mut has_changed = false;
+        for entry in entries {
+            let path = directory.join(entry.os_name());
+            if !is_wanted(&sources, &path).map_err(Error::io("compare", &here))? {
+                root.remove_all(&path)
+                    .map_err(Error::io("remove", &target.join(&path)))?;
+                has_changed = true;
+            } else if root.lstat(&path).is_ok_and(|found| found.is_dir()) {
+                pending.push(path);
+            }
+        }
+        if has_changed && !directory.as_os_str().is_empty() {
+            root.set_times(&directory, before.mtime)
+                .map_err(Error::io("set the time of", &here))?;
+        }
+    }
+    Ok(())
+}
+
+/// Says whether a tree has a path, or lies there or below it.
+fn is_wanted(sources: &[(&Path, Root)], path: &Path) -> io::Result<bool> {
+    for (folder, tree) in sources {
+        if folder.starts_with(path) {
+            return Ok(true);
+        }
+        let Ok(inside) = path.strip_prefix(folder) else {
+            continue;
+        };
+        match tree.lstat(inside) {
+            Ok(_) => return Ok(true),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// Sets the time of a folder that was filled.

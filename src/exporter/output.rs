@@ -5,7 +5,7 @@
 //! | `image` | names in the local store, and a push when asked | no |
 //! | `registry` | `image` with `push=true` | no |
 //! | `oci` | an OCI image layout as tar, or a folder with `tar=false` | yes |
-//! | `docker` | an archive that `docker load` takes | yes |
+//! | `docker` | an archive that `docker load` takes; without a destination `image`, loaded into an engine | yes |
 //! | `tar` | the root file system as tar | yes |
 //! | `local` | the root file system in a folder | yes |
 //! | `cacheonly` | nothing | no |
@@ -20,8 +20,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::annotations::Annotations;
+use super::load::LoadTarget;
 pub use crate::archive::{Compression, CompressionKind};
 use crate::oci::Reference;
+use crate::registry::JoinOptions;
 
 /// Attributes of `-o`, apart from `type` and `dest`.
 pub const ATTRIBUTES: &[&str] = &[
@@ -31,6 +33,11 @@ pub const ATTRIBUTES: &[&str] = &[
     "registry.insecure",
     "store",
     "unpack",
+    "name-canonical",
+    "dangling-name-prefix",
+    "danging-name-empty-only",
+    "prefer-nondist-layers",
+    "compatibility-version",
     "tar",
     "compression",
     "compression-level",
@@ -43,6 +50,7 @@ pub const ATTRIBUTES: &[&str] = &[
     "oci-artifact",
     "attestation-inline",
     "attestation-prefix",
+    "mode",
 ];
 
 /// One thing to write.
@@ -56,6 +64,8 @@ pub enum OutputSpec {
         store: bool,
         /// Whether it is pushed, and how.
         push: Option<PushOptions>,
+        /// The container engine that gets it too.
+        load: Option<LoadTarget>,
     },
     /// An OCI image layout.
     Oci {
@@ -133,6 +143,18 @@ pub struct TreeOptions {
     pub epoch: OutputEpoch,
     /// Begins the names of the files of statements.
     pub attestation_prefix: String,
+    /// What becomes of files that a folder holds already.
+    pub mode: LocalMode,
+}
+
+/// What becomes of files in the folder of a `local` output that the result does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LocalMode {
+    /// They stay.
+    #[default]
+    Copy,
+    /// They are removed.
+    Delete,
 }
 
 /// How an image is made.
@@ -156,6 +178,37 @@ pub struct ImageOptions {
     /// Whether statements that only images carry are there; in images, not in archives of one
     /// platform, where `None`.
     pub attestation_inline: Option<bool>,
+    /// Whether layers that may not be distributed keep their media types and addresses.
+    pub keeps_nondistributable: bool,
+    /// Which layers become one.
+    pub squash: Squash,
+    /// Whether the manifest says what the image was built on.
+    pub annotates_base: bool,
+    /// Names that follow from the image itself.
+    pub derived_names: DerivedNames,
+}
+
+/// Which layers of an image become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Squash {
+    /// None, apart from the groups that a Dockerfile makes.
+    #[default]
+    Groups,
+    /// Those on top of the base image.
+    New,
+    /// All.
+    All,
+}
+
+/// Names with the digest of the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DerivedNames {
+    /// Whether each name gets a second form, `name@digest`, in the local store.
+    pub canonical: bool,
+    /// What stands before `@digest` in a further name.
+    pub dangling_prefix: Option<Reference>,
+    /// Whether only images without any other name get that one.
+    pub dangling_only_if_nameless: bool,
 }
 
 /// How an image is pushed.
@@ -165,6 +218,8 @@ pub struct PushOptions {
     pub by_digest: bool,
     /// Allow plain HTTP and unknown certificates.
     pub insecure: bool,
+    /// How the image joins what other jobs push, if it does.
+    pub join: Option<JoinOptions>,
 }
 
 /// Where an image archive goes.
@@ -219,6 +274,8 @@ pub enum Target {
     Path(PathBuf),
     /// A stream (`-`).
     Stream(Stream),
+    /// A container engine (`type=docker` without `dest`).
+    Engine(LoadTarget),
 }
 
 /// Says why attributes do not name an output.
@@ -255,7 +312,7 @@ pub enum InvalidOutput {
         value: String,
     },
     /// No such compression.
-    #[error("unsupported layer compression {0:?}: expected gzip, zstd or uncompressed")]
+    #[error("unsupported layer compression {0:?}: expected gzip, zstd, estargz or uncompressed")]
     UnknownCompression(String),
     /// The level is not one the compression has.
     #[error("invalid compression level {level:?} for {kind}: expected {range}")]
@@ -267,6 +324,18 @@ pub enum InvalidOutput {
         /// What would be right.
         range: &'static str,
     },
+    /// The compression is OCI's, the media types are Docker's.
+    #[error("exporter option \"compression={0}\" conflicts with \"oci-mediatypes=false\"")]
+    NeedsOciMediaTypes(&'static str),
+    /// No such mode.
+    #[error("invalid local exporter mode {0:?}: expected copy or delete")]
+    UnknownMode(String),
+    /// No such compatibility.
+    #[error("unsupported compatibility-version {0:?}: expected 10, 20 or 30")]
+    UnknownCompatibility(String),
+    /// Old zstd layers cannot be made again.
+    #[error("compatibility-version=10 conflicts with \"compression=zstd\"")]
+    OldZstd,
     /// The epoch is not a number.
     #[error("invalid source-date-epoch {0:?}: expected seconds since 1970")]
     InvalidEpoch(String),
@@ -289,6 +358,10 @@ impl Default for ImageOptions {
             layer_times: LayerTimes::default(),
             oci_artifact: true,
             attestation_inline: None,
+            keeps_nondistributable: false,
+            squash: Squash::default(),
+            annotates_base: false,
+            derived_names: DerivedNames::default(),
         }
     }
 }
@@ -300,6 +373,7 @@ impl OutputSpec {
             options: ImageOptions::default(),
             store: true,
             push: None,
+            load: None,
         }
     }
 
@@ -324,10 +398,7 @@ impl OutputSpec {
                 options: reader.options(true)?,
                 destination: reader.archive(target)?,
             },
-            "docker" => Self::Docker {
-                options: reader.options(false)?,
-                destination: reader.archive(target)?,
-            },
+            "docker" => reader.docker(target)?,
             "tar" => Self::Tar {
                 destination: reader.destination(target)?,
                 options: reader.tree_options()?,
@@ -393,6 +464,7 @@ impl Attributes<'_> {
         let push_options = PushOptions {
             by_digest: self.flag("push-by-digest")?.unwrap_or(false),
             insecure: self.flag("registry.insecure")?.unwrap_or(false),
+            join: None,
         };
         // Unpacking after the build makes no sense where layers are born unpacked.
         self.flag("unpack")?;
@@ -400,16 +472,44 @@ impl Attributes<'_> {
             store: self.flag("store")?.unwrap_or(true),
             options: self.options(true)?,
             push: push.then_some(push_options),
+            load: None,
+        })
+    }
+
+    fn docker(&mut self, target: Target) -> Result<OutputSpec, InvalidOutput> {
+        let options = self.options(false)?;
+        if let Target::Engine(engine) = target {
+            self.flag("tar")?;
+            return Ok(OutputSpec::Image {
+                options,
+                store: true,
+                push: None,
+                load: Some(engine),
+            });
+        }
+        Ok(OutputSpec::Docker {
+            options,
+            destination: self.archive(target)?,
         })
     }
 
     fn options(&mut self, oci_media_types: bool) -> Result<ImageOptions, InvalidOutput> {
+        let compression = self.compression()?;
         let mut options = ImageOptions {
-            compression: self.compression()?,
-            oci_media_types: self.flag("oci-mediatypes")?.unwrap_or(oci_media_types),
+            compression,
+            oci_media_types: self.media_types(oci_media_types, compression.kind)?,
             epoch: self.epoch()?,
             oci_artifact: self.flag("oci-artifact")?.unwrap_or(true),
             attestation_inline: self.flag("attestation-inline")?,
+            keeps_nondistributable: self.flag("prefer-nondist-layers")?.unwrap_or(false),
+            derived_names: DerivedNames {
+                canonical: self.flag("name-canonical")?.unwrap_or(false),
+                dangling_prefix: match self.left.remove("dangling-name-prefix") {
+                    Some(prefix) if !prefix.is_empty() => Some(prefix.parse()?),
+                    _ => None,
+                },
+                dangling_only_if_nameless: self.flag("danging-name-empty-only")?.unwrap_or(false),
+            },
             ..ImageOptions::default()
         };
         if self.flag("rewrite-timestamp")?.unwrap_or(false) {
@@ -425,10 +525,41 @@ impl Attributes<'_> {
         Ok(options)
     }
 
+    /// Decides whose media types the documents have.
+    ///
+    /// BuildKit calls the defaults of its releases by numbers: before 30 an image had Docker's.
+    fn media_types(
+        &mut self,
+        default: bool,
+        compression: CompressionKind,
+    ) -> Result<bool, InvalidOutput> {
+        let version = self.left.remove("compatibility-version");
+        let default = match version.as_deref() {
+            None | Some("30") => default,
+            Some("10") if compression == CompressionKind::Zstd => {
+                return Err(InvalidOutput::OldZstd);
+            }
+            Some("10" | "20") => default && self.kind == "oci",
+            Some(other) => return Err(InvalidOutput::UnknownCompatibility(other.to_owned())),
+        };
+        let needs_oci = matches!(
+            compression,
+            CompressionKind::Zstd | CompressionKind::Estargz
+        );
+        match self.flag("oci-mediatypes")? {
+            Some(false) if needs_oci => {
+                Err(InvalidOutput::NeedsOciMediaTypes(compression.as_str()))
+            }
+            Some(asked) => Ok(asked),
+            None => Ok(default || needs_oci),
+        }
+    }
+
     fn tree_options(&mut self) -> Result<TreeOptions, InvalidOutput> {
         Ok(TreeOptions {
             platform_split: self.flag("platform-split")?,
             epoch: self.epoch()?,
+            mode: self.mode()?,
             attestation_prefix: self.attestation_prefix()?,
         })
     }
@@ -439,6 +570,17 @@ impl Attributes<'_> {
         match prefix.contains('/') {
             false => Ok(prefix),
             true => Err(InvalidOutput::InvalidPrefix(prefix)),
+        }
+    }
+
+    fn mode(&mut self) -> Result<LocalMode, InvalidOutput> {
+        let Some(text) = self.left.remove("mode") else {
+            return Ok(LocalMode::Copy);
+        };
+        match text.trim().to_lowercase().as_str() {
+            "" | "copy" => Ok(LocalMode::Copy),
+            "delete" => Ok(LocalMode::Delete),
+            _ => Err(InvalidOutput::UnknownMode(text)),
         }
     }
 
@@ -459,6 +601,7 @@ impl Attributes<'_> {
             compression.kind = match kind.as_str() {
                 "gzip" => CompressionKind::Gzip,
                 "zstd" => CompressionKind::Zstd,
+                "estargz" => CompressionKind::Estargz,
                 "uncompressed" => CompressionKind::Uncompressed,
                 _ => return Err(InvalidOutput::UnknownCompression(kind)),
             };
@@ -479,7 +622,9 @@ impl Attributes<'_> {
 
     fn destination(&self, target: Target) -> Result<Destination, InvalidOutput> {
         match target {
-            Target::Nowhere => Err(InvalidOutput::NoDestination(self.kind.to_owned())),
+            Target::Nowhere | Target::Engine(_) => {
+                Err(InvalidOutput::NoDestination(self.kind.to_owned()))
+            }
             Target::Path(path) => Ok(Destination::File(path)),
             Target::Stream(stream) => Ok(Destination::Stream(stream)),
         }
@@ -487,7 +632,9 @@ impl Attributes<'_> {
 
     fn directory(&self, target: Target) -> Result<PathBuf, InvalidOutput> {
         match target {
-            Target::Nowhere => Err(InvalidOutput::NoDestination(self.kind.to_owned())),
+            Target::Nowhere | Target::Engine(_) => {
+                Err(InvalidOutput::NoDestination(self.kind.to_owned()))
+            }
             Target::Path(path) => Ok(path),
             Target::Stream(_) => Err(InvalidOutput::NotAStream(self.kind.to_owned())),
         }
@@ -512,6 +659,7 @@ impl Attributes<'_> {
 fn checked_level(compression: &Compression, text: String) -> Result<i32, InvalidOutput> {
     let (kind, low, high, range) = match compression.kind {
         CompressionKind::Gzip => ("gzip", 0, 9, "0 to 9"),
+        CompressionKind::Estargz => ("estargz", 0, 9, "0 to 9"),
         CompressionKind::Zstd => ("zstd", 0, 22, "0 to 22"),
         CompressionKind::Uncompressed => ("uncompressed", 0, 0, "0"),
     };

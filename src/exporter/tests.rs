@@ -17,6 +17,9 @@ use crate::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
 
+/// What the attributes of outputs do.
+mod forms;
+
 /// A store with two layers in it.
 struct Fixture {
     temp: tempfile::TempDir,
@@ -121,6 +124,7 @@ impl Fixture {
             multi_platform: platforms.len() > 1,
             names: vec!["app:1.0".parse().unwrap()],
             outputs,
+            elsewhere: Default::default(),
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
@@ -252,7 +256,8 @@ fn what_is_said_about_an_image_stands_behind_it_in_an_index() {
     assert_eq!(manifest["config"]["data"], "e30=");
     assert_eq!(manifest["subject"]["digest"], image.digest.to_string());
     let manifest = bundle::read_manifest(&fixture.content, about).unwrap();
-    validate::presence(&fixture.content, &manifest).unwrap();
+    let elsewhere = std::collections::BTreeSet::new();
+    validate::presence(&fixture.content, &manifest, &elsewhere).unwrap();
     let statements = manifest.layers.iter().map(|layer| {
         assert_eq!(layer.media_type, "application/vnd.in-toto+json");
         let statement = json(&fixture.content.read(layer, 1 << 20).unwrap());

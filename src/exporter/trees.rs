@@ -8,7 +8,7 @@ use super::Error;
 use super::attestations::{self, StatementFile};
 use super::export::PlatformResult;
 use super::local::{self, LocalTree, Written};
-use super::output::{Destination, OutputSpec, TreeOptions};
+use super::output::{Destination, LocalMode, OutputSpec, TreeOptions};
 use super::rootfs::{self, TarTree};
 use super::transfer::Meter;
 use crate::oci::Platform;
@@ -98,6 +98,7 @@ impl Trees {
 
     fn local(&self, directory: &Path, options: &TreeOptions) -> Result<(), Error> {
         let mut written = Written::new();
+        let mut views = Vec::new();
         for result in &self.results {
             let name = result.platform.to_string();
             let folder = self.folder(&result.platform, options);
@@ -115,13 +116,27 @@ impl Trees {
             };
             let claims = is_shared.then_some((name.as_str(), &mut written));
             local::copy_tree(tree, claims, &meter)?;
-            for statement in self.statements(view.path(), result, options)? {
-                local::write_statement(tree, &statement)?;
-            }
             if let Some(epoch_s) = tree.epoch_s.filter(|_| tree.target != directory) {
                 local::set_time(tree.target, epoch_s)?;
             }
             meter.finish();
+            views.push((folder, view));
+        }
+        if options.mode == LocalMode::Delete {
+            let trees = views
+                .iter()
+                .map(|(folder, view)| (folder.as_path(), view.path()));
+            local::remove_stale(directory, &trees.collect::<Vec<_>>())?;
+        }
+        for (result, (folder, view)) in self.results.iter().zip(&views) {
+            let target = directory.join(folder).components().collect::<PathBuf>();
+            let epoch_s = options.epoch.or(result.epoch_s);
+            for statement in self.statements(view.path(), result, options)? {
+                local::write_statement(&target, epoch_s, &statement)?;
+            }
+            if let Some(epoch_s) = epoch_s.filter(|_| target != directory) {
+                local::set_time(&target, epoch_s)?;
+            }
         }
         Ok(())
     }

@@ -9,6 +9,8 @@
 //! | every blob is there, whole and unchanged | [`image`] |
 //! | every layer unpacks to its diff id | [`image`] |
 
+use std::collections::BTreeSet;
+
 use crate::archive::{Format, LayerReader};
 use crate::content::{self, ContentStore};
 use crate::oci::media_type;
@@ -162,10 +164,16 @@ pub fn image(content: &ContentStore, descriptor: &Descriptor) -> Result<ImageCon
     Ok(config)
 }
 
-/// Checks that every blob the manifest names is there in the right size; reads none.
-pub fn presence(content: &ContentStore, manifest: &Manifest) -> Result<(), Invalid> {
+/// Checks that every blob the manifest names is there in the right size, or known to be
+/// elsewhere; reads none.
+pub fn presence(
+    content: &ContentStore,
+    manifest: &Manifest,
+    elsewhere: &BTreeSet<Digest>,
+) -> Result<(), Invalid> {
     for blob in manifest.layers.iter().chain([&manifest.config]) {
         match content.size(&blob.digest) {
+            None if elsewhere.contains(&blob.digest) => {}
             None => {
                 return Err(Invalid::Content(content::Error::Missing {
                     digest: blob.digest.clone(),

@@ -1,5 +1,7 @@
 //! The front door: text and options in, definition and image config out.
 
+use std::collections::BTreeSet;
+
 use super::build_args::{self, BuildArgs};
 use super::diagnostic::{Diagnostic, Source};
 use super::dockerfile::{self, Dockerfile};
@@ -25,8 +27,12 @@ pub struct Lowered {
     pub base_image: Option<ImageConfig>,
     /// What else is to be scanned for an SBOM, by name: stages, and the build context.
     pub scans: Vec<(String, Definition)>,
+    /// Name and digest of that image.
+    pub base_name: Option<Reference>,
     /// The images that were looked up, each pinned to its digest.
     pub bases: Vec<PinnedBase>,
+    /// Names of the arguments that the stages declare.
+    pub arguments: BTreeSet<String>,
     /// Time of everything new, in seconds since 1970.
     pub epoch: Option<i64>,
     /// What was noticed, in the order of the text.
@@ -159,7 +165,9 @@ impl Job<'_> {
             image: stage.image,
             base_image: stage.base_image,
             scans: stage.scans,
+            base_name: stage.base_name,
             bases: pinned(&plan),
+            arguments: stage.arguments,
             epoch: args.epoch,
             warnings: Vec::new(),
             remarks: args.unused(file).into_iter().collect(),

@@ -12,6 +12,14 @@ pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// OCI layer, zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// OCI layer that may not be distributed, uncompressed.
+pub const OCI_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+/// OCI layer that may not be distributed, gzip.
+pub const OCI_FOREIGN_GZIP: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+/// Docker layer that may not be distributed, uncompressed.
+pub const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+/// Docker layer that may not be distributed, gzip.
+pub const DOCKER_FOREIGN_GZIP: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 /// Docker image manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker manifest list.
@@ -45,5 +53,11 @@ pub fn is_layer(media_type: &str) -> bool {
             | DOCKER_LAYER
             | DOCKER_LAYER_GZIP
             | DOCKER_LAYER_ZSTD
-    )
+    ) || is_foreign(media_type)
+}
+
+/// Says whether a layer may not be distributed: it is fetched from its maker, never pushed.
+pub fn is_foreign(media_type: &str) -> bool {
+    let starts = [OCI_FOREIGN, DOCKER_FOREIGN];
+    starts.iter().any(|start| media_type.starts_with(start))
 }

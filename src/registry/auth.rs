@@ -20,7 +20,7 @@ use super::challenge::{self, Challenge};
 use super::endpoint::Endpoint;
 use super::http::{Failure, Request, protocol};
 use super::{Client, Error, lock};
-use crate::oci::Digest;
+use crate::oci::{Digest, Reference};
 use crate::session::Credential;
 
 /// Largest answer of a token server.
@@ -129,7 +129,7 @@ impl Client {
         scopes: &Scopes,
         what: &str,
     ) -> Result<Option<HeaderValue>, Error> {
-        let auth = self.shared.auth.of(&endpoint.registry);
+        let auth = self.shared.auth.of(&endpoint.account);
         let scheme = lock(&auth.scheme).clone();
         let server = match scheme {
             Scheme::Unknown => return Ok(None),
@@ -147,6 +147,24 @@ impl Client {
         Ok(Some(header))
     }
 
+    /// Presents what we have to a registry; an error where it is not taken.
+    pub async fn log_in(&self, registry: &str) -> Result<(), Error> {
+        let malformed = || protocol(registry, "it is not the name of a registry");
+        // A registry is asked in general; the repository only makes it a reference.
+        let reference: Result<Reference, _> = format!("{registry}/login").parse();
+        let reference = reference.map_err(|_| malformed())?;
+        let site = self.site(&reference).await?;
+        let url = site.endpoint.base.clone();
+        let request = Request::new(Method::GET, url, registry);
+        let response = self
+            .call(&site.endpoint, request, &Scopes::default())
+            .await?;
+        match response.status().as_u16() {
+            200..=299 => Ok(()),
+            _ => Err(self.refusal(registry, response).await),
+        }
+    }
+
     /// Learns from a 401 what the registry wants, so that the next try can bring it; an error
     /// when we have nothing better than what was presented.
     pub(super) async fn learn(
@@ -157,7 +175,7 @@ impl Client {
         scopes: &mut Scopes,
         what: &str,
     ) -> Result<(), Error> {
-        let auth = self.shared.auth.of(&endpoint.registry);
+        let auth = self.shared.auth.of(&endpoint.account);
         let challenges: Vec<Challenge> = headers
             .get_all(WWW_AUTHENTICATE)
             .iter()
@@ -197,7 +215,7 @@ impl Client {
     /// Notes that the registry took what was presented.
     pub(super) fn note_accepted(&self, endpoint: &Endpoint, presented: Option<&HeaderValue>) {
         if let Some(header) = presented {
-            let auth = self.shared.auth.of(&endpoint.registry);
+            let auth = self.shared.auth.of(&endpoint.account);
             lock(&auth.accepted).insert(Digest::of(header.as_bytes()));
         }
     }
@@ -208,7 +226,7 @@ impl Client {
         endpoint: &Endpoint,
         presented: Option<&HeaderValue>,
     ) -> bool {
-        let auth = self.shared.auth.of(&endpoint.registry);
+        let auth = self.shared.auth.of(&endpoint.account);
         let accepted = lock(&auth.accepted);
         presented.is_some_and(|header| accepted.contains(&Digest::of(header.as_bytes())))
     }
@@ -220,7 +238,7 @@ impl Client {
         what: &str,
         detail: String,
     ) -> Error {
-        let auth = self.shared.auth.of(&endpoint.registry);
+        let auth = self.shared.auth.of(&endpoint.account);
         let found = self.credential(&auth, endpoint).await;
         Error::Unauthorized {
             what: what.to_owned(),
@@ -234,8 +252,8 @@ impl Client {
     async fn credential<'a>(&self, auth: &'a RegistryAuth, endpoint: &Endpoint) -> &'a Found {
         let find = || async {
             let credentials = Arc::clone(&self.shared.options.credentials);
-            let registry = endpoint.registry.clone();
-            let asked = tokio::task::spawn_blocking(move || credentials.for_registry(&registry));
+            let account = endpoint.account.clone();
+            let asked = tokio::task::spawn_blocking(move || credentials.for_registry(&account));
             match asked.await {
                 Ok(Ok(credential)) => Found {
                     credential,
@@ -281,7 +299,7 @@ impl Client {
             #[serde(default)]
             expires_in: Option<f64>,
         }
-        let auth = self.shared.auth.of(&endpoint.registry);
+        let auth = self.shared.auth.of(&endpoint.account);
         let credential = self.credential(&auth, endpoint).await.credential.as_ref();
         let asked = Instant::now();
         let request = token_request(endpoint, server, scopes, credential)?;
@@ -351,10 +369,13 @@ fn token_request(
     scopes: &Scopes,
     credential: Option<&Credential>,
 ) -> Result<Request, Error> {
-    let what = format!("token of {}", endpoint.registry);
+    let what = format!("token of {}", endpoint.account);
     let mut request = Request::new(Method::GET, server.realm.clone(), &what);
     let same_host = server.realm.host_str() == endpoint.base.host_str();
-    request.unchecked = endpoint.unchecked && same_host;
+    request.tls = match same_host {
+        true => endpoint.tls.clone(),
+        false => endpoint.tls.as_ref().and_then(|tls| tls.for_strangers()),
+    };
     if let Some(Credential::IdentityToken(token)) = credential {
         let mut form = reqwest::Url::parse("form:").map_err(|_| protocol(&what, "no form"))?;
         form.query_pairs_mut()
@@ -425,9 +446,11 @@ mod tests {
     #[test]
     fn token_servers_must_use_tls_or_live_on_the_registrys_host() {
         let endpoint = |base: &str| Endpoint {
-            registry: "r.example".to_owned(),
+            account: "r.example".to_owned(),
             base: Url::parse(base).unwrap(),
-            unchecked: false,
+            tls: None,
+            headers: HeaderMap::new(),
+            is_mirror: false,
         };
         for (base, realm, good) in [
             ("https://r.example/", "https://auth.other/token", true),

@@ -1,5 +1,7 @@
 //! What can go wrong between us and a registry, in words a person can act on.
 
+use std::path::PathBuf;
+
 use super::document::InvalidDocument;
 use crate::content;
 use crate::oci::Digest;
@@ -104,6 +106,22 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A file that says how registries are reached cannot be used.
+    #[error("{} cannot be used: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The configuration forbids a registry.
+    #[error("{what} is blocked by {}", path.display())]
+    Blocked {
+        /// What was asked for.
+        what: String,
+        /// The file that forbids it.
+        path: PathBuf,
+    },
     /// The client itself cannot be set up.
     #[error("cannot set up the HTTP client: {reason}")]
     Setup {
@@ -122,6 +140,24 @@ impl Error {
     /// Says whether the server has no such thing, in contrast to not answering.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+
+    /// Says whether a manifest was refused because the registry lacks something it points at.
+    pub(super) fn is_part_unknown(&self) -> bool {
+        let detail = match self {
+            Self::Status { status, detail, .. } if status.starts_with("400") => detail,
+            Self::NotFound { detail, .. } => detail,
+            _ => return false,
+        };
+        let detail = detail.to_lowercase();
+        [
+            "blob unknown",
+            "blob_unknown",
+            "manifest unknown",
+            "manifest_unknown",
+        ]
+        .iter()
+        .any(|words| detail.contains(words))
     }
 
     /// Returns what the server said, where it said something.

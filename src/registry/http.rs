@@ -1,6 +1,7 @@
 //! One HTTP exchange: connection, proxies, redirects, timeouts; no credentials of its own.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,15 @@ use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Method, Response, Url};
 
 use super::retry::{self, Tries};
-use super::{Error, Options, Proxies, RetryPolicy};
+use super::tls::Tls;
+use super::{Error, Options, Proxies, RetryPolicy, lock};
 
 /// Most redirects that are followed.
 const REDIRECTS_MAX: u32 = 10;
 /// How this client names itself.
 const USER_AGENT: &str = concat!("cooper/", env!("CARGO_PKG_VERSION"));
+/// Longest part of what a server says about a failure that is shown, in characters.
+const DETAIL_LENGTH_MAX: usize = 500;
 /// Hosts that are never reached through a proxy.
 const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1";
 
@@ -23,7 +27,8 @@ pub struct Http {
     settings: Settings,
     plain: OnceLock<Result<reqwest::Client, String>>,
     checked: OnceLock<Result<reqwest::Client, String>>,
-    unchecked: OnceLock<Result<reqwest::Client, String>>,
+    /// Clients for hosts with certificates of their own.
+    special: Mutex<BTreeMap<Arc<Tls>, Result<reqwest::Client, String>>>,
 }
 
 #[derive(Debug)]
@@ -47,8 +52,8 @@ pub struct Request {
     pub authorization: Option<HeaderValue>,
     /// The body.
     pub body: Option<Bytes>,
-    /// Whether certificates are not checked.
-    pub unchecked: bool,
+    /// How TLS is spoken, where not as with everybody.
+    pub(super) tls: Option<Arc<Tls>>,
     /// What is asked for, as errors name it.
     pub what: String,
 }
@@ -71,7 +76,7 @@ impl Request {
             headers: HeaderMap::new(),
             authorization: None,
             body: None,
-            unchecked: false,
+            tls: None,
             what: what.to_owned(),
         }
     }
@@ -95,7 +100,7 @@ impl Http {
             },
             plain: OnceLock::new(),
             checked: OnceLock::new(),
-            unchecked: OnceLock::new(),
+            special: Mutex::default(),
         }
     }
 
@@ -147,7 +152,7 @@ impl Http {
         request: &Request,
         body: Option<Body>,
     ) -> Result<impl Future<Output = reqwest::Result<Response>> + use<>, Error> {
-        let client = self.client(&request.url, request.unchecked)?;
+        let client = self.client(&request.url, request.tls.as_ref())?;
         let mut builder = client
             .request(request.method.clone(), request.url.clone())
             .headers(request.headers.clone());
@@ -204,21 +209,33 @@ impl Http {
         &self.settings.retry
     }
 
-    fn client(&self, url: &Url, unchecked: bool) -> Result<&reqwest::Client, Error> {
-        let (cell, kind) = match (url.scheme(), unchecked) {
-            ("http", _) => (&self.plain, Kind::Plain),
-            (_, false) => (&self.checked, Kind::Checked),
-            (_, true) => (&self.unchecked, Kind::Unchecked),
+    fn client(&self, url: &Url, tls: Option<&Arc<Tls>>) -> Result<reqwest::Client, Error> {
+        let settings = &self.settings;
+        let built = match (url.scheme(), tls) {
+            ("http", _) => self
+                .plain
+                .get_or_init(|| build(settings, Kind::Plain))
+                .clone(),
+            (_, None) => self
+                .checked
+                .get_or_init(|| build(settings, Kind::Checked))
+                .clone(),
+            (_, Some(tls)) => {
+                let mut special = lock(&self.special);
+                let client = special
+                    .entry(Arc::clone(tls))
+                    .or_insert_with(|| build(settings, Kind::Special(tls)));
+                client.clone()
+            }
         };
-        let built = cell.get_or_init(|| build(&self.settings, kind));
-        built.as_ref().map_err(|reason| Error::Setup {
-            reason: reason.clone(),
-        })
+        built.map_err(|reason| Error::Setup { reason })
     }
 
     pub(super) fn failure(&self, url: &Url, error: &reqwest::Error) -> Failure {
         let error_text = root_cause(error);
-        let certificate = error_text.contains("certificate");
+        let certificate = ["certificate", "UnknownIssuer", "HandshakeFailure"]
+            .iter()
+            .any(|word| error_text.contains(word));
         let unreachable = Error::Unreachable {
             host: host_of(url),
             reason: error_text,
@@ -260,34 +277,62 @@ impl Http {
         }
     }
 
-    /// Reads what a server says about a failure (distribution-spec: error codes).
+    /// Reads what a server says about a failure (distribution-spec: error codes), or in whatever
+    /// words it has.
     async fn detail(&self, response: Response) -> String {
         const LIMIT_BYTES: u64 = 64 << 10;
-        #[derive(serde::Deserialize)]
-        struct Errors {
-            errors: Vec<Item>,
+        let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let is_page = content_type.is_some_and(|text| text.contains("html"));
+        match self.body("", response, LIMIT_BYTES).await {
+            Ok(bytes) if !is_page => said(&bytes),
+            _ => String::new(),
         }
-        #[derive(serde::Deserialize)]
-        struct Item {
-            #[serde(default)]
-            code: String,
-            #[serde(default)]
-            message: String,
-        }
-        let Ok(bytes) = self.body("", response, LIMIT_BYTES).await else {
-            return String::new();
-        };
-        let text = match serde_json::from_slice::<Errors>(&bytes) {
-            Ok(Errors { errors }) => match errors.into_iter().next() {
-                Some(Item { code, message }) if message.is_empty() => code,
-                Some(Item { message, .. }) => message,
-                None => String::new(),
-            },
-            Err(_) => String::new(),
-        };
-        let printable = text.chars().filter(|c| !c.is_control());
-        printable.take(200).collect()
     }
+}
+
+/// Picks the words out of the body of a refusal: the messages of a registry's errors, or plain
+/// text.
+fn said(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<Item>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Item {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        detail: serde_json::Value,
+    }
+    let one = |item: Item| {
+        let text = match item.message.is_empty() {
+            true => item.code,
+            false => item.message,
+        };
+        match &item.detail {
+            serde_json::Value::String(more) if !more.is_empty() && !text.contains(more) => {
+                format!("{text}: {more}")
+            }
+            _ => text,
+        }
+    };
+    let text = match serde_json::from_slice::<Errors>(body) {
+        Ok(Errors { errors }) => {
+            let texts: Vec<String> = errors.into_iter().map(one).collect();
+            texts.join("; ")
+        }
+        Err(_) => match std::str::from_utf8(body) {
+            Ok(text) if !text.trim_start().starts_with(['{', '[', '<']) => text.to_owned(),
+            _ => String::new(),
+        },
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let printable = words.join(" ");
+    let printable = printable.chars().filter(|c| !c.is_control());
+    printable.take(DETAIL_LENGTH_MAX).collect()
 }
 
 /// Says whether two URLs have the same scheme, host and port.
@@ -342,7 +387,9 @@ fn redirect_of(request: &Request, response: &Response) -> Result<Option<Request>
         next.headers.remove(AUTHORIZATION);
         next.headers.remove(COOKIE);
         // What was said about one host's certificate is not said about another's.
-        next.unchecked = request.unchecked && url.host_str() == request.url.host_str();
+        if url.host_str() != request.url.host_str() {
+            next.tls = request.tls.as_ref().and_then(|tls| tls.for_strangers());
+        }
     }
     next.url = url;
     Ok(Some(next))
@@ -350,16 +397,16 @@ fn redirect_of(request: &Request, response: &Response) -> Result<Option<Request>
 
 /// Which certificates a connection accepts.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum Kind<'a> {
     /// There are none: plain HTTP.
     Plain,
     /// Those that the system trusts.
     Checked,
-    /// All.
-    Unchecked,
+    /// As somebody configured it.
+    Special(&'a Tls),
 }
 
-fn build(settings: &Settings, kind: Kind) -> Result<reqwest::Client, String> {
+fn build(settings: &Settings, kind: Kind<'_>) -> Result<reqwest::Client, String> {
     // Somebody else in the process may have installed one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
@@ -382,7 +429,7 @@ fn build(settings: &Settings, kind: Kind) -> Result<reqwest::Client, String> {
         // Without certificates to load, this works on machines that have none installed.
         Kind::Plain => builder.tls_certs_only([]),
         Kind::Checked => builder,
-        Kind::Unchecked => builder.tls_danger_accept_invalid_certs(true),
+        Kind::Special(tls) => tls.apply(builder)?,
     };
     builder.build().map_err(|error| root_cause(&error))
 }
@@ -397,5 +444,32 @@ fn root_cause(error: &reqwest::Error) -> String {
     match text.split_once(" (os error") {
         Some((text, _)) => text.to_lowercase(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_registry_says_is_shown() {
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"code":"DENIED","message":"quota exceeded"}]}"#,
+                "quota exceeded",
+            ),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED"),
+            (
+                r#"{"errors":[{"code":"A","message":"one","detail":"more"},{"message":"two","detail":{"x":1}}]}"#,
+                "one: more; two",
+            ),
+            ("upstream  is\ndown\u{7}\n", "upstream is down"),
+            ("{\"message\":1}", ""),
+            ("<html>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(said(body.as_bytes()), expected, "{body}");
+        }
+        assert_eq!(said(&[b'x'; 9000]).len(), DETAIL_LENGTH_MAX);
     }
 }

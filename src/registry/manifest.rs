@@ -6,7 +6,8 @@ use reqwest::{Method, Response};
 
 use super::auth::Scopes;
 use super::document::{self, INDEX_BYTES_MAX};
-use super::endpoint::Endpoint;
+use super::endpoint::Site;
+use super::hosts::Purpose;
 use super::http::{Failure, Request};
 use super::retry::Tries;
 use super::{Client, Error};
@@ -50,10 +51,26 @@ impl Client {
     /// Some registries count reads against a limit, but not these questions.
     pub async fn look_up(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
         let reference = reference.clone().with_default_tag();
-        let endpoint = self.endpoint(reference.domain()).await?;
-        let request = manifest_request(Method::HEAD, &endpoint, &reference)?;
-        let scopes = Scopes::repository(reference.path(), "pull");
-        let response = self.call(&endpoint, request, &scopes).await?;
+        let mut search = self.search(&reference, purpose(&reference)).await?;
+        loop {
+            let site = search.next().await?;
+            match self.head_document(&site, &reference, "pull").await {
+                Ok(found) => return Ok(found),
+                Err(error) => search.failed(error),
+            }
+        }
+    }
+
+    /// Asks one place what a reference names.
+    pub(super) async fn head_document(
+        &self,
+        site: &Site,
+        reference: &Reference,
+        actions: &str,
+    ) -> Result<Option<Descriptor>, Error> {
+        let request = manifest_request(Method::HEAD, site, reference)?;
+        let scopes = Scopes::repository(&site.repository, actions);
+        let response = self.call(&site.endpoint, request, &scopes).await?;
         match response.status().as_u16() {
             200 => Ok(described(response.headers())),
             403 | 404 => Err(self.refusal(&reference.familiar(), response).await),
@@ -71,16 +88,16 @@ impl Client {
         let reference = reference.clone().with_default_tag();
         let what = reference.familiar();
         let descriptor = Descriptor::of(media_type, bytes);
-        let endpoint = self.endpoint(reference.domain()).await?;
-        let mut request = manifest_request(Method::PUT, &endpoint, &reference)?;
+        let site = self.site(&reference).await?;
+        let mut request = manifest_request(Method::PUT, &site, &reference)?;
         let header = HeaderValue::from_str(media_type).map_err(|_| Error::Protocol {
             what: what.clone(),
             reason: "malformed media type".to_owned(),
         })?;
         request.headers.insert(CONTENT_TYPE, header);
         request.body = Some(Bytes::copy_from_slice(bytes));
-        let scopes = Scopes::repository(reference.path(), "pull,push");
-        let response = self.call(&endpoint, request, &scopes).await?;
+        let scopes = Scopes::repository(&site.repository, "pull,push");
+        let response = self.call(&site.endpoint, request, &scopes).await?;
         if !response.status().is_success() {
             return Err(self.refusal(&what, response).await);
         }
@@ -96,20 +113,36 @@ impl Client {
         }
     }
 
-    /// Reads a document; one with wrong bytes is asked for once more, from its first byte.
+    /// Reads a document where it is first found.
     async fn get_document(
         &self,
         reference: &Reference,
         announced: &str,
     ) -> Result<(Descriptor, Bytes), Error> {
-        let endpoint = self.endpoint(reference.domain()).await?;
+        let mut search = self.search(reference, purpose(reference)).await?;
+        loop {
+            let site = search.next().await?;
+            match self.get_document_at(&site, reference, announced).await {
+                Ok(found) => return Ok(found),
+                Err(error) => search.failed(error),
+            }
+        }
+    }
+
+    /// Reads a document; one with wrong bytes is asked for once more, from its first byte.
+    pub(super) async fn get_document_at(
+        &self,
+        site: &Site,
+        reference: &Reference,
+        announced: &str,
+    ) -> Result<(Descriptor, Bytes), Error> {
         let what = reference.familiar();
-        let scopes = Scopes::repository(reference.path(), "pull");
-        let mut tries = Tries::new(&self.shared.options.retry);
+        let scopes = Scopes::repository(&site.repository, "pull");
+        let mut tries = Tries::new(site.endpoint.retry(&self.shared.options.retry));
         let mut wrong = 0;
         loop {
-            let request = manifest_request(Method::GET, &endpoint, reference)?;
-            let response = self.call(&endpoint, request, &scopes).await?;
+            let request = manifest_request(Method::GET, site, reference)?;
+            let response = self.call(&site.endpoint, request, &scopes).await?;
             if !response.status().is_success() {
                 return Err(self.refusal(&what, response).await);
             }
@@ -173,17 +206,21 @@ impl Client {
     }
 }
 
-fn manifest_request(
-    method: Method,
-    endpoint: &Endpoint,
-    reference: &Reference,
-) -> Result<Request, Error> {
+/// Says what a reference is asked for.
+fn purpose(reference: &Reference) -> Purpose {
+    match reference.digest() {
+        Some(_) => Purpose::Fetch,
+        None => Purpose::Resolve,
+    }
+}
+
+fn manifest_request(method: Method, site: &Site, reference: &Reference) -> Result<Request, Error> {
     let target = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, Some(tag)) => tag.to_owned(),
         (None, None) => "latest".to_owned(),
     };
-    let url = endpoint.url(reference.path(), &format!("manifests/{target}"))?;
+    let url = site.url(&format!("manifests/{target}"))?;
     let accept = HeaderValue::from_static(ACCEPTED);
     Ok(Request::new(method, url, &reference.familiar()).header(ACCEPT, accept))
 }

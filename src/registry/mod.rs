@@ -1,10 +1,11 @@
 //! The distribution client: finds, pulls and pushes content in registries (OCI
 //! distribution-spec 1.1, and Docker's token authentication).
 //!
-//! Read in order: [`options`], [`endpoint`] (which URL a registry has), [`http`] (one exchange),
-//! [`retry`], [`challenge`] and [`auth`] (who we are), `transport` (all of these together), then
-//! what is done with it: [`document`], [`manifest`], [`pull`], [`push`], [`download`] (files that
-//! are not in a registry).
+//! Read in order: [`options`], [`hosts`] (what this machine's configuration says), [`endpoint`]
+//! (which URL a registry has), [`http`] (one exchange) with [`tls`], [`retry`], [`challenge`] and
+//! [`auth`] (who we are), `transport` (all of these together), then what is done with it:
+//! [`document`], [`manifest`], [`tags`], [`pull`], [`upload`] with [`body`] (one blob), [`push`] (images),
+//! [`join`] (one index out of several pushes), [`download`] (files that are not in a registry).
 //!
 //! Invariants: every byte is checked by size and digest before anyone sees it; nothing is
 //! allocated because a header claims a size; credentials and tokens go to the origin they are
@@ -12,18 +13,24 @@
 //! anything about builds.
 
 mod auth;
+mod body;
 mod challenge;
 pub mod document;
 mod download;
 mod endpoint;
 mod error;
+pub mod hosts;
 mod http;
+pub mod join;
 mod manifest;
 pub mod options;
 mod pull;
 mod push;
 mod retry;
+mod tags;
+mod tls;
 mod transport;
+mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -33,10 +40,12 @@ use tokio::sync::Semaphore;
 pub use document::{Document, InvalidDocument};
 pub use download::Downloaded;
 pub use error::Error;
+pub use hosts::{HostFiles, HostOptions, Hosts};
 pub use http::{Http, Request};
+pub use join::{JoinOptions, Joined};
 pub use options::{Options, Proxies, RetryPolicy};
-pub use push::Pushed;
 pub use retry::http_date;
+pub use upload::Pushed;
 
 use crate::oci::Digest;
 
@@ -50,13 +59,22 @@ pub struct Client {
 struct Shared {
     options: Options,
     http: Http,
-    endpoints: Mutex<BTreeMap<String, Arc<tokio::sync::OnceCell<endpoint::Endpoint>>>>,
+    endpoints: Mutex<BTreeMap<EndpointKey, Arc<tokio::sync::OnceCell<endpoint::Endpoint>>>>,
+    /// Mirrors that did not answer.
+    down: Mutex<BTreeSet<String>>,
     auth: auth::Auth,
     downloads: Semaphore,
     uploads: Semaphore,
     /// Blobs known to be in a repository, so that nobody asks twice.
     present: Mutex<BTreeSet<(String, Digest)>>,
+    /// Held while a blob is on its way to a repository, so that it goes there once.
+    flights: Mutex<BTreeMap<(String, Digest), Flight>>,
 }
+
+/// Held by whoever does what others need, too.
+type Flight = Arc<tokio::sync::Mutex<()>>;
+/// Host, root of the API, scheme where it is configured.
+type EndpointKey = (String, String, Option<&'static str>);
 
 impl Client {
     /// Makes a client. Nothing is connected yet.
@@ -68,10 +86,12 @@ impl Client {
                 options,
                 http,
                 endpoints: Mutex::default(),
+                down: Mutex::default(),
                 auth: auth::Auth::default(),
                 downloads: Semaphore::new(downloads.max(1)),
                 uploads: Semaphore::new(uploads.max(1)),
                 present: Mutex::default(),
+                flights: Mutex::default(),
             }),
         }
     }
@@ -83,6 +103,16 @@ impl Client {
 
     fn remember(&self, repository: &str, digest: &Digest) {
         lock(&self.shared.present).insert((repository.to_owned(), digest.clone()));
+    }
+
+    fn forget_repository(&self, repository: &str) {
+        lock(&self.shared.present).retain(|(known, _)| known != repository);
+    }
+
+    fn flight(&self, repository: &str, digest: &Digest) -> Flight {
+        let mut flights = lock(&self.shared.flights);
+        let key = (repository.to_owned(), digest.clone());
+        Arc::clone(flights.entry(key).or_default())
     }
 
     fn knows(&self, repository: &str, digest: &Digest) -> bool {

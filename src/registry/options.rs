@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hosts::Hosts;
 use crate::session::Credentials;
 
 /// Everything a [`Client`](super::Client) is told when it is made.
@@ -14,6 +15,8 @@ pub struct Options {
     /// Registries (`host[:port]`) whose certificate is not checked and that may speak plain
     /// HTTP. Loopback hosts always count as such.
     pub insecure: BTreeSet<String>,
+    /// How registries are reached: mirrors, certificates, what is blocked.
+    pub hosts: Hosts,
     /// Proxies, as the caller read them from the environment.
     pub proxies: Proxies,
     /// When and how often a failed request is tried again.
@@ -33,6 +36,7 @@ impl Default for Options {
         Self {
             credentials: Arc::default(),
             insecure: BTreeSet::new(),
+            hosts: Hosts::default(),
             proxies: Proxies::default(),
             retry: RetryPolicy::default(),
             downloads_max: 6,
@@ -59,8 +63,10 @@ pub struct Proxies {
 pub struct RetryPolicy {
     /// Tries in all.
     pub tries_max: u32,
-    /// Pause before the second try; doubled for each further one.
+    /// Longest pause before the second try; doubled for each further one.
     pub first_pause: Duration,
+    /// Bound of that doubling.
+    pub pause_max: Duration,
     /// Longest pause that a server may ask for with `Retry-After`.
     pub retry_after_max: Duration,
     /// Longest time from the first try to the last.
@@ -70,10 +76,11 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            tries_max: 5,
+            tries_max: 7,
             first_pause: Duration::from_millis(500),
+            pause_max: Duration::from_secs(10),
             retry_after_max: Duration::from_secs(60),
-            total_max: Duration::from_secs(120),
+            total_max: Duration::from_secs(180),
         }
     }
 }

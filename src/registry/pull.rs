@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::auth::Scopes;
 use super::download::write_all;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Site};
+use super::hosts::Purpose;
 use super::http::{Failure, Request, protocol};
 use super::retry::Tries;
 use super::{Client, Error};
@@ -40,16 +41,34 @@ impl Client {
             return Ok(());
         }
         let _permit = self.shared.downloads.acquire().await;
-        let endpoint = self.endpoint(reference.domain()).await?;
-        let mut download = Download {
-            client: self,
-            what: format!("{} of {}", descriptor.digest, reference.familiar()),
-            url: endpoint.url(reference.path(), &format!("blobs/{}", descriptor.digest))?,
-            scopes: Scopes::repository(reference.path(), "pull"),
-            endpoint,
-            descriptor,
-            report: Report::new(progress, descriptor, "downloading"),
-        };
+        let mut search = self.search(reference, Purpose::Fetch).await?;
+        loop {
+            let site = search.next().await?;
+            let download = Download {
+                client: self,
+                what: format!("{} of {}", descriptor.digest, reference.familiar()),
+                url: site.url(&format!("blobs/{}", descriptor.digest))?,
+                scopes: Scopes::repository(&site.repository, "pull"),
+                endpoint: site.endpoint,
+                descriptor,
+                report: Report::new(progress, descriptor, "downloading"),
+            };
+            match self.fetch_from(download, reference, store).await {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Content(_)) => return Err(error),
+                Err(error) => search.failed(error),
+            }
+        }
+    }
+
+    /// Downloads a blob from one place.
+    async fn fetch_from(
+        &self,
+        mut download: Download<'_>,
+        reference: &Reference,
+        store: &ContentStore,
+    ) -> Result<(), Error> {
+        let descriptor = download.descriptor;
         let local = store.clone();
         let algorithm = descriptor.digest.algorithm();
         let mut ingest = blocking(move || local.ingest_as(algorithm)).await?;
@@ -58,6 +77,7 @@ impl Client {
             let expected = descriptor.clone();
             match blocking(move || ingest.commit(Some(&expected))).await {
                 Ok(_) => {
+                    // What a mirror has, the registry has.
                     store.note_origin(&descriptor.digest, &reference.name())?;
                     download.report.done();
                     return Ok(());
@@ -85,17 +105,27 @@ impl Client {
         reference: &Reference,
         descriptor: &Descriptor,
     ) -> Result<bool, Error> {
+        let site = self.site(reference).await?;
+        let scopes = Scopes::repository(&site.repository, "pull");
+        self.has_blob(&site, reference, descriptor, &scopes).await
+    }
+
+    /// Asks whether a blob is there, unless that is known.
+    pub(super) async fn has_blob(
+        &self,
+        site: &Site,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        scopes: &Scopes,
+    ) -> Result<bool, Error> {
         let repository = reference.name();
         if self.knows(&repository, &descriptor.digest) {
             return Ok(true);
         }
-        let endpoint = self.endpoint(reference.domain()).await?;
-        let url = endpoint.url(reference.path(), &format!("blobs/{}", descriptor.digest))?;
+        let url = site.url(&format!("blobs/{}", descriptor.digest))?;
         let what = format!("{} of {}", descriptor.digest, reference.familiar());
-        let scopes = Scopes::repository(reference.path(), "pull");
-        let response = self
-            .call(&endpoint, Request::new(Method::HEAD, url, &what), &scopes)
-            .await?;
+        let request = Request::new(Method::HEAD, url, &what);
+        let response = self.call(&site.endpoint, request, scopes).await?;
         match response.status().as_u16() {
             200..=299 => {
                 self.remember(&repository, &descriptor.digest);
@@ -121,7 +151,8 @@ struct Download<'a> {
 impl Download<'_> {
     /// Downloads until all bytes are written.
     async fn run(&mut self, mut ingest: Ingest) -> Result<Ingest, Error> {
-        let mut tries = Tries::new(&self.client.shared.options.retry);
+        let usual = &self.client.shared.options.retry;
+        let mut tries = Tries::new(self.endpoint.retry(usual));
         let mut range_ignored = false;
         loop {
             let begin = ingest.written_bytes();

@@ -52,14 +52,15 @@ impl<'a> Tries<'a> {
         in_time.then_some(pause)
     }
 
-    /// Doubles with every failure; between three quarters and five quarters of that, so that
-    /// many clients do not come back at once.
+    /// Chooses any pause up to a bound that doubles with every failure ("full jitter"), so that
+    /// many clients that failed together do not come back together.
     fn backoff(&self) -> Duration {
         let doubled = self.policy.first_pause * 2_u32.pow((self.failed - 1).min(16));
-        let mut byte = [128];
-        // Without randomness the pause is simply the doubled one.
-        let _ = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK);
-        doubled * 3 / 4 + doubled * u32::from(byte[0]) / 510
+        let bound = doubled.min(self.policy.pause_max);
+        let mut bytes = [0xff, 0x7f];
+        // Without randomness the pause is half of the bound.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
+        bound * u32::from(u16::from_le_bytes(bytes)) / u32::from(u16::MAX)
     }
 }
 
@@ -119,13 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_and_end() {
+    fn bounds_of_pauses_double_and_end() {
         let policy = RetryPolicy::default();
         let mut tries = Tries::new(&policy);
-        for expected in [0.5, 1.0, 2.0, 4.0] {
+        for bound in [0.5, 1.0, 2.0, 4.0, 8.0, 10.0] {
             let pause = tries.next_pause(None).unwrap().as_secs_f64();
-            let range = expected * 0.75..=expected * 1.25;
-            assert!(range.contains(&pause), "{pause} {expected}");
+            assert!((0.0..=bound).contains(&pause), "{pause} {bound}");
         }
         assert_eq!(tries.next_pause(None), None);
         let minute = Duration::from_secs(60);
@@ -133,7 +133,20 @@ mod tests {
         assert_eq!(patient.next_pause(Some(minute)), Some(minute));
         assert_eq!(patient.next_pause(Some(minute * 2)), None);
         let mut late = Tries::new(&policy);
-        late.begun -= Duration::from_secs(90);
+        late.begun -= policy.total_max - minute / 2;
         assert_eq!(late.next_pause(Some(minute)), None);
+    }
+
+    #[test]
+    fn pauses_are_spread_over_the_whole_bound() {
+        let policy = RetryPolicy::default();
+        let pauses = (0..200).map(|_| Tries::new(&policy).next_pause(None).unwrap());
+        let low = pauses
+            .clone()
+            .filter(|p| *p < policy.first_pause / 4)
+            .count();
+        let high = pauses.filter(|p| *p > policy.first_pause / 4 * 3).count();
+        // Either would be missed by fewer than one run in 10²⁰.
+        assert!(low > 0 && high > 0, "{low} {high}");
     }
 }

@@ -23,6 +23,16 @@ impl Failure {
     }
 }
 
+impl Request {
+    /// Takes over what an endpoint wants in every request.
+    pub(super) fn prepare(&mut self, endpoint: &Endpoint) {
+        self.tls.clone_from(&endpoint.tls);
+        for (name, value) in &endpoint.headers {
+            self.headers.append(name, value.clone());
+        }
+    }
+}
+
 impl Client {
     /// Sends a request to a registry until there is an answer other than a transient failure.
     /// The status may still be one of refusal, but not 401.
@@ -33,9 +43,9 @@ impl Client {
         scopes: &Scopes,
     ) -> Result<Response, Error> {
         let mut scopes = scopes.clone();
-        let mut tries = Tries::new(&self.shared.options.retry);
+        let mut tries = Tries::new(endpoint.retry(&self.shared.options.retry));
         let (mut challenges, mut renewals) = (0, 0);
-        request.unchecked = endpoint.unchecked;
+        request.prepare(endpoint);
         let own = same_origin(&request.url, &endpoint.base);
         loop {
             request.authorization = match own {

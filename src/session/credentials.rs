@@ -1,6 +1,9 @@
-//! Registry credentials out of Docker's `config.json` and the helpers that it names.
+//! Registry credentials out of Docker's `config.json`, podman's `auth.json` and the helpers that
+//! they name.
 //!
-//! Order for a registry: its own entry in `credHelpers`, then `credsStore`, then `auths`.
+//! Order for a registry: what was given for it, then the files in their order; in each its own
+//! entry in `credHelpers`, then `credsStore`, then `auths`. A key may name a part of a registry
+//! (`host/team`), as podman writes it; the longest that fits counts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +17,9 @@ use serde::Deserialize;
 use super::{Error, helper};
 
 /// Largest `config.json` that is read.
-const CONFIG_BYTES_MAX: u64 = 8 << 20;
+pub(super) const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// The name under which Docker keeps the credentials of docker.io.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(super) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What a registry or its token server wants to see.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,7 +50,10 @@ impl fmt::Debug for Credential {
 /// Knows the credentials of registries. Helpers are asked once per registry.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    config: Config,
+    /// What the files say, the most important first.
+    configs: Vec<Config>,
+    /// What was given for every registry.
+    everywhere: Option<Credential>,
     fixed: BTreeMap<String, Credential>,
     answers: Mutex<BTreeMap<String, Option<Credential>>>,
 }
@@ -82,40 +88,55 @@ impl Credentials {
     /// Reads `config.json` in Docker's configuration directory; no directory or no file means no
     /// credentials.
     pub fn from_docker_config(dir: Option<&Path>) -> Result<Self, Error> {
-        const WHAT: &str = "docker's configuration";
-        let Some(dir) = dir else {
-            return Ok(Self::default());
-        };
-        let path = dir.join("config.json");
-        let malformed = |path: PathBuf, reason: String| Error::Malformed {
-            what: WHAT,
-            path,
-            reason,
-        };
-        match std::fs::metadata(&path) {
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(malformed(path, "it is not a regular file".to_owned()));
+        let files: Vec<PathBuf> = dir.map(|dir| dir.join("config.json")).into_iter().collect();
+        Self::from_files(&files)
+    }
+
+    /// Reads files of the form of `config.json`, the most important first; those that are not
+    /// there count as empty.
+    pub fn from_files(paths: &[PathBuf]) -> Result<Self, Error> {
+        let mut configs = Vec::new();
+        for path in paths {
+            if let Some(bytes) = read(path)? {
+                let config = serde_json::from_slice(&bytes).map_err(|error| {
+                    // serde's messages can quote values; the place is enough to find the mistake.
+                    let place = format!("line {}, column {}", error.line(), error.column());
+                    malformed(path, place)
+                })?;
+                configs.push(config);
             }
-            Ok(metadata) if metadata.len() > CONFIG_BYTES_MAX => {
-                return Err(malformed(path, "it is too large".to_owned()));
-            }
-            Ok(_) => {}
-            Err(error) if absent(&error) => return Ok(Self::default()),
-            Err(error) => return Err(Error::read(WHAT, &path)(error)),
         }
-        let bytes = std::fs::read(&path).map_err(Error::read(WHAT, &path))?;
-        if bytes.trim_ascii().is_empty() {
-            return Ok(Self::default());
-        }
-        let config = serde_json::from_slice(&bytes).map_err(|error| {
-            // serde's messages can quote values; the place is enough to find the mistake.
-            let place = format!("line {}, column {}", error.line(), error.column());
-            malformed(path, place)
-        })?;
         Ok(Self {
-            config,
+            configs,
             ..Self::default()
         })
+    }
+
+    /// Adds a credential for every registry, which comes before all configured ones.
+    #[must_use]
+    pub fn with_everywhere(mut self, credential: Credential) -> Self {
+        self.everywhere = Some(credential);
+        self
+    }
+
+    /// Returns what the credentials of a repository are kept under: a part of the registry that
+    /// has its own, or the registry.
+    pub fn account_of(&self, registry: &str, repository: &str) -> String {
+        let mut part = format!("{registry}/{repository}");
+        while part.len() > registry.len() {
+            let is_key = |config: &Config| {
+                let auths = config.auths.as_ref();
+                let helpers = config.helpers.as_ref();
+                auths.is_some_and(|auths| auths.contains_key(&part))
+                    || helpers.is_some_and(|helpers| helpers.contains_key(&part))
+            };
+            if self.configs.iter().any(is_key) {
+                return part;
+            }
+            let end = part.rfind('/').unwrap_or(registry.len());
+            part.truncate(end);
+        }
+        registry.to_owned()
     }
 
     /// Adds a credential that comes before every configured one.
@@ -141,30 +162,45 @@ impl Credentials {
     }
 
     fn look_up(&self, registry: &str) -> Result<Option<Credential>, Error> {
-        if let Some(credential) = self.fixed.get(registry) {
+        let host = registry.split('/').next().unwrap_or(registry);
+        if let Some(credential) = self.fixed.get(host) {
+            return Ok(Some(credential.clone()));
+        }
+        if let Some(credential) = &self.everywhere {
             return Ok(Some(credential.clone()));
         }
         let names = names_of(registry);
-        let own_helper = self.config.helpers.as_ref().and_then(|helpers| {
+        for config in &self.configs {
+            if let Some(credential) = config.look_up(&names)? {
+                return Ok(Some(credential));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Config {
+    fn look_up(&self, names: &[&str]) -> Result<Option<Credential>, Error> {
+        let own_helper = self.helpers.as_ref().and_then(|helpers| {
             let name = names.iter().find(|name| helpers.contains_key(**name))?;
             Some((helpers[*name].as_str(), *name))
         });
-        let store = self.config.store.as_deref();
+        let store = self.store.as_deref();
         let helper = own_helper.or_else(|| Some((store?, names[0])));
         if let Some((helper, server)) = helper.filter(|(helper, _)| !helper.is_empty())
             && let Some(credential) = helper::get(helper, server)?
         {
             return Ok(Some(credential));
         }
-        Ok(self.written_down(&names))
+        Ok(self.written_down(names))
     }
 
     fn written_down(&self, names: &[&str]) -> Option<Credential> {
-        let auths = self.config.auths.as_ref()?;
+        let auths = self.auths.as_ref()?;
         let exact = names.iter().find_map(|name| auths.get(*name));
         let by_host = || {
             let mut entries = auths.iter();
-            entries.find_map(|(key, entry)| names.contains(&host_of(key)).then_some(entry))
+            entries.find_map(|(key, entry)| names.contains(&host_of(key)?).then_some(entry))
         };
         exact.or_else(by_host)?.credential()
     }
@@ -198,7 +234,7 @@ impl AuthEntry {
 }
 
 /// Lists the names a registry may have in the configuration, the usual one first.
-fn names_of(registry: &str) -> Vec<&str> {
+pub(super) fn names_of(registry: &str) -> Vec<&str> {
     match registry {
         "docker.io" | "index.docker.io" | "registry-1.docker.io" => vec![
             DOCKER_HUB_KEY,
@@ -210,13 +246,44 @@ fn names_of(registry: &str) -> Vec<&str> {
     }
 }
 
-/// Strips scheme and path from a key: `https://host:1/v1/` is `host:1`.
-fn host_of(key: &str) -> &str {
-    let rest = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
-    rest.split('/').next().unwrap_or(rest)
+/// Finds the registry that a key names as a whole: `https://host:1/v1/` is `host:1`. A path that
+/// belongs to no API makes it a part of a registry.
+fn host_of(key: &str) -> Option<&str> {
+    let url = ["https://", "http://"];
+    let rest = url.iter().find_map(|scheme| key.strip_prefix(scheme));
+    let (host, path) = match rest.unwrap_or(key).split_once('/') {
+        Some((host, path)) => (host, path.trim_matches('/')),
+        None => (rest.unwrap_or(key), ""),
+    };
+    (rest.is_some() || matches!(path, "" | "v1" | "v2")).then_some(host)
+}
+
+/// Reads a file; `None` where there is none, or nothing in it.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(malformed(path, "it is not a regular file".to_owned()));
+        }
+        Ok(metadata) if metadata.len() > CONFIG_BYTES_MAX => {
+            return Err(malformed(path, "it is too large".to_owned()));
+        }
+        Ok(_) => {}
+        Err(error) if absent(&error) => return Ok(None),
+        Err(error) => return Err(Error::read(WHAT, path)(error)),
+    }
+    let bytes = std::fs::read(path).map_err(Error::read(WHAT, path))?;
+    Ok((!bytes.trim_ascii().is_empty()).then_some(bytes))
+}
+
+/// What the files are called in messages.
+const WHAT: &str = "the file of registry credentials";
+
+pub(super) fn malformed(path: &Path, reason: String) -> Error {
+    Error::Malformed {
+        what: WHAT,
+        path: path.to_owned(),
+        reason,
+    }
 }
 
 fn absent(error: &io::Error) -> bool {
@@ -280,6 +347,44 @@ mod tests {
                 "{registry}"
             );
         }
+    }
+
+    #[test]
+    fn a_part_of_a_registry_has_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("1.json"), dir.path().join("2.json"));
+        let entry = |name: &str| format!(r#"{{"username": "{name}", "password": "p"}}"#);
+        let (team, whole, other) = (entry("team"), entry("whole"), entry("other"));
+        std::fs::write(
+            &first,
+            format!(r#"{{"auths": {{"r.example/team": {team}}}}}"#),
+        )
+        .unwrap();
+        let text = format!(
+            r#"{{"auths": {{"r.example": {whole}, "r.example/team": {other}, "o.example/a": {other}}}}}"#
+        );
+        std::fs::write(&second, text).unwrap();
+        let absent = dir.path().join("absent");
+        let credentials = Credentials::from_files(&[absent, first, second]).unwrap();
+        for (registry, repository, account, expected) in [
+            (
+                "r.example",
+                "team/app",
+                "r.example/team",
+                basic("team", "p"),
+            ),
+            ("r.example", "team", "r.example/team", basic("team", "p")),
+            ("r.example", "teamwork", "r.example", basic("whole", "p")),
+            ("o.example", "a/b/c", "o.example/a", basic("other", "p")),
+            ("o.example", "b", "o.example", None),
+        ] {
+            assert_eq!(credentials.account_of(registry, repository), account);
+            let found = credentials.for_registry(account).unwrap();
+            assert_eq!(found, expected, "{registry}/{repository}");
+        }
+        let login = basic("me", "p").unwrap();
+        let typed = credentials.with_everywhere(login.clone());
+        assert_eq!(typed.for_registry("x.example").unwrap(), Some(login));
     }
 
     #[test]

@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// What helpers print when they know nothing (docker-credential-helpers).
 const NOT_FOUND: &str = "credentials not found";
 /// The user name that marks the secret as an identity token.
-const TOKEN_USER: &str = "<token>";
+pub(super) const TOKEN_USER: &str = "<token>";
 
 #[derive(Deserialize)]
 struct Answer {
@@ -28,20 +28,58 @@ struct Answer {
 
 /// Asks the helper `docker-credential-<name>` about `server`.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credential>, Error> {
+    ask(&program_of(name, server)?, server)
+}
+
+/// Has a helper keep a user name and password.
+pub(super) fn store(name: &str, server: &str, username: &str, secret: &str) -> Result<(), Error> {
+    let program = program_of(name, server)?;
+    let entry = serde_json::json!({
+        "ServerURL": server, "Username": username, "Secret": secret,
+    });
+    tell(&program, "store", server, &entry.to_string())
+}
+
+/// Has a helper forget what it keeps; knowing nothing is no failure.
+pub(super) fn erase(name: &str, server: &str) -> Result<(), Error> {
+    tell(&program_of(name, server)?, "erase", server, server)
+}
+
+fn program_of(name: &str, server: &str) -> Result<String, Error> {
     let program = format!("docker-credential-{name}");
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if !name.bytes().all(allowed) {
-        return Err(failed(&program, server, "its name is malformed".to_owned()));
+    match name.bytes().all(allowed) {
+        true => Ok(program),
+        false => Err(failed(&program, server, "its name is malformed".to_owned())),
     }
-    ask(&program, server)
+}
+
+fn tell(program: &str, action: &str, server: &str, input: &str) -> Result<(), Error> {
+    match run(program, action, input) {
+        Ok((true, _)) => Ok(()),
+        Ok((false, output)) => {
+            let text = String::from_utf8_lossy(&output);
+            match text.to_lowercase().contains(NOT_FOUND) {
+                true => Ok(()),
+                false => Err(failed(program, server, first_line(&text))),
+            }
+        }
+        Err(error) => Err(unusable(program, server, &error)),
+    }
+}
+
+fn unusable(program: &str, server: &str, error: &io::Error) -> Error {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "it is not installed".to_owned(),
+        _ => error.to_string(),
+    };
+    failed(program, server, reason)
 }
 
 fn ask(program: &str, server: &str) -> Result<Option<Credential>, Error> {
     let failed = |reason: String| failed(program, server, reason);
-    let (success, output) = run(program, server).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed("it is not installed".to_owned()),
-        _ => failed(error.to_string()),
-    })?;
+    let answer = run(program, "get", server);
+    let (success, output) = answer.map_err(|error| unusable(program, server, &error))?;
     if !success {
         let text = String::from_utf8_lossy(&output);
         if text.to_lowercase().contains(NOT_FOUND) {
@@ -73,16 +111,16 @@ fn failed(program: &str, server: &str, reason: String) -> Error {
 }
 
 /// Runs a helper; returns whether it succeeded and what it printed.
-fn run(program: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
+fn run(program: &str, action: &str, text: &str) -> io::Result<(bool, Vec<u8>)> {
     let mut child = Command::new(program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
     if let Some(mut input) = child.stdin.take() {
         // A helper that does not read its input answers all the same.
-        let _ = input.write_all(server.as_bytes());
+        let _ = input.write_all(text.as_bytes());
     }
     let output = read_in_time(&mut child);
     if output.is_err() {

@@ -1,6 +1,7 @@
 //! What the client lends to a build: folders, secrets, SSH agents, registry credentials.
 //!
 //! Read in order: [`credentials`] (with [`helper`], the programs that keep passwords),
+//! [`login`] (keeping more of them),
 //! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked).
 //! Invariants: secret values
 //! never appear in debug output or errors; whatever waits for another program has a limit.
@@ -16,12 +17,14 @@ pub mod agent;
 pub mod credentials;
 mod error;
 pub mod helper;
+pub mod login;
 pub mod secrets;
 pub mod ssh;
 pub mod tree;
 
 pub use credentials::{Credential, Credentials};
 pub use error::Error;
+pub use login::{CredentialFile, Keeper};
 pub use secrets::{SecretSource, SecretSpec, SecretValue, Secrets};
 pub use ssh::{SshAgents, SshSpec};
 

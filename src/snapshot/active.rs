@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use super::error::Error;
 use super::id::LayerId;
 use super::merged::Merged;
-use super::meta::{LayerInfo, RootEntry};
-use super::native::{self, Completed};
+use super::meta::{LayerInfo, LayerRun, RootEntry, RunTime};
+use super::native::{self, Completed, Since};
 use super::normalize::{self, Contents};
 use super::stack::Stack;
 use super::store::{Kind, Snapshotter, lock};
@@ -137,11 +137,23 @@ impl Active {
 
     /// Makes what was written a layer. Nobody may write any more.
     pub fn commit(self, info: LayerInfo) -> Result<LayerId, Error> {
+        self.commit_as(info, None)
+    }
+
+    /// Makes what a process wrote a layer that can be compared with that of another run.
+    ///
+    /// The process began at `begun_ns` and ended at the layer's own time.
+    pub fn commit_run(self, info: LayerInfo, begun_ns: i64) -> Result<LayerId, Error> {
+        let ended_ns = info.created_ns;
+        self.commit_as(info, Some(RunTime { begun_ns, ended_ns }))
+    }
+
+    fn commit_as(self, info: LayerInfo, run: Option<RunTime>) -> Result<LayerId, Error> {
         self.end_mount()?;
         let top = &self.upper;
         let root = Metadata::of_path(top).map_err(Error::io("stat", top))?;
         let layer = self.temp.join("layer/fs");
-        let contents = self.changes(&layer)?;
+        let contents = self.changes(&layer, run)?;
         if let Tree::Copy(_) = self.tree {
             self.copy_root(top, &layer, &root)?;
         }
@@ -155,18 +167,27 @@ impl Active {
             true => RootEntry::Told,
             false => RootEntry::Inherited,
         };
+        meta.run = run.map(|time| {
+            let mut print = contents.print;
+            print.add(Path::new(""), &timeless(&root), time);
+            let print = print.text();
+            LayerRun { time, print }
+        });
         self.snapshotter.publish(&self.temp, &self.id, &meta)?;
         Ok(self.id.clone())
     }
 
-    fn changes(&self, layer: &Path) -> Result<Contents, Error> {
+    fn changes(&self, layer: &Path, run: Option<RunTime>) -> Result<Contents, Error> {
         let lower = match self.tree {
             Tree::Bare => Merged::open(&[])?,
             _ => self.snapshotter.merged(&self.stack)?,
         };
         match self.tree {
-            Tree::Copy(completed) => native::take_changes(&self.upper, &lower, completed, layer),
-            _ => normalize::normalize(layer, &lower),
+            Tree::Copy(completed) => {
+                let since = Since { completed, run };
+                native::take_changes(&self.upper, &lower, since, layer)
+            }
+            _ => normalize::normalize(layer, &lower, run),
         }
     }
 
@@ -201,6 +222,14 @@ impl Active {
         crate::sys::root::remove_host_tree(&work)
             .and_then(|()| std::fs::create_dir(&work))
             .map_err(Error::io("empty", &work))
+    }
+}
+
+/// Returns what counts of the root directory: nobody sees its time.
+fn timeless(root: &Metadata) -> Metadata {
+    Metadata {
+        mtime: Default::default(),
+        ..*root
     }
 }
 

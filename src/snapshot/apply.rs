@@ -42,6 +42,8 @@ impl Snapshotter {
         std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         let found = self.unpack(blob, format, diff_id, (&directory, observer))?;
         let mut meta = self.new_meta();
+        let announced = self.announced(id);
+        meta.created_ns = announced.and_then(|known| known.created_ns).unwrap_or(0);
         meta.size_bytes = found.bytes;
         meta.diff_id = Some(diff_id.clone());
         meta.blob = Some(blob.clone());
@@ -63,7 +65,7 @@ impl Snapshotter {
         self.publish(&temp, id, &meta)
     }
 
-    fn unpack(
+    pub(super) fn unpack(
         &self,
         blob: &Descriptor,
         format: Format,

@@ -1,5 +1,6 @@
 //! From a layer to a blob: one pass that reads, packs, hashes, compresses and stores.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
@@ -16,6 +17,12 @@ use crate::oci::{Descriptor, DiffId, Digest, media_type};
 use crate::sys::mount;
 use crate::sys::root::Root;
 
+/// Annotation with the digest of an eStargz layer's table.
+const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
+/// Annotation with the bytes that an eStargz layer unpacks to.
+const STARGZ_BYTES: &str = "io.containers.estargz.uncompressed-size";
+/// Annotations that tell what is in a blob, wherever it goes.
+pub const BLOB_ANNOTATIONS: [&str; 2] = [STARGZ_TOC, STARGZ_BYTES];
 /// Bytes moved at a time when a blob is compressed again.
 const CHUNK: usize = 256 * 1024;
 
@@ -49,7 +56,10 @@ impl Snapshotter {
         form: &LayerForm,
         observer: &dyn Observer,
     ) -> Result<LayerBlob, Error> {
-        let meta = self.read_meta(id)?;
+        let meta = match (self.read_meta(id), self.announced_blob(id, form)) {
+            (Err(Error::Missing(_)), Some(blob)) => return Ok(blob),
+            (meta, _) => meta?,
+        };
         if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
@@ -58,14 +68,15 @@ impl Snapshotter {
         if let Some(known) = self.known_blob(id, &meta, form)? {
             return Ok(known);
         }
-        let blob = match self.pulled_blob(&meta)? {
+        let blob = match self.usable_blob(&meta, form)? {
             Some(pulled) => self.recompress(&pulled, &form.compression, observer)?,
             None => self.pack(id, &meta, form, observer)?,
         };
         let records = self.layer_path(id).join("blobs");
         std::fs::create_dir_all(&records).map_err(Error::io("create", &records))?;
         write_record(&records.join(format!("{name}.json")), &blob)?;
-        if form.times == EntryTimes::Kept {
+        // eStargz adds to the tar.
+        if form.times == EntryTimes::Kept && form.compression.kind != CompressionKind::Estargz {
             self.remember_diff_id(id, &blob.diff_id)?;
         }
         Ok(blob)
@@ -92,9 +103,8 @@ impl Snapshotter {
         form: &LayerForm,
     ) -> Result<Option<LayerBlob>, Error> {
         let compression = &form.compression;
-        if let Some(pulled) = self.pulled_blob(meta)?
-            && (!compression.force
-                || oci_media_type(compression.kind) == pulled.descriptor.media_type)
+        if let Some(pulled) = self.usable_blob(meta, form)?
+            && (!compression.force || has_form(&pulled.descriptor, compression.kind))
         {
             return Ok(Some(pulled));
         }
@@ -106,6 +116,15 @@ impl Snapshotter {
             return Ok(None);
         };
         Ok(self.content().claim(&known.descriptor)?.then_some(known))
+    }
+
+    /// Returns the blob a layer was unpacked from, unless it has the wrong times in it. Those
+    /// of an image stay whatever is asked.
+    fn usable_blob(&self, meta: &LayerMeta, form: &LayerForm) -> Result<Option<LayerBlob>, Error> {
+        if meta.created_ns != 0 && form.times != EntryTimes::Kept {
+            return Ok(None);
+        }
+        self.pulled_blob(meta)
     }
 
     /// Returns the blob a layer was unpacked from, if it is still stored.
@@ -122,7 +141,10 @@ impl Snapshotter {
             _ => media_type::OCI_LAYER,
         };
         Ok(Some(LayerBlob {
-            descriptor: Descriptor::new(media_type, blob.digest.clone(), blob.size),
+            descriptor: Descriptor {
+                annotations: properties(&blob.annotations),
+                ..Descriptor::new(media_type, blob.digest.clone(), blob.size)
+            },
             diff_id: diff_id.clone(),
         }))
     }
@@ -204,8 +226,15 @@ impl Snapshotter {
 
 fn commit(written: WrittenLayer<Ingest>, compression: &Compression) -> Result<LayerBlob, Error> {
     let (digest, size) = written.output.commit(None)?;
+    let mut descriptor = Descriptor::new(oci_media_type(compression.kind), digest, size);
+    if let Some(facts) = written.stargz {
+        let toc = Digest::from_sha256(facts.toc_sha256).to_string();
+        let bytes = facts.uncompressed_bytes.to_string();
+        let pairs = [(STARGZ_TOC, toc), (STARGZ_BYTES, bytes)];
+        descriptor.annotations = pairs.map(|(key, value)| (key.to_owned(), value)).into();
+    }
     Ok(LayerBlob {
-        descriptor: Descriptor::new(oci_media_type(compression.kind), digest, size),
+        descriptor,
         diff_id: DiffId(Digest::from_sha256(written.diff_sha256)),
     })
 }
@@ -220,9 +249,24 @@ fn record_name(form: &LayerForm) -> String {
     format!("{kind}-{}{times}", form.compression.effective_level())
 }
 
-fn oci_media_type(kind: CompressionKind) -> &'static str {
+/// Says whether a blob needs no other compression to be of this kind.
+fn has_form(blob: &Descriptor, kind: CompressionKind) -> bool {
+    let is_stargz = blob.annotations.contains_key(STARGZ_TOC);
+    oci_media_type(kind) == blob.media_type && (kind != CompressionKind::Estargz || is_stargz)
+}
+
+/// Returns those annotations of a layer that are about the bytes of its blob.
+fn properties(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let known = BLOB_ANNOTATIONS.iter().filter_map(|key| {
+        let value = annotations.get(*key)?;
+        Some(((*key).to_owned(), value.clone()))
+    });
+    known.collect()
+}
+
+pub(super) fn oci_media_type(kind: CompressionKind) -> &'static str {
     match kind {
-        CompressionKind::Gzip => media_type::OCI_LAYER_GZIP,
+        CompressionKind::Gzip | CompressionKind::Estargz => media_type::OCI_LAYER_GZIP,
         CompressionKind::Zstd => media_type::OCI_LAYER_ZSTD,
         CompressionKind::Uncompressed => media_type::OCI_LAYER,
     }

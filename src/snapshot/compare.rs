@@ -13,18 +13,28 @@ pub(super) type Side<'a> = (&'a Root, &'a Path, &'a Metadata);
 
 /// Compares what `stat` tells.
 pub(super) fn same_metadata(one: &Metadata, two: &Metadata) -> bool {
+    one.mtime == two.mtime && same_attributes(one, two)
+}
+
+/// Compares what `stat` tells apart from times.
+fn same_attributes(one: &Metadata, two: &Metadata) -> bool {
     let sizes = one.kind != FileKind::Regular || one.size == two.size;
     let devices =
         !matches!(one.kind, FileKind::CharDevice | FileKind::BlockDevice) || one.rdev == two.rdev;
-    (one.kind, one.mode, one.uid, one.gid, one.mtime)
-        == (two.kind, two.mode, two.uid, two.gid, two.mtime)
+    (one.kind, one.mode, one.uid, one.gid) == (two.kind, two.mode, two.uid, two.gid)
         && sizes
         && devices
 }
 
 /// Compares two files down to their last byte, cheapest things first.
 pub(super) fn same_file(one: Side<'_>, two: Side<'_>) -> io::Result<bool> {
-    if !same_metadata(one.2, two.2) || xattrs(one)? != xattrs(two)? {
+    Ok(one.2.mtime == two.2.mtime && same_but_for_time(one, two)?)
+}
+
+/// Compares two files down to their last byte, but not their times; of directories not what is
+/// in them.
+pub(super) fn same_but_for_time(one: Side<'_>, two: Side<'_>) -> io::Result<bool> {
+    if !same_attributes(one.2, two.2) || xattrs(one)? != xattrs(two)? {
         return Ok(false);
     }
     match one.2.kind {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::oci::{DiffId, hex_of};
+use crate::oci::{DiffId, Digest, hex_of};
 
 /// Longest name of a layer: `sha512-` and 128 digits fit.
 const MAX_LENGTH: usize = 136;
@@ -13,7 +13,7 @@ const MAX_LENGTH: usize = 136;
 /// Identifies a layer in the store of one machine.
 ///
 /// Layers of images are called `sha256-<diff id>`; layers that a build made have a random
-/// name. Either way the text is a safe file name.
+/// name, and one that was made of others is called `squash-` and a hash of their names. Either way the text is a safe file name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerId(String);
 
@@ -33,6 +33,17 @@ impl LayerId {
             diff_id.0.algorithm().as_str(),
             diff_id.0.hex()
         ))
+    }
+
+    /// Names the layer that does what the layers of `group` do on `below`.
+    pub fn of_squashed(below: &[Self], group: &[Self]) -> Self {
+        let mut text = String::new();
+        for id in below.iter().chain(group) {
+            text.push_str(&id.0);
+            text.push('\n');
+        }
+        let key = format!("{}\n{text}", below.len());
+        Self(format!("squash-{}", Digest::of(key.as_bytes()).hex()))
     }
 
     /// Makes a name nobody has.
@@ -94,7 +105,6 @@ impl<'de> Deserialize<'de> for LayerId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::Digest;
 
     #[test]
     fn only_safe_names_are_layer_ids() {

@@ -41,6 +41,27 @@ pub struct LayerMeta {
     /// What can only be put right on top of other layers.
     #[serde(default, skip_serializing_if = "Pending::is_empty")]
     pub pending: Pending,
+    /// Of a layer that a process made: what there is to compare it with that of another run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<LayerRun>,
+}
+
+/// What is known of the run that made a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRun {
+    /// When it was.
+    pub time: RunTime,
+    /// Sum over what the layer holds, without the bytes of files and the times of the run.
+    pub print: String,
+}
+
+/// Begin and end of a run, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunTime {
+    /// When it began.
+    pub begun_ns: i64,
+    /// When it ended.
+    pub ended_ns: i64,
 }
 
 /// What a layer says about the root directory.
@@ -185,6 +206,7 @@ mod tests {
                 links: vec![odd.clone(), "b".into()],
                 whiteout_parents: vec![odd],
             },
+            run: None,
         };
         let text = serde_json::to_string(&meta).unwrap();
         assert_eq!(serde_json::from_str::<LayerMeta>(&text).unwrap(), meta);

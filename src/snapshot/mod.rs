@@ -5,11 +5,12 @@
 //! attribute. A layer knows nothing of its parents; a **stack** is a list of layers, lowest
 //! first, and the empty stack is an empty file system.
 //!
-//! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`temp`] (work in
+//! Reading order: [`id`], [`meta`], [`store`] (which layers there are), [`removal`], [`verify`], [`temp`] (work in
 //! progress), [`probe`]; [`merged`] and [`stack`] (layers to a tree), [`view`] and [`active`]
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
-//! layer); [`apply`]
-//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob).
+//! layer), `same` (a layer to that of another run); [`apply`]
+//! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`squash`] (layers to one),
+//! [`elsewhere`] (layers that can be brought).
 //!
 //! On disk, below the root of the store:
 //!
@@ -21,6 +22,7 @@
 //! layers/.empty/               an empty layer
 //! layers/.overlay              where and under what circumstances overlayfs was seen to work
 //! tmp/snap-*/                  work in progress, flock'ed by its process
+//! locks/layers                 flock'ed, shared by users of layers, alone by who removes some
 //! locks/snap-*                 flock'ed while a layer, a blob or a variant is being made
 //! ```
 //!
@@ -33,6 +35,7 @@ mod apply;
 mod blob;
 mod compare;
 mod deep;
+mod elsewhere;
 mod error;
 mod id;
 mod merged;
@@ -40,18 +43,25 @@ mod meta;
 mod native;
 mod normalize;
 mod probe;
+mod removal;
 mod repair;
+mod same;
+mod squash;
 mod stack;
 mod store;
 mod temp;
+mod verify;
 mod view;
 
 pub use active::{Active, RootMount};
-pub use blob::LayerForm;
+pub use blob::{BLOB_ANNOTATIONS, LayerForm};
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
-pub use meta::{LayerBlob, LayerInfo, LayerMeta, META_VERSION, Pending, RootEntry};
+pub use meta::{
+    LayerBlob, LayerInfo, LayerMeta, LayerRun, META_VERSION, Pending, RootEntry, RunTime,
+};
 pub use store::{Kind, LayerEntry, Snapshotter};
+pub use verify::LayerState;
 pub use view::{Owners, View};
 
 pub use crate::archive::{Compression, CompressionKind, EntryTimes, Observer, Unobserved};

@@ -13,6 +13,7 @@ use super::Error;
 use super::compare;
 use super::deep;
 use super::merged::{Found, Merged, Parts};
+use super::meta::RunTime;
 use super::normalize::Contents;
 use crate::archive::{is_host_xattr, is_overlay_xattr};
 use crate::sys::dir;
@@ -22,6 +23,15 @@ use crate::sys::root::{self, Root};
 /// Moment of the copy's completion: what has a later change time was touched since.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Completed(Timestamp);
+
+/// What is known of what happened to a tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since {
+    /// When the tree was complete.
+    pub(super) completed: Completed,
+    /// The run that changed it, where times are to be told apart.
+    pub(super) run: Option<RunTime>,
+}
 
 /// Copies the merged tree of `lower` into the empty directory `tree`.
 pub(super) fn materialize(lower: &Merged, tree: &Path) -> Result<Completed, Error> {
@@ -139,7 +149,7 @@ pub(super) fn copy_metadata(
 pub(super) fn take_changes(
     tree: &Path,
     lower: &Merged,
-    since: Completed,
+    since: Since,
     upper: &Path,
 ) -> Result<Contents, Error> {
     let mut work = Taker {
@@ -158,7 +168,7 @@ pub(super) fn take_changes(
 struct Taker<'a> {
     tree: Root,
     lower: &'a Merged,
-    since: Completed,
+    since: Since,
     upper: Root,
     contents: Contents,
 }
@@ -186,7 +196,8 @@ impl Taker<'_> {
             self.upper
                 .mknod(&child, FileKind::CharDevice, 0, (0, 0))
                 .map_err(Error::io("hide", &child))?;
-            self.contents.entries += 1;
+            let whiteout = self.upper.lstat(&child).map_err(fail("stat"))?;
+            self.contents.count(&child, &whiteout, self.since.run);
             changed = true;
         }
         Ok(changed)
@@ -212,7 +223,7 @@ impl Taker<'_> {
             let one = (&self.tree, path, &metadata);
             let other = (self.lower.layer(found.layer), path, &found.metadata);
             let untouched =
-                metadata.ctime <= self.since.0 && compare::same_metadata(one.2, other.2);
+                metadata.ctime <= self.since.completed.0 && compare::same_metadata(one.2, other.2);
             if untouched || compare::same_file(one, other).map_err(fail("compare"))? {
                 return Ok(false);
             }
@@ -224,10 +235,7 @@ impl Taker<'_> {
         );
         rustix::fs::renameat(&from.0, &from.1, &to.0, &to.1)
             .map_err(|error| fail("move")(error.into()))?;
-        self.contents.entries += 1;
-        if metadata.kind == FileKind::Regular {
-            self.contents.bytes += metadata.size;
-        }
+        self.contents.count(path, &metadata, self.since.run);
         Ok(true)
     }
 
@@ -259,7 +267,7 @@ impl Taker<'_> {
                 self.upper.mkdir(path, 0o700).map_err(fail("create"))?;
             }
             copy_metadata(&self.tree, &self.upper, path, path, metadata).map_err(fail("change"))?;
-            self.contents.entries += 1;
+            self.contents.count(path, metadata, self.since.run);
         }
         Ok(changed)
     }

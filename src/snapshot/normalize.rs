@@ -6,8 +6,9 @@
 //! hid is hidden name by name), no unchanged files, no idle whiteouts. The native snapshotter
 //! finds the same by comparing trees, so both write the same bytes.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
@@ -16,6 +17,8 @@ use super::Error;
 use super::compare;
 use super::deep;
 use super::merged::{Merged, Parts, is_opaque};
+use super::meta::RunTime;
+use super::same::Print;
 use crate::sys::dir;
 use crate::sys::handle;
 use crate::sys::metadata::{FileKind, Metadata};
@@ -29,15 +32,35 @@ pub(super) struct Contents {
     pub(super) entries: u64,
     /// Bytes of regular files.
     pub(super) bytes: u64,
+    /// What they look like; to be compared only where the run that made them is known.
+    pub(super) print: Print,
+}
+
+impl Contents {
+    /// Counts a name.
+    pub(super) fn count(&mut self, path: &Path, metadata: &Metadata, run: Option<RunTime>) {
+        self.entries += 1;
+        if metadata.kind == FileKind::Regular {
+            self.bytes += metadata.size;
+        }
+        if let Some(run) = run {
+            self.print.add(path, metadata, run);
+        }
+    }
 }
 
 /// Normalizes `upper`, which lies on `lower`.
-pub(super) fn normalize(upper: &Path, lower: &Merged) -> Result<Contents, Error> {
+pub(super) fn normalize(
+    upper: &Path,
+    lower: &Merged,
+    run: Option<RunTime>,
+) -> Result<Contents, Error> {
     let root = Root::open(upper).map_err(Error::io("open", upper))?;
     let mut work = Normalizer {
         upper,
         root,
         lower,
+        run,
         contents: Contents::default(),
     };
     deep::walk(upper, move || {
@@ -50,6 +73,8 @@ struct Normalizer<'a> {
     upper: &'a Path,
     root: Root,
     lower: &'a Merged,
+    /// The run that wrote it, where times are to be told apart.
+    run: Option<RunTime>,
     contents: Contents,
 }
 
@@ -126,10 +151,7 @@ impl Normalizer<'_> {
             }
         };
         if keep {
-            self.contents.entries += 1;
-            if metadata.kind == FileKind::Regular {
-                self.contents.bytes += metadata.size;
-            }
+            self.contents.count(path, &metadata, self.run);
         } else {
             let flags = match metadata.is_dir() {
                 true => AtFlags::REMOVEDIR,
@@ -170,7 +192,9 @@ impl Normalizer<'_> {
             }
             root::mknod_at(fd, &name, FileKind::CharDevice, (0, 0))
                 .map_err(self.fail("hide a name in", path))?;
-            self.contents.entries += 1;
+            let hidden_path = path.join(OsStr::from_bytes(name.as_bytes()));
+            let whiteout = Metadata::at(fd, name.as_c_str()).map_err(self.fail("stat", path))?;
+            self.contents.count(&hidden_path, &whiteout, self.run);
             hidden += 1;
         }
         Ok(hidden)

@@ -68,6 +68,8 @@ pub(super) struct Inner {
     pub(super) variants: Mutex<BTreeMap<(LayerId, String), PathBuf>>,
     /// Records as they were read, by the state their files had then.
     records: Mutex<BTreeMap<LayerId, (RecordState, Arc<LayerMeta>)>>,
+    /// Layers that can be brought.
+    pub(super) announced: Mutex<BTreeMap<LayerId, super::elsewhere::Announced>>,
     /// When this process last noted the use of a layer.
     touched: Mutex<BTreeMap<LayerId, Instant>>,
 }
@@ -118,6 +120,7 @@ impl Snapshotter {
                 views: Mutex::default(),
                 variants: Mutex::default(),
                 records: Mutex::default(),
+                announced: Mutex::default(),
                 touched: Mutex::default(),
             }),
         })
@@ -292,6 +295,7 @@ impl Snapshotter {
             is_opaque: false,
             root: Default::default(),
             pending: Default::default(),
+            run: None,
         }
     }
 

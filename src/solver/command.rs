@@ -45,7 +45,7 @@ pub enum Command {
     /// Look up a content key.
     Ask(VertexIx, CacheKey),
     /// Load the result that was found last for a vertex.
-    Load(VertexIx),
+    Load(VertexIx, Place),
     /// Run a vertex and store its result; not while another process works on the same key.
     Exec(VertexIx, ExecPlan),
     /// Wait until no other process works on a key.
@@ -65,6 +65,15 @@ pub enum Command {
     Finish(End),
 }
 
+/// Where the outputs of a loaded result have to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine: a step is about to use them.
+    Here,
+    /// Anywhere: nobody has needed their bytes yet.
+    Anywhere,
+}
+
 /// What the cache knew of a vertex that did not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -82,6 +91,8 @@ pub enum End {
     /// They are here, but a step was made anew, as something else, after older results that had
     /// been made from it were found. Solving once more puts that right.
     Mixed,
+    /// Nothing more was wanted than to look up what is known.
+    Planned,
     /// This vertex failed first.
     Failed(VertexIx),
     /// The user cancelled.

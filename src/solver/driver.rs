@@ -12,26 +12,27 @@ use super::graph::{Graph, VertexIx};
 use super::job::{Solved, SolvedResult, Summary};
 use super::scheduler::Scheduler;
 use super::tasks::{Answer, ExecJob, Ran, Tasks};
+use super::trace::StepVerdict;
 use super::worker::{CacheMap, Worker};
 use crate::cache::{ContentDigest, Found, InputPart, InputUse, Step, StepInput};
 use crate::progress::{CacheOutcome, Event as Report};
 
 /// What the driver keeps for a vertex.
-struct Facts<O> {
-    map: Option<CacheMap>,
-    contents: Vec<Option<ContentDigest>>,
+pub(super) struct Facts<O> {
+    pub(super) map: Option<CacheMap>,
+    pub(super) contents: Vec<Option<ContentDigest>>,
     /// The record that was found last.
-    found: Option<Found>,
+    pub(super) found: Option<Found>,
     outputs: Option<Vec<O>>,
 }
 
 /// One solve being driven.
 pub(super) struct Driver<W: Worker> {
-    graph: Arc<Graph>,
-    scheduler: Scheduler,
-    tasks: Arc<Tasks<W>>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) scheduler: Scheduler,
+    pub(super) tasks: Arc<Tasks<W>>,
     scope: String,
-    facts: Vec<Facts<W::Output>>,
+    pub(super) facts: Vec<Facts<W::Output>>,
     /// What runs. Dropping it aborts everything.
     running: JoinSet<Answer<W::Output>>,
     /// Why the first vertex failed.
@@ -47,6 +48,8 @@ pub(super) enum Driven<O> {
     Cancelled,
     /// To be solved once more ([`End::Mixed`]).
     Mixed,
+    /// Nothing was solved: all definition keys are looked up ([`End::Planned`]).
+    Planned,
 }
 
 impl<W: Worker> Driver<W> {
@@ -73,11 +76,11 @@ impl<W: Worker> Driver<W> {
 
     /// Drives the solve to its end; when this returns, nothing of it runs.
     pub(super) async fn drive(
-        mut self,
+        &mut self,
         cancel: &CancellationToken,
     ) -> Result<Driven<W::Output>, SolveError> {
         // Whoever drops the solve halfway wants what runs to end, too.
-        let _guard = self.tasks.cancel.clone().drop_guard();
+        let guard = self.tasks.cancel.clone().drop_guard();
         let mut told = false;
         self.feed(Event::Start);
         while self.end.is_none() {
@@ -98,19 +101,51 @@ impl<W: Worker> Driver<W> {
                 self.feed(event);
             }
         }
+        if self.end == Some(End::Planned) {
+            // What was found is looked at next.
+            guard.disarm();
+        }
+        self.trace_keys();
         // Notes to the cache may still be on their way.
         while self.running.join_next().await.is_some() {}
+        self.offer_hits();
         Ok(self.ended())
     }
 
-    fn ended(self) -> Driven<W::Output> {
+    /// Keeps the keys of all steps, of those that were found as they were found.
+    fn trace_keys(&self) {
+        for index in self.graph.indexes() {
+            let found = self.facts[index.index()].found.as_ref();
+            let key = self.scheduler.result_key(index);
+            let key = key.or(found.map(|found| found.id));
+            let definition = self.scheduler.definition(index);
+            self.tasks.trace.keys(index, definition, key);
+            let map = self.facts[index.index()].map.as_ref();
+            if map.is_some_and(|map| !map.own_key) {
+                self.tasks.trace.verdict(index, StepVerdict::Local);
+            }
+        }
+    }
+
+    /// Offers what was found to those who export it; what ran was offered when it had run.
+    fn offer_hits(&self) {
+        for index in self.graph.indexes() {
+            if let Some(found) = &self.facts[index.index()].found {
+                let digest = &self.graph.vertex(index).digest;
+                self.tasks.offers.offer(digest, &found.id);
+            }
+        }
+    }
+
+    fn ended(&mut self) -> Driven<W::Output> {
         match self.end {
             Some(End::Failed(vertex)) => {
                 let unknown = || OpError::internal("the reason was lost");
-                Driven::Failed(vertex, self.error.unwrap_or_else(unknown))
+                Driven::Failed(vertex, self.error.take().unwrap_or_else(unknown))
             }
             Some(End::Cancelled) | None => Driven::Cancelled,
             Some(End::Mixed) => Driven::Mixed,
+            Some(End::Planned) => Driven::Planned,
             Some(End::Done) => {
                 let mut results = Vec::new();
                 for result in self.graph.results() {
@@ -174,8 +209,8 @@ impl<W: Worker> Driver<W> {
             }
             Command::LookUp(lookups) => self.start(tasks.look_up(lookups)),
             Command::Ask(vertex, key) => self.start(tasks.ask(vertex, key)),
-            Command::Load(vertex) => match self.facts[vertex.index()].found.clone() {
-                Some(found) => self.start(tasks.load(vertex, found)),
+            Command::Load(vertex, place) => match self.facts[vertex.index()].found.clone() {
+                Some(found) => self.start(tasks.load(vertex, found, place)),
                 None => self.start(async move { Answer::Loaded(vertex, None) }),
             },
             Command::Exec(vertex, plan) => match self.exec_job(vertex, plan) {
@@ -302,9 +337,14 @@ impl<W: Worker> Driver<W> {
 
     /// Describes a step whose inputs are solved to the cache.
     fn step(&self, vertex: VertexIx) -> Option<Step> {
+        self.step_made_from(vertex, self.scheduler.input_parts(vertex))
+    }
+
+    /// Describes a step by what its content key is made from.
+    pub(super) fn step_made_from(&self, vertex: VertexIx, parts: Vec<InputPart>) -> Option<Step> {
         let facts = &self.facts[vertex.index()];
         let map = facts.map.as_ref()?;
-        let parts = self.scheduler.input_parts(vertex).into_iter();
+        let parts = parts.into_iter();
         let edges = self.graph.inputs(vertex).iter();
         let inputs = parts.zip(edges).zip(&facts.contents);
         let inputs = inputs.map(|((part, edge), content)| StepInput {
@@ -338,16 +378,17 @@ impl<W: Worker> Driver<W> {
 
     fn report(&mut self, vertex: VertexIx, verdict: Verdict) {
         let name = || self.graph.vertex(vertex).digest.0.clone();
-        let outcome = match verdict {
+        let (outcome, traced) = match verdict {
             Verdict::Hit => {
                 self.summary.hits += 1;
-                CacheOutcome::Hit
+                (CacheOutcome::Hit, StepVerdict::Hit)
             }
             Verdict::NotNeeded => {
                 self.summary.not_needed += 1;
-                CacheOutcome::NotNeeded
+                (CacheOutcome::NotNeeded, StepVerdict::NotNeeded)
             }
         };
+        self.tasks.trace.verdict(vertex, traced);
         let hit = outcome == CacheOutcome::Hit;
         self.tasks.progress.send(Report::Cache {
             vertex: name(),

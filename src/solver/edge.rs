@@ -5,7 +5,7 @@
 //!    │        │        │  ▲                     │ the cache has it
 //!    │        ▼        ▼  └─ released           │
 //!    │   AwaitKeys   Loading ─► Done            │
-//!    │    ▲   │  ▲      │        ▲              │
+//!    │    ▲   │  ▲      │ ◄──── ▲ needed here  │
 //!    │    │   │  └──────┘ gone   │              │
 //!    │    │   ├─► Digesting ─► Asking ──────────┤
 //!    │    │   ▼         │        │              │
@@ -94,7 +94,7 @@ impl VertexState {
                 Self::Done | Self::Known | Self::Blocked | Self::Failed
             ),
             Self::Blocked => matches!(next, Self::Asking),
-            Self::Done => matches!(next, Self::Known),
+            Self::Done => matches!(next, Self::Known | Self::Loading),
             Self::Failed => false,
         }
     }

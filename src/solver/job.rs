@@ -10,7 +10,9 @@ use super::error::{OpError, SolveError, StepLocation};
 use super::graph::Graph;
 use super::scheduler::Scheduler;
 use super::tasks::Tasks;
+use super::trace::Trace;
 use super::worker::Worker;
+use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheKey};
 use crate::llb::{Definition, Loaded, Vertex, VertexDigest, pb};
 use crate::progress::Progress;
@@ -37,6 +39,10 @@ pub struct SolveOptions {
     pub scope: String,
     /// The time to note in the cache. The caller has taken its lease before.
     pub now_ns: i64,
+    /// Takes what becomes of the steps.
+    pub trace: Arc<Trace>,
+    /// Takes finished steps, to be exported.
+    pub offers: Offers,
 }
 
 impl SolveOptions {
@@ -49,6 +55,8 @@ impl SolveOptions {
             no_cache: false,
             scope: String::new(),
             now_ns,
+            trace: Arc::default(),
+            offers: Offers::default(),
         }
     }
 }
@@ -105,8 +113,7 @@ pub async fn solve<W: Worker>(
     options: SolveOptions,
     cancel: CancellationToken,
 ) -> Result<Solved<W::Output>, SolveError> {
-    let loaded: Result<Vec<Loaded>, _> = definitions.iter().map(Definition::load).collect();
-    let graph = Arc::new(Graph::new(Loaded::joined(loaded?)));
+    let graph = graph_of(definitions)?;
     let mut solves = 0;
     loop {
         solves += 1;
@@ -118,11 +125,11 @@ pub async fn solve<W: Worker>(
             Arc::clone(&worker),
             cache.clone(),
             progress.clone(),
-            options.cpu_parallelism,
-            options.now_ns,
+            &options,
         );
-        let driver = Driver::new(scheduler, tasks, options.scope.clone());
+        let mut driver = Driver::new(scheduler, tasks, options.scope.clone());
         if solves == 1 {
+            options.trace.begin(&graph);
             driver.announce();
         }
         match driver.drive(&cancel).await? {
@@ -132,11 +139,19 @@ pub async fn solve<W: Worker>(
                 return Err(failure(definitions, graph.vertex(index), error));
             }
             Driven::Done(solved) => return Ok(solved),
+            // Only a plan ends so.
+            Driven::Planned => return Err(SolveError::Runtime),
         }
     }
 }
 
-fn failure(definitions: &[Definition], vertex: &Vertex, error: OpError) -> SolveError {
+/// Joins definitions to one graph.
+pub(super) fn graph_of(definitions: &[Definition]) -> Result<Arc<Graph>, SolveError> {
+    let loaded: Result<Vec<Loaded>, _> = definitions.iter().map(Definition::load).collect();
+    Ok(Arc::new(Graph::new(Loaded::joined(loaded?))))
+}
+
+pub(super) fn failure(definitions: &[Definition], vertex: &Vertex, error: OpError) -> SolveError {
     let locations = definitions
         .iter()
         .map(|definition| locations_of(definition.source.as_ref(), &vertex.digest));
@@ -153,7 +168,7 @@ fn failure(definitions: &[Definition], vertex: &Vertex, error: OpError) -> Solve
 
 /// Says whether a vertex must run. A source never must: it is pinned in every build, so its
 /// record is found only if it delivers the same again.
-fn ignores_cache(vertex: &Vertex, no_cache: bool) -> bool {
+pub(super) fn ignores_cache(vertex: &Vertex, no_cache: bool) -> bool {
     let is_source = matches!(vertex.op, pb::op::Op::Source(_));
     !is_source && (no_cache || vertex.metadata.ignore_cache)
 }

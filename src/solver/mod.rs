@@ -2,7 +2,8 @@
 //!
 //! Read in order: [`worker`] (the port through which work is known), [`graph`], [`edge`] (the
 //! states of a vertex), [`command`] and [`scheduler`] (pure: event in, commands out), `tasks` and
-//! `driver` (perform the commands), [`job`] (the front door), [`error`].
+//! `driver` (perform the commands) with `outcome` (early cutoff), [`trace`] (what becomes of the
+//! steps), [`job`] (the front door), [`plan`] (what a solve would do), [`error`].
 //!
 //! Invariants: inputs finish before their users start; a vertex runs at most once, and of all
 //! processes on a store one at a time works on a key; after a cancel or a failure nothing starts
@@ -29,12 +30,18 @@ pub mod edge;
 pub mod error;
 pub mod graph;
 pub mod job;
+mod outcome;
+pub mod plan;
 pub mod scheduler;
 mod tasks;
+pub mod trace;
 pub mod worker;
 
+pub use command::Place;
 pub use error::{FailureKind, OpError, SolveError, StepLocation};
 pub use job::{SolveOptions, Solved, SolvedResult, Summary, solve};
+pub use plan::{PlanVerdict, PlannedStep, plan};
+pub use trace::{StepVerdict, Trace, TracedStep};
 pub use worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};
 
 #[cfg(test)]

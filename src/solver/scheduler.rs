@@ -6,7 +6,9 @@
 //! *Solving*: the results are demanded, and demand goes down only as far as results are missing.
 //!
 //! A vertex is asked for its key or for its outputs. The key is enough for a user that hits the
-//! cache afterwards, so outputs are loaded only for a user that runs or digests contents.
+//! cache afterwards, so outputs are loaded only for a user that runs or digests contents. The
+//! results of the solve may lie elsewhere, with another machine: whoever exports them decides
+//! whether their bytes are needed. If a user here needs them, they are loaded once more.
 //!
 //! A record found by definition key is trusted only if its inputs, as far as the cache knows
 //! them, are the ones that it was made from: after `--no-cache` has rerun a step, the older
@@ -42,6 +44,9 @@ const REFUSALS_MAX: u32 = 2;
 enum Want {
     Nothing,
     Key,
+    /// The outputs, wherever they lie.
+    Result,
+    /// The outputs, on this machine.
     Outputs,
 }
 
@@ -75,6 +80,8 @@ struct Slot {
     result: Option<CacheKey>,
     /// Whether its outputs can be loaded again.
     kept: bool,
+    /// Whether its outputs may lie elsewhere.
+    elsewhere: bool,
     refusals: u32,
     /// Users to tell when the key, or the outputs, are here.
     key_waiters: Vec<VertexIx>,
@@ -111,6 +118,8 @@ pub struct Scheduler {
     ready: BTreeSet<VertexIx>,
     /// Whether a solved vertex got another result key.
     mixed: bool,
+    /// Whether the end comes as soon as everything is looked up.
+    only_plans: bool,
     commands: Vec<Command>,
 }
 
@@ -133,6 +142,7 @@ impl Scheduler {
             made_from: Vec::new(),
             result: None,
             kept: false,
+            elsewhere: false,
             refusals: 0,
             key_waiters: Vec::new(),
             output_waiters: Vec::new(),
@@ -148,9 +158,31 @@ impl Scheduler {
             running_max: running_max.max(1),
             ready: BTreeSet::new(),
             mixed: false,
+            only_plans: false,
             commands: Vec::new(),
             graph,
         }
+    }
+
+    /// Has the solve end when all definition keys are looked up: nothing runs but the reading of
+    /// local folders, and [`Self::expected`] says what is known.
+    #[must_use]
+    pub fn only_planning(mut self) -> Self {
+        self.only_plans = true;
+        self
+    }
+
+    /// Returns the result key that a vertex will be found under, if it is certain to be found.
+    pub fn expected(&self, vertex: VertexIx) -> Option<CacheKey> {
+        match self.slots[vertex.index()].outlook {
+            Outlook::Record(key) => Some(key),
+            Outlook::Key(_) | Outlook::Unknown | Outlook::Stale => None,
+        }
+    }
+
+    /// Says whether the user wants a vertex to run.
+    pub fn ignores_cache(&self, vertex: VertexIx) -> bool {
+        self.slots[vertex.index()].ignores_cache
     }
 
     /// Takes an event and returns what to do, in order.
@@ -230,7 +262,7 @@ impl Scheduler {
             Event::Digested(user, input, hash) => self.digested(user, input, hash),
             Event::LookedUp(found) => self.looked_up(found),
             Event::Asked(vertex, found) => self.asked(vertex, found),
-            Event::Loaded(vertex, true) => self.done(vertex, true),
+            Event::Loaded(vertex, true) => self.loaded(vertex),
             Event::Loaded(vertex, false) => self.gone(vertex),
             Event::Executed(vertex, key, kept) => self.executed(vertex, key, kept),
             Event::Appeared(vertex, key) => self.known(vertex, key),
@@ -282,6 +314,7 @@ impl Scheduler {
         let end = match self.phase {
             Phase::Stopping(end) => end,
             Phase::Preparing(0) => End::Done, // nothing to solve
+            Phase::Solving if self.only_plans => End::Planned,
             Phase::Solving => {
                 for result in self.graph.results().iter().flatten() {
                     let state = self.state(result.vertex);

@@ -9,7 +9,8 @@
 //! - after a failure or a cancel nothing is started, and the end comes when nothing is in flight;
 //! - every solved vertex has the value that its op makes of its inputs' present values: no false
 //!   hit, whatever was changed, pruned, rerun or forgotten before;
-//! - a second solve of an unchanged graph runs nothing.
+//! - a second solve of an unchanged graph runs nothing;
+//! - after a step that made the same again nothing else runs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ const SEEDS: u64 = 500;
 struct Op {
     /// Changes when the instruction (or the folder of a local source) changes.
     text: u64,
+    /// Whether it makes the same whatever its text says.
+    constant: bool,
     local: bool,
     /// Which inputs count by content.
     by_content: Vec<bool>,
@@ -57,6 +60,8 @@ struct Store {
     records: HashMap<CacheKey, Record>,
     /// Records of steps that were rerun: nobody can tell what these deliver.
     rerun: HashSet<CacheKey>,
+    /// The latest record with a value: what a step made can be found again as made before.
+    outcomes: HashMap<u64, CacheKey>,
     nonce: u64,
 }
 
@@ -128,6 +133,7 @@ impl Project {
             let local = graph.vertex(index).name().starts_with("local");
             Op {
                 text: random.next(),
+                constant: !local && random.percent(30),
                 local,
                 by_content: (0..inputs).map(|_| random.percent(40)).collect(),
             }
@@ -145,7 +151,11 @@ impl Project {
             .iter()
             .zip(inputs)
             .zip(&op.by_content);
-        edges.fold(op.text, |value, ((edge, input), by_content)| {
+        let own = match op.constant {
+            true => vertex.index() as u64,
+            false => op.text,
+        };
+        edges.fold(own, |value, ((edge, input), by_content)| {
             let by_content = *by_content || self.ops[edge.vertex.index()].local;
             mix(value, if by_content { view(*input) } else { *input })
         })
@@ -232,7 +242,7 @@ impl<'a> Run<'a> {
                 | Command::Digest(..)
                 | Command::LookUp(_)
                 | Command::Ask(..)
-                | Command::Load(_)
+                | Command::Load(..)
                 | Command::Exec(..)
                 | Command::Wait(..)
         );
@@ -272,7 +282,7 @@ impl<'a> Run<'a> {
             }
             // Whether the record is there is decided when the answer comes.
             Command::Ask(vertex, key) => self.answer(Event::Asked(vertex, Some(key))),
-            Command::Load(vertex) => self.answer(Event::Loaded(vertex, true)),
+            Command::Load(vertex, _) => self.answer(Event::Loaded(vertex, true)),
             Command::Exec(vertex, plan) => self.exec(vertex, plan),
             Command::Wait(vertex, _) => self.answer(Event::Freed(vertex)),
             Command::Alias(vertex) => self.alias(vertex),
@@ -339,9 +349,11 @@ impl<'a> Run<'a> {
             ExecPlan::Cached(key) => (key, key),
             ExecPlan::Fresh(key) => {
                 self.store.nonce += 1;
-                value = mix(value, self.store.nonce);
                 let id = key.fresh(&self.store.nonce.to_le_bytes());
-                self.store.rerun.insert(id);
+                if self.random.percent(70) {
+                    value = mix(value, self.store.nonce);
+                    self.store.rerun.insert(id);
+                }
                 (key, id)
             }
         };
@@ -352,14 +364,30 @@ impl<'a> Run<'a> {
         // Stored already now: nobody else looks at the key of a running step.
         let made_from = self.scheduler.made_from(vertex);
         let definition = self.scheduler.definition(vertex).unwrap();
+        let id = match self.as_before(value) {
+            Some(earlier) => earlier,
+            None => {
+                // A record that is made anew loses the keys of steps that made the same.
+                self.store.keys.retain(|_, record| record.id != id);
+                self.store.records.insert(id, Record { value, there: true });
+                self.store.outcomes.insert(value, id);
+                id
+            }
+        };
         for key in [definition, content_key] {
             let made_from = made_from.clone();
             self.store.keys.insert(key, KnownRecord { id, made_from });
         }
-        self.store.records.insert(id, Record { value, there: true });
         self.found[vertex.index()] = Some(id);
         self.values[vertex.index()] = Some(value);
         self.answer(Event::Executed(vertex, id, true));
+    }
+
+    /// Finds a record that can be loaded and has this value.
+    fn as_before(&self, value: u64) -> Option<CacheKey> {
+        let id = self.store.outcomes.get(&value)?;
+        let record = self.store.records.get(id)?;
+        (record.there && record.value == value).then_some(*id)
     }
 
     fn alias(&mut self, vertex: VertexIx) {
@@ -477,6 +505,29 @@ fn a_second_solve_runs_nothing() {
             "{}",
             second.log.join("\n")
         );
+    });
+}
+
+#[test]
+fn after_the_same_result_nothing_else_runs() {
+    each_seed(|seed| {
+        let mut random = Random(seed);
+        let mut project = Project::random(&mut random);
+        let mut store = Store::default();
+        let quiet = Faults::default();
+        Run::new(&project, &mut store, random.clone(), quiet).drive();
+        let constants = project.graph.indexes();
+        let constants: Vec<VertexIx> = constants
+            .filter(|vertex| project.ops[vertex.index()].constant)
+            .collect();
+        for vertex in constants {
+            project.ops[vertex.index()].text = random.next();
+            let run = Run::new(&project, &mut store, Random(random.next()), quiet).drive();
+            assert_eq!(run.end, End::Done);
+            let ran = run.ran.iter().filter(|ran| !project.ops[ran.index()].local);
+            let ran: Vec<VertexIx> = ran.copied().collect();
+            assert_eq!(ran, [vertex], "{}", run.log.join("\n"));
+        }
     });
 }
 

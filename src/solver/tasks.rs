@@ -4,16 +4,20 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::command::ExecPlan;
+use super::command::{ExecPlan, Place};
 use super::error::OpError;
 use super::graph::{Graph, VertexIx};
+use super::job::SolveOptions;
+use super::outcome::outcome_key;
+use super::trace::{StepVerdict, Trace};
 use super::worker::{CacheMap, OpContext, Worker};
+use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheError, CacheKey, ContentDigest, Flight, Found, MissReason};
 use crate::cache::{NewRecord, Step};
 use crate::progress::{CacheOutcome, Event as Report, Progress, Warning};
@@ -88,6 +92,14 @@ pub(super) struct Tasks<W> {
     /// owes its shape to being cancelled never reaches a scheduler that goes on.
     pub(super) cancel: CancellationToken,
     pub(super) now_ns: i64,
+    /// Whether every step is to run, so that no earlier result will do.
+    pub(super) everything_anew: bool,
+    /// Whether nothing is to be noted or run.
+    pub(super) only_plans: bool,
+    /// What becomes of the steps.
+    pub(super) trace: Arc<Trace>,
+    /// Takes what is finished, for other machines.
+    pub(super) offers: Offers,
     limits: Limits,
     faulty: AtomicBool,
 }
@@ -98,8 +110,7 @@ impl<W: Worker> Tasks<W> {
         worker: Arc<W>,
         cache: Cache,
         progress: Progress,
-        cpu_parallelism: usize,
-        now_ns: i64,
+        options: &SolveOptions,
     ) -> Self {
         Self {
             graph,
@@ -107,10 +118,14 @@ impl<W: Worker> Tasks<W> {
             cache,
             progress,
             cancel: CancellationToken::new(),
-            now_ns,
+            now_ns: options.now_ns,
+            everything_anew: options.no_cache,
+            only_plans: false,
+            trace: Arc::clone(&options.trace),
+            offers: options.offers.clone(),
             limits: Limits {
                 maps: Semaphore::new(MAPS_MAX),
-                digests: Semaphore::new(cpu_parallelism.max(1)),
+                digests: Semaphore::new(options.cpu_parallelism.max(1)),
                 loads: Semaphore::new(LOADS_MAX),
                 index: Semaphore::new(INDEX_CALLS_MAX),
             },
@@ -162,8 +177,13 @@ impl<W: Worker> Tasks<W> {
         lookups: Vec<(VertexIx, CacheKey)>,
     ) -> Answer<W::Output> {
         let keys: Vec<CacheKey> = lookups.iter().map(|(_, key)| *key).collect();
-        let now_ns = self.now_ns;
-        let found = self.index(move |cache| cache.lookup(&keys, now_ns)).await;
+        let (now_ns, only_plans) = (self.now_ns, self.only_plans);
+        self.ask_others(&keys).await;
+        let look_up = move |cache: &Cache| match only_plans {
+            true => cache.peek(&keys),
+            false => cache.lookup(&keys, now_ns),
+        };
+        let found = self.index(look_up).await;
         let found = found.unwrap_or_default().into_iter().zip(lookups);
         Answer::LookedUp(
             found
@@ -174,18 +194,23 @@ impl<W: Worker> Tasks<W> {
 
     pub(super) async fn ask(self: Arc<Self>, index: VertexIx, key: CacheKey) -> Answer<W::Output> {
         let now_ns = self.now_ns;
+        self.ask_others(&[key]).await;
         let found = self.index(move |cache| cache.lookup(&[key], now_ns)).await;
         Answer::Asked(index, found.and_then(|mut found| found.pop().flatten()))
     }
 
-    pub(super) async fn load(self: Arc<Self>, index: VertexIx, found: Found) -> Answer<W::Output> {
+    pub(super) async fn load(
+        self: Arc<Self>,
+        index: VertexIx,
+        found: Found,
+        place: Place,
+    ) -> Answer<W::Output> {
         let context = self.context(index);
         let loaded = match self.permit(&self.limits.loads).await {
             None => None,
             Some(_permit) => {
-                let work = self
-                    .worker
-                    .load(self.graph.vertex(index), &found.result, &context);
+                let vertex = self.graph.vertex(index);
+                let work = self.worker.load(vertex, &found.result, place, &context);
                 // A worker that panics over a stored result must not keep the step from running.
                 caught(work).await.ok().flatten()
             }
@@ -251,7 +276,7 @@ impl<W: Worker> Tasks<W> {
         record: CacheKey,
         made_from: Vec<Option<CacheKey>>,
     ) -> Answer<W::Output> {
-        self.note(move |cache| cache.alias(&key, &record, &made_from))
+        self.note(move |cache| cache.alias(&[key], &record, &made_from))
             .await;
         Answer::Noted
     }
@@ -304,13 +329,15 @@ impl<W: Worker> Tasks<W> {
         let vertex = self.graph.vertex(index);
         let name = || vertex.digest.0.clone();
         self.progress.send(Report::Started { vertex: name() });
-        let context = self.context(index);
+        let (context, begun) = (self.context(index), Instant::now());
         let outputs = caught(self.worker.exec(vertex, inputs, &context))
             .await
             .flatten();
+        let error = outputs.as_ref().err().map(ToString::to_string);
+        self.trace.ran(index, begun.elapsed(), error.clone());
         self.progress.send(Report::Completed {
             vertex: name(),
-            error: outputs.as_ref().err().map(ToString::to_string),
+            error,
         });
         outputs
     }
@@ -320,18 +347,26 @@ impl<W: Worker> Tasks<W> {
         &self,
         index: VertexIx,
         inputs: Vec<W::Output>,
-        (key, keys, made_from, step): (CacheKey, Vec<CacheKey>, Vec<Option<CacheKey>>, Step),
+        (key, mut keys, made_from, step): (CacheKey, Vec<CacheKey>, Vec<Option<CacheKey>>, Step),
         fresh: bool,
     ) -> Ran<W::Output> {
+        let started = Instant::now();
         let outputs = match self.run(index, inputs).await {
             Ok(outputs) => outputs,
             Err(error) => return Ran::Failed(error),
         };
+        let duration_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let Some(stored) = self.worker.result_id(self.graph.vertex(index), &outputs) else {
             // Every run of it is another: what is made from it must not be found again.
             let key = key.fresh(&self.now_ns.to_le_bytes());
             return Ran::Done(outputs, key, None);
         };
+        let known = (&keys[..], &made_from[..]);
+        if let Some(ran) = self.as_before(index, &stored, &outputs, known).await {
+            return ran;
+        }
+        keys.extend(outcome_key(&stored));
+        self.trace.added(index, stored.size_bytes);
         let id = if fresh {
             key.fresh(stored.id.0.as_bytes())
         } else {
@@ -343,6 +378,7 @@ impl<W: Worker> Tasks<W> {
             made_from,
             result: stored.id,
             size_bytes: stored.size_bytes,
+            duration_ns,
             step,
         };
         let found = Found {
@@ -352,16 +388,20 @@ impl<W: Worker> Tasks<W> {
         };
         let now_ns = self.now_ns;
         let kept = self.note(move |cache| cache.insert(&record, now_ns)).await;
+        if kept {
+            self.offers.offer(&self.graph.vertex(index).digest, &id);
+        }
         Ran::Done(outputs, id, kept.then_some(found))
     }
 
     fn report_miss(&self, index: VertexIx, reason: &MissReason, step: &Step) {
         let outcome = CacheOutcome::Miss(reason.text(&step.name));
+        self.trace.verdict(index, StepVerdict::Miss(reason.clone()));
         let vertex = self.graph.vertex(index).digest.0.clone();
         self.progress.send(Report::Cache { vertex, outcome });
     }
 
-    fn context(&self, index: VertexIx) -> OpContext {
+    pub(super) fn context(&self, index: VertexIx) -> OpContext {
         let digest = self.graph.vertex(index).digest.0.clone();
         OpContext {
             progress: self.progress.of_vertex(digest),
@@ -378,8 +418,18 @@ impl<W: Worker> Tasks<W> {
         }
     }
 
+    /// Lets those imported caches that have no index look for keys.
+    async fn ask_others(&self, keys: &[CacheKey]) {
+        if let Some(imports) = self.cache.imports() {
+            tokio::select! {
+                () = imports.ask(keys) => {}
+                () = self.cancel.cancelled() => {}
+            }
+        }
+    }
+
     /// Asks the index something; a fault is no answer.
-    async fn index<T: Send + 'static>(
+    pub(super) async fn index<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Cache) -> Result<T, CacheError> + Send + 'static,
     ) -> Option<T> {
@@ -388,7 +438,7 @@ impl<W: Worker> Tasks<W> {
     }
 
     /// Writes something to the index, also when cancelled, and tells whether it is there.
-    async fn note(
+    pub(super) async fn note(
         &self,
         note: impl FnOnce(&Cache) -> Result<(), CacheError> + Send + 'static,
     ) -> bool {

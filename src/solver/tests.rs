@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::{Build, FakeWorker, Layers, Recorder};
 use super::{FailureKind, SolveError, SolveOptions, Solved, Summary, solve};
-use crate::cache::{Cache, KeyPart, PruneFilter};
+use crate::cache::{Cache, KeyPart};
 use crate::llb::{Definition, VertexDigest, pb};
 
+mod cutoff;
 mod joined;
+mod planned;
 
 /// A store, and what the last solve on it told the user.
 struct Bench {
@@ -679,11 +681,14 @@ async fn a_pruned_result_says_so() {
     let mut bench = Bench::new();
     let worker = bench.worker();
     bench.solve(&two_stages(), worker).await;
-    let all = PruneFilter {
-        all: true,
-        ..PruneFilter::default()
-    };
-    let pruned = Cache::open(bench.folder.path()).prune(&all).unwrap();
+    let cache = Cache::open(bench.folder.path());
+    let ids = cache
+        .records()
+        .unwrap()
+        .iter()
+        .map(|record| record.id)
+        .collect();
+    let pruned = cache.give_up(&ids, i64::MAX).unwrap();
     assert_eq!(pruned.removed.len(), 5);
     let worker = bench.worker();
     assert_eq!(bench.runs(&two_stages(), worker).await.len(), 5);

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 
+use super::command::Place;
 use super::error::OpError;
 use crate::cache::{ContentDigest, ContentHash, ResultId};
 use crate::llb::Vertex;
@@ -42,6 +43,9 @@ pub struct StoredResult {
     pub id: ResultId,
     /// Bytes that this step added to the store.
     pub size_bytes: u64,
+    /// What the outputs look like apart from when they were made. Results that look alike are
+    /// compared ([`Worker::is_same`]); `None` where that is never worth it.
+    pub print: Option<ContentHash>,
 }
 
 /// What an op gets besides its inputs.
@@ -88,11 +92,25 @@ pub trait Worker: Send + Sync + 'static {
     /// kept. Called after every successful `exec` of a vertex with a key of its own.
     fn result_id(&self, vertex: &Vertex, outputs: &[Self::Output]) -> Option<StoredResult>;
 
+    /// Says whether the outputs of a run are, apart from when they were made, those of an earlier
+    /// run with the same [`StoredResult::print`]. If so the earlier ones are taken instead.
+    fn is_same(
+        &self,
+        vertex: &Vertex,
+        outputs: &[Self::Output],
+        earlier: &[Self::Output],
+    ) -> impl Future<Output = bool> + Send;
+
+    /// Says whether [`Self::content_digest`] of an output needs nothing from elsewhere.
+    fn is_here(&self, output: &Self::Output) -> bool;
+
     /// Finds the outputs of an earlier run; `None` if they are gone, which makes it a miss.
+    /// Where they have to be [`Place::Here`], what lies elsewhere is brought, and verified.
     fn load(
         &self,
         vertex: &Vertex,
         id: &ResultId,
+        place: Place,
         context: &OpContext,
     ) -> impl Future<Output = Option<Vec<Self::Output>>> + Send;
 }

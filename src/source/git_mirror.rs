@@ -11,7 +11,10 @@ use super::Error;
 use super::git::PinnedGit;
 use super::git_command::{Git, SHALLOW};
 use crate::oci::Digest;
+use crate::sys::atomic;
+use crate::sys::disk::bytes_freed_without;
 use crate::sys::lock::Lock;
+use crate::sys::metadata::Metadata;
 use crate::sys::root::remove_host_tree;
 
 /// Lock files of git, which are stale while we hold our own lock.
@@ -26,6 +29,76 @@ const SETTINGS: [(&str, &str); 2] = [
     ("uploadpack.allowAnySHA1InWant", "true"),
     ("uploadpack.allowFilter", "false"),
 ];
+
+/// A bare repository as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitMirror {
+    /// The name of its folder.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it was fetched from, without user and password.
+    pub remote: String,
+    /// When it was last fetched into.
+    pub last_used_ns: i64,
+    /// Whether somebody works with it now.
+    pub is_in_use: bool,
+}
+
+impl GitMirror {
+    /// Lists the repositories in a folder.
+    pub fn list(dir: &Path) -> std::io::Result<Vec<Self>> {
+        let entries = match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut mirrors = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            if !path.is_dir() {
+                continue;
+            }
+            let remote = std::fs::read_to_string(path.join("cooper")).unwrap_or_default();
+            let lock = path.with_extension("lock");
+            let used = Metadata::of_path(&lock).or_else(|_| Metadata::of_path(&path));
+            mirrors.push(Self {
+                name: path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+                remote: without_user(remote.trim()),
+                last_used_ns: used.map_or(0, |metadata| metadata.mtime.as_nanoseconds()),
+                is_in_use: Lock::try_exclusive(&lock)?.is_none(),
+                path,
+            });
+        }
+        mirrors.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(mirrors)
+    }
+
+    /// Throws it away; `None` while somebody works with it, otherwise the bytes it had.
+    pub fn remove(&self) -> std::io::Result<Option<u64>> {
+        let Some(_alone) = Lock::try_exclusive(&self.path.with_extension("lock"))? else {
+            return Ok(None);
+        };
+        let bytes = bytes_freed_without(&self.path);
+        remove_host_tree(&self.path)?;
+        Ok(Some(bytes))
+    }
+}
+
+/// Leaves out what stands before an `@` in the host of a URL.
+fn without_user(remote: &str) -> String {
+    match remote.split_once("://") {
+        Some((scheme, rest)) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = host.rsplit('@').next().unwrap_or(host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => remote.to_owned(),
+    }
+}
 
 /// A bare repository in use.
 #[derive(Debug)]
@@ -48,7 +121,10 @@ impl Mirror {
         let (lock_dir, lock_file) = (dir.to_owned(), file.clone());
         let locking = move || {
             std::fs::create_dir_all(&lock_dir)?;
-            Lock::exclusive(&lock_file)
+            let lock = Lock::exclusive(&lock_file)?;
+            // A use that cannot be noted only makes it look older than it is.
+            let _ = atomic::touch(&lock_file);
+            Ok(lock)
         };
         let locked = tokio::task::spawn_blocking(locking).await;
         let locked = locked.map_err(|error| git.failed(error.to_string()))?;
@@ -181,4 +257,45 @@ async fn commit_of(git: &Git<'_>, pinned: &PinnedGit) -> Option<String> {
     // `rev-parse` believes every whole id; only the object itself proves that it is here.
     let known = git.run(&["cat-file", "-e", commit]).await.is_ok();
     known.then(|| commit.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remotes_are_shown_without_secrets() {
+        for (remote, shown) in [
+            ("https://user:token@host/a/b.git", "https://host/a/b.git"),
+            ("https://host/a@b.git", "https://host/a@b.git"),
+            ("ssh://git@host", "ssh://host"),
+            ("git@host:a/b.git", "git@host:a/b.git"),
+            ("", ""),
+        ] {
+            assert_eq!(without_user(remote), shown);
+        }
+    }
+
+    #[test]
+    fn a_repository_in_use_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(GitMirror::list(&temp.path().join("absent")).unwrap(), []);
+        for name in ["a", "b"] {
+            let path = temp.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("cooper"), "https://u:p@host/x\n").unwrap();
+        }
+        let held = Lock::exclusive(&temp.path().join("a.lock")).unwrap();
+        let mirrors = GitMirror::list(temp.path()).unwrap();
+        let state: Vec<_> = mirrors
+            .iter()
+            .map(|m| (m.name.as_str(), m.is_in_use))
+            .collect();
+        assert_eq!(state, [("a", true), ("b", false)]);
+        assert_eq!(mirrors[0].remote, "https://host/x");
+        assert_eq!(mirrors[0].remove().unwrap(), None);
+        assert!(mirrors[1].remove().unwrap().is_some_and(|bytes| bytes > 0));
+        drop(held);
+        assert_eq!(GitMirror::list(temp.path()).unwrap().len(), 1);
+    }
 }

@@ -22,6 +22,8 @@ use crate::registry::document::{self, Document, INDEX_BYTES_MAX, INDEX_DEPTH_MAX
 
 /// Largest image config that is read.
 pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
+/// Most layers of one image.
+const LAYERS_MAX: usize = 500;
 /// Most documents that are read to find one platform.
 const DOCUMENTS_MAX: u32 = 50;
 /// How often another process that fetches the same blob is looked after.
@@ -375,6 +377,11 @@ impl Walk<'_> {
             unusable(self.reference, &reason)
         })?;
         let (layers, diff_ids) = (&manifest.layers, &config.rootfs.diff_ids);
+        if layers.len() > LAYERS_MAX {
+            let count = layers.len();
+            let reason = format!("it has {count} layers, more than the limit of {LAYERS_MAX}");
+            return Err(unusable(self.reference, &reason));
+        }
         if layers.len() != diff_ids.len() {
             let (layers, diff_ids) = (layers.len(), diff_ids.len());
             let reason =

@@ -27,6 +27,7 @@ mod working_tree;
 
 pub use error::Error;
 pub use git::{PinnedGit, Repositories};
+pub use git_mirror::GitMirror;
 pub use git_options::{GitAuthorization, GitOptions};
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};

@@ -27,6 +27,17 @@ impl Lock {
         }
     }
 
+    /// Waits for the lock together with others who share it.
+    pub fn shared(path: &Path) -> io::Result<Self> {
+        loop {
+            let file = open(path)?;
+            flock(&file, FlockOperation::LockShared)?;
+            if is_still(&file, path)? {
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+
     /// Takes the exclusive lock if nobody holds it.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
         Self::attempt(path, FlockOperation::NonBlockingLockExclusive)

@@ -2,33 +2,38 @@
 //!
 //! | op | enters the key | does not |
 //! |---|---|---|
-//! | exec | arguments, environment, directory, user, host name, names of extra hosts, ulimits, network, security, mounts, valid exit codes, platform | proxy variables, addresses of extra hosts, resource limits, where a mount's source comes from |
+//! | exec | arguments, environment, directory, user, host name, names of extra hosts, ulimits, network, security, devices, mounts, valid exit codes, platform | proxy variables, addresses of extra hosts, resource limits, where a mount's source comes from |
 //! | file | actions with owners, modes and flags | paths of sources and patterns: the digest of what they select stands for them |
 //! | merge, diff | which inputs | |
 //!
 //! The parts are kept with the record, so that a miss can name the one that changed. Change
 //! [`KEY_VERSION`] whenever the table changes.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 
 use crate::cache::{ContentHash, KeyPart};
-use crate::llb::pb::file_action::Action;
 use crate::llb::{OutputRef, Vertex, pb};
 use crate::solver::{CacheMap, InputKey};
 
 use super::ops::file::key as file_key;
+use super::parts::{self, fingerprint, part};
 
 /// Version of the table above; enters every key.
-pub const KEY_VERSION: u32 = 1;
+pub const KEY_VERSION: u32 = 2;
 
 /// Makes the cache map of an op whose key needs nothing but the op itself.
-pub fn cache_map(vertex: &Vertex) -> CacheMap {
+///
+/// `arguments` are the names of build arguments: variables of these names are called so when
+/// they explain a miss. They do not change the key.
+pub fn cache_map(vertex: &Vertex, arguments: &BTreeSet<String>) -> CacheMap {
     let mut parts = match &vertex.op {
-        pb::op::Op::Exec(exec) => exec_parts(exec),
-        pb::op::Op::File(file) => file_parts(file),
-        pb::op::Op::Merge(merge) => vec![part("merge", &format!("{} inputs", merge.inputs.len()))],
-        pb::op::Op::Diff(diff) => vec![part("diff", &hash(&diff.encode_to_vec()))],
-        pb::op::Op::Build(build) => vec![part("build", &hash(&build.encode_to_vec()))],
+        pb::op::Op::Exec(exec) => parts::of_exec(exec, arguments),
+        pb::op::Op::File(file) => parts::of_file(file),
+        pb::op::Op::Merge(merge) => vec![part("inputs", &merge.inputs.len().to_string())],
+        pb::op::Op::Diff(diff) => vec![fingerprint("diff", &diff.encode_to_vec())],
+        pb::op::Op::Build(build) => vec![fingerprint("build", &build.encode_to_vec())],
         pb::op::Op::Source(source) => vec![part("source", &source.identifier)],
     };
     if matches!(vertex.op, pb::op::Op::Exec(_)) {
@@ -42,6 +47,20 @@ pub fn source_map(vertex: &Vertex, identity: &str) -> CacheMap {
     with_parts(vertex, vec![part("source", identity)])
 }
 
+/// Makes the cache map of a download: what its server says of it, the digest first, and mode,
+/// user and group of the file that it becomes.
+pub fn download_map(vertex: &Vertex, identity: &str, attributes: [u32; 3]) -> CacheMap {
+    let (digest, name) = identity.split_once(' ').unwrap_or((identity, ""));
+    let [mode, user, group] = attributes;
+    let parts = vec![
+        part("source", digest),
+        part("name and time", name),
+        part("mode", &format!("{mode:04o}")),
+        part("owner", &format!("{user}:{group}")),
+    ];
+    with_parts(vertex, parts)
+}
+
 /// Makes the cache map of a local folder, which counts only by what its users select.
 pub fn local_map(vertex: &Vertex) -> CacheMap {
     CacheMap {
@@ -53,6 +72,11 @@ pub fn local_map(vertex: &Vertex) -> CacheMap {
 fn with_parts(vertex: &Vertex, parts: Vec<KeyPart>) -> CacheMap {
     let mut text = format!("cooper op key {KEY_VERSION}\0");
     for KeyPart { name, value } in &parts {
+        // Whether a variable is called an argument depends on more than the op.
+        let name = match name.strip_prefix("arg:") {
+            Some(variable) => format!("env:{variable}"),
+            None => name.clone(),
+        };
         text.push_str(&format!("{}:{name}={}:{value}\0", name.len(), value.len()));
     }
     let inputs = (0..vertex.inputs.len())
@@ -75,7 +99,7 @@ fn input_key(vertex: &Vertex, index: usize) -> InputKey {
                 .iter()
                 .filter(|mount| mount.input == index as i64)
                 .peekable();
-            uses.peek().is_some() && uses.all(is_read_only_bind)
+            uses.peek().is_some() && uses.all(parts::is_read_only_bind)
         }
         pb::op::Op::File(file) => {
             u32::try_from(index).is_ok_and(|index| file_key::is_used_by_content(file, index))
@@ -87,101 +111,6 @@ fn input_key(vertex: &Vertex, index: usize) -> InputKey {
     } else {
         InputKey::ByKey
     }
-}
-
-/// Says whether a mount shows contents that the step can read and not change.
-pub fn is_read_only_bind(mount: &pb::Mount) -> bool {
-    mount.mount_type == pb::MountType::Bind as i32 && mount.readonly && mount.dest != "/"
-}
-
-fn exec_parts(exec: &pb::ExecOp) -> Vec<KeyPart> {
-    let meta = exec.meta.clone().unwrap_or_default();
-    let mut parts = vec![
-        part("command", &serde_json::json!(meta.args).to_string()),
-        part("cwd", &meta.cwd),
-        part("user", &meta.user),
-        part("host name", &meta.hostname),
-        part("network", &exec.network.to_string()),
-        part("security", &exec.security.to_string()),
-    ];
-    for variable in &meta.env {
-        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        parts.push(part(&format!("env:{name}"), value));
-    }
-    for host in &meta.extra_hosts {
-        parts.push(part("extra host", &host.host));
-    }
-    for ulimit in &meta.ulimit {
-        let value = format!("{}:{}", ulimit.soft, ulimit.hard);
-        parts.push(part(&format!("ulimit {}", ulimit.name), &value));
-    }
-    if !meta.valid_exit_codes.is_empty() {
-        parts.push(part(
-            "valid exit codes",
-            &format!("{:?}", meta.valid_exit_codes),
-        ));
-    }
-    for secret in &exec.secretenv {
-        parts.push(part(
-            &format!("secret variable {}", secret.name),
-            &secret.id,
-        ));
-    }
-    for mount in &exec.mounts {
-        parts.push(part(&format!("mount {}", mount.dest), &mount_value(mount)));
-    }
-    parts
-}
-
-/// Describes a mount without where its source comes from: the input's own key or contents do that.
-fn mount_value(mount: &pb::Mount) -> String {
-    let mut mount = mount.clone();
-    mount.input = mount.input.min(0);
-    if is_read_only_bind(&mount) {
-        mount.selector.clear();
-    }
-    hash(&mount.encode_to_vec())
-}
-
-fn file_parts(file: &pb::FileOp) -> Vec<KeyPart> {
-    let mut parts = Vec::new();
-    for action in &file.actions {
-        let mut action = action.clone();
-        let name = match &mut action.action {
-            Some(Action::Copy(copy)) => {
-                let from_input = action.secondary_input >= 0;
-                if from_input {
-                    copy.src = base_name(&copy.src).to_owned();
-                    copy.include_patterns.clear();
-                    copy.exclude_patterns.clear();
-                    copy.required_paths.clear();
-                }
-                format!("copy to {}", copy.dest)
-            }
-            Some(Action::Mkfile(make)) => format!("file {}", make.path),
-            Some(Action::Mkdir(make)) => format!("directory {}", make.path),
-            Some(Action::Rm(remove)) => format!("removal of {}", remove.path),
-            Some(Action::Symlink(link)) => format!("link {}", link.newpath),
-            None => "nothing".to_owned(),
-        };
-        parts.push(part(&name, &hash(&action.encode_to_vec())));
-    }
-    parts
-}
-
-/// Returns the last component, with a trailing slash kept: `a/b/` and `a/b` differ in meaning.
-fn base_name(path: &str) -> &str {
-    let end = path.trim_end_matches('/').len();
-    let start = path[..end].rfind('/').map_or(0, |slash| slash + 1);
-    &path[start..]
-}
-
-fn part(name: &str, value: &str) -> KeyPart {
-    KeyPart::new(name, value)
-}
-
-fn hash(bytes: &[u8]) -> String {
-    ContentHash::of(bytes).hex()
 }
 
 /// Returns the vertices whose layers become layers of the result: the chain of bases.
@@ -224,4 +153,87 @@ pub fn base_outputs<'a>(
         chain.push((output, vertex));
     }
     chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::VertexDigest;
+    use crate::oci::Platform;
+
+    fn exec(change: impl FnOnce(&mut pb::ExecOp, &mut pb::Meta)) -> Vertex {
+        let mut meta = pb::Meta {
+            args: ["/bin/sh", "-c", "make"].map(str::to_owned).to_vec(),
+            env: vec!["VERSION=1".to_owned()],
+            cwd: "/".to_owned(),
+            ..pb::Meta::default()
+        };
+        let mut exec = pb::ExecOp {
+            mounts: vec![pb::Mount {
+                dest: "/cache".to_owned(),
+                mount_type: pb::MountType::Cache as i32,
+                input: -1,
+                ..pb::Mount::default()
+            }],
+            ..pb::ExecOp::default()
+        };
+        change(&mut exec, &mut meta);
+        exec.meta = Some(meta);
+        Vertex {
+            digest: VertexDigest::of(b""),
+            op: pb::op::Op::Exec(exec),
+            inputs: Vec::new(),
+            platform: Platform::linux("amd64", ""),
+            metadata: pb::OpMetadata::default(),
+        }
+    }
+
+    #[test]
+    fn what_variables_are_called_is_no_part_of_the_key() {
+        let vertex = exec(|_, _| ());
+        let arguments = BTreeSet::from(["VERSION".to_owned()]);
+        let (named, plain) = (
+            cache_map(&vertex, &arguments),
+            cache_map(&vertex, &BTreeSet::new()),
+        );
+        assert_eq!(named.digest, plain.digest);
+        let names = |map: &CacheMap| map.parts.iter().any(|part| part.name == "arg:VERSION");
+        assert!(names(&named) && !names(&plain));
+    }
+
+    #[test]
+    fn everything_in_the_table_changes_the_key_and_the_rest_does_not() {
+        let key = |vertex: &Vertex| cache_map(vertex, &BTreeSet::new()).digest;
+        let same = key(&exec(|_, _| ()));
+        type Change = fn(&mut pb::ExecOp, &mut pb::Meta);
+        let changes: [(&str, Change); 13] = [
+            ("command", |_, meta| meta.args.push("x".to_owned())),
+            ("variable", |_, meta| meta.env[0] = "VERSION=2".to_owned()),
+            ("directory", |_, meta| meta.cwd = "/x".to_owned()),
+            ("user", |_, meta| meta.user = "1".to_owned()),
+            ("host name", |_, meta| meta.hostname = "h".to_owned()),
+            ("exit codes", |_, meta| meta.valid_exit_codes.push(1)),
+            ("host", |_, meta| {
+                meta.extra_hosts.push(pb::HostIp::default());
+            }),
+            ("ulimit", |_, meta| meta.ulimit.push(pb::Ulimit::default())),
+            ("network", |exec, _| exec.network = 1),
+            ("security", |exec, _| exec.security = 1),
+            ("device", |exec, _| {
+                exec.cdi_devices.push(pb::CdiDevice::default());
+            }),
+            ("mount", |exec, _| exec.mounts[0].dest = "/x".to_owned()),
+            ("option without words", |exec, _| {
+                exec.mounts[0].content_cache = 2;
+            }),
+        ];
+        for (what, change) in changes {
+            assert_ne!(key(&exec(change)), same, "{what}");
+        }
+        let proxies = |_: &mut pb::ExecOp, meta: &mut pb::Meta| {
+            meta.proxy_env = Some(pb::ProxyEnv::default());
+            meta.cgroup_parent = "x".to_owned();
+        };
+        assert_eq!(key(&exec(proxies)), same);
+    }
 }

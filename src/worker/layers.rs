@@ -1,34 +1,62 @@
-//! Layers of images: known from the config, fetched and unpacked when somebody reads them.
+//! Layers that can be had: of images, known from the config, and of imported results. They are
+//! fetched and unpacked when somebody reads them.
 //!
 //! The layers of one image are fetched and unpacked side by side; each by one task at a time,
 //! and by one process at a time (the snapshotter's lock). A blob that turns out to be corrupt
 //! in the store is thrown away and fetched once more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Observer;
-use crate::oci::{Descriptor, Digest};
-use crate::progress::Progress;
-use crate::snapshot::{LayerId, Snapshotter};
-use crate::solver::{OpContext, OpError};
+use crate::cache::remote::{CachedLayer, RemoteRecord, RemoteStore};
+use crate::content::ContentStore;
+use crate::oci::{Descriptor, DiffId, Digest};
+use crate::progress::{Progress, VertexProgress};
+use crate::snapshot::{LayerBlob, LayerId, Snapshotter};
+use crate::solver::{FailureKind, OpContext, OpError};
 use crate::source::{Images, PinnedImage};
 
 use super::ops::{blocking, failed, invalid, source};
 
-/// A layer that an image of this build has.
+/// Time that fetching a layer of an imported result may take, however small it is.
+const FETCH_TIMEOUT_MIN: Duration = Duration::from_secs(60);
+/// Slowest transfer of such a layer that is waited for.
+const BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+
+/// Where a layer can be had.
 #[derive(Debug, Clone)]
-struct Known {
-    image: Arc<PinnedImage>,
-    index: usize,
+enum Known {
+    /// With an image of this build.
+    Image {
+        image: Arc<PinnedImage>,
+        index: usize,
+    },
+    /// With an imported result.
+    Cached {
+        store: Arc<dyn RemoteStore>,
+        layer: Box<CachedLayer>,
+    },
 }
 
-/// The layers of the images of one build.
+impl Known {
+    /// Returns the blob and what it holds.
+    fn parts(&self) -> (Descriptor, DiffId) {
+        match self {
+            Self::Image { image, index } => image.layers[*index].clone(),
+            Self::Cached { layer, .. } => (layer.blob.clone(), layer.diff_id.clone()),
+        }
+    }
+}
+
+/// The layers of one build that need not be here yet.
 #[derive(Debug)]
 pub struct ImageLayers {
     snapshots: Snapshotter,
+    content: ContentStore,
     images: Images,
     known: Mutex<HashMap<LayerId, Known>>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
@@ -36,10 +64,11 @@ pub struct ImageLayers {
 
 impl ImageLayers {
     /// Starts with no layers.
-    pub fn new(snapshots: Snapshotter, images: Images) -> Self {
+    pub fn new(snapshots: Snapshotter, content: ContentStore, images: Images) -> Self {
         let (known, busy) = (Mutex::default(), Mutex::default());
         Self {
             snapshots,
+            content,
             images,
             known,
             busy,
@@ -53,18 +82,163 @@ impl ImageLayers {
             .layers
             .iter()
             .enumerate()
-            .map(|(index, (_, diff_id))| {
+            .map(|(index, (blob, diff_id))| {
                 let id = LayerId::of_diff_id(diff_id);
-                known.insert(
-                    id.clone(),
-                    Known {
-                        image: Arc::clone(image),
-                        index,
-                    },
-                );
+                let (descriptor, diff_id) = (blob.clone(), diff_id.clone());
+                let blob = LayerBlob {
+                    descriptor,
+                    diff_id,
+                };
+                self.snapshots.announce(&id, blob, None);
+                let image = Arc::clone(image);
+                known.insert(id.clone(), Known::Image { image, index });
                 id
             });
         ids.collect()
+    }
+
+    /// Remembers the layers of an imported result and returns the ids of each output, lowest
+    /// first; `None` where a layer of a base image is not to be had.
+    pub fn register_cached(
+        &self,
+        record: &RemoteRecord,
+        store: &Arc<dyn RemoteStore>,
+    ) -> Option<Vec<Vec<LayerId>>> {
+        let one = |layer: &CachedLayer| {
+            let id = LayerId::of_diff_id(&layer.diff_id);
+            if self.can_have(&id) {
+                return Some(id);
+            }
+            if layer.foreign {
+                return None;
+            }
+            let blob = LayerBlob {
+                descriptor: layer.blob.clone(),
+                diff_id: layer.diff_id.clone(),
+            };
+            self.snapshots.announce(&id, blob, layer.created_ns);
+            if let Some(repository) = store.repository() {
+                // Without the note a push sends what the registry has.
+                let _ = self.content.note_origin(&layer.blob.digest, &repository);
+            }
+            let (store, layer) = (Arc::clone(store), Box::new(layer.clone()));
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(id.clone(), Known::Cached { store, layer });
+            Some(id)
+        };
+        let outputs = record.outputs.iter();
+        outputs
+            .map(|layers| layers.iter().map(one).collect())
+            .collect()
+    }
+
+    /// Says whether a layer belongs to an image that this build starts from.
+    pub fn is_of_image(&self, layer: &LayerId) -> bool {
+        matches!(self.known(layer), Some(Known::Image { .. }))
+    }
+
+    /// Has the blobs of those layers in the local store that are not unpacked. Returns what an
+    /// imported result promised and could not be had, each with the reason.
+    pub async fn bring_blobs(
+        self: &Arc<Self>,
+        stack: &[LayerId],
+        context: &OpContext,
+    ) -> Result<(), Lost> {
+        let mut tasks = tokio::task::JoinSet::new();
+        for layer in stack.iter().filter(|layer| !self.snapshots.has(layer)) {
+            let Some(known) = self.known(layer) else {
+                continue;
+            };
+            let (this, context) = (Arc::clone(self), context.clone());
+            tasks.spawn(async move {
+                let fetched = this.fetch(&known, &context.progress).await;
+                fetched.map_err(|error| Lost {
+                    layers: match known {
+                        Known::Cached { layer, .. } => BTreeSet::from([layer.diff_id]),
+                        Known::Image { .. } => BTreeSet::new(),
+                    },
+                    error,
+                })
+            });
+        }
+        let mut lost: Option<Lost> = None;
+        while let Some(task) = tasks.join_next().await {
+            let ended = task.unwrap_or_else(|error| {
+                let error = OpError::internal(error.to_string());
+                let layers = BTreeSet::new();
+                Err(Lost { layers, error })
+            });
+            if let Err(more) = ended {
+                match &mut lost {
+                    Some(lost) => lost.layers.extend(more.layers),
+                    None => lost = Some(more),
+                }
+            }
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// Lists the layers of a stack that are not unpacked, with their blobs, and notes where
+    /// registries can take those from.
+    pub fn not_here(&self, stack: &[LayerId]) -> Vec<(LayerId, Descriptor)> {
+        let missing = stack.iter().filter(|layer| !self.snapshots.has(layer));
+        let blobs = missing.filter_map(|layer| {
+            let known = self.known(layer)?;
+            let (blob, _) = known.parts();
+            if let Known::Image { image, .. } = &known {
+                // Without the note the blob is fetched first.
+                let _ = self
+                    .content
+                    .note_origin(&blob.digest, &image.reference.name());
+            }
+            Some((layer.clone(), blob))
+        });
+        blobs.collect()
+    }
+
+    /// Fetches the blob of a layer.
+    async fn fetch(&self, known: &Known, progress: &VertexProgress) -> Result<(), OpError> {
+        match known {
+            Known::Image { image, index } => {
+                let fetched = self.images.fetch_layer(image, *index, progress);
+                fetched.await.map_err(source::error)
+            }
+            Known::Cached { store, layer } => {
+                let blob = &layer.blob;
+                if self.content.claim(blob).unwrap_or(false) {
+                    return Ok(());
+                }
+                let time =
+                    Duration::from_secs(blob.size / BYTES_PER_SECOND_MIN) + FETCH_TIMEOUT_MIN;
+                let fetch = store.fetch_blob(blob, &self.content, progress);
+                match tokio::time::timeout(time, fetch).await {
+                    Ok(fetched) => fetched.map_err(|error| {
+                        let text = format!("layer {} of {}: {error}", blob.digest, store.name());
+                        OpError::new(FailureKind::Remote, text).caused_by(error)
+                    }),
+                    Err(_) => {
+                        let text =
+                            format!("layer {} of {} takes too long", blob.digest, store.name());
+                        Err(OpError::new(FailureKind::Remote, text))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fetches the blob of a layer again, after the one in the store turned out to be corrupt.
+    async fn refetch(&self, known: &Known, progress: &VertexProgress) -> Result<(), OpError> {
+        match known {
+            Known::Image { image, index } => {
+                let fetched = self.images.refetch_layer(image, *index, progress);
+                fetched.await.map_err(source::error)
+            }
+            Known::Cached { layer, .. } => {
+                let deleted = self.content.delete(&layer.blob.digest);
+                deleted.map_err(failed)?;
+                self.fetch(known, progress).await
+            }
+        }
     }
 
     /// Says whether a layer is here or can be fetched.
@@ -80,7 +254,7 @@ impl ImageLayers {
     ) -> Result<(), OpError> {
         let mut tasks = Vec::new();
         for layer in stack {
-            if self.snapshots.has(layer) {
+            if self.snapshots.claim(layer) {
                 continue;
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
@@ -98,14 +272,16 @@ impl ImageLayers {
         result
     }
 
-    /// Has every layer of a result unpacked, under a step of its own where that is work.
-    pub async fn unpack_all(
+    /// Has the blobs of every layer of a result that is not unpacked, and unpacks them where
+    /// `files` are needed, under a step of its own where that is work.
+    pub async fn bring_all(
         self: &Arc<Self>,
         stack: &[LayerId],
+        files: bool,
         progress: &Progress,
         cancel: &CancellationToken,
-    ) -> Result<(), OpError> {
-        if stack.iter().all(|layer| self.snapshots.has(layer)) {
+    ) -> Result<(), Lost> {
+        if self.snapshots.claim_all(stack) {
             return Ok(());
         }
         let progress = progress.of_vertex(Digest::of(b"fetch the layers of the base image"));
@@ -114,9 +290,27 @@ impl ImageLayers {
             progress: progress.clone(),
             cancel: cancel.clone(),
         };
-        let result = self.unpack(stack, &context).await;
-        progress.complete(result.as_ref().err().map(ToString::to_string));
+        let mut result = self.bring_blobs(stack, &context).await;
+        if files && result.is_ok() {
+            let unpacked = self.unpack(stack, &context).await;
+            result = unpacked.map_err(|error| Lost {
+                layers: self.not_unpacked(stack),
+                error,
+            });
+        }
+        let error = result.as_ref().err().map(|lost| lost.error.to_string());
+        progress.complete(error);
         result
+    }
+
+    /// Lists the layers of imported results that are still not here.
+    fn not_unpacked(&self, stack: &[LayerId]) -> BTreeSet<DiffId> {
+        let missing = stack.iter().filter(|layer| !self.snapshots.has(layer));
+        let known = missing.filter_map(|layer| self.known(layer));
+        known
+            .filter(|known| matches!(known, Known::Cached { .. }))
+            .map(|known| known.parts().1)
+            .collect()
     }
 
     async fn unpack_one(&self, layer: &LayerId, context: &OpContext) -> Result<(), OpError> {
@@ -132,10 +326,7 @@ impl ImageLayers {
             return Err(invalid(format!("layer {layer} is no longer in the store"))
                 .hint("build again: the step that made it will run"));
         };
-        let fetched = self
-            .images
-            .fetch_layer(&known.image, known.index, &context.progress);
-        fetched.await.map_err(source::error)?;
+        self.fetch(&known, &context.progress).await?;
         let Err(damaged) = self.apply(layer, &known, context).await else {
             return Ok(());
         };
@@ -143,10 +334,7 @@ impl ImageLayers {
         if context.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
-        let fetched = self
-            .images
-            .refetch_layer(&known.image, known.index, &context.progress);
-        match fetched.await {
+        match self.refetch(&known, &context.progress).await {
             Ok(()) => self.apply(layer, &known, context).await,
             Err(error) => {
                 let again = crate::solver::error::chain(&error);
@@ -161,7 +349,7 @@ impl ImageLayers {
         known: &Known,
         context: &OpContext,
     ) -> Result<(), OpError> {
-        let (blob, diff_id) = known.image.layers[known.index].clone();
+        let (blob, diff_id) = known.parts();
         let (snapshots, id, context) = (self.snapshots.clone(), layer.clone(), context.clone());
         blocking(move || {
             let unpacking = Unpacking {
@@ -187,6 +375,15 @@ impl ImageLayers {
             .get(layer)
             .cloned()
     }
+}
+
+/// Layers that were promised and cannot be had.
+#[derive(Debug)]
+pub struct Lost {
+    /// Those of imported results: the steps that made them can run instead.
+    pub layers: BTreeSet<DiffId>,
+    /// Why the first one is lost.
+    pub error: OpError,
 }
 
 /// Shows how far the unpacking of a layer is, and ends it when the build is cancelled.

@@ -1,35 +1,58 @@
 //! The local worker: performs every op of LLB with sources, snapshots and containers.
 //!
-//! Read in order: [`output`] (what a vertex yields), [`keys`] (what cache keys are made of),
-//! [`ahead`] (steps that will follow), [`layers`] (fetching and unpacking the layers of images when somebody needs them), [`ops`].
+//! Read in order: [`output`] (what a vertex yields), [`keys`] with `parts` (what cache keys are
+//! made of), `outcome` (results that are the same), [`ahead`] (steps that will follow), [`layers`]
+//! (fetching and unpacking layers when somebody needs them), [`cached`] (results that travel to
+//! and from other machines), [`room`] (of the disk), [`ops`], [`mount_archive`], [`mount_source`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
 //! order of things, which is the solver's.
 
 pub mod ahead;
+pub mod cached;
 pub mod keys;
 pub mod layers;
+pub mod mount_archive;
+pub mod mount_source;
 pub mod ops;
+mod outcome;
 pub mod output;
+mod parts;
+pub mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Compression;
+use crate::cache::content_hash::Modes;
+use crate::cache::mounts::folders;
+use crate::cache::remote::Imports;
+use crate::cache::remote::import::is_imported;
 use crate::cache::{ContentDigest, ResultId};
 use crate::content::ContentStore;
 use crate::executor::{Executor, NamedDevices, Resources};
 use crate::llb::{Vertex, VertexDigest, pb};
+use crate::oci::Descriptor;
+use crate::progress::LogStream;
 use crate::session::Session;
 use crate::snapshot::{LayerId, Snapshotter};
-use crate::solver::{CacheMap, OpContext, OpError, StoredResult, Worker};
+use crate::solver::{CacheMap, OpContext, OpError, Place, StoredResult, Worker};
 use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
-pub use layers::ImageLayers;
+pub use cached::ResultLayers;
+pub use layers::{ImageLayers, Lost};
+pub use mount_source::MountSource;
 pub use ops::source::PinnedSource;
 pub use output::OpOutput;
+pub use room::Room;
+
+/// Hears of layers of the image while the build goes on.
+pub trait LayerReady: std::fmt::Debug + Send + Sync {
+    /// A layer is in the content store. Called on a thread of the runtime; must not block.
+    fn ready(&self, blob: &Descriptor);
+}
 
 /// What a worker is made of; the engine owns the parts and lends them for one build.
 #[derive(Debug)]
@@ -48,8 +71,10 @@ pub struct WorkerOptions {
     pub web_files: WebFiles,
     /// Fetches commits from git repositories.
     pub repositories: Repositories,
-    /// Layers of images, fetched when needed.
+    /// Layers of images and imported results, fetched when needed.
     pub layers: Arc<ImageLayers>,
+    /// What other machines know.
+    pub imports: Arc<Imports>,
     /// Folder of RUN cache mounts.
     pub cache_mounts: PathBuf,
     /// Folder of notes of what copies wrote.
@@ -70,8 +95,18 @@ pub struct WorkerOptions {
     pub image_steps: HashSet<VertexDigest>,
     /// The steps that are to be foreseen.
     pub ahead: Ahead,
+    /// Names of build arguments, to call variables by what they are.
+    pub arguments: BTreeSet<String>,
+    /// How permission bits of the user's folders are compared.
+    pub modes: Modes,
     /// How those layers are compressed; `None` where no output needs blobs.
     pub compression: Option<Compression>,
+    /// Told about each of them as soon as it is compressed.
+    pub on_layer: Option<Arc<dyn LayerReady>>,
+    /// Fills new cache mounts; `None` where they start empty.
+    pub mount_source: Option<Arc<dyn MountSource>>,
+    /// Keeps the store within its bounds.
+    pub room: Arc<dyn Room>,
     /// Tells the time, in nanoseconds since 1970.
     pub now_ns: fn() -> i64,
 }
@@ -113,7 +148,7 @@ impl LocalWorker {
         if ids.is_empty() {
             return Ok(());
         }
-        ops::cache_mount::forget(&self.options.cache_mounts, &ids)
+        folders::forget(&self.options.cache_mounts, &ids)
     }
 
     /// Has containers made ready for the steps that follow from a cache miss.
@@ -128,6 +163,39 @@ impl LocalWorker {
         }
     }
 
+    /// Brings the store under its cap before a step adds to it.
+    async fn keep_room(&self) {
+        if self.options.room.is_tight() {
+            let room = Arc::clone(&self.options.room);
+            // A collector that panics must not keep the step from running.
+            let _ = tokio::task::spawn_blocking(move || room.tidy()).await;
+        }
+    }
+
+    /// Performs an op once more that failed on a full disk, if room can be made.
+    async fn again_with_room(
+        &self,
+        error: OpError,
+        vertex: &Vertex,
+        inputs: &[OpOutput],
+        context: &OpContext,
+    ) -> Result<Vec<OpOutput>, OpError> {
+        if context.cancel.is_cancelled() || !room::is_no_space(&error) {
+            return Err(error);
+        }
+        let room = Arc::clone(&self.options.room);
+        let freed_bytes = tokio::task::spawn_blocking(move || room.make()).await;
+        let freed_bytes = freed_bytes.unwrap_or(0);
+        if freed_bytes == 0 {
+            return Err(error);
+        }
+        let line = format!(
+            "no space left on the disk of the store: freed {freed_bytes} bytes, running the step once more\n"
+        );
+        context.progress.log(LogStream::Stderr, line.as_bytes());
+        ops::perform(self, vertex, inputs, context).await
+    }
+
     /// Starts compressing the layers of a step that belongs to the image.
     fn compress(&self, vertex: &Vertex, outputs: &[OpOutput]) {
         let Some(compression) = self.options.compression else {
@@ -138,9 +206,13 @@ impl LocalWorker {
         }
         for layer in outputs.iter().filter_map(|output| output.layers().last()) {
             let (snapshots, layer) = (self.options.snapshots.clone(), layer.clone());
+            let on_layer = self.options.on_layer.clone();
             // The exporter asks for the same blob, waits for this one and reports what went wrong.
             tokio::task::spawn_blocking(move || {
-                let _ = snapshots.layer_blob(&layer, &compression);
+                let blob = snapshots.layer_blob(&layer, &compression);
+                if let (Ok(blob), Some(on_layer)) = (blob, on_layer) {
+                    on_layer.ready(&blob.descriptor);
+                }
             });
         }
     }
@@ -152,7 +224,7 @@ impl Worker for LocalWorker {
     async fn cache_map(&self, vertex: &Vertex, context: &OpContext) -> Result<CacheMap, OpError> {
         match &vertex.op {
             pb::op::Op::Source(source) => ops::source::pin(self, vertex, source, context).await,
-            _ => Ok(keys::cache_map(vertex)),
+            _ => Ok(keys::cache_map(vertex, &self.options.arguments)),
         }
     }
 
@@ -173,12 +245,19 @@ impl Worker for LocalWorker {
         context: &OpContext,
     ) -> Result<Vec<OpOutput>, OpError> {
         self.prepare_what_follows(vertex);
-        let outputs = ops::perform(self, vertex, &inputs, context).await?;
+        self.keep_room().await;
+        let outputs = match ops::perform(self, vertex, &inputs, context).await {
+            Err(error) => {
+                self.again_with_room(error, vertex, &inputs, context)
+                    .await?
+            }
+            Ok(outputs) => outputs,
+        };
         self.compress(vertex, &outputs);
         Ok(outputs)
     }
 
-    fn result_id(&self, _vertex: &Vertex, outputs: &[OpOutput]) -> Option<StoredResult> {
+    fn result_id(&self, vertex: &Vertex, outputs: &[OpOutput]) -> Option<StoredResult> {
         let id = output::to_result_id(outputs)?;
         let newest = outputs.iter().filter_map(|output| output.layers().last());
         let size = |layer| {
@@ -187,18 +266,37 @@ impl Worker for LocalWorker {
                 .meta(layer)
                 .map_or(0, |meta| meta.size_bytes)
         };
+        let size_bytes = newest.map(size).sum();
+        self.options.room.grew(size_bytes);
         Some(StoredResult {
             id,
-            size_bytes: newest.map(size).sum(),
+            size_bytes,
+            print: outcome::print(&self.options.snapshots, vertex, outputs),
         })
+    }
+
+    async fn is_same(&self, _vertex: &Vertex, outputs: &[OpOutput], earlier: &[OpOutput]) -> bool {
+        let (snapshots, outputs) = (self.options.snapshots.clone(), outputs.to_vec());
+        let earlier = earlier.to_vec();
+        let compared = ops::blocking(move || Ok(outcome::is_same(&snapshots, &outputs, &earlier)));
+        compared.await.unwrap_or(false)
+    }
+
+    fn is_here(&self, output: &OpOutput) -> bool {
+        let mut layers = output.layers().iter();
+        layers.all(|layer| self.options.snapshots.has(layer))
     }
 
     async fn load(
         &self,
         _vertex: &Vertex,
         id: &ResultId,
-        _context: &OpContext,
+        place: Place,
+        context: &OpContext,
     ) -> Option<Vec<OpOutput>> {
+        if is_imported(id) {
+            return cached::load(self, id, place, context).await;
+        }
         let outputs = output::from_result_id(id)?;
         let here = |layer: &LayerId| self.options.layers.can_have(layer);
         outputs

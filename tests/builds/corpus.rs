@@ -24,7 +24,7 @@
 //! unless `setup.sh` says otherwise; of times in results only the old ones are shown.
 
 mod image;
-mod server;
+pub(crate) mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -115,6 +115,13 @@ impl TestEnv {
         Self { dir, store }
     }
 
+    /// Uses a store of its own with nothing in it.
+    pub(crate) fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        Self { dir, store }
+    }
+
     /// Returns a path inside the test's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

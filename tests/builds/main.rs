@@ -9,17 +9,34 @@
     reason = "a test that cannot go on panics; a skipped one says so"
 )]
 #![allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the tests' own switches and the search path are in the environment"
 )]
 
 mod attest;
+mod caches;
 mod consumers;
 mod contexts;
 mod corpus;
 mod env;
 mod examples;
+mod explain;
 mod faults;
+#[path = "../support/registry.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "the support modules are shared by several binaries"
+)]
+mod faulty_registry;
+mod load;
+mod mutations;
+mod outputs;
 mod platforms;
+mod push;
+mod store;
 mod verify;
 mod warnings;

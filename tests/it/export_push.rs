@@ -80,6 +80,7 @@ impl Fixture {
             multi_platform: architectures.len() > 1,
             names: vec![name.with_default_tag()],
             outputs: vec![output],
+            elsewhere: Default::default(),
         };
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
         let exported = self.exporter.export(request, &progress, &cancel).await;
@@ -161,4 +162,57 @@ async fn a_push_by_digest_writes_no_tag() {
     let digest = image.root.digest.to_string();
     assert!(registry.manifest("a/app", &digest).is_some());
     assert_eq!(image.root.media_type, media_type::DOCKER_MANIFEST);
+}
+
+#[tokio::test]
+async fn what_may_not_be_distributed_is_not_pushed() {
+    let registry = Registry::start();
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", registry.host());
+    let plain = [("compression", "uncompressed"), ("push", "false")];
+    let image = fixture.push(&name, &plain).await.image.unwrap();
+    let content = ContentStore::open(fixture._temp.path()).unwrap();
+    let read = |digest: &cooper::oci::Digest| content.read_by_digest(digest, 1 << 20).unwrap();
+    let mut manifest: cooper::oci::Manifest =
+        serde_json::from_slice(&read(&image.root.digest)).unwrap();
+    manifest.layers[0].media_type = media_type::OCI_FOREIGN.to_owned();
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    content.put(&bytes).unwrap();
+    let root = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+    let client = Client::new(Options::default());
+    let silent = cooper::progress::VertexProgress::silent();
+    let reference: Reference = name.parse().unwrap();
+    let pushed = client
+        .push_image(&reference, &root, &content, &silent)
+        .await;
+    assert_eq!(pushed.unwrap().digest, root.digest);
+    // The config alone.
+    assert_eq!(registry.count("PUT", "/blobs/uploads/"), 1);
+}
+
+#[tokio::test]
+async fn several_names_in_several_registries_get_the_image() {
+    let (here, there) = (Registry::start(), Registry::start());
+    let fixture = Fixture::new();
+    let name = format!("{}/a/app:1", here.host());
+    let more = [
+        format!("{}/b/app:2", here.host()),
+        format!("{}/a/app:latest", here.host()),
+        format!("{}/c/app:3", there.host()),
+    ];
+    let attributes = [("name", &*more.join(","))];
+    let image = fixture.push(&name, &attributes).await.image.unwrap();
+    for (registry, repository, tag) in [
+        (&here, "a/app", "1"),
+        (&here, "b/app", "2"),
+        (&here, "a/app", "latest"),
+        (&there, "c/app", "3"),
+    ] {
+        let bytes = registry.manifest(repository, tag).unwrap();
+        assert_eq!(Descriptor::of("", &bytes).digest, image.root.digest);
+    }
+    // The second repository took its blobs from the first.
+    assert_eq!(here.count("PUT", "/a/app/blobs/"), 2);
+    assert_eq!(here.count("PUT", "/b/app/blobs/"), 0);
+    assert_eq!(there.count("PUT", "/c/app/blobs/"), 2);
 }

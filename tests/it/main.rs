@@ -13,13 +13,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache_remote;
 mod call;
 mod copy;
 #[path = "../support/copy_case.rs"]
 mod copy_case;
 mod export_push;
+mod join;
+mod login;
+mod manifest;
+mod mirrors;
+mod push_chaos;
 mod registry;
 mod registry_real;
+mod registry_tls;
 mod session;
 mod sign;
 mod source;

@@ -117,15 +117,15 @@ async fn every_transient_failure_is_tried_again() {
         let registry = Registry::start();
         registry.put_image("app", "1", b"layer");
         let answer = || Action::Status(status, Vec::new(), String::new());
-        registry.fail("GET", "/manifests/", 4, answer());
+        registry.fail("GET", "/manifests/", 6, answer());
         let name = reference(&registry, "app:1");
         client().resolve(&name).await.unwrap();
-        assert_eq!(registry.count("GET", "/manifests/"), 5, "{status}");
+        assert_eq!(registry.count("GET", "/manifests/"), 7, "{status}");
         registry.clear_log();
         registry.fail("GET", "/manifests/", 9, answer());
         let error = client().resolve(&name).await.unwrap_err().to_string();
         assert!(error.contains(&status.to_string()), "{error}");
-        assert_eq!(registry.count("GET", "/manifests/"), 5, "{status}");
+        assert_eq!(registry.count("GET", "/manifests/"), 7, "{status}");
     }
     for status in [400, 403, 404, 413] {
         let registry = Registry::start();
@@ -358,7 +358,7 @@ async fn a_cut_download_goes_on_where_it_stopped() {
     registry.fail("GET", "/blobs/", 50, Action::CutAfter(0));
     registry.clear_log();
     fetch(&client(), &registry, &blob).await.unwrap_err();
-    assert_eq!(registry.log().len(), 5);
+    assert_eq!(registry.log().len(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -482,14 +482,20 @@ async fn a_second_push_uploads_nothing() {
     let pushed = again.push_image(&name, &image, &store, &silent);
     pushed.await.unwrap();
     assert_eq!(registry.count("PUT", "/blobs/uploads/"), 0);
-    assert_eq!(registry.count("HEAD", "/blobs/"), 2);
+    assert_eq!(
+        registry.count("HEAD", "/blobs/"),
+        0,
+        "the manifest says it all"
+    );
     registry.clear_log();
     let pushed = again.push_image(&name, &image, &store, &silent);
     pushed.await.unwrap();
     assert_eq!(
         registry.requests(),
-        ["PUT /v2/app/manifests/1"],
-        "the same client remembers"
+        [
+            format!("HEAD /v2/app/manifests/{}", image.digest),
+            "PUT /v2/app/manifests/1".to_owned()
+        ]
     );
 }
 
@@ -498,24 +504,32 @@ async fn blobs_are_mounted_from_where_they_are() {
     let registry = Registry::start_with(Access::bearer(None));
     let data = bytes(1000);
     registry.put_blob("base", &data);
-    let (_dir, store) = store();
-    store.put(&data).unwrap();
     let blob = Descriptor::of(media_type::OCI_LAYER, &data);
     let silent = VertexProgress::silent();
-    for (target, from, expected) in [
-        ("one", Some("base"), Pushed::Mounted),
-        ("two", Some("elsewhere"), Pushed::Uploaded),
-        ("three", None, Pushed::Uploaded),
-        ("base", Some("base"), Pushed::Present),
+    for (target, from, origin, expected) in [
+        ("one", Some("base"), None, Pushed::Mounted),
+        ("two", Some("elsewhere"), None, Pushed::Uploaded),
+        ("three", None, None, Pushed::Uploaded),
+        ("four", None, Some("base"), Pushed::Mounted),
+        ("five", Some("elsewhere"), Some("base"), Pushed::Mounted),
+        ("base", Some("base"), None, Pushed::Present),
     ] {
+        let (_dir, store) = store();
+        store.put(&data).unwrap();
+        if let Some(origin) = origin {
+            let origin = reference(&registry, origin).name();
+            store.note_origin(&blob.digest, &origin).unwrap();
+        }
         let name = reference(&registry, target);
         let pushed = client()
             .push_blob(&name, &blob, &store, from, &silent)
             .await
             .unwrap();
         assert_eq!(pushed, expected, "{target}");
+        assert_eq!(registry.blob(target, &blob.digest).unwrap(), data);
+        // An upload that was opened in vain is taken back.
+        assert_eq!(registry.open_uploads(), 0, "{target}");
     }
-    assert_eq!(registry.blob("two", &blob.digest).unwrap(), data);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use cooper::progress::VertexProgress;
 use cooper::registry::{Client, Options, Pushed};
 use cooper::source::{Images, ResolveMode};
 
-struct RealRegistry {
+pub struct RealRegistry {
     child: Child,
     port: u16,
     _dir: tempfile::TempDir,
@@ -21,15 +21,21 @@ struct RealRegistry {
 
 impl RealRegistry {
     /// Starts a registry; `None` where there is none to start.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
+        Self::start_with("", "")
+    }
+
+    /// Starts a registry with more lines in its configuration: in the section `http`, and at the
+    /// end.
+    pub fn start_with(http: &str, rest: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .unwrap()
             .port();
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  delete:\n    enabled: true\n  \
+             filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{http}{rest}",
             dir.path().join("data").display()
         );
         let path = dir.path().join("config.yml");
@@ -60,8 +66,12 @@ impl RealRegistry {
         Some(registry)
     }
 
-    fn name(&self, rest: &str) -> Reference {
-        format!("127.0.0.1:{}/{rest}", self.port).parse().unwrap()
+    pub fn name(&self, rest: &str) -> Reference {
+        format!("{}/{rest}", self.host()).parse().unwrap()
+    }
+
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 }
 
@@ -76,7 +86,7 @@ impl Drop for RealRegistry {
     clippy::disallowed_methods,
     reason = "the test tier is chosen in the environment"
 )]
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     let required = std::env::var_os("REQUIRE_REGISTRY").is_some_and(|value| value == "1");
     assert!(!required, "REQUIRE_REGISTRY=1, but {reason}");
     println!("skipped: {reason}");

@@ -35,7 +35,7 @@ impl Logged {
 pub enum Action {
     /// Answers with a status and headers, and `body`.
     Status(u16, Vec<(&'static str, String)>, String),
-    /// Closes the connection without an answer.
+    /// Does what is asked and closes the connection without an answer.
     Hang,
     /// Sends only so many bytes of the body, then closes.
     CutAfter(usize),
@@ -105,11 +105,85 @@ struct State {
     /// Media type and bytes.
     manifests: BTreeMap<Key, (String, Arc<Vec<u8>>)>,
     uploads: BTreeMap<String, Vec<u8>>,
-    tokens: BTreeMap<String, (String, usize)>,
+    /// Scopes, uses, birth.
+    tokens: BTreeMap<String, (String, usize, Instant)>,
     log: Vec<(Instant, Logged)>,
     faults: Vec<Fault>,
     access: Access,
     next_id: u64,
+    chaos: Option<Chaos>,
+    /// How long a token is taken, whatever was said about it.
+    token_life: Option<Duration>,
+    /// Largest body that is taken.
+    body_bytes_max: usize,
+}
+
+/// Trouble at random, from a seed.
+#[derive(Debug, Clone)]
+pub struct Chaos {
+    pub state: u64,
+    /// Of a thousand requests so many go wrong.
+    pub per_mille: u64,
+    /// Whether what arrived of a cut upload is forgotten.
+    pub forgets: bool,
+    /// How many went wrong so far.
+    pub faults: usize,
+}
+
+impl Chaos {
+    pub fn new(seed: u64, per_mille: u64) -> Self {
+        Self {
+            state: seed.wrapping_mul(2).wrapping_add(1),
+            per_mille,
+            forgets: false,
+            faults: 0,
+        }
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % below
+    }
+
+    /// Decides what happens to a request with a body of `length` bytes.
+    fn fault(&mut self, length: usize) -> Option<Trouble> {
+        if self.draw(1000) >= self.per_mille {
+            return None;
+        }
+        self.faults += 1;
+        let refused = |status, headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(k, v)| (*k, (*v).to_owned()));
+            Trouble::Refused(status, headers.collect())
+        };
+        Some(match self.draw(6) {
+            0 => refused(500, &[]),
+            1 => refused(503, &[("Retry-After", "0")]),
+            2 => refused(429, &[("Retry-After", "0")]),
+            3 => refused(408, &[]),
+            _ if length > 0 => {
+                let bytes = self.draw(length as u64) as usize;
+                Trouble::Cut {
+                    bytes,
+                    keep: !self.forgets,
+                }
+            }
+            _ => Trouble::Cut {
+                bytes: 0,
+                keep: false,
+            },
+        })
+    }
+}
+
+/// What happens before a body is read.
+enum Trouble {
+    /// An answer without reading the body.
+    Refused(u16, Vec<(&'static str, String)>),
+    /// So much of the body is read, then the connection breaks.
+    Cut { bytes: usize, keep: bool },
 }
 
 /// A running registry; it stops when dropped.
@@ -136,6 +210,9 @@ impl Registry {
             faults: Vec::new(),
             access,
             next_id: 0,
+            chaos: None,
+            token_life: None,
+            body_bytes_max: usize::MAX,
         }));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (state.clone(), stop.clone());
@@ -179,6 +256,53 @@ impl Registry {
             times,
             action,
         });
+    }
+
+    /// Lets requests go wrong at random from now on.
+    pub fn set_chaos(&self, chaos: Option<Chaos>) {
+        self.lock().chaos = chaos;
+    }
+
+    /// How many requests went wrong at random.
+    pub fn chaos_faults(&self) -> usize {
+        self.lock().chaos.as_ref().map_or(0, |chaos| chaos.faults)
+    }
+
+    /// Refuses tokens that are older.
+    pub fn expire_tokens_after(&self, life: Duration) {
+        self.lock().token_life = Some(life);
+    }
+
+    /// Refuses larger bodies (413).
+    pub fn limit_bodies(&self, bytes: usize) {
+        self.lock().body_bytes_max = bytes;
+    }
+
+    /// Bytes of blobs that were received, those of broken uploads too.
+    pub fn uploaded_bytes(&self) -> usize {
+        let log = self.log();
+        let uploads = log.iter().filter(|l| l.path.contains("/blobs/uploads/"));
+        uploads.map(|l| l.body_bytes).sum()
+    }
+
+    /// Uploads that are open.
+    pub fn open_uploads(&self) -> usize {
+        self.lock().uploads.len()
+    }
+
+    pub fn tags(&self, repository: &str) -> Vec<String> {
+        tags_of(&self.lock(), repository)
+    }
+
+    /// How many bytes the blobs of a repository have.
+    pub fn blob_bytes(&self, repository: &str) -> usize {
+        let state = self.lock();
+        let own = state.blobs.iter().filter(|((of, _), _)| of == repository);
+        own.map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
     }
 
     pub fn pending_faults(&self) -> usize {
@@ -353,6 +477,35 @@ impl Connection {
                 state.uploads.entry(id).or_default().extend(part);
                 return Ok(());
             }
+            match self.trouble(&head, length) {
+                None => {}
+                Some(Trouble::Refused(status, headers)) => {
+                    self.log(&head, 0);
+                    let answer = Action::Status(status, headers, String::new());
+                    let request = Incoming {
+                        logged: head,
+                        body: Vec::new(),
+                    };
+                    let open = self.answer(&request, Some(answer))?;
+                    if open && length == 0 {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                Some(Trouble::Cut { bytes, keep }) => {
+                    let mut part = vec![0; bytes];
+                    reader.read_exact(&mut part)?;
+                    self.log(&head, part.len());
+                    let id = head.path.rsplit('/').next().unwrap().to_owned();
+                    let mut state = self.state.lock().unwrap();
+                    match state.uploads.get_mut(&id) {
+                        Some(upload) if keep => upload.extend(part),
+                        _ if bytes > 0 => drop(state.uploads.remove(&id)),
+                        _ => {}
+                    }
+                    return Ok(());
+                }
+            }
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
             self.log(&head, length);
@@ -362,6 +515,30 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Says whether a request goes wrong before its body is read.
+    fn trouble(&self, head: &Logged, length: usize) -> Option<Trouble> {
+        let mut state = self.state.lock().unwrap();
+        if length > state.body_bytes_max {
+            return Some(Trouble::Refused(413, Vec::new()));
+        }
+        if let Some(trouble) = state.chaos.as_mut().and_then(|chaos| chaos.fault(length)) {
+            return Some(trouble);
+        }
+        if length == 0 || !head.path.starts_with("/v2/") {
+            return None;
+        }
+        // Who may not come in is not listened to.
+        let request = Incoming {
+            logged: head.clone(),
+            body: Vec::new(),
+        };
+        let refusal = refuse(&mut state, &request, self.address, false)?;
+        let challenge = refusal.headers.iter();
+        let challenge = challenge.filter(|(name, _)| name == "WWW-Authenticate");
+        let headers = challenge.map(|(_, value)| ("WWW-Authenticate", value.clone()));
+        Some(Trouble::Refused(401, headers.collect()))
     }
 
     fn log(&self, head: &Logged, body_bytes: usize) {
@@ -459,7 +636,7 @@ impl Connection {
         let Some(rest) = path.strip_prefix("/v2/") else {
             return plain(&state, request);
         };
-        if let Some(refusal) = refuse(&mut state, request, self.address) {
+        if let Some(refusal) = refuse(&mut state, request, self.address, true) {
             return refusal;
         }
         if rest.is_empty() {
@@ -470,6 +647,9 @@ impl Connection {
         }
         if let Some((repository, digest)) = rest.split_once("/blobs/") {
             return blobs(&state, request, repository, digest);
+        }
+        if let Some((repository, "")) = rest.split_once("/tags/list") {
+            return tags(&state, request, repository);
         }
         match rest.split_once("/manifests/") {
             Some((repository, name)) => manifests(&mut state, request, repository, name),
@@ -527,7 +707,48 @@ impl Registry {
     }
 }
 
-fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<Answer> {
+fn tags_of(state: &State, repository: &str) -> Vec<String> {
+    let keys = state.manifests.keys();
+    let names = keys.filter(|(r, name)| r == repository && !name.contains(':'));
+    names.map(|(_, name)| name.clone()).collect()
+}
+
+/// Lists tags in pages.
+fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
+    let fields = parse_query(&request.logged.query);
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.clone())
+    };
+    let last = field("last").unwrap_or_default();
+    // Small pages, so that there are several.
+    let length = field("n")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(3_usize)
+        .min(3);
+    let mut tags = tags_of(state, repository);
+    tags.retain(|tag| *tag > last);
+    let more = tags.len() > length;
+    tags.truncate(length);
+    let body = serde_json::json!({"name": repository, "tags": tags}).to_string();
+    let answer = Answer::new(200).body(body);
+    match (more, tags.last()) {
+        (true, Some(last)) => {
+            let next = format!("</v2/{repository}/tags/list?n={length}&last={last}>; rel=\"next\"");
+            answer.header("Link", next)
+        }
+        _ => answer,
+    }
+}
+
+fn refuse(
+    state: &mut State,
+    request: &Incoming,
+    address: SocketAddr,
+    counts: bool,
+) -> Option<Answer> {
     let given = request.logged.header("authorization").unwrap_or_default();
     let refused = |challenge: String| {
         let answer = Answer::error(401, "UNAUTHORIZED", "authentication required");
@@ -544,11 +765,13 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
         Access::Bearer { realm, uses, .. } => {
             let scope = needed_scope(request);
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
-            if let Some((scopes, used)) = state.tokens.get_mut(token)
+            let life = state.token_life.unwrap_or(Duration::MAX);
+            if let Some((scopes, used, born)) = state.tokens.get_mut(token)
                 && *used < uses
+                && born.elapsed() < life
                 && allows(scopes, &scope)
             {
-                *used += 1;
+                *used += usize::from(counts);
                 return None;
             }
             let realm = realm.unwrap_or_else(|| format!("http://{address}/token"));
@@ -561,7 +784,7 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
 
 fn needed_scope(request: &Incoming) -> String {
     let rest = request.logged.path.trim_start_matches("/v2/");
-    let parts = ["/blobs/", "/manifests/"];
+    let parts = ["/blobs/", "/manifests/", "/tags/"];
     let end = parts.iter().find_map(|part| rest.find(part));
     let repository = &rest[..end.unwrap_or(rest.len())];
     let actions = match request.logged.method.as_str() {
@@ -623,7 +846,8 @@ fn token(state: &mut State, request: &Incoming) -> Answer {
         .collect();
     state.next_id += 1;
     let token = format!("token-{}", state.next_id);
-    state.tokens.insert(token.clone(), (scopes.join(" "), 0));
+    let entry = (scopes.join(" "), 0, Instant::now());
+    state.tokens.insert(token.clone(), entry);
     let mut body = serde_json::json!({"token": token});
     if let Some(seconds) = expires_in {
         body["expires_in"] = seconds.into();
@@ -662,6 +886,15 @@ fn ranged(request: &Incoming, mut answer: Answer, bytes: &Arc<Vec<u8>>) -> Answe
 
 fn manifests(state: &mut State, request: &Incoming, repository: &str, name: &str) -> Answer {
     let key = (repository.to_owned(), name.to_owned());
+    if request.logged.method == "DELETE" {
+        let before = state.manifests.len();
+        let gone = |bytes: &[u8]| Digest::of(bytes).to_string() == name;
+        state
+            .manifests
+            .retain(|(r, _), (_, bytes)| r != repository || !gone(bytes));
+        let found = state.manifests.len() != before;
+        return Answer::new(if found { 202 } else { 404 });
+    }
     if request.logged.method != "PUT" {
         return match state.manifests.get(&key) {
             Some((media_type, bytes)) => {
@@ -721,6 +954,7 @@ fn uploads(state: &mut State, request: &Incoming, repository: &str, upload: &str
     };
     let kept = |bytes: &Vec<u8>| format!("0-{}", bytes.len().saturating_sub(1));
     match request.logged.method.as_str() {
+        "DELETE" => Answer::new(204),
         "GET" => {
             let answer = Answer::new(204)
                 .header("Location", place(repository, upload))

@@ -135,6 +135,7 @@ fn what_a_copy_replaces_does_not_count() {
     let with = |mode: &(dyn Fn(FileKind, u32) -> u32 + Sync), selection: &Selection| {
         let rules = Rules {
             owner_replaced: true,
+            modes: Modes::Exact,
             mode,
         };
         digest(&[(selection, rules)], None).unwrap().digest
@@ -145,6 +146,33 @@ fn what_a_copy_replaces_does_not_count() {
     let changed = Origin::Tree(tree).select(&everything()).unwrap();
     assert_eq!(with(&|_, _| 0o755, &changed), before);
     assert_ne!(with(&|_, mode| mode, &changed), before);
+}
+
+#[test]
+fn a_umask_counts_only_where_exact_bits_are_wanted() {
+    let temp = tempfile::tempdir().unwrap();
+    let context = make(temp.path());
+    let with = |modes| {
+        let tree = Arc::new(Tree::walk(&context, &[]).unwrap());
+        let selection = Origin::Tree(tree).select(&everything()).unwrap();
+        let rules = Rules {
+            modes,
+            ..Rules::default()
+        };
+        digest(&[(&selection, rules)], None).unwrap().digest
+    };
+    let (checkout, exact) = (with(Modes::Checkout), with(Modes::Exact));
+    assert_ne!(checkout, exact, "bits were compared in another way");
+    let umask_002 = [("d/one", 0o664), ("d/two", 0o775), ("d/empty", 0o775)];
+    for (path, mode) in umask_002 {
+        set_mode(&context.join(path), mode);
+    }
+    assert_eq!(with(Modes::Checkout), checkout);
+    assert_ne!(with(Modes::Exact), exact);
+    for mode in [0o600, 0o640, 0o645, 0o666, 0o755, 0o4644, 0o400] {
+        set_mode(&context.join("d/one"), mode);
+        assert_ne!(with(Modes::Checkout), checkout, "{mode:o}");
+    }
 }
 
 #[test]

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::attest::AttestArgs;
+use super::cache::CacheArgs;
 use super::call::CallArgs;
+use super::explain::ExplainArgs;
+use super::image::ImageArgs;
 use super::reproduce::ReproduceArgs;
-use super::{ProgressArgs, value};
+use super::{JoinArgs, ProgressArgs, RegistryArgs, value};
 use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
@@ -65,6 +68,8 @@ pub(crate) struct BuildArgs {
     /// Run every step of these stages again
     #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_stages: Vec<String>,
+    #[command(flatten)]
+    pub(crate) caches: CacheArgs,
     /// Ask the registry for base images: always, missing (those that are not in the store), newer
     /// (as always, but take those in the store when it does not answer) or never [default: missing]
     ///
@@ -76,18 +81,17 @@ pub(crate) struct BuildArgs {
     /// folder, or `-` for a tar on stdout (repeatable) [default: type=image]
     ///
     /// Keys: dest=PATH|-, name=a,b, push=BOOL, tar=BOOL (false: an OCI layout folder),
-    /// compression=gzip|zstd|uncompressed, compression-level=N, force-compression=BOOL,
+    /// compression=gzip|zstd|estargz|uncompressed, compression-level=N, force-compression=BOOL,
     /// oci-mediatypes=BOOL, annotation.KEY=VALUE, source-date-epoch=SECONDS,
-    /// rewrite-timestamp=BOOL, platform-split=BOOL, oci-artifact=BOOL, attestation-inline=BOOL,
-    /// attestation-prefix=TEXT.
+    /// rewrite-timestamp=BOOL, platform-split=BOOL, mode=copy|delete, oci-artifact=BOOL,
+    /// attestation-inline=BOOL, attestation-prefix=TEXT.
     #[arg(long = "output", short = 'o', value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Shorthand for --output=type=registry
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
     pub(crate) push: bool,
-    /// Keep the image in the local store, also beside other outputs
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_parser = value::boolean, action = ArgAction::Set, value_name = "BOOL")]
-    pub(crate) load: bool,
+    #[command(flatten)]
+    pub(crate) shape: ImageArgs,
     /// Write the image id to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -104,8 +108,8 @@ pub(crate) struct BuildArgs {
     /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
-    /// Grant a right to the build: network.host, security.insecure or device[=NAME[,alias=NAME]]
-    /// (repeatable)
+    /// Grant a right to the build: network.host, security.insecure, device[=NAME[,alias=NAME]] or
+    /// buildx.local.delete (repeatable)
     #[arg(long = "allow", value_name = "RIGHT")]
     pub(crate) entitlements: Vec<String>,
     /// Add a line to /etc/hosts of RUN steps: host:ip, host=ip or host:host-gateway (repeatable)
@@ -135,6 +139,12 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "SPEC")]
     pub(crate) ssh: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) explained: ExplainArgs,
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) reproduce: ReproduceArgs,
     #[command(flatten)]
@@ -193,40 +203,17 @@ pub(crate) struct CompatibilityArgs {
     /// Ignored
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
-    /// Ignored: layers are not merged
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = value::boolean)]
-    pub(crate) squash: Option<bool>,
     /// Ignored: `RUN --security=insecure` is what there is
     #[arg(long = "security-opt", hide = true)]
     pub(crate) security_opt: Vec<String>,
-    /// Refused: no cache import yet
-    #[arg(long = "cache-from", hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    /// Refused: no cache export yet
-    #[arg(long = "cache-to", hide = true)]
-    pub(crate) cache_to: Vec<String>,
 }
 
 impl CompatibilityArgs {
-    /// Says which option was given that would silently mean less than it says.
-    pub(crate) fn refused(&self) -> Option<String> {
-        if !self.cache_to.is_empty() {
-            return Some("--cache-to is not supported".into());
-        }
-        None
-    }
-
     /// Names the options that were given and are ignored although they would have an effect.
     pub(crate) fn ignored(&self) -> Vec<&'static str> {
         let mut ignored = Vec::new();
-        if !self.cache_from.is_empty() {
-            ignored.push("--cache-from");
-        }
         if self.isolation.as_deref().is_some_and(|i| i != "default") {
             ignored.push("--isolation");
-        }
-        if self.squash == Some(true) {
-            ignored.push("--squash (a multi-stage build makes few layers)");
         }
         if !self.security_opt.is_empty() {
             ignored.push("--security-opt (there is RUN --security=insecure)");

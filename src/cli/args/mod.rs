@@ -1,8 +1,9 @@
 //! What can be typed: the one definition behind parsing, `--help`, completions and man pages.
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
-//! (those that ask instead of building),
-//! [`value`] (how single values are read). Nothing here has an effect.
+//! (those that ask instead of building), [`image`] and [`reproduce`] (more options of it),
+//! [`explain`] (those about the cache), [`store`] (the commands about the local store), [`value`]
+//! (how single values are read). Nothing here has an effect.
 
 use std::path::PathBuf;
 
@@ -12,16 +13,27 @@ use crate::oci::Platform;
 
 pub(crate) mod attest;
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod explain;
+pub(crate) mod image;
+pub(crate) mod login;
+pub(crate) mod manifest;
+pub(crate) mod rebase;
+pub(crate) mod registry;
 pub(crate) mod reproduce;
 pub(crate) mod sign;
+pub(crate) mod store;
 pub(crate) mod value;
 
 pub(crate) use attest::AttestArgs;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
+pub(crate) use registry::{JoinArgs, RegistryArgs};
 pub(crate) use sign::{SignArgs, VerifyArgs};
+pub(crate) use store::{CacheCommand, DuArgs, DuFormat, GcArgs, MountsCommand, PruneArgs};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -96,6 +108,8 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
+    /// Show why the steps of a build ran, and what changed since another build
+    Explain(ExplainBuildArgs),
     /// Fetch images from a registry
     Pull(PullArgs),
     /// Send an image to its registry
@@ -106,6 +120,16 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Give an image another name
     Tag(TagArgs),
+    /// Work with images of several platforms under one name
+    #[command(subcommand)]
+    Manifest(Box<manifest::ManifestCommand>),
+    /// Look at and make images in registries
+    #[command(subcommand)]
+    Imagetools(Box<manifest::ImagetoolsCommand>),
+    /// Keep the password for a registry
+    Login(login::LoginArgs),
+    /// Forget the password for a registry
+    Logout(login::LogoutArgs),
     /// List the images of the local store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),
@@ -115,14 +139,21 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from an archive
     Load(LoadArgs),
+    /// Put an image onto another base image without building it again
+    Rebase(Box<rebase::RebaseArgs>),
     /// Show everything about images as JSON
     Inspect(InspectArgs),
     /// Show how an image was made
     History(HistoryArgs),
-    /// Remove what is not needed any more
-    Prune(PruneArgs),
-    /// Show how much disk space the local store takes
+    /// Remove build cache
+    Prune(Box<PruneArgs>),
+    /// Show what takes disk space in the local store
     Du(DuArgs),
+    /// Bring the local store under its cap, as builds do by themselves
+    Gc(GcArgs),
+    /// Look after the build cache
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Look inside
     #[command(subcommand)]
     Debug(DebugCommand),
@@ -144,6 +175,8 @@ pub(crate) struct PullArgs {
     #[arg(long, value_parser = value::platform)]
     pub(crate) platform: Option<Platform>,
     #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }
 
@@ -153,6 +186,10 @@ pub(crate) struct PushArgs {
     /// Images to send
     #[arg(required = true, value_name = "NAME[:TAG]")]
     pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }
@@ -254,25 +291,6 @@ pub(crate) struct HistoryArgs {
     /// Do not cut commands
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Form of the list
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: ListFormat,
-}
-
-/// `cooper prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Remove the whole build cache, not only what no build can use any more
-    #[arg(long, short = 'a')]
-    pub(crate) all: bool,
-    /// Do not ask
-    #[arg(long, short = 'f')]
-    pub(crate) force: bool,
-}
-
-/// `cooper du`.
-#[derive(Debug, Args)]
-pub(crate) struct DuArgs {
     /// Form of the list
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ListFormat,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ProgressArgs;
+use super::{ProgressArgs, RegistryArgs};
 
 /// `cooper sign`.
 #[derive(Debug, Args)]
@@ -17,6 +17,8 @@ pub(crate) struct SignArgs {
     /// Environment: COSIGN_PASSWORD for a key that is encrypted.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }
@@ -33,6 +35,8 @@ pub(crate) struct VerifyArgs {
     /// Verify and print signed statements about the image (provenance, SBOM), not signatures of it
     #[arg(long)]
     pub(crate) attestations: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::csv;
+use crate::cli::engines::EngineChoice;
 use crate::engine::request::{Entitlement, ExtraHost, HostAddress, PullPolicy, RunLimits, Ulimit};
 use crate::oci::{Platform, Reference};
 
+/// Allows an output to remove files outside the current directory.
+pub(crate) const LOCAL_DELETE: &str = "buildx.local.delete";
 /// Names of resource limits that Docker takes.
 const ULIMITS: &[&str] = &[
     "as",
@@ -188,8 +191,9 @@ pub(crate) fn entitlement(text: &str) -> Result<Option<Entitlement>, String> {
         ("security.insecure", None) => Entitlement::SecurityInsecure,
         ("device", None | Some("")) => Entitlement::AnyDevice,
         ("device", Some(device)) => granted_device(device)?,
-        // buildx asks for it before it removes files of an output folder.
-        ("buildx.local.delete", None) => return Ok(None),
+        // No right of the build: looked at where outputs are checked.
+        (LOCAL_DELETE, None) => return Ok(None),
+        (LOCAL_DELETE, Some(_)) => return Err(format!("{LOCAL_DELETE} does not accept a value")),
         _ => {
             return Err(format!(
                 "unknown entitlement {text:?}: expected network.host, security.insecure or \
@@ -237,6 +241,29 @@ pub(crate) fn set_resources(limits: &mut RunLimits, texts: &[String]) -> Result<
         }
     }
     Ok(())
+}
+
+/// The value of `--load`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Load(pub(crate) Option<EngineChoice>);
+
+/// Reads the value of `--load`: a boolean, or an engine.
+pub(crate) fn load(text: &str) -> Result<Load, String> {
+    let choice = match text {
+        "docker" => EngineChoice::Docker,
+        "podman" => EngineChoice::Podman,
+        "containerd" => EngineChoice::Containerd,
+        _ => match boolean(text) {
+            Ok(true) => EngineChoice::DockerOrOther(None),
+            Ok(false) => return Ok(Load(None)),
+            Err(_) => {
+                return Err(format!(
+                    "invalid engine {text:?}: expected docker, podman, containerd, true or false"
+                ));
+            }
+        },
+    };
+    Ok(Load(Some(choice)))
 }
 
 /// Reads `key=value` pairs; a later one wins. A key alone takes its value from `default_of`,
@@ -350,6 +377,7 @@ mod tests {
         }
         for bad in [
             "network",
+            "buildx.local.delete=true",
             "network.host,device",
             "device=a,b",
             "device=a,alias=",

@@ -79,6 +79,7 @@ impl Lowerer<'_> {
         state.platform = resolved.platform.clone();
         state.image = image_config::inherit(resolved.config.clone());
         state.base_image = Some(resolved.config.clone());
+        state.base_name = Some(resolved.reference.clone());
         let name = match &image.context {
             Some(context) if image.oci_layout.is_some() => {
                 format!("[context {context}] OCI load from client")
@@ -143,6 +144,7 @@ fn fresh(index: usize, platform: Platform) -> StageState {
         root: None,
         image: image_config::empty(&platform),
         base_image: None,
+        base_name: None,
         platform,
         environment: Environment::default(),
         cwd: "/".to_owned(),

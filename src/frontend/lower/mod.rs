@@ -30,7 +30,7 @@ mod settings;
 mod signal;
 mod variables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::build_args::BuildArgs;
 use super::diagnostic::{Diagnostic, Source, Span};
@@ -44,7 +44,7 @@ use super::plan::{Base, Plan, Step};
 use crate::llb::Definition;
 use crate::llb::source_map::{Location, Range, SourceFile};
 use crate::llb::state::{Builder, Output};
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{ImageConfig, Platform, Reference};
 
 use context::LocalFiles;
 pub(super) use context::{HTTP_FILE, remote_definition};
@@ -61,10 +61,14 @@ pub(super) struct LoweredStage {
     pub(super) image: ImageConfig,
     /// The config of the image it starts from, if any.
     pub(super) base_image: Option<ImageConfig>,
+    /// Name and digest of that image.
+    pub(super) base_name: Option<Reference>,
     /// What the stages take from the user.
     pub(super) notes: Notes,
     /// What else is to be scanned, by name.
     pub(super) scans: Vec<(String, Definition)>,
+    /// Names of the arguments that they declare.
+    pub(super) arguments: BTreeSet<String>,
 }
 
 /// Lowers the stages that are in scope; adds what is noticed to `warnings`.
@@ -143,6 +147,7 @@ struct StageState {
     image: ImageConfig,
     /// The config of the image at the bottom.
     base_image: Option<ImageConfig>,
+    base_name: Option<Reference>,
     /// What the stage is for.
     platform: Platform,
     /// Variables that processes get and words may use.
@@ -309,6 +314,8 @@ impl Lowerer<'_> {
 
     /// Completes the sources of local files and encodes the graph.
     fn finish(mut self) -> LoweredStage {
+        let declared = self.states.values().flat_map(|state| &state.declared);
+        let arguments = declared.map(|(name, _)| name.clone()).collect();
         let target = self.states.remove(&self.plan.target);
         let Some(state) = target else {
             unreachable!("the target is among the stages that it needs");
@@ -333,7 +340,9 @@ impl Lowerer<'_> {
             definition: self.builder.finish(root),
             image,
             base_image: state.base_image,
+            base_name: state.base_name,
             notes: self.notes,
+            arguments,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Outlook, REFUSALS_MAX, Scheduler, Want};
 use crate::cache::CacheKey;
-use crate::solver::command::{Command, ExecPlan, Verdict};
+use crate::solver::command::{Command, ExecPlan, Place, Verdict};
 use crate::solver::edge::VertexState;
 use crate::solver::graph::VertexIx;
 use crate::solver::worker::InputKey;
@@ -18,7 +18,8 @@ impl Scheduler {
             match (slot.state, slot.outlook) {
                 (VertexState::Idle, Outlook::Record(key)) => self.known(vertex, key),
                 (VertexState::Idle, _) => self.await_keys(vertex, &mut open),
-                (VertexState::Known, _) if want == Want::Outputs => self.load(vertex),
+                (VertexState::Known, _) if want >= Want::Result => self.load(vertex),
+                (VertexState::Done, _) if !self.has(vertex, want) => self.load(vertex),
                 _ => {}
             }
         }
@@ -38,7 +39,8 @@ impl Scheduler {
         match want {
             Want::Nothing => true,
             Want::Key => slot.result.is_some() || slot.state == VertexState::Done,
-            Want::Outputs => slot.state == VertexState::Done,
+            Want::Result => slot.state == VertexState::Done,
+            Want::Outputs => slot.state == VertexState::Done && !slot.elsewhere,
         }
     }
 
@@ -150,14 +152,34 @@ impl Scheduler {
         let want = slot.want;
         self.report(vertex, Verdict::Hit);
         self.tell_key_waiters(vertex);
-        if want == Want::Outputs && self.state(vertex) == VertexState::Known {
+        if want >= Want::Result && self.state(vertex) == VertexState::Known {
             self.load(vertex);
         }
     }
 
     pub(super) fn load(&mut self, vertex: VertexIx) {
         self.advance(vertex, VertexState::Loading);
-        self.operation(Command::Load(vertex));
+        self.load_as_wanted(vertex);
+    }
+
+    fn load_as_wanted(&mut self, vertex: VertexIx) {
+        let slot = self.slot(vertex);
+        slot.elsewhere = slot.want < Want::Outputs;
+        let place = match slot.elsewhere {
+            true => Place::Anywhere,
+            false => Place::Here,
+        };
+        self.operation(Command::Load(vertex, place));
+    }
+
+    /// The outputs of a vertex are loaded, maybe for less than is wanted by now.
+    pub(super) fn loaded(&mut self, vertex: VertexIx) {
+        let slot = &self.slots[vertex.index()];
+        if slot.elsewhere && slot.want == Want::Outputs {
+            self.load_as_wanted(vertex);
+        } else {
+            self.done(vertex, true);
+        }
     }
 
     /// The result of a vertex cannot be loaded: solve it anew.
@@ -167,6 +189,7 @@ impl Scheduler {
         let slot = self.slot(vertex);
         slot.refusals += 1;
         slot.kept = false;
+        slot.elsewhere = false;
         slot.made_from.clear();
         // Inputs that were let go of may be gone too and come back with other contents. Only
         // those of local sources, which have no result key, stay what they were.

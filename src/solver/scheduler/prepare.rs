@@ -116,8 +116,11 @@ impl Scheduler {
                 slot.made_from = record.made_from;
             }
         }
+        if self.only_plans {
+            return;
+        }
         let results = self.graph.results().iter().flatten();
-        let wanted = results.map(|result| (result.vertex, Want::Outputs));
+        let wanted = results.map(|result| (result.vertex, Want::Result));
         self.demand(wanted.collect());
     }
 

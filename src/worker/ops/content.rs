@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
 use super::{blocking, failed, file, invalid};
+use crate::cache::ContentDigest;
+use crate::cache::content_hash::{self, Modes};
 use crate::cache::stat_cache::StatCache;
-use crate::cache::{ContentDigest, content_hash};
 use crate::llb::{Vertex, pb};
 use crate::session::tree::{CopySource, Origin, Tree};
 use crate::solver::{OpContext, OpError};
@@ -87,13 +88,19 @@ async fn make(
                 (Origin::Directory(view.path().to_owned()), None, Some(view))
             }
         };
+        let modes = match &output {
+            // Only a folder of the user's is checked out by somebody.
+            OpOutput::Tree(_) => options.modes,
+            OpOutput::Stack(_) => Modes::Exact,
+        };
+        let known_hashes = known.as_ref();
         let digest = match &op {
             pb::op::Op::File(op) => {
                 let input = u32::try_from(input).unwrap_or(u32::MAX);
-                file::key::content_digest(op, input, &origin, known.as_ref())
+                file::key::content_digest(op, input, &origin, known_hashes, modes)
                     .map_err(super::file_error)?
             }
-            pb::op::Op::Exec(op) => mounted(op, input, &origin, known.as_ref())?,
+            pb::op::Op::Exec(op) => mounted(op, input, &origin, known_hashes, modes)?,
             _ => return Err(invalid("only copies and mounts use contents")),
         };
         if let Some(known) = known {
@@ -111,6 +118,7 @@ fn mounted(
     input: usize,
     origin: &Origin,
     known: Option<&StatCache>,
+    modes: Modes,
 ) -> Result<ContentDigest, OpError> {
     let mut selections = Vec::new();
     for mount in op
@@ -134,9 +142,13 @@ fn mounted(
                 .map_err(|error| invalid(error.to_string()))?,
         );
     }
+    let rules = content_hash::Rules {
+        modes,
+        ..content_hash::Rules::default()
+    };
     let parts: Vec<_> = selections
         .iter()
-        .map(|selection| (selection, content_hash::Rules::default()))
+        .map(|selection| (selection, rules))
         .collect();
     content_hash::digest(&parts, known).map_err(failed)
 }

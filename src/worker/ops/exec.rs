@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cache_mount::{self, CacheMount, CacheMountId};
 use super::folder_mount::MountedFolder;
 use super::{emulation, failed, invalid, io_failed, stack};
+use crate::cache::mounts::folders::{self, CacheMount, CacheMountId};
 use crate::executor::{
     ExecutorError, Exit, HostAddress, MountKind, NetworkMode, ProcessMount, ProcessSpec,
-    Ulimit as ProcessUlimit,
+    Ulimit as ProcessUlimit, resolve_user,
 };
 use crate::llb::pb;
 use crate::oci::Digest;
@@ -18,6 +18,8 @@ use crate::session::tree::Tree;
 use crate::snapshot::{Active, LayerId, LayerInfo, View};
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::disk;
+use crate::sys::root::Root;
+use crate::worker::room::DiskFull;
 use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
 
 /// Free bytes of the store's disk below which a failing step is told so.
@@ -39,6 +41,8 @@ struct Writable {
 /// What a running step holds besides its process: released when the step ends.
 #[derive(Default)]
 struct Held {
+    /// When the step began, in nanoseconds since 1970.
+    begun_ns: i64,
     /// Writable file systems.
     writable: Vec<Writable>,
     /// Read-only file systems that are mounted into the step.
@@ -72,7 +76,10 @@ impl ExecRun<'_> {
                 .unpack(input.layers(), self.context)
                 .await?;
         }
-        let mut held = Held::default();
+        let mut held = Held {
+            begun_ns: (self.options().now_ns)(),
+            ..Held::default()
+        };
         // Waiting for a locked cache folder may take long: other tasks must go on.
         let spec = tokio::task::block_in_place(|| self.spec(&mut held))?;
         let executor = &self.options().executor;
@@ -335,7 +342,7 @@ impl ExecRun<'_> {
                 .map_err(|_| invalid("unknown sharing of a cache mount"))?;
             let make = |path: &Path| self.make_cache_folder(mount, path);
             let cancel = &self.context.cancel;
-            let cache = cache_mount::acquire(mounts_dir, &folder, sharing, &make, cancel);
+            let cache = folders::acquire(mounts_dir, &folder, sharing, &make, cancel);
             held.caches.push(cache.map_err(|error| {
                 if cancel.is_cancelled() {
                     return OpError::cancelled();
@@ -385,6 +392,10 @@ impl ExecRun<'_> {
     /// Makes the folder of a cache mount with what the mount's source holds.
     fn make_cache_folder(&self, mount: &pb::Mount, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)?;
+        let source = self.options().mount_source.as_ref();
+        if source.is_some_and(|source| source.fill(cache_id(mount), path)) {
+            return Ok(());
+        }
         let copy = |from: &Path| {
             super::copy_tree(from, &mount.selector, path, &self.context.cancel)
                 .map_err(io::Error::other)
@@ -399,11 +410,33 @@ impl ExecRun<'_> {
         }
         // That there is such an input is known: the folder has its name from it.
         match stack(self.inputs, mount.input).unwrap_or_default() {
-            [] => Ok(()),
+            [] => self.give_to_user(path),
             layers => {
                 let view = self.options().snapshots.view(layers);
                 copy(view.map_err(io::Error::other)?.path())
             }
+        }
+    }
+
+    /// Gives a new, empty cache folder to the user of the step, who is to write to it.
+    fn give_to_user(&self, path: &Path) -> io::Result<()> {
+        let user = self.meta().map_or("", |meta| meta.user.as_str());
+        let root = self.exec.mounts.iter().find(|mount| mount.dest == "/");
+        let layers = root.and_then(|root| stack(self.inputs, root.input).ok());
+        let Some(layers) = layers.filter(|_| !user.is_empty()) else {
+            return Ok(());
+        };
+        let view = self.options().snapshots.view(layers);
+        let image = Root::open(view.map_err(io::Error::other)?.path())?;
+        // An unknown user is reported by the step itself.
+        let Ok(identity) = resolve_user(&image, user) else {
+            return Ok(());
+        };
+        let given = Root::open(path)?.set_owner(Path::new(""), identity.uid, identity.gid);
+        match given {
+            // Who may not give files away has only one user.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            other => other,
         }
     }
 
@@ -480,10 +513,12 @@ impl ExecRun<'_> {
         let failure = OpError::new(FailureKind::Step { exit_code: code }, text);
         let store = std::fs::File::open(&self.options().scratch);
         match store.and_then(disk::available_bytes) {
-            Ok(free) if free < FREE_BYTES_LOW => Err(failure.hint(format!(
-                "no space left on the disk of the store ({free} bytes are free): \
-                 `cooper prune` frees some"
-            ))),
+            Ok(free_bytes) if free_bytes < FREE_BYTES_LOW => {
+                let full = DiskFull { free_bytes };
+                Err(failure
+                    .hint(format!("{full}: `cooper prune` frees some"))
+                    .caused_by(full))
+            }
             _ => Err(failure),
         }
     }
@@ -501,7 +536,8 @@ impl ExecRun<'_> {
                 continue;
             }
             let created_ns = (self.options().now_ns)();
-            layers.push(active.commit(LayerInfo { created_ns }).map_err(failed)?);
+            let layer = active.commit_run(LayerInfo { created_ns }, held.begun_ns);
+            layers.push(layer.map_err(failed)?);
             outputs.push((output, OpOutput::Stack(layers)));
         }
         for mount in self
@@ -527,7 +563,7 @@ fn missing_secret(id: &str) -> OpError {
 }
 
 /// Returns the id of a cache mount: what it says, or where it is mounted.
-pub(in crate::worker) fn cache_id(mount: &pb::Mount) -> &str {
+pub fn cache_id(mount: &pb::Mount) -> &str {
     match &mount.cache_opt {
         Some(options) if !options.id.is_empty() => &options.id,
         _ => &mount.dest,

@@ -1,6 +1,5 @@
 //! The ops, one file each; [`perform`] is the table.
 
-pub mod cache_mount;
 pub mod content;
 pub(super) mod emulation;
 pub mod exec;

@@ -77,8 +77,8 @@ pub(in crate::worker) async fn pin(
                     identity.await.map_err(error)?
                 }
             };
-            let identity = format!("{identity} {attributes:?}");
-            Ok(keys::source_map(vertex, &identity))
+            let FileAttributes { mode, uid, gid } = attributes;
+            Ok(keys::download_map(vertex, &identity, [mode, uid, gid]))
         }
         Kind::Git => {
             let (source, options) = git(worker, op).await?;

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::cache::ContentDigest;
-use crate::cache::content_hash::{self, Rules};
+use crate::cache::content_hash::{self, Modes, Rules};
 use crate::cache::stat_cache::StatCache;
 use crate::llb::pb;
 use crate::llb::pb::file_action::Action;
@@ -77,6 +77,7 @@ pub fn content_digest(
     input: u32,
     origin: &Origin,
     known: Option<&StatCache>,
+    compared: Modes,
 ) -> Result<ContentDigest, FileOpError> {
     let input = i64::from(input);
     let mut selections: Vec<(Selection, bool, ModeChange)> = Vec::new();
@@ -110,6 +111,7 @@ pub fn content_digest(
         .map(|((selection, owner_replaced, _), mode)| {
             let rules = Rules {
                 owner_replaced: *owner_replaced,
+                modes: compared,
                 mode,
             };
             (selection, rules)

@@ -1,7 +1,15 @@
 //! Folders of `RUN --mount=type=cache`: kept between builds, outside any layer.
 //!
-//! On disk: `cache/mounts/<hash of id and initial contents>/<n>/`, with `<n>.lock` beside each.
-//! Folder 0 is the one that everybody wants. `shared` steps use it together, a `locked` step
+//! On disk, for each mount (its id and what it starts with) a *family*:
+//!
+//! ```text
+//! cache/mounts/<hash>/id            the id, as users write it
+//! cache/mounts/<hash>/<n>/          folder n; 0 is the one that everybody wants
+//! cache/mounts/<hash>/<n>.lock      locked while a step uses it; its time is that of the last use
+//! cache/mounts/<hash>/<n>.making    locked by the one of several who makes the folder
+//! ```
+//!
+//! `shared` steps use folder 0 together, a `locked` step
 //! waits until it has it alone; who may not wait (`private`, or `shared` while somebody has it
 //! alone) takes the next one that is free. A folder is first copied from the mount's
 //! `from`/`source`, if it names one. All mounts of one step with the same id are one folder.
@@ -16,7 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::llb::pb;
 use crate::oci::Digest;
+use crate::sys::atomic;
+use crate::sys::disk;
 use crate::sys::lock::Lock;
+use crate::sys::metadata::Metadata;
 use crate::sys::root::remove_host_tree;
 
 /// Most folders of one cache mount, of which each is used by other steps.
@@ -67,13 +78,18 @@ pub fn acquire(
 ) -> io::Result<CacheMount> {
     let family = mounts_dir.join(id.folder());
     fs::create_dir_all(&family)?;
-    fs::write(family.join("id"), id.id)?;
+    let id_path = family.join("id");
+    if fs::read(&id_path).ok().as_deref() != Some(id.id.as_bytes()) {
+        atomic::write_unsynced(&id_path, id.id.as_bytes())?;
+    }
     let name = |number: u32| family.join(format!("{number}.lock"));
     let (number, lock) = match sharing {
         pb::CacheSharingOpt::Shared => first_free(|number| Lock::try_shared(&name(number)))?,
         pb::CacheSharingOpt::Private => first_free(|number| Lock::try_exclusive(&name(number)))?,
         pb::CacheSharingOpt::Locked => (0, wait_for(&name(0), cancel)?),
     };
+    // A use that cannot be noted makes the folder look older than it is, and nothing else.
+    let _ = atomic::touch(&name(number));
     // Of those who share a new folder one makes it.
     let _making = wait_for(&family.join(format!("{number}.making")), cancel)?;
     Ok(CacheMount {
@@ -82,28 +98,173 @@ pub fn acquire(
     })
 }
 
-/// Throws away the folders of these ids that nobody is using.
-pub fn forget(mounts_dir: &Path, ids: &BTreeSet<String>) -> io::Result<()> {
+/// A folder of a cache mount, as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountFolder {
+    /// The id of the mount, as users write it; a namespace stands before it.
+    pub id: String,
+    /// The id as definitions have it.
+    pub full_id: String,
+    /// Which mount of that id: the name of the family.
+    pub family: String,
+    /// Which folder of the mount.
+    pub number: u32,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// When a step last used it.
+    pub last_used_ns: i64,
+    /// Whether a step uses it now.
+    pub is_in_use: bool,
+}
+
+impl MountFolder {
+    /// Returns the folder's own name, which no other has.
+    pub fn name(&self) -> String {
+        match self.number {
+            0 => self.family.clone(),
+            number => format!("{}-{number}", self.family),
+        }
+    }
+
+    /// Says whether somebody who wrote `text` means this folder: by its id or by its name.
+    pub fn is_called(&self, text: &str) -> bool {
+        self.id == text || self.name() == text || self.family == text
+    }
+
+    /// Adds up the bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        disk::TreeBytes::default().add(&self.path)
+    }
+
+    /// Takes the folder alone, for as long as the lock lives; `None` while a step uses it.
+    pub fn lock(&self) -> io::Result<Option<Lock>> {
+        Lock::try_exclusive(&self.lock_path())
+    }
+
+    /// Throws the folder away; `None` while a step uses it, otherwise the bytes it had.
+    pub fn remove(&self) -> io::Result<Option<u64>> {
+        let Some(_alone) = self.lock()? else {
+            return Ok(None);
+        };
+        let bytes = disk::bytes_freed_without(&self.path);
+        // Under another name first: a removal that is cut short never leaves half a folder.
+        let removed = self.path.with_extension("unfinished");
+        if removed.exists() {
+            remove_host_tree(&removed)?;
+        }
+        match fs::rename(&self.path, &removed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(0)),
+            other => other?,
+        }
+        remove_host_tree(&removed)?;
+        Ok(Some(bytes))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.path.with_extension("lock")
+    }
+}
+
+/// Lists the folders of all cache mounts, in the order of ids.
+pub fn list(mounts_dir: &Path) -> io::Result<Vec<MountFolder>> {
     let families = match fs::read_dir(mounts_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
+    let mut folders = Vec::new();
     for family in families {
         let family = family?.path();
         let Ok(id) = fs::read_to_string(family.join("id")) else {
             continue;
         };
-        if !ids.contains(&id) {
-            continue;
+        for entry in fs::read_dir(&family)? {
+            let path = entry?.path();
+            let number = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
+            if let Some(number) = number {
+                folders.push(found(&id, &family, number, path)?);
+            }
         }
-        for number in 0.. {
-            let folder = family.join(number.to_string());
-            if !folder.exists() {
-                break;
-            }
-            if let Some(_alone) = Lock::try_exclusive(&family.join(format!("{number}.lock")))? {
-                remove_host_tree(&folder)?;
-            }
+    }
+    folders.sort_by(|a, b| (&a.id, &a.family, a.number).cmp(&(&b.id, &b.family, b.number)));
+    Ok(folders)
+}
+
+fn found(id: &str, family: &Path, number: u32, path: PathBuf) -> io::Result<MountFolder> {
+    let mut folder = MountFolder {
+        id: shown_id(id).to_owned(),
+        full_id: id.to_owned(),
+        family: family
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        number,
+        path,
+        last_used_ns: 0,
+        is_in_use: false,
+    };
+    let used = Metadata::of_path(&folder.lock_path()).or_else(|_| Metadata::of_path(&folder.path));
+    folder.last_used_ns = used.map_or(0, |metadata| metadata.mtime.as_nanoseconds());
+    folder.is_in_use = folder.lock()?.is_none();
+    Ok(folder)
+}
+
+/// Replaces a folder (`known`, or folder 0 of the mount `id`) by one that `fill` makes; `false`
+/// while a step uses it.
+pub fn replace(
+    mounts_dir: &Path,
+    id: &str,
+    known: Option<&MountFolder>,
+    fill: &dyn Fn(&Path) -> io::Result<()>,
+) -> io::Result<bool> {
+    let family = match known {
+        Some(folder) => mounts_dir.join(&folder.family),
+        None => {
+            let full = format!("/{id}");
+            let new = CacheMountId {
+                id: &full,
+                origin: String::new(),
+            };
+            let family = mounts_dir.join(new.folder());
+            fs::create_dir_all(&family)?;
+            atomic::write_unsynced(&family.join("id"), full.as_bytes())?;
+            family
+        }
+    };
+    let number = known.map_or(0, |folder| folder.number);
+    let full = known.map_or_else(|| format!("/{id}"), |folder| folder.full_id.clone());
+    let folder = found(&full, &family, number, family.join(number.to_string()))?;
+    let Some(_alone) = folder.lock()? else {
+        return Ok(false);
+    };
+    let fresh = folder.path.with_extension("fresh");
+    if fresh.exists() {
+        remove_host_tree(&fresh)?;
+    }
+    if let Err(error) = fill(&fresh) {
+        // The folder that is there stays; what was begun goes now or the next time.
+        let _ = remove_host_tree(&fresh);
+        return Err(error);
+    }
+    remove_host_tree(&folder.path)?;
+    fs::rename(&fresh, &folder.path)?;
+    Ok(true)
+}
+
+/// Returns an id as users wrote it: one without a namespace begins with a slash of ours.
+pub fn shown_id(id: &str) -> &str {
+    id.strip_prefix('/')
+        .filter(|id| !id.is_empty())
+        .unwrap_or(id)
+}
+
+/// Throws away the folders of these ids (as definitions have them) that nobody is using.
+pub fn forget(mounts_dir: &Path, ids: &BTreeSet<String>) -> io::Result<()> {
+    for folder in list(mounts_dir)? {
+        if ids.contains(&folder.full_id) {
+            folder.remove()?;
         }
     }
     Ok(())
@@ -145,9 +306,8 @@ fn made(family: &Path, number: u32, make: &dyn Fn(&Path) -> io::Result<()>) -> i
     let path = family.join(number.to_string());
     if !path.exists() {
         let unfinished = family.join(format!("{number}.unfinished"));
-        match fs::remove_dir_all(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if unfinished.exists() {
+            remove_host_tree(&unfinished)?;
         }
         make(&unfinished)?;
         fs::rename(&unfinished, &path)?;

@@ -1,0 +1,275 @@
+//! Times remote caches against Debian's buildah, with Debian's `docker-registry` on loopback.
+//!
+//! `cargo bench --bench caches [-- CASE …]` as root. The cases are those of docs/performance.md:
+//!
+//! | case | the work |
+//! |---|---|
+//! | `cache_export` | COPY of 390 MB into an empty store, cache to the registry |
+//! | `cache_import` | 20,000 files, all cached remotely, empty store, OCI tar |
+//! | `cache_step` | 200 steps cached remotely, one more: time beyond the same build without an export |
+//!
+//! Each line gives medians in milliseconds, and buildah's time divided by cooper's (`-` where
+//! buildah is not measured). Everything lies in `BENCH_DIR` (/var/tmp/cooper-bench-caches).
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads its environment and the clock"
+)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a program, not a library")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs that count.
+const RUNS: usize = 3;
+
+struct Bench {
+    dir: PathBuf,
+    port: u16,
+    registry: Child,
+    stores: usize,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let dir = std::env::var("BENCH_DIR").unwrap_or("/var/tmp/cooper-bench-caches".into());
+        let dir = PathBuf::from(dir);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: \"127.0.0.1:{port}\"}}\n",
+            dir.join("registry").display()
+        );
+        fs::write(dir.join("registry.yml"), config).unwrap();
+        let registry = Command::new("docker-registry")
+            .arg("serve")
+            .arg(dir.join("registry.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self {
+            dir,
+            port,
+            registry,
+            stores: 0,
+        }
+    }
+
+    /// Makes a context once.
+    fn context(&self, name: &str, prepare: fn(&Path)) -> PathBuf {
+        let context = self.dir.join("context").join(name);
+        fs::create_dir_all(&context).unwrap();
+        prepare(&context);
+        context
+    }
+
+    /// Uses a new store from now on.
+    fn new_store(&mut self) {
+        self.stores += 1;
+    }
+
+    /// Builds with cooper; returns the milliseconds.
+    fn cooper(&self, context: &Path, more: &[String]) -> f64 {
+        let begun = Instant::now();
+        run(Command::new(env!("CARGO_BIN_EXE_cooper"))
+            .arg("--root")
+            .arg(self.dir.join(format!("store{}", self.stores)))
+            .args(["build", "-q"])
+            .arg(context)
+            .args(more));
+        begun.elapsed().as_secs_f64() * 1000.0
+    }
+
+    /// Builds with buildah and an empty store; returns the milliseconds.
+    fn buildah(&mut self, context: &Path, more: &[String]) -> f64 {
+        self.new_store();
+        let root = self.dir.join(format!("buildah{}", self.stores));
+        let begun = Instant::now();
+        run(Command::new("buildah")
+            .arg("--root")
+            .arg(root.join("root"))
+            .arg("--runroot")
+            .arg(root.join("run"))
+            .args(["--storage-driver", "overlay", "build", "-q", "--layers"])
+            .args(["--tls-verify=false"])
+            .args(more)
+            .arg(context));
+        begun.elapsed().as_secs_f64() * 1000.0
+    }
+
+    fn cache(&self, name: &str) -> String {
+        format!("type=registry,ref=127.0.0.1:{}/{name}:cache", self.port)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.registry.kill();
+        let _ = self.registry.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Name and work of a case.
+type Case = (&'static str, fn(&mut Bench));
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let cases: [Case; 3] = [
+        ("cache_export", cache_export),
+        ("cache_import", cache_import),
+        ("cache_step", cache_step),
+    ];
+    for (name, case) in cases {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            case(&mut Bench::start());
+        }
+    }
+}
+
+fn cache_export(bench: &mut Bench) {
+    let context = bench.context("export", big_layer);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..RUNS {
+        bench.new_store();
+        let to = format!("{},mode=max", bench.cache(&format!("ours{round}")));
+        ours.push(bench.cooper(&context, &["--cache-to".to_owned(), to]));
+        let to = format!("127.0.0.1:{}/theirs{round}", bench.port);
+        theirs.push(bench.buildah(&context, &["--cache-to".to_owned(), to]));
+    }
+    show("cache_export", median(ours), Some(median(theirs)));
+}
+
+fn cache_import(bench: &mut Bench) {
+    let context = bench.context("import", many_files);
+    let cache = bench.cache("import");
+    bench.new_store();
+    bench.cooper(&context, &["--cache-to".to_owned(), cache.clone()]);
+    let mut ours = Vec::new();
+    for _ in 0..RUNS {
+        bench.new_store();
+        let out = format!("type=oci,dest={}", bench.dir.join("out.tar").display());
+        let more = ["--cache-from", &cache, "-o", &out].map(str::to_owned);
+        ours.push(bench.cooper(&context, &more));
+    }
+    show("cache_import", median(ours), None);
+}
+
+fn cache_step(bench: &mut Bench) {
+    let context = bench.context("step", |context| steps(context, 0));
+    let cache = format!("{},mode=max", bench.cache("step"));
+    bench.new_store();
+    bench.cooper(&context, &["--cache-to".to_owned(), cache.clone()]);
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..RUNS {
+        steps(&context, round * 2 + 1);
+        without.push(bench.cooper(&context, &[]));
+        steps(&context, round * 2 + 2);
+        with.push(bench.cooper(&context, &["--cache-to".to_owned(), cache.clone()]));
+    }
+    show("cache_step", median(with) - median(without), None);
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn show(case: &str, ours: f64, theirs: Option<f64>) {
+    match theirs {
+        Some(theirs) => {
+            let ratio = theirs / ours;
+            println!(
+                "{case:<14} cooper {ours:>10.1} ms   buildah {theirs:>10.1} ms   {ratio:>6.1}"
+            );
+        }
+        None => println!("{case:<14} cooper {ours:>10.1} ms   buildah          -"),
+    }
+}
+
+/// Writes 390 MB: two thirds text, one third random.
+fn big_layer(context: &Path) {
+    fs::create_dir_all(context.join("data")).unwrap();
+    let mut random = Random(1);
+    for number in 0..13 {
+        let mut text = String::with_capacity(20 << 20);
+        while text.len() < 20 << 20 {
+            let word = random.next();
+            let (line, rest) = (word % 5000, word % 100_000);
+            writeln!(
+                text,
+                "line {line} of file {number}: {rest:x} and more words"
+            )
+            .unwrap();
+        }
+        fs::write(context.join(format!("data/text{number}")), &text).unwrap();
+        let bytes: Vec<u8> = (0..10 << 17)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
+    }
+    let dockerfile = "FROM scratch\nCOPY data /data\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+/// Writes 20,000 small files in folders of a hundred.
+fn many_files(context: &Path) {
+    let mut random = Random(7);
+    for number in 0..20_000 {
+        let folder = context.join(format!("data/d{}", number / 100));
+        fs::create_dir_all(&folder).unwrap();
+        let mut text = format!("file {number}\n");
+        for _ in 0..random.next() % 60 {
+            writeln!(text, "value {:x}", random.next()).unwrap();
+        }
+        fs::write(folder.join(format!("f{}", number % 100)), text).unwrap();
+    }
+    let dockerfile = "FROM scratch\nCOPY data /data\nCOPY data/d1 /more\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+/// Writes a Dockerfile of 200 steps; the last one is new in every round.
+fn steps(context: &Path, round: usize) {
+    let mut text = "FROM scratch\n".to_owned();
+    for number in 0..199 {
+        fs::write(context.join(format!("f{number}")), number.to_string()).unwrap();
+        writeln!(text, "COPY f{number} /f{number}").unwrap();
+    }
+    fs::write(context.join("last"), round.to_string()).unwrap();
+    text.push_str("COPY last /last\n");
+    fs::write(context.join("Dockerfile"), text).unwrap();
+}
+
+/// A small generator of numbers (xorshift), the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed:\n{text}");
+}

@@ -1,0 +1,326 @@
+//! Importing: what other machines know, asked like the local index.
+//!
+//! An index is read whole, once, and asked in memory. A record that is found there is called by
+//! [`Imports::result_id`]; its layers are fetched by whoever needs their bytes, from the store
+//! that the record came from. What turns out to be missing or wrong is forgotten for the rest of
+//! the build, and every record that needs it with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+
+use super::index::{Index, RemoteRecord, VOLUME_BYTES_MAX};
+use super::merge::{self, Known, Merge};
+use super::store::{Coordination, FaultKind, ObjectName, RemoteStore, StoreError};
+use crate::cache::key::CacheKey;
+use crate::cache::record::{Found, ResultId};
+use crate::content::ContentStore;
+use crate::oci::{Descriptor, DiffId};
+use crate::progress::VertexProgress;
+
+/// Begins the id of a result that was imported.
+const RESULT_PREFIX: &str = "imported:";
+/// How many keys are looked up at a time in a store that is asked for each.
+const LOOKUPS_AT_ONCE: usize = 16;
+/// How long one such question may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Faults after which a store is not asked any more.
+const FAULTS_MAX: u32 = 5;
+/// How many volumes of an index are fetched at a time.
+const VOLUMES_AT_ONCE: usize = 4;
+
+/// A cache that was read.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// Where it lies.
+    pub store: Arc<dyn RemoteStore>,
+    /// What was read, and which version that was; `None` for stores that are asked key by key.
+    pub known: Known<Index>,
+}
+
+/// The imported caches of one build. Shared by its tasks.
+#[derive(Debug, Default)]
+pub struct Imports {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    caches: Vec<Imported>,
+    /// Where a key is found: cache and record.
+    keys: BTreeMap<CacheKey, Place>,
+    records: BTreeMap<CacheKey, usize>,
+    forgotten: BTreeSet<CacheKey>,
+    /// Keys that were asked for one by one and are not there.
+    asked: BTreeSet<CacheKey>,
+    /// How often something of a cache could not be had.
+    faults: BTreeMap<usize, u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    cache: usize,
+    record: CacheKey,
+}
+
+/// Reads the index of a store with its volumes. Volumes that cannot be had are left out.
+pub async fn read_index(
+    store: &dyn RemoteStore,
+    content: &ContentStore,
+    progress: &VertexProgress,
+) -> Result<Known<Index>, StoreError> {
+    if store.coordination() == Coordination::Keyed {
+        return Ok(Known {
+            value: Index::default(),
+            version: None,
+            read_at: Instant::now(),
+        });
+    }
+    let mut known: Known<Index> = merge::read(store, &ObjectName::index()).await?;
+    open_volumes(&mut known.value, store, content, progress).await?;
+    Ok(known)
+}
+
+/// Reads the volumes that an index names.
+async fn open_volumes(
+    index: &mut Index,
+    store: &dyn RemoteStore,
+    content: &ContentStore,
+    progress: &VertexProgress,
+) -> Result<(), StoreError> {
+    let volumes: Vec<_> = index.volumes().cloned().collect();
+    let fetches = volumes
+        .into_iter()
+        .map(|volume| read_volume(volume, store, content, progress));
+    let fetches: Vec<_> = fetches.collect();
+    let mut fetched = futures::stream::iter(fetches).buffered(VOLUMES_AT_ONCE);
+    let mut fault = None;
+    while let Some(volume) = fetched.next().await {
+        match volume {
+            Ok(bytes) => drop(index.open_volume(&bytes)),
+            Err(error) => fault = Some(error),
+        }
+    }
+    match fault {
+        Some(error) if index.records().next().is_none() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Reads one volume, from the local store where it is there.
+async fn read_volume(
+    volume: Descriptor,
+    store: &dyn RemoteStore,
+    content: &ContentStore,
+    progress: &VertexProgress,
+) -> Result<Vec<u8>, StoreError> {
+    if volume.size > VOLUME_BYTES_MAX {
+        let text = format!("{} names an index of {} bytes", store.name(), volume.size);
+        return Err(StoreError::new(FaultKind::Permanent, text));
+    }
+    if !content.claim(&volume).unwrap_or(false) {
+        store.fetch_blob(&volume, content, progress).await?;
+    }
+    content.read(&volume, VOLUME_BYTES_MAX).map_err(|error| {
+        // It is fetched anew next time.
+        let _ = content.delete(&volume.digest);
+        StoreError::new(FaultKind::Permanent, error.to_string()).caused_by(error)
+    })
+}
+
+/// Asks a store for one key; a fault is a miss.
+async fn ask_for(store: Arc<dyn RemoteStore>, key: CacheKey) -> Option<Index> {
+    let name = key_object(&key);
+    let asked = tokio::time::timeout(LOOKUP_TIMEOUT, store.read(&name)).await;
+    Index::read(&asked.ok()?.ok()??.object)
+}
+
+impl Imports {
+    /// Adds a cache that was read. Of several that know a key, the first one answers.
+    pub fn add(&self, store: Arc<dyn RemoteStore>, known: Known<Index>) {
+        let mut state = self.lock();
+        let cache = state.caches.len();
+        for record in known.value.records() {
+            state.enter(cache, record);
+        }
+        state.caches.push(Imported { store, known });
+    }
+
+    /// Says whether there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.lock().caches.is_empty()
+    }
+
+    /// Returns what was read from the store with this name, for whoever writes it, too.
+    pub fn known(&self, name: &str) -> Option<Known<Index>> {
+        let state = self.lock();
+        let cache = state
+            .caches
+            .iter()
+            .find(|cache| cache.store.name() == name)?;
+        Some(cache.known.clone())
+    }
+
+    /// Asks stores that have no index for these keys; what they know is found from then on.
+    pub async fn ask(&self, keys: &[CacheKey]) {
+        let (stores, open) = {
+            let mut state = self.lock();
+            let by_key = |cache: &&Imported| cache.store.coordination() == Coordination::Keyed;
+            let stores: Vec<Arc<dyn RemoteStore>> = state
+                .caches
+                .iter()
+                .filter(by_key)
+                .map(|cache| Arc::clone(&cache.store))
+                .collect();
+            let unknown =
+                |key: &&CacheKey| !state.keys.contains_key(key) && !state.asked.contains(key);
+            let open: Vec<CacheKey> = keys.iter().filter(unknown).copied().collect();
+            if !stores.is_empty() {
+                state.asked.extend(&open);
+            }
+            (stores, open)
+        };
+        for store in stores {
+            let questions = open.iter().map(|key| ask_for(Arc::clone(&store), *key));
+            let questions: Vec<_> = questions.collect();
+            let mut answers = futures::stream::iter(questions).buffer_unordered(LOOKUPS_AT_ONCE);
+            while let Some(answer) = answers.next().await {
+                let Some(found) = answer else { continue };
+                let mut state = self.lock();
+                let place = state
+                    .caches
+                    .iter()
+                    .position(|cache| cache.store.name() == store.name());
+                if let Some(cache) = place {
+                    for record in found.records() {
+                        state.enter(cache, record);
+                    }
+                    state.caches[cache].known.value.merge(found);
+                }
+            }
+        }
+    }
+
+    /// Finds the record that a key leads to.
+    pub fn lookup(&self, key: &CacheKey) -> Option<Found> {
+        let state = self.lock();
+        let place = *state.keys.get(key)?;
+        if state.forgotten.contains(&place.record) {
+            return None;
+        }
+        let record = Arc::clone(state.caches[place.cache].known.value.get(&place.record)?);
+        let under = record.keys.iter().find(|under| under.key == *key);
+        Some(Found {
+            id: record.id,
+            result: Self::result_id(&record.id),
+            made_from: under
+                .map(|under| under.made_from.clone())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Names the result of an imported record.
+    pub fn result_id(id: &CacheKey) -> ResultId {
+        ResultId(format!("{RESULT_PREFIX}{id}"))
+    }
+
+    /// Returns the record behind an id, with the store that has its layers; `None` for an id of
+    /// the local store, and for what was forgotten.
+    pub fn record(&self, result: &ResultId) -> Option<(Arc<RemoteRecord>, Arc<dyn RemoteStore>)> {
+        let id = imported_id(result)?;
+        let state = self.lock();
+        if state.forgotten.contains(&id) {
+            return None;
+        }
+        let cache = &state.caches[*state.records.get(&id)?];
+        let record = cache.known.value.get(&id)?;
+        Some((Arc::clone(record), Arc::clone(&cache.store)))
+    }
+
+    /// Forgets a record for the rest of the build.
+    pub fn forget(&self, id: &CacheKey) {
+        self.lock().forgotten.insert(*id);
+    }
+
+    /// Notes that something of a record could not be had. A store that often fails is not asked
+    /// any more.
+    pub fn note_fault(&self, id: &CacheKey) {
+        let mut state = self.lock();
+        state.forgotten.insert(*id);
+        let Some(cache) = state.records.get(id).copied() else {
+            return;
+        };
+        let faults = state.faults.entry(cache).or_default();
+        *faults += 1;
+        if *faults >= FAULTS_MAX {
+            let all = state.records.iter().filter(|(_, of)| **of == cache);
+            let all: Vec<CacheKey> = all.map(|(id, _)| *id).collect();
+            state.forgotten.extend(all);
+        }
+    }
+
+    /// Forgets every record that has one of these layers.
+    pub fn forget_layers(&self, lost: &BTreeSet<DiffId>) {
+        let mut state = self.lock();
+        let mut gone = Vec::new();
+        for cache in &state.caches {
+            let has_lost = |record: &&Arc<RemoteRecord>| {
+                let mut layers = record.outputs.iter().flatten();
+                layers.any(|layer| lost.contains(&layer.diff_id))
+            };
+            gone.extend(
+                cache
+                    .known
+                    .value
+                    .records()
+                    .filter(has_lost)
+                    .map(|record| record.id),
+            );
+        }
+        state.forgotten.extend(gone);
+    }
+
+    /// Lists the imported records, for whoever compares a step with what others did.
+    pub fn all(&self) -> Vec<Arc<RemoteRecord>> {
+        let state = self.lock();
+        let records = state
+            .caches
+            .iter()
+            .flat_map(|cache| cache.known.value.records());
+        records.cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn enter(&mut self, cache: usize, record: &RemoteRecord) {
+        for under in &record.keys {
+            self.keys.entry(under.key).or_insert(Place {
+                cache,
+                record: record.id,
+            });
+        }
+        self.records.entry(record.id).or_insert(cache);
+    }
+}
+
+/// Says whether a result was imported.
+pub fn is_imported(result: &ResultId) -> bool {
+    result.0.starts_with(RESULT_PREFIX)
+}
+
+fn imported_id(result: &ResultId) -> Option<CacheKey> {
+    let hex = result.0.strip_prefix(RESULT_PREFIX)?;
+    crate::cache::ContentHash::from_hex(hex).map(|hash| CacheKey(hash.0))
+}
+
+/// Names the object of one key in a store that is asked key by key.
+pub fn key_object(key: &CacheKey) -> ObjectName {
+    // Hexadecimal digits are safe everywhere.
+    ObjectName::new(&format!("k-{key}")).unwrap_or_else(ObjectName::index)
+}

@@ -1,0 +1,360 @@
+//! What `--cache-from` and `--cache-to` mean, read from BuildKit's attributes.
+//!
+//! | type | attributes | from | to |
+//! |---|---|---|---|
+//! | `registry` | `ref`, `registry.insecure` | yes | yes |
+//! | `local` | `src` or `dest`, `tag`, `digest`, `reset` | yes | yes |
+//! | `inline` | | as `registry` | yes |
+//!
+//! and for every type: `timeout`, `mounts`, `mounts-key`, `mounts-fallback`; for `--cache-to` also `mode`, `compression`,
+//! `compression-level`, `force-compression`, `oci-mediatypes`, `image-manifest`, `ignore-error`,
+//! `keep` (days) and `max-size` (bytes). What is not known is an error for a person at the
+//! command line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cache::mounts::travel::MountTravel;
+use crate::oci::{Digest, Reference};
+
+/// How long an import may take, all in all.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of a build waits for an export, all in all.
+const EXPORT_TIMEOUT: Duration = Duration::from_mins(10);
+/// Days that a record stays after its last use.
+const KEEP_DAYS: u32 = 30;
+/// The tag in an OCI layout that is meant when none is given.
+const DEFAULT_TAG: &str = "latest";
+
+/// Attributes that only say how layers are compressed; whoever makes blobs reads them.
+const COMPRESSION: [&str; 3] = ["compression", "compression-level", "force-compression"];
+
+/// Where a cache lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// A tag in a registry: a cache, or an image with an inline one.
+    Registry {
+        /// The tag.
+        reference: Reference,
+        /// Whether certificates are not checked.
+        insecure: bool,
+    },
+    /// An OCI layout in a folder.
+    Local {
+        /// The folder.
+        directory: PathBuf,
+        /// The tag in its index.
+        tag: String,
+        /// The manifest, instead of the tag.
+        digest: Option<Digest>,
+        /// Whether what is there is forgotten first.
+        reset: bool,
+    },
+    /// The image that the build makes.
+    Inline,
+}
+
+/// A cache to take from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheImport {
+    /// Where it lies.
+    pub place: CachePlace,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// The cache mounts that come from it, too.
+    pub mounts: Option<MountTravel>,
+}
+
+/// A cache to give to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheExport {
+    /// Where it lies.
+    pub place: CachePlace,
+    /// Whether the steps behind other stages count, too (`mode=max`).
+    pub all_steps: bool,
+    /// `false` where the user wants the build to fail when the export does.
+    pub ignore_error: bool,
+    /// How long the end of the build waits for it.
+    pub timeout: Duration,
+    /// Days that a record stays after its last use.
+    pub keep_days: u32,
+    /// Most bytes of layers that are kept.
+    pub bytes_max: Option<u64>,
+    /// How layers are compressed: attributes as those of `--output`.
+    pub compression: BTreeMap<String, String>,
+    /// The cache mounts that go there, too.
+    pub mounts: Option<MountTravel>,
+}
+
+impl CacheImport {
+    /// Reads the attributes of one `--cache-from`, apart from `type`.
+    pub fn from_attributes(
+        kind: &str,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let mut attributes = Attributes(attributes);
+        let place = match kind {
+            "inline" => {
+                return Err("inline cache is imported with type=registry,ref=IMAGE".to_owned());
+            }
+            "local" => attributes.folder("src", "local cache importer requires src")?,
+            _ => attributes.place(kind, "importer")?,
+        };
+        let timeout = attributes.duration("timeout")?.unwrap_or(IMPORT_TIMEOUT);
+        let mounts = MountTravel::take(&mut attributes.0)?;
+        attributes.end("cache-from", kind)?;
+        Ok(Self {
+            place,
+            timeout,
+            mounts,
+        })
+    }
+
+    /// Takes the inline cache, or whatever cache there is, of an image.
+    pub fn of_image(reference: Reference) -> Self {
+        Self {
+            place: CachePlace::Registry {
+                reference: reference.with_default_tag(),
+                insecure: false,
+            },
+            timeout: IMPORT_TIMEOUT,
+            mounts: None,
+        }
+    }
+}
+
+impl CacheExport {
+    /// Reads the attributes of one `--cache-to`, apart from `type`.
+    pub fn from_attributes(
+        kind: &str,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let mut attributes = Attributes(attributes);
+        let place = match kind {
+            "inline" => CachePlace::Inline,
+            "local" => attributes.folder("dest", "local cache exporter requires dest")?,
+            _ => attributes.place(kind, "exporter")?,
+        };
+        let all_steps = match attributes.take("mode").as_deref() {
+            None | Some("min" | "") => false,
+            Some("max") => true,
+            Some(other) => {
+                return Err(format!(
+                    "unsupported cache mode {other:?}: expected min or max"
+                ));
+            }
+        };
+        let compression = COMPRESSION
+            .iter()
+            .filter_map(|key| Some(((*key).to_owned(), attributes.take(key)?)));
+        let compression = compression.collect();
+        // A registry gets an image manifest with OCI's media types in any case.
+        attributes.boolean("oci-mediatypes")?;
+        attributes.boolean("image-manifest")?;
+        let export = Self {
+            place,
+            all_steps,
+            ignore_error: attributes.boolean("ignore-error")?.unwrap_or(true),
+            timeout: attributes.duration("timeout")?.unwrap_or(EXPORT_TIMEOUT),
+            keep_days: attributes
+                .number("keep")?
+                .map_or(KEEP_DAYS, |days| u32::try_from(days).unwrap_or(u32::MAX)),
+            bytes_max: attributes.number("max-size")?,
+            compression,
+            mounts: MountTravel::take(&mut attributes.0)?,
+        };
+        attributes.end("cache-to", kind)?;
+        Ok(export)
+    }
+
+    /// Puts the records into the image, as `BUILDKIT_INLINE_CACHE=1` wants it.
+    pub fn inline() -> Self {
+        Self {
+            place: CachePlace::Inline,
+            all_steps: false,
+            ignore_error: true,
+            timeout: EXPORT_TIMEOUT,
+            keep_days: KEEP_DAYS,
+            bytes_max: None,
+            compression: BTreeMap::new(),
+            mounts: None,
+        }
+    }
+}
+
+/// Attributes that have not been read yet.
+struct Attributes(BTreeMap<String, String>);
+
+impl Attributes {
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
+    fn place(&mut self, kind: &str, what: &str) -> Result<CachePlace, String> {
+        if kind != "registry" {
+            return Err(format!(
+                "unknown cache {what} type {kind:?}: expected registry, local or inline"
+            ));
+        }
+        let text = self.take("ref").filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| format!("registry cache {what} requires ref"))?;
+        let reference: Reference = text.parse().map_err(|error| format!("ref: {error}"))?;
+        Ok(CachePlace::Registry {
+            reference: reference.with_default_tag(),
+            insecure: self.boolean("registry.insecure")?.unwrap_or(false),
+        })
+    }
+
+    fn folder(&mut self, key: &str, missing: &str) -> Result<CachePlace, String> {
+        let directory = self.take(key).filter(|text| !text.is_empty());
+        let digest = match self.take("digest") {
+            Some(text) => Some(text.parse().map_err(|error| format!("digest: {error}"))?),
+            None => None,
+        };
+        Ok(CachePlace::Local {
+            directory: directory.ok_or_else(|| missing.to_owned())?.into(),
+            tag: self.take("tag").unwrap_or_else(|| DEFAULT_TAG.to_owned()),
+            digest,
+            reset: self.boolean("reset")?.unwrap_or(false),
+        })
+    }
+
+    fn boolean(&mut self, key: &str) -> Result<Option<bool>, String> {
+        match self.take(key).as_deref() {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True" | "") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(format!("non-bool value specified for {key}: {other:?}")),
+        }
+    }
+
+    fn number(&mut self, key: &str) -> Result<Option<u64>, String> {
+        let Some(text) = self.take(key) else {
+            return Ok(None);
+        };
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" | "d" => Some(1),
+            "k" | "kb" => Some(1000),
+            "m" | "mb" => Some(1_000_000),
+            "g" | "gb" => Some(1_000_000_000),
+            "t" | "tb" => Some(1_000_000_000_000),
+            _ => None,
+        };
+        let number: Option<u64> = digits.parse().ok();
+        number
+            .zip(factor)
+            .and_then(|(number, factor)| number.checked_mul(factor))
+            .map(Some)
+            .ok_or_else(|| format!("invalid value for {key}: {text:?}"))
+    }
+
+    /// Reads a time as Go writes it (`10m`, `90s`); a bare number means seconds.
+    fn duration(&mut self, key: &str) -> Result<Option<Duration>, String> {
+        let Some(text) = self.take(key) else {
+            return Ok(None);
+        };
+        let invalid = || format!("invalid value for {key}: {text:?}");
+        let mut rest = text.as_str();
+        let mut total = Duration::ZERO;
+        while !rest.is_empty() {
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(rest.len());
+            let number: u64 = rest[..digits].parse().map_err(|_| invalid())?;
+            rest = &rest[digits..];
+            let unit = rest
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(rest.len());
+            total += match &rest[..unit] {
+                "ms" => Duration::from_millis(number),
+                "" | "s" => Duration::from_secs(number),
+                "m" => Duration::from_secs(number.saturating_mul(60)),
+                "h" => Duration::from_secs(number.saturating_mul(3600)),
+                _ => return Err(invalid()),
+            };
+            rest = &rest[unit..];
+        }
+        if total.is_zero() {
+            return Err(invalid());
+        }
+        Ok(Some(total))
+    }
+
+    fn end(self, flag: &str, kind: &str) -> Result<(), String> {
+        match self.0.keys().next() {
+            Some(key) => Err(format!(
+                "unknown attribute {key:?} for --{flag} type {kind}"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(text: &str) -> BTreeMap<String, String> {
+        text.split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn exports_are_what_buildkit_means_by_them() {
+        let text = "ref=localhost:5000/app:cache,mode=max,compression=zstd,timeout=1m30s,max-size=2gb,image-manifest=true";
+        let export = CacheExport::from_attributes("registry", map(text)).unwrap();
+        assert!(export.all_steps && export.ignore_error);
+        assert_eq!(export.timeout, Duration::from_secs(90));
+        assert_eq!(export.bytes_max, Some(2_000_000_000));
+        assert_eq!(export.compression, map("compression=zstd"));
+        let CachePlace::Registry { reference, .. } = export.place else {
+            panic!("{:?}", export.place);
+        };
+        assert_eq!(reference.to_string(), "localhost:5000/app:cache");
+        let export = CacheExport::from_attributes("inline", BTreeMap::new()).unwrap();
+        assert_eq!(export, CacheExport::inline());
+    }
+
+    #[test]
+    fn wrong_caches_are_refused() {
+        for (kind, text, error) in [
+            ("registry", "", "registry cache exporter requires ref"),
+            ("local", "tag=x", "local cache exporter requires dest"),
+            (
+                "nope",
+                "",
+                "unknown cache exporter type \"nope\": expected registry, local or inline",
+            ),
+            (
+                "inline",
+                "mode=all",
+                "unsupported cache mode \"all\": expected min or max",
+            ),
+            (
+                "inline",
+                "x=1",
+                "unknown attribute \"x\" for --cache-to type inline",
+            ),
+            ("inline", "timeout=0", "invalid value for timeout: \"0\""),
+            ("inline", "timeout=1y", "invalid value for timeout: \"1y\""),
+            (
+                "inline",
+                "max-size=many",
+                "invalid value for max-size: \"many\"",
+            ),
+            (
+                "inline",
+                "ignore-error=perhaps",
+                "non-bool value specified for ignore-error: \"perhaps\"",
+            ),
+        ] {
+            let refused = CacheExport::from_attributes(kind, map(text));
+            assert_eq!(refused, Err(error.to_owned()), "{kind} {text}");
+        }
+        assert!(CacheImport::from_attributes("inline", BTreeMap::new()).is_err());
+    }
+}

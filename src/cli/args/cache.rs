@@ -1,0 +1,134 @@
+//! Remote caches as typed: `--cache-from` and `--cache-to` in docker's forms.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use super::csv;
+use crate::engine::request::{CacheExport, CacheImport};
+use crate::oci::Reference;
+
+/// Caches of other machines.
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// Take results from a cache: type=registry,ref=NAME, type=local,src=FOLDER, or the name of
+    /// an image with an inline cache (repeatable)
+    ///
+    /// Keys: ref=, src=, tag=, digest=, registry.insecure=BOOL, timeout=TIME.
+    #[arg(long = "cache-from", value_name = "SPEC")]
+    from: Vec<String>,
+    /// Give results to a cache: type=registry,ref=NAME, type=local,dest=FOLDER or type=inline
+    /// (repeatable)
+    ///
+    /// Keys: ref=, dest=, tag=, mode=min|max, compression=, compression-level=,
+    /// force-compression=BOOL, ignore-error=BOOL, timeout=TIME, keep=DAYS, max-size=BYTES,
+    /// reset=BOOL, registry.insecure=BOOL.
+    #[arg(long = "cache-to", value_name = "SPEC")]
+    to: Vec<String>,
+}
+
+impl CacheArgs {
+    /// Returns the caches to take from.
+    pub(crate) fn imports(&self) -> Result<Vec<CacheImport>, String> {
+        let mut imports = Vec::new();
+        for text in self.from.iter().filter(|text| !text.is_empty()) {
+            match typed(text)? {
+                // As docker: plain names, maybe several.
+                Typed::Names(names) => imports.extend(names.into_iter().map(CacheImport::of_image)),
+                Typed::Attributes(kind, attributes) => {
+                    imports.push(CacheImport::from_attributes(&kind, attributes)?);
+                }
+            }
+        }
+        Ok(imports)
+    }
+
+    /// Returns the caches to give to.
+    pub(crate) fn exports(&self) -> Result<Vec<CacheExport>, String> {
+        let mut exports = Vec::new();
+        for text in self.to.iter().filter(|text| !text.is_empty()) {
+            match typed(text)? {
+                Typed::Names(names) => {
+                    for name in names {
+                        let attributes = BTreeMap::from([("ref".to_owned(), name.to_string())]);
+                        exports.push(CacheExport::from_attributes("registry", attributes)?);
+                    }
+                }
+                Typed::Attributes(kind, attributes)
+                    if kind == "inline" && exports.iter().any(is_inline) =>
+                {
+                    CacheExport::from_attributes(&kind, attributes)?;
+                }
+                Typed::Attributes(kind, attributes) => {
+                    exports.push(CacheExport::from_attributes(&kind, attributes)?);
+                }
+            }
+        }
+        Ok(exports)
+    }
+}
+
+fn is_inline(export: &CacheExport) -> bool {
+    export.place == crate::engine::request::CachePlace::Inline
+}
+
+enum Typed {
+    Names(Vec<Reference>),
+    Attributes(String, BTreeMap<String, String>),
+}
+
+fn typed(text: &str) -> Result<Typed, String> {
+    let fields = csv::fields(text)?;
+    if fields.iter().all(|field| !field.contains('=')) {
+        let names = fields.iter().map(|field| {
+            let name = field.parse::<Reference>();
+            name.map_err(|error| format!("invalid cache {text:?}: {error}"))
+        });
+        return Ok(Typed::Names(names.collect::<Result<_, _>>()?));
+    }
+    let mut attributes: BTreeMap<String, String> = csv::pairs(text)?.into_iter().collect();
+    let kind = attributes.remove("type");
+    let kind = kind.ok_or_else(|| format!("type required form> {text:?}"))?;
+    Ok(Typed::Attributes(kind, attributes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(from: &[&str], to: &[&str]) -> Result<(usize, usize), String> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let args = CacheArgs {
+            from: owned(from),
+            to: owned(to),
+        };
+        Ok((args.imports()?.len(), args.exports()?.len()))
+    }
+
+    #[test]
+    fn caches_are_typed_as_docker_takes_them() {
+        let registry = "type=registry,ref=localhost:5000/app:cache,mode=max";
+        let from = [
+            "localhost:5000/app",
+            "a,b:1",
+            "type=registry,ref=x",
+            "type=local,src=y",
+        ];
+        let to = [
+            registry,
+            "type=inline",
+            "type=inline",
+            "type=local,dest=z",
+            "",
+        ];
+        assert_eq!(check(&from, &to), Ok((5, 3)));
+        for (to, error) in [
+            ("mode=max,ref=x", "type required form> \"mode=max,ref=x\""),
+            ("type=registry,ref=A B", "ref: "),
+            ("type=s4", "unknown cache exporter type \"s4\""),
+        ] {
+            let refused = check(&[], &[to]).unwrap_err();
+            assert!(refused.starts_with(error), "{refused}");
+        }
+    }
+}

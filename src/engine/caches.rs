@@ -1,0 +1,448 @@
+//! Remote caches of one build: reading them before it, giving to them during and after it.
+//!
+//! Reading begins with the build, beside the translation of the Dockerfile, and is waited for
+//! before the first step; each cache has its time. Giving begins with the first finished step
+//! and ends after the outputs are written, whether or not the build succeeded. What goes wrong
+//! is one warning for each cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::task::JoinSet;
+
+use super::build::Build;
+use super::clock;
+use super::error::{EngineError, ErrorKind};
+use crate::cache::CacheKey;
+use crate::cache::remote::merge::Known;
+use crate::cache::remote::{
+    CacheExport, CachePlace, ExportParts, ExportTarget, Exported, Exports, Imports, Index,
+    LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore, inline,
+    read_index,
+};
+use crate::exporter::{LayerTimes, OutputSpec, Target};
+use crate::frontend::Lowered;
+use crate::llb::{Loaded, VertexDigest};
+use crate::oci::{Descriptor, Digest, Reference};
+use crate::progress::{Event, Progress, VertexProgress, Warning};
+use crate::snapshot::{Compression, LayerId};
+use crate::solver::OpContext;
+use crate::worker::{ImageLayers, Lost, ResultLayers, keys};
+
+/// Build argument that asks for an inline cache, as BuildKit takes it.
+const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
+
+/// How many layers are sent from registry to registry at a time.
+const SENDS_AT_ONCE: usize = 8;
+
+/// Caches that are being read.
+pub(super) struct Importing {
+    reads: JoinSet<Read>,
+}
+
+/// A cache that was read, with its place among the others.
+struct Read {
+    number: usize,
+    store: Arc<dyn RemoteStore>,
+    known: Option<Known<Index>>,
+}
+
+/// Caches that are being given to.
+pub(super) struct Giving {
+    exports: Exports,
+    /// Titles of those whose failure is one of the build.
+    required: BTreeSet<String>,
+    /// The steps whose records go into the image.
+    inline: Option<Inline>,
+    progress: Progress,
+}
+
+struct Inline {
+    /// The steps of each image.
+    chains: Vec<BTreeSet<VertexDigest>>,
+    offered: Arc<Mutex<BTreeMap<VertexDigest, CacheKey>>>,
+    layers: Arc<ResultLayers>,
+    parts: ExportParts,
+}
+
+impl Importing {
+    /// Waits for what is being read.
+    pub(super) async fn finish(mut self) -> Arc<Imports> {
+        let imports = Arc::new(Imports::default());
+        let mut read = BTreeMap::new();
+        while let Some(ended) = self.reads.join_next().await {
+            // A task that panicked is a cache that says nothing.
+            if let Ok(Read {
+                number,
+                store,
+                known: Some(known),
+            }) = ended
+            {
+                read.insert(number, (store, known));
+            }
+        }
+        for (store, known) in read.into_values() {
+            imports.add(store, known);
+        }
+        imports
+    }
+}
+
+impl Build<'_> {
+    /// Begins to read the caches that the build takes from.
+    pub(super) fn start_imports(&self) -> Importing {
+        let mut reads = JoinSet::new();
+        for (number, import) in self.request.cache_from.iter().enumerate() {
+            let Some(store) = self.store(&import.place) else {
+                continue;
+            };
+            let (content, progress) = (self.engine.content.clone(), self.progress.clone());
+            let timeout = import.timeout;
+            reads.spawn(async move {
+                let name = store.name();
+                let title = format!("importing cache manifest from {name}");
+                let vertex = progress.of_vertex(Digest::of(title.as_bytes()));
+                vertex.start(&title);
+                let read = read_index(&*store, &content, &vertex);
+                let known = match tokio::time::timeout(timeout, read).await {
+                    Ok(Ok(known)) => {
+                        if known.version.is_none() && known.value.is_empty() {
+                            warn(&progress, &format!("cache {name}: there is none yet"));
+                        }
+                        Some(known)
+                    }
+                    Ok(Err(error)) => {
+                        warn(&progress, &format!("cache {name} is not used: {error}"));
+                        None
+                    }
+                    Err(_) => {
+                        let text = format!(
+                            "cache {name} is not used: no answer within {}",
+                            seconds(timeout)
+                        );
+                        warn(&progress, &text);
+                        None
+                    }
+                };
+                vertex.complete(None);
+                Read {
+                    number,
+                    store,
+                    known,
+                }
+            });
+        }
+        Importing { reads }
+    }
+
+    pub(super) fn store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
+        match place {
+            CachePlace::Registry { reference, .. } => Some(Arc::new(RegistryStore::new(
+                self.client.clone(),
+                reference.clone(),
+                self.engine.content.clone(),
+            ))),
+            CachePlace::Local { .. } => Some(Arc::new(LocalStore::new(place)?)),
+            CachePlace::Inline => None,
+        }
+    }
+
+    /// Begins to give to the caches that the build gives to.
+    pub(super) fn start_exports(
+        &self,
+        loaded: &Loaded,
+        layers: &Arc<ImageLayers>,
+        imports: &Arc<Imports>,
+    ) -> Result<Giving, EngineError> {
+        let mut wanted = self.request.cache_to.clone();
+        let argument = self.request.build_args.get(INLINE_ARGUMENT);
+        let is_inline = |export: &CacheExport| export.place == CachePlace::Inline;
+        if argument.is_some_and(|value| matches!(value.as_str(), "1" | "true"))
+            && !wanted.iter().any(is_inline)
+        {
+            wanted.push(CacheExport::inline());
+        }
+        let parts = ExportParts {
+            cache: self.engine.cache.clone(),
+            content: self.engine.content.clone(),
+            imports: Arc::clone(imports),
+            progress: self.progress.clone(),
+            now_ns: clock::now_ns(),
+        };
+        let provider = |compression| {
+            Arc::new(ResultLayers {
+                snapshots: self.engine.snapshots.clone(),
+                layers: Arc::clone(layers),
+                imports: Arc::clone(imports),
+                compression,
+            })
+        };
+        let image_compression = self.image_compression();
+        let chains = chains(loaded);
+        let (mut targets, mut required, mut inline) = (Vec::new(), BTreeSet::new(), None);
+        for export in wanted {
+            let compression = compression(&export, image_compression)?;
+            let layers = provider(compression);
+            let Some(store) = self.store(&export.place) else {
+                inline = Some(Inline {
+                    chains: chains.clone(),
+                    offered: Arc::default(),
+                    layers,
+                    parts: parts.clone(),
+                });
+                continue;
+            };
+            reset(&export.place)?;
+            let title = title(&export.place).to_owned();
+            if !export.ignore_error {
+                required.insert(title.clone());
+            }
+            let all_steps = export.all_steps;
+            targets.push(ExportTarget {
+                store,
+                title,
+                steps: (!all_steps).then(|| chains.iter().flatten().cloned().collect()),
+                layers,
+                timeout: export.timeout,
+                keep_days: export.keep_days,
+                bytes_max: export.bytes_max,
+            });
+        }
+        let listener = inline.as_ref().map(|inline| Arc::clone(&inline.offered));
+        Ok(Giving {
+            exports: Exports::start(targets, listener, &parts),
+            required,
+            inline,
+            progress: self.progress.clone(),
+        })
+    }
+
+    /// Returns the names to which the image is pushed, where nothing else happens with it.
+    pub(super) fn only_pushed_to(&self) -> Option<Vec<Reference>> {
+        if self.request.load || self.request.attestations.sbom.is_some() {
+            return None;
+        }
+        let mut names = self.request.names.clone();
+        for output in &self.outputs() {
+            match output {
+                OutputSpec::Image {
+                    options,
+                    push: Some(_),
+                    ..
+                } if !options.compression.force && options.layer_times == LayerTimes::Kept => {
+                    names.extend(options.names.iter().cloned());
+                }
+                OutputSpec::CacheOnly => {}
+                _ => return None,
+            }
+        }
+        Some(names)
+    }
+
+    /// Has the layers of a stack that are not here in the repositories of these names; a
+    /// registry takes what it has elsewhere from there. Returns the blobs that did not come by.
+    pub(super) async fn send(
+        &self,
+        layers: &Arc<ImageLayers>,
+        stack: &[LayerId],
+        names: &[Reference],
+    ) -> Result<BTreeSet<Digest>, Lost> {
+        let missing = layers.not_here(stack);
+        if missing.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let title = "[internal] send layers that are elsewhere";
+        let vertex = self.progress.of_vertex(Digest::of(title.as_bytes()));
+        vertex.start(title);
+        let blobs = missing.iter().map(|(_, blob)| blob.clone());
+        let sends: Vec<_> = blobs
+            .map(|blob| self.send_blob(blob, names, &vertex))
+            .collect();
+        let mut sends = futures::stream::iter(sends).buffered(SENDS_AT_ONCE);
+        let (mut elsewhere, mut unsent) = (BTreeSet::new(), Vec::new());
+        for (layer, blob) in &missing {
+            match sends.next().await {
+                Some(true) if self.engine.content.contains(&blob.digest) => {}
+                Some(true) => {
+                    elsewhere.insert(blob.digest.clone());
+                }
+                _ => unsent.push(layer.clone()),
+            }
+        }
+        // What cannot be sent is fetched, and the push says what is wrong, or it is lost.
+        let context = OpContext {
+            progress: vertex.clone(),
+            cancel: self.cancel.clone(),
+        };
+        let fetched = layers.bring_blobs(&unsent, &context).await;
+        vertex.complete(fetched.as_ref().err().map(|lost| lost.error.to_string()));
+        fetched.map(|()| elsewhere)
+    }
+
+    /// Has a blob in every repository; says whether it is.
+    async fn send_blob(
+        &self,
+        blob: Descriptor,
+        names: &[Reference],
+        vertex: &VertexProgress,
+    ) -> bool {
+        for name in names {
+            let content = &self.engine.content;
+            let sent = self.client.push_blob(name, &blob, content, None, vertex);
+            let sent = tokio::select! {
+                sent = sent => sent.is_ok(),
+                () = self.cancel.cancelled() => false,
+            };
+            if !sent {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Returns how the layers of the image are compressed.
+    fn image_compression(&self) -> Compression {
+        let outputs = self.outputs();
+        let mut options = outputs.iter().filter_map(OutputSpec::image_options);
+        options
+            .next()
+            .map(|options| options.compression)
+            .unwrap_or_default()
+    }
+}
+
+impl Giving {
+    /// Returns where finished steps are offered.
+    pub(super) fn offers(&self) -> Offers {
+        self.exports.offers()
+    }
+
+    /// Puts the records of the images' own steps into their configs.
+    pub(super) async fn write_inline(&self, images: &mut [Lowered]) {
+        for image in &mut *images {
+            image.image.other.remove(inline::MEMBER);
+        }
+        let Some(inline) = &self.inline else {
+            return;
+        };
+        for (image, chain) in images.iter_mut().zip(&inline.chains) {
+            match inline.member(chain).await {
+                Ok(Some(member)) => {
+                    let other = &mut image.image.other;
+                    other.insert(inline::MEMBER.to_owned(), member.into());
+                }
+                Ok(None) => {}
+                Err(reason) => warn(&self.progress, &format!("inline cache: {reason}")),
+            }
+        }
+    }
+
+    /// Ends the exports; an error is one that the user asked to be told of as such.
+    pub(super) async fn finish(self) -> Result<(), EngineError> {
+        let mut failed = Ok(());
+        for Exported { title, fault, .. } in self.exports.finish().await {
+            let Some(fault) = fault else { continue };
+            if self.required.contains(&title) {
+                let text = format!("{title}: {fault}");
+                failed = Err(EngineError::new(ErrorKind::Registry, text));
+            } else {
+                warn(&self.progress, &format!("{title}: {fault}"));
+            }
+        }
+        failed
+    }
+}
+
+impl Inline {
+    async fn member(&self, chain: &BTreeSet<VertexDigest>) -> Result<Option<String>, String> {
+        let ids: Vec<CacheKey> = {
+            let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+            chain
+                .iter()
+                .filter_map(|step| offered.get(step).copied())
+                .collect()
+        };
+        let mut records = Vec::new();
+        for id in ids {
+            if let Some(record) = self.record(id).await? {
+                records.push(record);
+            }
+        }
+        Ok(inline::member(records))
+    }
+
+    async fn record(&self, id: CacheKey) -> Result<Option<RemoteRecord>, String> {
+        let imported = Imports::result_id(&id);
+        if let Some((record, _)) = self.parts.imports.record(&imported) {
+            return Ok(Some(RemoteRecord::clone(&record)));
+        }
+        let cache = self.parts.cache.clone();
+        let read = tokio::task::spawn_blocking(move || cache.kept(&id)).await;
+        let read = read.map_err(|error| error.to_string())?;
+        let Some((mut record, result)) = read.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        record.outputs = self.layers.layers(&result).await?;
+        Ok(record
+            .outputs
+            .iter()
+            .flatten()
+            .any(|l| !l.foreign)
+            .then_some(record))
+    }
+}
+
+/// Returns the steps whose layers are layers of each result.
+fn chains(loaded: &Loaded) -> Vec<BTreeSet<VertexDigest>> {
+    let chain = |result: &Option<crate::llb::OutputRef>| match result {
+        Some(result) => {
+            let steps = keys::base_chain(&loaded.vertices, result).into_iter();
+            steps.map(|vertex| vertex.digest.clone()).collect()
+        }
+        None => BTreeSet::new(),
+    };
+    loaded.results.iter().map(chain).collect()
+}
+
+/// Reads how an export compresses layers; as the image does where it does not say.
+fn compression(export: &CacheExport, of_image: Compression) -> Result<Compression, EngineError> {
+    if export.compression.is_empty() {
+        return Ok(of_image);
+    }
+    let spec = OutputSpec::from_attributes("image", Target::Nowhere, &export.compression);
+    let spec = spec.map_err(|error| EngineError::new(ErrorKind::User, error.to_string()))?;
+    Ok(spec
+        .image_options()
+        .map(|options| options.compression)
+        .unwrap_or_default())
+}
+
+fn reset(place: &CachePlace) -> Result<(), EngineError> {
+    match (place, LocalStore::new(place)) {
+        (CachePlace::Local { reset: true, .. }, Some(store)) => store.reset().map_err(|error| {
+            EngineError::new(ErrorKind::Config, "cannot reset the local cache").with_source(error)
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn title(place: &CachePlace) -> &'static str {
+    match place {
+        CachePlace::Registry { .. } => "exporting cache to registry",
+        CachePlace::Local { .. } => "exporting cache to client directory",
+        CachePlace::Inline => "preparing inline build cache",
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs())
+}
+
+pub(super) fn warn(progress: &Progress, short: &str) {
+    progress.send(Event::Warning(Warning {
+        short: short.to_owned(),
+        ..Warning::default()
+    }));
+}
