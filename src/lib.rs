@@ -11,6 +11,10 @@ pub mod progress;
 pub mod archive;
 pub mod llb;
 
+pub mod attestation;
+pub mod sbom;
+pub mod signing;
+
 pub mod content;
 pub mod session;
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::args::value::{self, LOCAL_DELETE};
 use super::args::{BuildArgs, ProgressMode};
+use super::attest;
 use super::call;
 use super::context;
 use super::env::Environment;
@@ -20,6 +21,7 @@ use super::progress::Journal;
 use super::progress::warnings;
 use super::proxies;
 use super::registries;
+use super::sign;
 use super::store;
 use super::verify;
 use crate::engine::request::{
@@ -39,9 +41,6 @@ const METADATA_WARNINGS: &str = "buildx.build.warnings";
 
 /// Runs a build.
 pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
-    if let Some(reason) = args.compatibility.refused() {
-        return Err(Failure::Usage(reason));
-    }
     for option in args.compatibility.ignored() {
         program.console.warn(&format!("{option} is ignored"));
     }
@@ -50,6 +49,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     }
     let mut request = request(program, args)?;
     let session = session(args, &request, &program.environment)?;
+    let signing = sign::meant(program, args, &request.outputs)?;
     if let Some(format) = args.explained.plan {
         return explain::plan(program, args, format, request, session);
     }
@@ -70,7 +70,12 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         .mode(&args.progress, &program.environment)
         .map_err(Failure::Usage)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
-        engine.build(request, session, progress, cancel).await
+        let (telling, stop) = (progress.clone(), cancel.clone());
+        let outcome = engine.build(request, session, progress, cancel).await?;
+        if let Some(signing) = &signing {
+            signing.sign(&engine, &outcome, &telling, &stop).await?;
+        }
+        Ok(outcome)
     })?;
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
@@ -116,17 +121,11 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let named_contexts = named_contexts(args)?;
     let outputs = meant_outputs(program, args)?;
     let network = network(&args.network).map_err(usage)?;
-    let mut entitlements = Vec::new();
-    for text in &args.entitlements {
-        entitlements.extend(value::entitlement(text).map_err(usage)?);
-    }
-    if network == NetworkMode::Host {
-        // Typing `--network host` is a grant.
-        entitlements.push(Entitlement::NetworkHost);
-    }
+    let entitlements = entitlements(args, network).map_err(usage)?;
     let from_environment = |name: &str| environment.text(name);
     let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
     proxies::add(&mut build_args, environment);
+    let attestations = attest::meant(program, &args.attest, &build_args).map_err(usage)?;
     Ok(BuildRequest {
         build_context,
         dockerfile,
@@ -150,6 +149,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
         source_date_epoch_s: epoch(args, environment)?,
+        attestations,
         cache_modes: args.explained.cache_modes.meant(),
         id: None,
         build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
@@ -184,6 +184,19 @@ fn meant_outputs(program: &Program, args: &BuildArgs) -> Result<Vec<OutputSpec>,
     check_names(args, &outputs)?;
     verify::check(args, &outputs)?;
     Ok(outputs)
+}
+
+/// Reads the rights that are granted.
+fn entitlements(args: &BuildArgs, network: NetworkMode) -> Result<Vec<Entitlement>, String> {
+    let mut entitlements = Vec::new();
+    for text in &args.entitlements {
+        entitlements.extend(value::entitlement(text)?);
+    }
+    if network == NetworkMode::Host {
+        // Typing `--network host` is a grant.
+        entitlements.push(Entitlement::NetworkHost);
+    }
+    Ok(entitlements)
 }
 
 /// Collects what the client lends to the build.

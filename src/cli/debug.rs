@@ -9,7 +9,8 @@ use super::failure::Failure;
 use super::program::Program;
 use super::registries;
 use crate::engine::request::{
-    BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy, RunLimits,
+    AttestationRequest, BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy,
+    RunLimits,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
@@ -84,6 +85,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         entitlements: Vec::new(),
         cdi_dirs: Vec::new(),
         source_date_epoch_s: None,
+        attestations: AttestationRequest::default(),
         cache_modes: CacheModes::default(),
         id: None,
         build_name: String::new(),

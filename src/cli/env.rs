@@ -7,6 +7,9 @@
 //! | `COOPER_GC_MAX_USED_SPACE`, `COOPER_GC_RESERVED_SPACE`, `COOPER_GC_MIN_FREE_SPACE` | the cap |
 //! | `COOPER_GC_CACHE_MOUNT_MAX_SIZE` | what one folder of a cache mount may hold |
 //! | `XDG_DATA_HOME`, `HOME` | where the store is by default, for others than root |
+//! | `COOPER_PROVENANCE_DIR` | folder whose JSON files are members of provenance |
+//! | `GITHUB_ACTIONS`, `GITHUB_…` | the run of a workflow, told in provenance |
+//! | `COSIGN_PASSWORD` | password of the key of `sign` and `build --sign` |
 //! | `DOCKER_CONFIG` | directory of docker's `config.json` with registry credentials |
 //! | `REGISTRY_AUTH_FILE` | file with registry credentials, read first and written by `login` |
 //! | `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`, `HOME` | where podman's `auth.json` and configuration of registries are |
@@ -17,6 +20,8 @@
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
 //! | `BUILDKIT_BUILD_NAME` | name under which the build is remembered |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
+//! | `BUILDX_METADATA_PROVENANCE` | whether the metadata file holds the provenance: min, max |
+//! | `BUILDX_GIT_INFO` | false where provenance is not to tell what git knows about the folder |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
 //! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this, in seconds |
@@ -214,6 +219,15 @@ impl Environment {
         matches!(
             value.as_deref(),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        )
+    }
+
+    /// Says whether a variable is set to a word that means no.
+    pub(crate) fn is_false(&self, name: &str) -> bool {
+        let value = self.text(name);
+        matches!(
+            value.as_deref(),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False")
         )
     }
 

@@ -186,6 +186,10 @@ pub(crate) fn inspect(program: &Program, args: &InspectArgs) -> Result<(), Failu
     let engine = program.engine()?;
     let mut documents = Vec::new();
     for image in &args.images {
+        if args.attestations {
+            documents.extend(engine.statements(image, args.platform.as_ref())?);
+            continue;
+        }
         documents.push(details_json(
             &engine.inspect(image, args.platform.as_ref())?,
         ));

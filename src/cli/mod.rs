@@ -2,9 +2,10 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] with [`engines`] and [`verify`], [`explain`] (what the cache knows),
-//! [`call`] with [`check`] (questions instead of builds), then [`images`], [`rebase`],
-//! [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`], [`debug`], [`manual`];
+//! [`context`], [`outputs`] with [`engines`], [`attest`] with [`provenance`], and [`verify`],
+//! [`explain`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
+//! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
+//! [`debug`], [`manual`];
 //! [`registries`] is what all of them tell the engine about registries. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod attest;
 mod build;
 mod cache;
 mod call;
@@ -36,9 +38,11 @@ mod outputs;
 mod program;
 mod progress;
 mod prompt;
+mod provenance;
 mod proxies;
 mod rebase;
 mod registries;
+mod sign;
 mod signals;
 mod store;
 mod table;
@@ -104,6 +108,8 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(program, &args),
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
+        Command::Sign(args) => sign::sign(program, &args),
+        Command::Verify(args) => sign::verify(program, &args),
         Command::Tag(args) => images::tag(program, &args),
         Command::Manifest(command) => manifest::run(program, *command),
         Command::Imagetools(command) => manifest::imagetools(program, *command),

@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::attest::Run;
 use super::caches::{self, Giving};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
@@ -22,6 +23,7 @@ use super::rights;
 use super::travel::MountDownloads;
 use super::uploads::Uploads;
 use super::warnings;
+use crate::attestation::Attestation;
 use crate::cache::Cache;
 use crate::cache::remote::{Imports, Offers};
 use crate::executor::{CDI_DIRS, NamedDevices};
@@ -35,7 +37,7 @@ use crate::oci::{Digest, ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
-use crate::snapshot::LayerId;
+use crate::snapshot::{LayerId, Snapshotter};
 use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{
@@ -77,6 +79,8 @@ pub(super) struct Build<'a> {
     pub(super) cancel: CancellationToken,
     /// What becomes of the steps.
     pub(super) trace: Arc<Trace>,
+    /// What tells this build from others.
+    pub(super) run: Run,
 }
 
 /// A build that has been translated.
@@ -194,7 +198,9 @@ impl<'a> Build<'a> {
             // The other platforms would say the same again.
             warnings::report(first, &self.progress);
         }
-        let definitions: Vec<Definition> = lowered.iter().map(|l| l.definition.clone()).collect();
+        let definitions = lowered.iter().map(|lowered| &lowered.definition);
+        let scanned = lowered.iter().flat_map(|l| &l.scans).map(|(_, scan)| scan);
+        let definitions: Vec<Definition> = definitions.chain(scanned).cloned().collect();
         let loaded = load(&definitions)?;
         let devices = Arc::new(self.devices(&loaded));
         rights::check(&loaded.vertices, &self.request, &devices)?;
@@ -264,6 +270,7 @@ impl<'a> Build<'a> {
             progress,
             cancel,
             trace: Arc::default(),
+            run: Run::begin(),
         })
     }
 
@@ -303,6 +310,16 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Says whether the result is an index, and trees get a folder for each platform.
+    pub(super) fn is_multi_platform(&self) -> bool {
+        self.targets.multi_platform
+    }
+
+    /// Returns where layers are.
+    pub(super) fn snapshots(&self) -> Snapshotter {
+        self.engine.snapshots.clone()
+    }
+
     /// Runs the steps and writes the outputs; cache mounts go their way meanwhile, or after a
     /// failure.
     async fn work(
@@ -325,10 +342,20 @@ impl<'a> Build<'a> {
             }
         };
         giving.write_inline(lowered).await;
-        let export = || self.export(lowered, &brought);
+        let stacks = brought.stacks.split_at(lowered.len());
+        let said = match self.say(lowered, stacks, worker).await {
+            Ok(said) => said,
+            Err(error) => {
+                giving_mounts.await;
+                return Err(error);
+            }
+        };
+        let export = || self.export(lowered, &brought, &said.attestations);
         let exporting = engine.with_room("export", progress, export);
         let (exported, ()) = tokio::join!(exporting, giving_mounts);
-        Ok((solved, exported?))
+        let mut exported = exported?;
+        exported.response.extend(said.response);
+        Ok((solved, exported))
     }
 
     /// Solves and brings what the outputs need of the results. A result that others promised
@@ -375,7 +402,9 @@ impl<'a> Build<'a> {
         solved: &Solved<OpOutput>,
     ) -> Result<Brought, Lost> {
         let outputs = self.outputs();
-        let needs_files = outputs.iter().any(needs_files);
+        // Software is looked for in files.
+        let is_scanned = self.request.attestations.sbom.is_some();
+        let needs_files = is_scanned || outputs.iter().any(needs_files);
         let pushed_to = self.only_pushed_to();
         let mut brought_back = Brought::default();
         for result in &solved.results {
@@ -522,6 +551,7 @@ impl<'a> Build<'a> {
         &self,
         lowered: &[Lowered],
         brought: &Brought,
+        attestations: &[Vec<Attestation>],
     ) -> Result<Exported, EngineError> {
         let engine = self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
@@ -532,14 +562,17 @@ impl<'a> Build<'a> {
             let platform = described_platform(target.as_ref(), &lowered.image);
             options::annotate_base(&mut outputs, &platform, lowered.base_name.as_ref());
         }
-        let parts = targets.zip(lowered).zip(&brought.stacks);
-        let results = parts.map(|((target, lowered), layers)| PlatformResult {
-            platform: described_platform(target.as_ref(), &lowered.image),
-            config: lowered.image.clone(),
-            base: lowered.base_image.clone(),
-            layers: layers.clone(),
-            epoch_s: lowered.epoch,
-        });
+        let parts = targets.zip(lowered).zip(&brought.stacks).zip(attestations);
+        let results = parts.map(
+            |(((target, lowered), layers), attestations)| PlatformResult {
+                platform: described_platform(target.as_ref(), &lowered.image),
+                config: lowered.image.clone(),
+                base: lowered.base_image.clone(),
+                layers: layers.clone(),
+                epoch_s: lowered.epoch,
+                attestations: attestations.clone(),
+            },
+        );
         let export = ExportRequest {
             results: results.collect(),
             multi_platform: self.targets.multi_platform,

@@ -316,7 +316,7 @@ impl Build<'_> {
 
     /// Returns the names to which the image is pushed, where nothing else happens with it.
     pub(super) fn only_pushed_to(&self) -> Option<Vec<Reference>> {
-        if self.request.load {
+        if self.request.load || self.request.attestations.sbom.is_some() {
             return None;
         }
         let mut names = self.request.names.clone();

@@ -221,6 +221,7 @@ impl From<exporter::Error> for EngineError {
             | exporter::Error::DockerIndex
             | exporter::Error::IndexAnnotation
             | exporter::Error::DockerAnnotation
+            | exporter::Error::DockerAttestation
             | exporter::Error::ForeignAnnotation(_)
             | exporter::Error::Overwritten { .. } => ErrorKind::User,
             exporter::Error::Invalid { .. } | exporter::Error::Encode(_) => ErrorKind::Internal,

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use super::error::{EngineError, ErrorKind};
 use super::request::{HistoryEntry, ImageDetails, ImageSummary, Removed};
 use super::{CONFIG_BYTES_MAX, Engine, MANIFEST_BYTES_MAX};
+use crate::attestation::IN_TOTO;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageId, Index, Manifest, Platform, Reference, media_type,
 };
 
+/// Largest statement that is read.
+const STATEMENT_BYTES_MAX: u64 = 256 << 20;
 /// Fewest hex digits that may stand for an image id.
 const SHORT_ID_MIN: usize = 4;
 
@@ -92,6 +95,44 @@ impl Engine {
             manifest: stored.manifest,
             config: stored.config,
         })
+    }
+
+    /// Returns what is said about an image: the statements that it carries.
+    pub fn statements(
+        &self,
+        image: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<serde_json::Value>, EngineError> {
+        let root = self.find(image)?;
+        let stored = self.load_wanted(image, &root, platform)?;
+        let mut statements = Vec::new();
+        for about in self.attestations_of(&root, &stored.descriptor)? {
+            let bytes = self.content.read(&about, MANIFEST_BYTES_MAX)?;
+            let manifest: Manifest = parse("manifest", &about, &bytes)?;
+            let layers = manifest.layers.iter();
+            for layer in layers.filter(|layer| layer.media_type == IN_TOTO) {
+                let bytes = self.content.read(layer, STATEMENT_BYTES_MAX)?;
+                statements.push(parse("statement", layer, &bytes)?);
+            }
+        }
+        Ok(statements)
+    }
+
+    /// Lists the manifests of what is said about an image, as far as they are in the store.
+    fn attestations_of(
+        &self,
+        root: &Descriptor,
+        image: &Descriptor,
+    ) -> Result<Vec<Descriptor>, EngineError> {
+        if !media_type::is_index(&root.media_type) {
+            return Ok(Vec::new());
+        }
+        let bytes = self.content.read(root, MANIFEST_BYTES_MAX)?;
+        let index: Index = parse("index", root, &bytes)?;
+        let is_wanted = |child: &Descriptor| {
+            child.attested().as_ref() == Some(&image.digest) && self.content.contains(&child.digest)
+        };
+        Ok(index.manifests.into_iter().filter(is_wanted).collect())
     }
 
     /// Lists how an image came to be, newest step first, as docker does.
@@ -186,7 +227,8 @@ impl Engine {
         Ok(platforms)
     }
 
-    /// Lists the images of an index that are in the store; none for a manifest.
+    /// Lists the images of an index that are in the store, without what is said about them; none
+    /// for a manifest.
     fn children(&self, root: &Descriptor) -> Result<Vec<Descriptor>, EngineError> {
         if !media_type::is_index(&root.media_type) {
             return Ok(Vec::new());
@@ -195,7 +237,7 @@ impl Engine {
         let index: Index = parse("index", root, &bytes)?;
         let children = index.manifests.into_iter();
         Ok(children
-            .filter(|child| self.content.contains(&child.digest))
+            .filter(|child| !child.is_attestation() && self.content.contains(&child.digest))
             .collect())
     }
 

@@ -14,6 +14,7 @@
 //! finished is kept, whether or not the build succeeded. Deliberately absent: arguments, terminals
 //! and sockets.
 
+mod attest;
 pub mod build;
 mod caches;
 pub mod call;
@@ -41,6 +42,7 @@ pub mod request;
 mod resolver;
 mod rights;
 mod settle;
+pub mod sign;
 pub mod transfer;
 mod travel;
 mod uploads;

@@ -59,6 +59,7 @@ pub(super) fn frontend_options(
         contexts: inputs.contexts.clone(),
         source_date_epoch: request.source_date_epoch_s,
         context_time: inputs.time_s,
+        scans: request.attestations.sbom.is_some(),
         ..FrontendOptions::default()
     })
 }

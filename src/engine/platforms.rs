@@ -52,7 +52,9 @@ pub(super) fn targets(request: &BuildRequest) -> Result<Targets, EngineError> {
     }
     for options in request.outputs.iter().filter_map(OutputSpec::image_options) {
         let oci = options.oci_media_types;
-        options.annotations.check(&named, multi_platform, oci)?;
+        // What is said about an image stands beside it, in an index.
+        let has_index = multi_platform || !request.attestations.is_empty();
+        options.annotations.check(&named, has_index, oci)?;
     }
     if platforms.is_empty() {
         platforms.push(None);

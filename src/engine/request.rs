@@ -25,6 +25,8 @@
 //! engine.history(&str image, Option<&Platform>)                 -> Result<Vec<HistoryEntry>, EngineError>
 //! engine.disk_usage(&UsageFilter)                               -> Result<DiskUsage, EngineError>
 //! engine.prune(&PruneRequest)                                   -> Result<Pruned, EngineError>
+//! engine.sign(&SignRequest, &Session, &Progress, &CancellationToken)    (async) -> Result<Signed, EngineError>
+//! engine.verify_signatures(&VerifyRequest, …)                           (async) -> Result<Verified, EngineError>
 //! engine.dump_llb(BuildRequest, Session, &Progress, &CancellationToken) (async) -> Result<Definition, EngineError>
 //! ```
 //!
@@ -34,7 +36,12 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+pub use crate::attestation::AttestationRequest;
+pub use crate::attestation::request::{
+    Asked, Attributes, BUILD_ARG_PREFIX, Custom, InvalidAttestation, Reported,
+};
 pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 pub use crate::cache::content_hash::Modes as CacheModes;
 pub use crate::cache::policy::{Amount, Policy};
@@ -51,6 +58,7 @@ use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
 pub use crate::registry::{HostFiles, HostOptions, Hosts, JoinOptions, Proxies, RetryPolicy};
+pub use crate::signing::{InvalidKey, PrivateKey, PublicKey};
 
 /// How a process uses the engine; fixed for its life.
 #[derive(Debug, Clone, Default)]
@@ -144,6 +152,8 @@ pub struct BuildRequest {
     pub cdi_dirs: Vec<PathBuf>,
     /// `SOURCE_DATE_EPOCH`: seconds that replace every later time in the image.
     pub source_date_epoch_s: Option<i64>,
+    /// What is said about the result; nothing by default.
+    pub attestations: AttestationRequest,
     /// How permission bits of the user's folders are compared with those of earlier builds.
     pub cache_modes: CacheModes,
     /// Under which id the build is kept in the records of builds; it is not where `None`.
@@ -380,6 +390,48 @@ pub struct PullRequest {
     pub reference: Reference,
     /// Which of an index's images; the host's where `None`.
     pub platform: Option<Platform>,
+}
+
+/// Signs an image in its registry.
+#[derive(Debug)]
+pub struct SignRequest {
+    /// The image.
+    pub image: Reference,
+    /// With what.
+    pub key: Arc<PrivateKey>,
+    /// Registries that may be asked without checks.
+    pub insecure: Vec<String>,
+}
+
+/// Where the signatures of an image are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The manifest or index that was signed.
+    pub digest: Digest,
+    /// The place of its signatures.
+    pub signatures: Reference,
+    /// The places of signed statements about its images.
+    pub statements: Vec<Reference>,
+}
+
+/// Verifies the signatures of an image in its registry.
+#[derive(Debug)]
+pub struct VerifyRequest {
+    /// The image.
+    pub image: Reference,
+    /// With what.
+    pub key: PublicKey,
+    /// Whether signed statements about it are wanted, and not signatures of it.
+    pub statements: bool,
+}
+
+/// What was verified of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// The manifest or index.
+    pub digest: Digest,
+    /// The payloads or statements that the key has signed.
+    pub spoken: Vec<serde_json::Value>,
 }
 
 /// Sends images of the local store to the registries that their names say.

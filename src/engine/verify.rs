@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{EngineError, ErrorKind};
-use super::request::{BuildContext, BuildRequest, BuiltImage, GcOptions, ImageOptions, OutputSpec};
+use super::request::{
+    AttestationRequest, BuildContext, BuildRequest, BuiltImage, GcOptions, ImageOptions, OutputSpec,
+};
 use super::{Engine, EngineOptions, MANIFEST_BYTES_MAX};
 use crate::cache::Cache;
 use crate::exporter::compare;
@@ -57,6 +59,8 @@ impl Engine {
             return Err(EngineError::new(ErrorKind::User, text)
                 .with_hint("unpack the archive and name the folder"));
         }
+        // What is said about images tells when they were built.
+        request.attestations = AttestationRequest::default();
         request.outputs = vec![OutputSpec::Image {
             options,
             store: false,
@@ -105,8 +109,14 @@ impl Engine {
         if first.digest == second.digest {
             return Ok(());
         }
-        let pairs = self.images_of(first)?.into_iter();
-        for (first, second) in pairs.zip(self.images_of(second)?) {
+        let (images, others) = (self.images_of(first)?, self.images_of(second)?);
+        let digests = |images: &[Descriptor]| -> Vec<_> {
+            images.iter().map(|image| image.digest.clone()).collect()
+        };
+        if self.is_attested(first)? && digests(&images) == digests(&others) {
+            return Ok(());
+        }
+        for (first, second) in images.into_iter().zip(others) {
             let Some(difference) = compare::images(&self.content, &first, &second)? else {
                 continue;
             };
@@ -128,8 +138,22 @@ impl Engine {
         Err(EngineError::new(ErrorKind::NotReproducible, text))
     }
 
-    /// Lists the manifests of an index; a manifest is the only one of itself.
+    /// Lists the images of an index; a manifest is the only one of itself.
     fn images_of(&self, root: &Descriptor) -> Result<Vec<Descriptor>, EngineError> {
+        let mut manifests = self.manifests_of(root)?;
+        manifests.retain(|manifest| !manifest.is_attestation());
+        Ok(manifests)
+    }
+
+    /// Says whether something is said about the images of an index.
+    fn is_attested(&self, root: &Descriptor) -> Result<bool, EngineError> {
+        Ok(self
+            .manifests_of(root)?
+            .iter()
+            .any(Descriptor::is_attestation))
+    }
+
+    fn manifests_of(&self, root: &Descriptor) -> Result<Vec<Descriptor>, EngineError> {
         if !media_type::is_index(&root.media_type) {
             return Ok(vec![root.clone()]);
         }

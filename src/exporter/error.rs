@@ -51,6 +51,9 @@ pub enum Error {
     /// An annotation needs a document that Docker's formats do not have.
     #[error("only manifests can have annotations with oci-mediatypes=false")]
     DockerAnnotation,
+    /// Statements need an index that says more than Docker's can.
+    #[error("cannot export attestations with oci-mediatypes=false: leave it out")]
+    DockerAttestation,
     /// An annotation names a platform that is not built.
     #[error("an annotation is for {0}, which is not among the platforms of this build")]
     ForeignAnnotation(Platform),

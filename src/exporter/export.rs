@@ -14,8 +14,9 @@ use super::load::{self, Load, LoadTarget};
 use super::output::{
     ArchiveDestination, DerivedNames, ImageOptions, LayerTimes, OutputSpec, PushOptions,
 };
-use super::{Error, index, layout, push, squash, trees, validate};
+use super::{Error, attestations, index, layout, push, squash, trees, validate};
 use crate::archive::Observer;
+use crate::attestation::Attestation;
 use crate::content::ContentStore;
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Platform, Reference, media_type};
 use crate::progress::{Event, Progress, VertexProgress, Warning};
@@ -60,6 +61,8 @@ pub struct PlatformResult {
     pub platform: Platform,
     /// Seconds since 1970 that no time of anything new exceeds.
     pub epoch_s: Option<i64>,
+    /// What is said about it, in the order in which it is stored.
+    pub attestations: Vec<Attestation>,
 }
 
 /// What was written.
@@ -99,8 +102,9 @@ pub struct Exporter {
     registry: registry::Client,
 }
 
-/// The images that have been made for one request, by the options they were made with.
-type Made = Vec<(ImageOptions, StoredImage)>;
+/// The images that have been made for one request, by the options they were made with and
+/// whether they carry what is said about them.
+type Made = Vec<((ImageOptions, bool), StoredImage)>;
 
 impl Exporter {
     /// Makes an exporter over the stores of a build.
@@ -159,7 +163,8 @@ impl Job<'_> {
     ) -> Result<(), Error> {
         let image = match output.image_options() {
             Some(options) => {
-                let image = self.image(options, made).await?;
+                let attested = attestations::are_carried(output, self.request);
+                let image = self.image(options, attested, made).await?;
                 let names = self.names(options, &image.root.digest);
                 Some((image, names))
             }
@@ -225,10 +230,7 @@ impl Job<'_> {
 
     /// Returns the names of an image, that for want of another one among them.
     fn names(&self, options: &ImageOptions, digest: &Digest) -> Vec<Reference> {
-        let mut names = self.request.names.clone();
-        let more = options.names.iter().filter(|name| !names.contains(name));
-        let more: Vec<Reference> = more.cloned().collect();
-        names.extend(more);
+        let mut names = self.given_names(options);
         let derived = &options.derived_names;
         if let Some(prefix) = &derived.dangling_prefix
             && (names.is_empty() || !derived.dangling_only_if_nameless)
@@ -238,19 +240,37 @@ impl Job<'_> {
         names
     }
 
+    /// Returns the names that an image was given.
+    fn given_names(&self, options: &ImageOptions) -> Vec<Reference> {
+        let mut names = self.request.names.clone();
+        let more = options.names.iter().filter(|name| !names.contains(name));
+        let more: Vec<Reference> = more.cloned().collect();
+        names.extend(more);
+        names
+    }
+
     /// Makes the image, or finds it where another output has wanted the same.
-    async fn image(&self, options: &ImageOptions, made: &mut Made) -> Result<StoredImage, Error> {
-        let key = ImageOptions {
-            names: Vec::new(),
-            derived_names: DerivedNames::default(),
-            ..options.clone()
-        };
-        if let Some((_, image)) = made.iter().find(|(options, _)| *options == key) {
+    async fn image(
+        &self,
+        options: &ImageOptions,
+        attested: bool,
+        made: &mut Made,
+    ) -> Result<StoredImage, Error> {
+        let mut key = (options.clone(), attested);
+        key.0.derived_names = DerivedNames::default();
+        if !attested {
+            // Statements name what they are about; nothing else does.
+            key.0.names.clear();
+        }
+        if let Some((_, image)) = made.iter().find(|(known, _)| *known == key) {
             return Ok(image.clone());
         }
         let request = self.request;
         let platforms: Vec<&Platform> = request.results.iter().map(|r| &r.platform).collect();
-        let (multi, oci) = (request.multi_platform, options.oci_media_types);
+        let (multi, oci) = (request.multi_platform || attested, options.oci_media_types);
+        if attested && !oci {
+            return Err(Error::DockerAttestation);
+        }
         options.annotations.check(&platforms, multi, oci)?;
         self.vertex.status("exporting layers", "", 0, 0, false);
         let mut parts = Vec::new();
@@ -264,9 +284,13 @@ impl Job<'_> {
         for (result, layers) in parts {
             images.push(self.assemble(&result, layers, options).await?);
         }
-        let root = match (request.multi_platform, images.as_slice()) {
+        let about = match attested {
+            true => self.attestations(&images, options).await?,
+            false => Vec::new(),
+        };
+        let root = match (multi, images.as_slice()) {
             (false, [image]) => image.manifest_document.descriptor.clone(),
-            _ => self.index(&images, options).await?,
+            _ => self.index(&images, &about, options).await?,
         };
         let image = StoredImage { root, images };
         made.push((key, image.clone()));
@@ -301,10 +325,44 @@ impl Job<'_> {
         Ok(image)
     }
 
-    /// Writes the index of several platforms.
-    async fn index(&self, images: &[Image], options: &ImageOptions) -> Result<Descriptor, Error> {
+    /// Writes what is said about the images; returns the descriptors of the manifests.
+    async fn attestations(
+        &self,
+        images: &[Image],
+        options: &ImageOptions,
+    ) -> Result<Vec<Descriptor>, Error> {
+        let names = self.given_names(options);
+        let mut about = Vec::new();
+        for (image, result) in images.iter().zip(&self.request.results) {
+            if result.attestations.is_empty() {
+                continue;
+            }
+            let manifest = attestations::assemble(image, result, &names, options.oci_artifact)?;
+            let digest = &manifest.descriptor.digest;
+            let line = format!("exporting attestation manifest {digest}");
+            self.vertex.status(&line, "", 0, 0, true);
+            about.push(manifest.descriptor);
+            let (content, blobs) = (self.exporter.content.clone(), manifest.blobs);
+            self.blocking(move || {
+                for bytes in &blobs {
+                    content.put(bytes)?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(about)
+    }
+
+    /// Writes the index of several platforms, or of an image and what is said about it.
+    async fn index(
+        &self,
+        images: &[Image],
+        about: &[Descriptor],
+        options: &ImageOptions,
+    ) -> Result<Descriptor, Error> {
         let remarks = options.annotations.of_index(Place::Index);
-        let document = index::assemble(images, options.oci_media_types, &remarks)?;
+        let document = index::assemble(images, about, options.oci_media_types, &remarks)?;
         let mut descriptor = document.descriptor.clone();
         descriptor.annotations = options.annotations.of_index(Place::IndexDescriptor);
         self.told("manifest list", &document);

@@ -6,9 +6,10 @@ use super::image::{Document, Image};
 use crate::oci::media_type;
 use crate::oci::{Descriptor, Index};
 
-/// Writes the index of images, in their order.
+/// Writes the index of images, in their order, and of what is said about them.
 pub(super) fn assemble(
     images: &[Image],
+    about: &[Descriptor],
     oci_media_types: bool,
     annotations: &BTreeMap<String, String>,
 ) -> Result<Document, serde_json::Error> {
@@ -22,6 +23,7 @@ pub(super) fn assemble(
         media_type: index_type.to_owned(),
         manifests: manifests
             .map(|image| image.manifest_document.descriptor.clone())
+            .chain(about.iter().cloned())
             .collect(),
         annotations: annotations.clone(),
         ..Index::default()

@@ -7,10 +7,11 @@
 //! privileged attributes are carried over by root only.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::attestations::StatementFile;
 use super::transfer::Meter;
 use crate::sys::copy;
 use crate::sys::metadata::{FileKind, Metadata, Timestamp};
@@ -58,6 +59,24 @@ pub(super) fn copy_tree(
         copier.directory(&directory, &mut pending)?;
     }
     copier.finish_directories()
+}
+
+/// Writes something that is said about a tree beside its files.
+pub(super) fn write_statement(
+    target: &Path,
+    epoch_s: Option<i64>,
+    statement: &StatementFile,
+) -> Result<(), Error> {
+    let write = || {
+        let root = Root::open(target)?;
+        let path = Path::new(&statement.name);
+        root.remove_all(path)?;
+        let mut file = root.create_file(path, 0o600)?;
+        file.write_all(statement.text.as_bytes())?;
+        let time_s = epoch_s.unwrap_or(statement.time_s);
+        root.set_times(path, Timestamp::from_seconds(time_s))
+    };
+    write().map_err(Error::io("write", &target.join(&statement.name)))
 }
 
 /// Removes what none of the trees has, each of which lies in a folder of the target.

@@ -12,13 +12,15 @@
 //! each.
 //!
 //! Read in order: [`output`] and [`annotations`] (what is wanted), [`squash`], [`image`] and `index` (layers
-//! and config become documents; pure), [`validate`] (the rules an image must keep), [`bundle`] and `layout` (archives),
+//! and config become documents; pure), `attestations` (what is said about them), [`validate`] (the
+//! rules an image must keep), [`bundle`] and `layout` (archives),
 //! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`load`], [`export`] (all of it), [`rebase`]. Invariants: no clock, so the same
 //! layers give the same bytes; every blob is verified while it is read; a file appears whole or
 //! not at all; nothing is written outside a destination. Deliberately absent: solving, and
 //! where layers come from.
 
 pub mod annotations;
+mod attestations;
 pub mod bundle;
 pub mod compare;
 mod destination;

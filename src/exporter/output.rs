@@ -47,6 +47,9 @@ pub const ATTRIBUTES: &[&str] = &[
     "source-date-epoch",
     "rewrite-timestamp",
     "platform-split",
+    "oci-artifact",
+    "attestation-inline",
+    "attestation-prefix",
     "mode",
 ];
 
@@ -132,12 +135,14 @@ pub enum LayerTimes {
 }
 
 /// How the trees of platforms are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeOptions {
     /// Whether each platform gets a folder; where there are several by default.
     pub platform_split: Option<bool>,
     /// The time that all files get.
     pub epoch: OutputEpoch,
+    /// Begins the names of the files of statements.
+    pub attestation_prefix: String,
     /// What becomes of files that a folder holds already.
     pub mode: LocalMode,
 }
@@ -167,6 +172,12 @@ pub struct ImageOptions {
     pub epoch: OutputEpoch,
     /// The times of files in layers.
     pub layer_times: LayerTimes,
+    /// Whether statements are stored as OCI artifacts; as images for an unknown platform where
+    /// `false`.
+    pub oci_artifact: bool,
+    /// Whether statements that only images carry are there; in images, not in archives of one
+    /// platform, where `None`.
+    pub attestation_inline: Option<bool>,
     /// Whether layers that may not be distributed keep their media types and addresses.
     pub keeps_nondistributable: bool,
     /// Which layers become one.
@@ -328,6 +339,9 @@ pub enum InvalidOutput {
     /// The epoch is not a number.
     #[error("invalid source-date-epoch {0:?}: expected seconds since 1970")]
     InvalidEpoch(String),
+    /// The prefix of the files of statements leads out of the tree.
+    #[error("invalid attestation-prefix {0:?}: expected a text without '/'")]
+    InvalidPrefix(String),
     /// A name is not a reference.
     #[error(transparent)]
     InvalidName(#[from] crate::oci::InvalidReference),
@@ -342,6 +356,8 @@ impl Default for ImageOptions {
             annotations: Annotations::default(),
             epoch: OutputEpoch::default(),
             layer_times: LayerTimes::default(),
+            oci_artifact: true,
+            attestation_inline: None,
             keeps_nondistributable: false,
             squash: Squash::default(),
             annotates_base: false,
@@ -483,6 +499,8 @@ impl Attributes<'_> {
             compression,
             oci_media_types: self.media_types(oci_media_types, compression.kind)?,
             epoch: self.epoch()?,
+            oci_artifact: self.flag("oci-artifact")?.unwrap_or(true),
+            attestation_inline: self.flag("attestation-inline")?,
             keeps_nondistributable: self.flag("prefer-nondist-layers")?.unwrap_or(false),
             derived_names: DerivedNames {
                 canonical: self.flag("name-canonical")?.unwrap_or(false),
@@ -542,7 +560,17 @@ impl Attributes<'_> {
             platform_split: self.flag("platform-split")?,
             epoch: self.epoch()?,
             mode: self.mode()?,
+            attestation_prefix: self.attestation_prefix()?,
         })
+    }
+
+    /// Takes the prefix of the files of statements, which lie in the root of the tree.
+    fn attestation_prefix(&mut self) -> Result<String, InvalidOutput> {
+        let prefix = self.left.remove("attestation-prefix").unwrap_or_default();
+        match prefix.contains('/') {
+            false => Ok(prefix),
+            true => Err(InvalidOutput::InvalidPrefix(prefix)),
+        }
     }
 
     fn mode(&mut self) -> Result<LocalMode, InvalidOutput> {

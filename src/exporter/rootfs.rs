@@ -2,8 +2,9 @@
 //! same tree.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::attestations::StatementFile;
 use super::output::Destination;
 use super::transfer::Meter;
 use super::{Error, destination};
@@ -15,25 +16,27 @@ use crate::sys::root::Root;
 
 /// A tree of a tar.
 #[derive(Debug, Clone)]
-pub(super) struct TarTree<'a> {
+pub(super) struct TarTree {
     /// Where it lies.
-    pub(super) source: &'a Path,
+    pub(super) source: PathBuf,
     /// Folder of the tar that gets its files; empty for none.
     pub(super) folder: PathBuf,
     /// The time of all entries, in seconds since 1970; that of the files where `None`.
     pub(super) epoch_s: Option<i64>,
+    /// What is said about it; such a file takes the place of one of that name.
+    pub(super) statements: Vec<StatementFile>,
 }
 
 /// Writes trees to one tar.
 pub(super) fn write_tar(
-    trees: &[TarTree<'_>],
+    trees: &[TarTree],
     target: &Destination,
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
     destination::fill(target, |writer| {
         let mut tar = TarWriter::new(writer);
         for tree in trees {
-            let source = tree.source;
+            let source = &tree.source;
             let root = Root::open(source).map_err(Error::io("open", source))?;
             if !tree.folder.as_os_str().is_empty() {
                 tar.entry(&folder(tree))?;
@@ -46,6 +49,10 @@ pub(super) fn write_tar(
                 prefix: tree.folder.clone(),
             };
             pack(&root, options, &mut tar, meter).map_err(stopped)?;
+            for statement in &tree.statements {
+                tar.entry(&file(tree, statement))?;
+                tar.data(statement.text.as_bytes())?;
+            }
         }
         tar.finish()?;
         Ok(())
@@ -53,7 +60,7 @@ pub(super) fn write_tar(
 }
 
 /// Makes the entry of a tree's own folder.
-fn folder(tree: &TarTree<'_>) -> Entry {
+fn folder(tree: &TarTree) -> Entry {
     Entry {
         path: tree.folder.clone(),
         kind: EntryKind::Directory,
@@ -62,6 +69,20 @@ fn folder(tree: &TarTree<'_>) -> Entry {
         gid: 0,
         size: 0,
         mtime: Timestamp::from_seconds(tree.epoch_s.unwrap_or_default()),
+        xattrs: BTreeMap::new(),
+    }
+}
+
+/// Makes the entry of something that is said about a tree.
+fn file(tree: &TarTree, statement: &StatementFile) -> Entry {
+    Entry {
+        path: tree.folder.join(&statement.name),
+        kind: EntryKind::Regular,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        size: statement.text.len() as u64,
+        mtime: Timestamp::from_seconds(tree.epoch_s.unwrap_or(statement.time_s)),
         xattrs: BTreeMap::new(),
     }
 }

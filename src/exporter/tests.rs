@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::archive::TarReader;
-use crate::oci::{History, ImageConfig, Reference};
+use crate::attestation::Attestation;
+use crate::oci::{Descriptor, History, ImageConfig, Reference};
 use crate::progress::Progress;
 use crate::registry;
 use crate::snapshot::{Kind, LayerId, LayerInfo, Snapshotter};
@@ -25,6 +26,7 @@ struct Fixture {
     content: ContentStore,
     exporter: Exporter,
     layers: Vec<LayerId>,
+    attestations: Vec<Attestation>,
 }
 
 impl Fixture {
@@ -59,6 +61,26 @@ impl Fixture {
             content,
             exporter,
             layers,
+            attestations: Vec::new(),
+        }
+    }
+
+    /// Says something about all results: provenance, maybe for images only, and an SBOM.
+    fn attested(inline_only: bool) -> Self {
+        let say = |filename: &str, predicate_type: &str, inline_only| Attestation {
+            filename: filename.to_owned(),
+            predicate_type: predicate_type.to_owned(),
+            inline_only,
+            time_s: 5,
+            predicate: std::sync::Arc::new(format!("{{\"said\":\"{filename}\"}}")),
+        };
+        let mut attestations = vec![say("provenance.json", "https://slsa.dev/x", inline_only)];
+        if !inline_only {
+            attestations.insert(0, say("sbom.spdx.json", crate::attestation::SPDX, false));
+        }
+        Self {
+            attestations,
+            ..Self::new()
         }
     }
 
@@ -94,6 +116,7 @@ impl Fixture {
                 layers: self.layers.clone(),
                 platform,
                 epoch_s,
+                attestations: self.attestations.clone(),
             }
         });
         let request = ExportRequest {
@@ -203,6 +226,142 @@ fn several_platforms_make_an_index_in_the_order_asked_for() {
         refused.to_string().contains("several platforms"),
         "{refused}"
     );
+}
+
+#[test]
+fn what_is_said_about_an_image_stands_behind_it_in_an_index() {
+    let fixture = Fixture::attested(false);
+    let root = |output: &str| {
+        let exported = fixture.export(&[output]).unwrap();
+        exported.image.unwrap().root
+    };
+    let index = bundle::read_index(&fixture.content, &root("image")).unwrap();
+    let [image, about] = index.manifests.as_slice() else {
+        panic!("{index:?}")
+    };
+    validate::image(&fixture.content, image).unwrap();
+    assert_eq!(about.attested(), Some(image.digest.clone()));
+    assert_eq!(
+        about.annotations["vnd.docker.reference.type"],
+        "attestation-manifest"
+    );
+    let platform = about.platform.as_ref().unwrap();
+    assert_eq!(platform.to_string(), "unknown/unknown");
+    let bytes = fixture.content.read(about, 1 << 20).unwrap();
+    let manifest = json(&bytes);
+    assert_eq!(
+        manifest["artifactType"],
+        "application/vnd.docker.attestation.manifest.v1+json"
+    );
+    assert_eq!(manifest["config"]["data"], "e30=");
+    assert_eq!(manifest["subject"]["digest"], image.digest.to_string());
+    let manifest = bundle::read_manifest(&fixture.content, about).unwrap();
+    let elsewhere = std::collections::BTreeSet::new();
+    validate::presence(&fixture.content, &manifest, &elsewhere).unwrap();
+    let statements = manifest.layers.iter().map(|layer| {
+        assert_eq!(layer.media_type, "application/vnd.in-toto+json");
+        let statement = json(&fixture.content.read(layer, 1 << 20).unwrap());
+        let kind = &layer.annotations["in-toto.io/predicate-type"];
+        assert_eq!(statement["predicateType"], **kind);
+        let subject = &statement["subject"][0];
+        assert_eq!(subject["digest"]["sha256"], image.digest.hex());
+        assert_eq!(subject["name"], "pkg:docker/app@1.0?platform=linux%2Famd64");
+        statement["predicate"]["said"].to_string()
+    });
+    let statements: Vec<String> = statements.collect();
+    assert_eq!(statements, ["\"sbom.spdx.json\"", "\"provenance.json\""]);
+    // The older form is an image for an unknown platform, without a subject.
+    let legacy = root("image - oci-artifact=false");
+    let legacy = bundle::read_index(&fixture.content, &legacy).unwrap();
+    let manifest = bundle::read_manifest(&fixture.content, &legacy.manifests[1]).unwrap();
+    assert_eq!((&manifest.artifact_type, &manifest.subject), (&None, &None));
+    let config = json(&fixture.content.read(&manifest.config, 1 << 20).unwrap());
+    assert_eq!(config["architecture"], "unknown");
+    let ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+    assert_eq!(ids.len(), 2);
+    // The same again, byte by byte; and an index can have annotations.
+    assert_eq!(root("image"), root("image"));
+    root("image - annotation-index.i=1");
+    let refused = fixture
+        .export(&["image - oci-mediatypes=false"])
+        .unwrap_err();
+    assert!(matches!(refused, Error::DockerAttestation), "{refused}");
+}
+
+#[test]
+fn every_platform_of_an_index_has_its_own_statements() {
+    let fixture = Fixture::attested(true);
+    let exported = fixture.export_for(&TWO, None, &["oci app.tar"]).unwrap();
+    let root = exported.image.unwrap().root;
+    let index = bundle::read_index(&fixture.content, &root).unwrap();
+    let about: Vec<_> = index.manifests.iter().map(Descriptor::attested).collect();
+    let images = &index.manifests[..2];
+    assert_eq!(
+        about,
+        [
+            None,
+            None,
+            Some(images[0].digest.clone()),
+            Some(images[1].digest.clone())
+        ]
+    );
+    // Index, two images, two configs, two layers; two manifests, their config, two statements.
+    let archive = list(&fixture.path("app.tar"));
+    let blobs = archive
+        .keys()
+        .filter(|path| path.starts_with("blobs/sha256/"));
+    assert_eq!(blobs.count(), 7 + 5);
+}
+
+#[test]
+fn what_only_images_carry_leaves_archives_of_one_platform_as_they_are() {
+    let fixture = Fixture::attested(true);
+    let kind = |fixture: &Fixture, output: &str| {
+        let exported = fixture.export(&[output]).unwrap();
+        crate::oci::media_type::is_index(&exported.image.unwrap().root.media_type)
+    };
+    assert!(kind(&fixture, "image"));
+    assert!(!kind(&fixture, "oci a.tar"));
+    assert!(kind(&fixture, "oci a.tar attestation-inline=true"));
+    assert!(!kind(&fixture, "image - attestation-inline=false"));
+    assert!(!kind(&fixture, "docker d.tar"));
+    fixture.export(&["local out"]).unwrap();
+    assert!(!fixture.path("out/provenance.json").exists());
+    let fixture = Fixture::attested(false);
+    assert!(kind(&fixture, "oci a.tar"));
+    assert!(!kind(&fixture, "docker d.tar"));
+}
+
+#[test]
+fn trees_have_what_is_said_about_them_beside_their_files() {
+    let fixture = Fixture::attested(false);
+    fixture
+        .export(&["local out", "tar out.tar attestation-prefix=about-"])
+        .unwrap();
+    let text = std::fs::read(fixture.path("out/provenance.json")).unwrap();
+    let statement = json(&text);
+    let names = statement["subject"].as_array().unwrap().iter();
+    let names: Vec<String> = names.map(|subject| subject["name"].to_string()).collect();
+    assert_eq!(names, ["\"etc/first\"", "\"second\""]);
+    let second = crate::oci::Digest::of(b"text 2");
+    assert_eq!(json(&text)["subject"][1]["digest"]["sha256"], second.hex());
+    let tar = list(&fixture.path("out.tar"));
+    assert_eq!(json(&tar["about-provenance.json"]), json(&text));
+    assert!(tar.contains_key("about-sbom.spdx.json"));
+    let modified = fixture.path("out/provenance.json").metadata().unwrap();
+    let modified = modified.modified().unwrap();
+    let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(since.as_secs(), 5);
+    fixture
+        .export_for(&TWO, None, &["local split", "tar split.tar"])
+        .unwrap();
+    for name in ["provenance.json", "sbom.spdx.json"] {
+        assert!(fixture.path("split/linux_arm64").join(name).exists());
+    }
+    // In one folder the files of the platforms have their names.
+    let refused = fixture.export_for(&TWO, None, &["local one platform-split=false"]);
+    assert!(matches!(refused, Err(Error::Overwritten { .. })));
+    assert!(fixture.path("one/provenance.linux_arm64.json").exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::attestations::{self, StatementFile};
 use super::export::PlatformResult;
 use super::local::{self, LocalTree, Written};
 use super::output::{Destination, LocalMode, OutputSpec, TreeOptions};
@@ -36,30 +37,42 @@ impl Trees {
             OutputSpec::Tar {
                 destination,
                 options,
-            } => self.tar(destination, *options),
-            OutputSpec::Local { directory, options } => self.local(directory, *options),
+            } => self.tar(destination, options),
+            OutputSpec::Local { directory, options } => self.local(directory, options),
             _ => Ok(()),
         }
     }
 
     /// Returns the folder of a platform: `linux_arm64`.
-    fn folder(&self, platform: &Platform, options: TreeOptions) -> PathBuf {
+    fn folder(&self, platform: &Platform, options: &TreeOptions) -> PathBuf {
         match options.platform_split.unwrap_or(self.multi_platform) {
             true => platform.to_string().replace('/', "_").into(),
             false => PathBuf::new(),
         }
     }
 
-    fn tar(&self, destination: &Destination, options: TreeOptions) -> Result<(), Error> {
+    /// Makes the files of what is said about a tree.
+    fn statements(
+        &self,
+        tree: &Path,
+        result: &PlatformResult,
+        options: &TreeOptions,
+    ) -> Result<Vec<StatementFile>, Error> {
+        let is_split = options.platform_split.unwrap_or(self.multi_platform);
+        let suffix = match self.multi_platform && !is_split {
+            true => result.platform.to_string().replace('/', "_"),
+            false => String::new(),
+        };
+        attestations::files(tree, result, &options.attestation_prefix, &suffix)
+    }
+
+    fn tar(&self, destination: &Destination, options: &TreeOptions) -> Result<(), Error> {
         // One archive cannot hold two files of one name, so as in BuildKit several platforms
         // are split whatever was asked for.
-        let options = match self.results.len() {
-            1 => options,
-            _ => TreeOptions {
-                platform_split: Some(true),
-                ..options
-            },
-        };
+        let mut options = options.clone();
+        if self.results.len() > 1 {
+            options.platform_split = Some(true);
+        }
         let views: Result<Vec<View>, _> = self
             .results
             .iter()
@@ -67,20 +80,23 @@ impl Trees {
             .collect();
         let views = views?;
         let pairs = self.results.iter().zip(&views);
-        let trees: Vec<TarTree<'_>> = pairs
-            .map(|(result, view)| TarTree {
-                source: view.path(),
-                folder: self.folder(&result.platform, options),
+        let tree = |(result, view): (&PlatformResult, &'_ View)| {
+            let statements = self.statements(view.path(), result, &options)?;
+            Ok(TarTree {
+                source: view.path().to_owned(),
+                folder: self.folder(&result.platform, &options),
                 epoch_s: options.epoch.or(result.epoch_s),
+                statements,
             })
-            .collect();
+        };
+        let trees: Vec<TarTree> = pairs.map(tree).collect::<Result<_, Error>>()?;
         let meter = Meter::new(&self.vertex, "sending tarball", 0, &self.cancel);
         rootfs::write_tar(&trees, destination, &meter)?;
         meter.finish();
         Ok(())
     }
 
-    fn local(&self, directory: &Path, options: TreeOptions) -> Result<(), Error> {
+    fn local(&self, directory: &Path, options: &TreeOptions) -> Result<(), Error> {
         let mut written = Written::new();
         let mut views = Vec::new();
         for result in &self.results {
@@ -111,6 +127,16 @@ impl Trees {
                 .iter()
                 .map(|(folder, view)| (folder.as_path(), view.path()));
             local::remove_stale(directory, &trees.collect::<Vec<_>>())?;
+        }
+        for (result, (folder, view)) in self.results.iter().zip(&views) {
+            let target = directory.join(folder).components().collect::<PathBuf>();
+            let epoch_s = options.epoch.or(result.epoch_s);
+            for statement in self.statements(view.path(), result, options)? {
+                local::write_statement(&target, epoch_s, &statement)?;
+            }
+            if let Some(epoch_s) = epoch_s.filter(|_| target != directory) {
+                local::set_time(&target, epoch_s)?;
+            }
         }
         Ok(())
     }

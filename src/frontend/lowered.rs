@@ -25,6 +25,8 @@ pub struct Lowered {
     pub image: ImageConfig,
     /// The config of the image at the bottom, if there is one.
     pub base_image: Option<ImageConfig>,
+    /// What else is to be scanned for an SBOM, by name: stages, and the build context.
+    pub scans: Vec<(String, Definition)>,
     /// Name and digest of that image.
     pub base_name: Option<Reference>,
     /// The images that were looked up, each pinned to its digest.
@@ -162,6 +164,7 @@ impl Job<'_> {
             definition: stage.definition,
             image: stage.image,
             base_image: stage.base_image,
+            scans: stage.scans,
             base_name: stage.base_name,
             bases: pinned(&plan),
             arguments: stage.arguments,

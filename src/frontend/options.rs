@@ -49,6 +49,8 @@ pub struct FrontendOptions {
     pub source_date_epoch: Option<i64>,
     /// Time of the main build context, in seconds since 1970; a folder has none.
     pub context_time: Option<i64>,
+    /// Whether `BUILDKIT_SBOM_SCAN_STAGE` and `BUILDKIT_SBOM_SCAN_CONTEXT` are of interest.
+    pub scans: bool,
 }
 
 impl Default for FrontendOptions {
@@ -76,6 +78,7 @@ impl Default for FrontendOptions {
             contexts: BTreeMap::new(),
             source_date_epoch: None,
             context_time: None,
+            scans: false,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Images are made up: an image whose name the options do not mention has one layer and a `PATH`.
 
 mod fix;
+mod scans;
 mod subrequests;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 //! joined, the later word winning.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use prost::Message;
@@ -14,25 +15,26 @@ use super::mount::Mount;
 use super::pb;
 use super::platform;
 use super::source_map::SourceMap;
-use super::state::{Builder, Exec, FileAction, FileOp, Kind, Node, Output, Owner, UserId};
+use super::state::{About, Builder, Exec, FileAction, FileOp, Kind, Node, Output, Owner, UserId};
 use super::{CUSTOM_NAME, DOCKERFILE_COMMAND, Definition, VertexDigest};
+use crate::oci::Platform;
 
 impl Builder {
     /// Encodes what `result` needs; `None` gives the definition of the empty file system.
-    pub fn finish(&self, result: Option<Output>) -> Definition {
+    pub fn finish(self, result: Option<Output>) -> Definition {
         let Some(result) = result else {
             return Definition::default();
         };
         let needed = self.reachable(result);
         let mut encoder = Encoder {
             digests: vec![None; self.nodes.len()],
-            seen: BTreeSet::new(),
+            platform: self.platform,
             definition: Definition::default(),
-            sources: SourceMap::new(self.files.clone()),
+            sources: SourceMap::new(self.files),
         };
-        for (index, node) in self.nodes.iter().enumerate() {
+        for (index, node) in self.nodes.into_iter().enumerate() {
             if needed[index] {
-                encoder.add(index, node, self);
+                encoder.add(index, node);
             }
         }
         encoder.finish(result)
@@ -54,27 +56,35 @@ impl Builder {
 struct Encoder {
     /// The digests of the nodes that were added.
     digests: Vec<Option<VertexDigest>>,
-    seen: BTreeSet<VertexDigest>,
+    /// The platform of ops that name none.
+    platform: Platform,
     definition: Definition,
     sources: SourceMap,
 }
 
 impl Encoder {
-    fn add(&mut self, index: usize, node: &Node, builder: &Builder) {
+    fn add(&mut self, index: usize, node: Node) {
+        let caps = node.caps();
+        let has_platform = match &node.kind {
+            Kind::Source(source) => source.is_platform_specific(),
+            Kind::Exec(_) => true,
+            Kind::File(_) | Kind::Merge(_) | Kind::Diff { .. } => false,
+        };
+        let Node { kind, about } = node;
         let mut inputs = Inputs {
             digests: &self.digests,
             list: Vec::new(),
         };
-        let op = match &node.kind {
+        let op = match kind {
             Kind::Source(source) => pb::op::Op::Source(pb::SourceOp {
-                identifier: source.identifier.clone(),
-                attrs: source.attrs.clone(),
+                identifier: source.identifier,
+                attrs: source.attrs,
             }),
-            Kind::Exec(exec) => pb::op::Op::Exec(exec_to_pb(exec, &mut inputs)),
+            Kind::Exec(exec) => pb::op::Op::Exec(exec_to_pb(*exec, &mut inputs)),
             Kind::File(file) => pb::op::Op::File(file_to_pb(file, &mut inputs)),
             Kind::Merge(outputs) => {
-                let inputs = outputs.iter().map(|output| pb::MergeInput {
-                    input: inputs.push(*output),
+                let inputs = outputs.into_iter().map(|output| pb::MergeInput {
+                    input: inputs.push(output),
                 });
                 pb::op::Op::Merge(pb::MergeOp {
                     inputs: inputs.collect(),
@@ -82,19 +92,14 @@ impl Encoder {
             }
             Kind::Diff { lower, upper } => pb::op::Op::Diff(pb::DiffOp {
                 lower: Some(pb::LowerDiffInput {
-                    input: inputs.index(*lower),
+                    input: inputs.index(lower),
                 }),
                 upper: Some(pb::UpperDiffInput {
-                    input: inputs.index(*upper),
+                    input: inputs.index(upper),
                 }),
             }),
         };
-        let has_platform = match &node.kind {
-            Kind::Source(source) => source.is_platform_specific(),
-            Kind::Exec(_) => true,
-            Kind::File(_) | Kind::Merge(_) | Kind::Diff { .. } => false,
-        };
-        let platform = node.about.platform.as_ref().unwrap_or(&builder.platform);
+        let platform = about.platform.as_ref().unwrap_or(&self.platform);
         let message = pb::Op {
             inputs: inputs.list,
             platform: has_platform.then(|| platform::to_pb(platform)),
@@ -103,14 +108,16 @@ impl Encoder {
         };
         let bytes = Bytes::from(message.encode_to_vec());
         let digest = VertexDigest::of(&bytes);
-        self.sources.add(&digest, &node.about.locations);
-        describe(
-            self.definition.metadata.entry(digest.clone()).or_default(),
-            node,
-        );
-        if self.seen.insert(digest.clone()) {
-            self.definition.ops.push(bytes);
-        }
+        let About { locations, .. } = &about;
+        self.sources.add(&digest, locations);
+        let metadata = match self.definition.metadata.entry(digest.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.definition.ops.push(bytes);
+                new.insert(pb::OpMetadata::default())
+            }
+        };
+        describe(metadata, about, &caps);
         self.digests[index] = Some(digest);
     }
 
@@ -137,7 +144,7 @@ impl Encoder {
             .metadata
             .insert(VertexDigest::of(&bytes), metadata);
         self.definition.ops.push(bytes);
-        self.definition.source = Some(self.sources.to_pb());
+        self.definition.source = Some(self.sources.into_pb());
         self.definition
     }
 }
@@ -180,68 +187,65 @@ fn to_input(digests: &[Option<VertexDigest>], output: Output) -> pb::Input {
     }
 }
 
-fn describe(metadata: &mut pb::OpMetadata, node: &Node) {
-    let about = &node.about;
+fn describe(metadata: &mut pb::OpMetadata, about: About, caps: &BTreeSet<&'static str>) {
     metadata.ignore_cache |= about.ignore_cache;
+    let description = &mut metadata.description;
     if !about.name.is_empty() {
-        let name = about.name.clone();
-        metadata.description.insert(CUSTOM_NAME.to_owned(), name);
+        description.insert(CUSTOM_NAME.to_owned(), about.name);
     }
-    if let Some(command) = &about.command {
-        let key = DOCKERFILE_COMMAND.to_owned();
-        metadata.description.insert(key, command.clone());
+    if let Some(command) = about.command {
+        description.insert(DOCKERFILE_COMMAND.to_owned(), command);
     }
-    if let Some(group) = &about.progress_group {
-        metadata.progress_group = Some(group.clone());
+    if let Some(group) = about.progress_group {
+        metadata.progress_group = Some(group);
     }
-    let caps = node.caps().into_iter().map(|cap| (cap.to_owned(), true));
+    let caps = caps.iter().map(|cap| ((*cap).to_owned(), true));
     metadata.caps.extend(caps);
 }
 
-fn exec_to_pb(exec: &Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
+fn exec_to_pb(mut exec: Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
     let mut mounts =
         Vec::with_capacity(1 + exec.mounts.len() + exec.secrets.len() + exec.ssh.len());
     let mut outputs = 0;
-    for mount in exec.sorted_mounts() {
+    for mount in exec.take_sorted_mounts() {
         let input = inputs.index(Mount::source(&mount));
         let output = if mount.has_output() { outputs } else { -1 };
         outputs += i64::from(mount.has_output());
-        mounts.push(mount.to_pb(input, output));
+        mounts.push(mount.into_pb(input, output));
     }
     mounts.extend(exec.secrets.iter().filter_map(|s| s.mount_to_pb()));
     mounts.extend(exec.ssh.iter().enumerate().map(|(i, s)| s.to_pb(i)));
     pb::ExecOp {
-        meta: Some(meta_to_pb(exec)),
-        mounts,
         network: exec.network.into(),
         security: exec.security.into(),
         secretenv: exec.secrets.iter().filter_map(|s| s.env_to_pb()).collect(),
-        cdi_devices: exec.devices.clone(),
+        cdi_devices: std::mem::take(&mut exec.devices),
+        meta: Some(meta_to_pb(exec)),
+        mounts,
     }
 }
 
-fn meta_to_pb(exec: &Exec) -> pb::Meta {
+fn meta_to_pb(exec: Exec) -> pb::Meta {
     const AGENT: &str = "SSH_AUTH_SOCK";
-    let mut env: Vec<String> = exec
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    if let Some(agent) = exec.ssh.first()
-        && !exec.env.iter().any(|(name, _)| name == AGENT)
-    {
-        env.push(format!("{AGENT}={}", agent.target_or_default(0)));
-    }
+    let agent = exec.ssh.first().map(|agent| agent.target_or_default(0));
+    let agent = agent.filter(|_| !exec.env.iter().any(|(name, _)| name == AGENT));
+    let pair = |(mut name, value): (String, String)| {
+        name.reserve_exact(1 + value.len());
+        name.push('=');
+        name + &value
+    };
+    let mut env: Vec<String> = exec.env.into_iter().map(pair).collect();
+    env.extend(agent.map(|socket| format!("{AGENT}={socket}")));
     pb::Meta {
-        args: exec.args.clone(),
+        args: exec.args,
         env,
-        cwd: exec.cwd.clone(),
-        user: exec.user.clone(),
-        proxy_env: exec.proxy.clone(),
-        extra_hosts: exec.extra_hosts.clone(),
-        hostname: exec.hostname.clone(),
-        ulimit: exec.ulimits.clone(),
-        cgroup_parent: exec.cgroup_parent.clone(),
+        cwd: exec.cwd,
+        user: exec.user,
+        proxy_env: exec.proxy,
+        extra_hosts: exec.extra_hosts,
+        hostname: exec.hostname,
+        ulimit: exec.ulimits,
+        cgroup_parent: exec.cgroup_parent,
         remove_mount_stubs_recursive: true,
         valid_exit_codes: Vec::new(),
     }
@@ -249,7 +253,7 @@ fn meta_to_pb(exec: &Exec) -> pb::Meta {
 
 /// Chains the actions: the first works on the base, each later one on the result before it,
 /// and the last one's result is the op's only output.
-fn file_to_pb(file: &FileOp, inputs: &mut Inputs<'_>) -> pb::FileOp {
+fn file_to_pb(file: FileOp, inputs: &mut Inputs<'_>) -> pb::FileOp {
     let base = inputs.index(file.base);
     let sources: Vec<i64> = file
         .actions
@@ -257,9 +261,10 @@ fn file_to_pb(file: &FileOp, inputs: &mut Inputs<'_>) -> pb::FileOp {
         .map(|action| inputs.index(action.source))
         .collect();
     let count = inputs.list.len();
-    let mut actions = Vec::with_capacity(file.actions.len());
-    for (index, action) in file.actions.iter().enumerate() {
-        let last = index + 1 == file.actions.len();
+    let number = file.actions.len();
+    let mut actions = Vec::with_capacity(number);
+    for (index, action) in file.actions.into_iter().enumerate() {
+        let last = index + 1 == number;
         actions.push(pb::FileAction {
             input: match index.checked_sub(1) {
                 Some(previous) => position(count + previous),
@@ -273,13 +278,13 @@ fn file_to_pb(file: &FileOp, inputs: &mut Inputs<'_>) -> pb::FileOp {
     pb::FileOp { actions }
 }
 
-fn owned_action(action: &FileAction, base: i64) -> pb::file_action::Action {
+fn owned_action(action: FileAction, base: i64) -> pb::file_action::Action {
     use pb::file_action::Action;
-    let mut message = action.action.clone();
-    let Some(owner) = &action.owner else {
+    let mut message = action.action;
+    let Some(owner) = action.owner else {
         return message;
     };
-    let owner = Some(owner_to_pb(owner, base));
+    let owner = Some(owner_to_pb(&owner, base));
     match &mut message {
         Action::Copy(copy) => copy.owner = owner,
         Action::Mkfile(file) => file.owner = owner,
@@ -312,8 +317,7 @@ mod tests {
     use crate::llb::dump;
     use crate::llb::mount::{BindAccess, MountKind, SshMount};
     use crate::llb::source_map::{Location, Range, SourceFile};
-    use crate::llb::state::{About, Source};
-    use crate::oci::Platform;
+    use crate::llb::state::Source;
 
     fn builder() -> Builder {
         let file = SourceFile {

@@ -114,19 +114,19 @@ impl Mount {
     }
 
     /// Converts to the message; `input` and `output` are indices, -1 for none.
-    pub(super) fn to_pb(&self, input: i64, output: i64) -> pb::Mount {
+    pub(super) fn into_pb(self, input: i64, output: i64) -> pb::Mount {
         let mut message = pb::Mount {
             input,
-            dest: self.target.clone(),
+            dest: self.target,
             output,
             ..pb::Mount::default()
         };
-        match &self.kind {
+        match self.kind {
             MountKind::Bind {
                 selector, access, ..
             } => {
-                message.selector.clone_from(selector);
-                message.readonly = *access == BindAccess::ReadOnly;
+                message.selector = selector;
+                message.readonly = access == BindAccess::ReadOnly;
             }
             MountKind::Cache {
                 selector,
@@ -135,22 +135,22 @@ impl Mount {
                 readonly,
                 ..
             } => {
-                message.selector.clone_from(selector);
-                message.readonly = *readonly;
+                message.selector = selector;
+                message.readonly = readonly;
                 message.mount_type = pb::MountType::Cache.into();
                 message.cache_opt = Some(pb::CacheOpt {
-                    id: id.clone(),
-                    sharing: (*sharing).into(),
+                    id,
+                    sharing: sharing.into(),
                 });
             }
             MountKind::Tmpfs {
                 size_bytes,
                 readonly,
             } => {
-                message.readonly = *readonly;
+                message.readonly = readonly;
                 message.mount_type = pb::MountType::Tmpfs.into();
                 message.tmpfs_opt = Some(pb::TmpfsOpt {
-                    size: i64::try_from(*size_bytes).unwrap_or(i64::MAX),
+                    size: i64::try_from(size_bytes).unwrap_or(i64::MAX),
                 });
             }
         }

@@ -70,16 +70,16 @@ impl SourceMap {
     }
 
     /// Converts to the message.
-    pub fn to_pb(&self) -> pb::Source {
+    pub fn into_pb(self) -> pb::Source {
         let locations = self.locations.iter().map(|(vertex, locations)| {
             let locations = locations.iter().map(location_to_pb).collect();
             (vertex.to_string(), pb::Locations { locations })
         });
-        let infos = self.files.iter().map(|file| pb::SourceInfo {
-            filename: file.filename.clone(),
-            data: file.text.clone().into_bytes(),
+        let infos = self.files.into_iter().map(|file| pb::SourceInfo {
+            filename: file.filename,
+            data: file.text.into_bytes(),
             definition: None,
-            language: file.language.clone(),
+            language: file.language,
         });
         pb::Source {
             locations: locations.collect(),

@@ -136,8 +136,8 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// Returns all mounts of results, the root among them, by their targets.
-    pub(super) fn sorted_mounts(&self) -> Vec<Mount> {
+    /// Takes out all mounts of results, the root among them, by their targets.
+    pub(super) fn take_sorted_mounts(&mut self) -> Vec<Mount> {
         let root = Mount {
             target: "/".to_owned(),
             kind: MountKind::Bind {
@@ -146,8 +146,9 @@ impl Exec {
                 access: BindAccess::Output,
             },
         };
-        let mut mounts = vec![root];
-        mounts.extend(self.mounts.iter().cloned());
+        let mut mounts = Vec::with_capacity(1 + self.mounts.len());
+        mounts.push(root);
+        mounts.append(&mut self.mounts);
         mounts.sort_by(|a, b| a.target.cmp(&b.target));
         mounts
     }

@@ -48,6 +48,17 @@ impl Descriptor {
         }
     }
 
+    /// Says whether it is no image but what is said about one, as BuildKit marks it.
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
+    }
+
+    /// Returns the image that it says something about.
+    pub fn attested(&self) -> Option<Digest> {
+        let digest = self.annotations.get("vnd.docker.reference.digest")?;
+        digest.parse().ok().filter(|_| self.is_attestation())
+    }
+
     /// Describes `bytes`.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)

@@ -62,6 +62,6 @@ pub use meta::{
 };
 pub use store::{Kind, LayerEntry, Snapshotter};
 pub use verify::LayerState;
-pub use view::View;
+pub use view::{Owners, View};
 
 pub use crate::archive::{Compression, CompressionKind, EntryTimes, Observer, Unobserved};

@@ -10,6 +10,7 @@ use super::stack::Stack;
 use super::store::{Kind, Snapshotter, lock};
 use super::temp::{MERGED, TempDir};
 use crate::sys::mount;
+use crate::sys::root::Root;
 
 /// A tree that nobody changes; gone when the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -39,7 +40,34 @@ impl View {
     }
 }
 
+/// The layers of a tree, to ask which of them a path comes from.
+#[derive(Debug)]
+pub struct Owners {
+    /// Number of each layer and its directory, topmost first.
+    roots: Vec<(usize, Root)>,
+}
+
+impl Owners {
+    /// Returns the number of the layer, counted from the lowest, that a path comes from.
+    pub fn of(&self, path: &Path) -> Option<usize> {
+        let has = |(_, root): &&(usize, Root)| root.exists(path).unwrap_or(false);
+        self.roots.iter().find(has).map(|(number, _)| *number)
+    }
+}
+
 impl Snapshotter {
+    /// Says for paths of the tree of a stack, lowest layer first, from which layer they come: the
+    /// topmost that has something of that name.
+    pub fn owners(&self, layers: &[LayerId]) -> Result<Owners, Error> {
+        let open = |(number, id): (usize, &LayerId)| {
+            let path = self.fs_path(id);
+            let root = Root::open(&path).map_err(Error::io("open", &path))?;
+            Ok((number, root))
+        };
+        let roots: Result<_, Error> = layers.iter().enumerate().rev().map(open).collect();
+        Ok(Owners { roots: roots? })
+    }
+
     /// Shows the tree of a stack, lowest layer first. Views of the same stack are shared.
     pub fn view(&self, layers: &[LayerId]) -> Result<View, Error> {
         let stack = self.stack(layers)?;

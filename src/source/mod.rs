@@ -23,6 +23,7 @@ pub mod image;
 mod image_file;
 pub mod layout;
 pub mod local;
+mod working_tree;
 
 pub use error::Error;
 pub use git::{PinnedGit, Repositories};
@@ -31,3 +32,4 @@ pub use git_options::{GitAuthorization, GitOptions};
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};
 pub use layout::BlobFolder;
+pub use working_tree::WorkingTree;

@@ -117,6 +117,15 @@ fn input_key(vertex: &Vertex, index: usize) -> InputKey {
 ///
 /// Layers of other stages are not part of the image and need not be compressed.
 pub fn base_chain<'a>(vertices: &'a [Vertex], result: &'a OutputRef) -> Vec<&'a Vertex> {
+    let outputs = base_outputs(vertices, result).into_iter();
+    outputs.map(|(_, vertex)| vertex).collect()
+}
+
+/// Returns the same with the outputs that lead to them, the result first.
+pub fn base_outputs<'a>(
+    vertices: &'a [Vertex],
+    result: &'a OutputRef,
+) -> Vec<(&'a OutputRef, &'a Vertex)> {
     let find = |output: &OutputRef| {
         vertices
             .iter()
@@ -124,7 +133,7 @@ pub fn base_chain<'a>(vertices: &'a [Vertex], result: &'a OutputRef) -> Vec<&'a 
     };
     let mut pending = vec![result];
     let mut chain = Vec::new();
-    while let Some(vertex) = pending.pop().and_then(find) {
+    while let Some((output, vertex)) = pending.pop().and_then(|o| Some((o, find(o)?))) {
         let base = |index: i64| {
             usize::try_from(index)
                 .ok()
@@ -141,7 +150,7 @@ pub fn base_chain<'a>(vertices: &'a [Vertex], result: &'a OutputRef) -> Vec<&'a 
             pb::op::Op::Merge(_) | pb::op::Op::Diff(_) => pending.extend(&vertex.inputs),
             pb::op::Op::Source(_) | pb::op::Op::Build(_) => {}
         }
-        chain.push(vertex);
+        chain.push((output, vertex));
     }
     chain
 }

@@ -44,6 +44,7 @@ pub use ahead::Ahead;
 pub use cached::ResultLayers;
 pub use layers::{ImageLayers, Lost};
 pub use mount_source::MountSource;
+pub use ops::source::PinnedSource;
 pub use output::OpOutput;
 pub use room::Room;
 

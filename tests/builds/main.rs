@@ -17,6 +17,7 @@
     reason = "the tests' own switches and the search path are in the environment"
 )]
 
+mod attest;
 mod caches;
 mod consumers;
 mod contexts;

@@ -1,5 +1,6 @@
 //! Exports that push: everything arrives, the second time nothing travels, blobs are mounted.
 
+use cooper::attestation::Attestation;
 use cooper::content::ContentStore;
 use cooper::exporter::{ExportRequest, Exported, Exporter, OutputSpec, PlatformResult, Target};
 use cooper::oci::{Descriptor, History, ImageConfig, Index, Platform, Reference, media_type};
@@ -10,14 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::registry::Registry;
 
-struct Fixture {
+pub(crate) struct Fixture {
     _temp: tempfile::TempDir,
     exporter: Exporter,
     layers: Vec<LayerId>,
+    /// What is said about every result.
+    pub(crate) attestations: Vec<Attestation>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let content = ContentStore::open(temp.path()).unwrap();
         let snapshots =
@@ -37,11 +40,12 @@ impl Fixture {
         Self {
             exporter: Exporter::new(content, snapshots, registry),
             layers: vec![layer],
+            attestations: Vec::new(),
             _temp: temp,
         }
     }
 
-    async fn push(&self, name: &str, attributes: &[(&str, &str)]) -> Exported {
+    pub(crate) async fn push(&self, name: &str, attributes: &[(&str, &str)]) -> Exported {
         self.push_for(&["amd64"], name, attributes).await
     }
 
@@ -68,6 +72,7 @@ impl Fixture {
                 layers: self.layers.clone(),
                 platform,
                 epoch_s: None,
+                attestations: self.attestations.clone(),
             }
         });
         let request = ExportRequest {

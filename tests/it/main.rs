@@ -33,6 +33,7 @@ mod registry;
 mod registry_real;
 mod registry_tls;
 mod session;
+mod sign;
 mod source;
 mod source_git;
 mod source_git_ssh;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::attest::AttestArgs;
 use super::cache::CacheArgs;
 use super::call::CallArgs;
 use super::explain::ExplainArgs;
@@ -82,7 +83,8 @@ pub(crate) struct BuildArgs {
     /// Keys: dest=PATH|-, name=a,b, push=BOOL, tar=BOOL (false: an OCI layout folder),
     /// compression=gzip|zstd|estargz|uncompressed, compression-level=N, force-compression=BOOL,
     /// oci-mediatypes=BOOL, annotation.KEY=VALUE, source-date-epoch=SECONDS,
-    /// rewrite-timestamp=BOOL, platform-split=BOOL, mode=copy|delete.
+    /// rewrite-timestamp=BOOL, platform-split=BOOL, mode=copy|delete, oci-artifact=BOOL,
+    /// attestation-inline=BOOL, attestation-prefix=TEXT.
     #[arg(long = "output", short = 'o', value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
     /// Shorthand for --output=type=registry
@@ -96,6 +98,8 @@ pub(crate) struct BuildArgs {
     /// Write what was made to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) attest: AttestArgs,
     #[command(flatten)]
     pub(crate) call: CallArgs,
     #[command(flatten)]
@@ -179,7 +183,6 @@ pub(crate) struct ResourceArgs {
 ///
 /// `--rm` and `--force-rm`: nothing is left behind anyway. `--compress`: the context does not
 /// travel. `--isolation`: Windows only. `--builder`, `--disable-content-trust`: no such thing.
-/// `--provenance`, `--sbom`, `--attest`: only turning them off is taken, since none are made.
 #[derive(Debug, Args)]
 pub(crate) struct CompatibilityArgs {
     /// Ignored
@@ -200,33 +203,12 @@ pub(crate) struct CompatibilityArgs {
     /// Ignored
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
-    /// Only `false` is taken
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
-    /// Only `false` is taken
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
-    /// Only `type=…,disabled=true` is taken
-    #[arg(long = "attest", hide = true)]
-    pub(crate) attest: Vec<String>,
     /// Ignored: `RUN --security=insecure` is what there is
     #[arg(long = "security-opt", hide = true)]
     pub(crate) security_opt: Vec<String>,
 }
 
 impl CompatibilityArgs {
-    /// Says which option was given that would silently mean less than it says.
-    pub(crate) fn refused(&self) -> Option<String> {
-        let off = |text: &String| text == "false" || text.contains("disabled=true");
-        let attestations = [&self.provenance, &self.sbom].into_iter().flatten();
-        if attestations.chain(&self.attest).any(|text| !off(text)) {
-            return Some(
-                "attestations are not supported: use --provenance=false --sbom=false".into(),
-            );
-        }
-        None
-    }
-
     /// Names the options that were given and are ignored although they would have an effect.
     pub(crate) fn ignored(&self) -> Vec<&'static str> {
         let mut ignored = Vec::new();

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::oci::Platform;
 
+pub(crate) mod attest;
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod call;
@@ -22,13 +23,16 @@ pub(crate) mod manifest;
 pub(crate) mod rebase;
 pub(crate) mod registry;
 pub(crate) mod reproduce;
+pub(crate) mod sign;
 pub(crate) mod store;
 pub(crate) mod value;
 
+pub(crate) use attest::AttestArgs;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
 pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
 pub(crate) use registry::{JoinArgs, RegistryArgs};
+pub(crate) use sign::{SignArgs, VerifyArgs};
 pub(crate) use store::{CacheCommand, DuArgs, DuFormat, GcArgs, MountsCommand, PruneArgs};
 
 /// Builds container images from Dockerfiles, without a daemon.
@@ -110,6 +114,10 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Send an image to its registry
     Push(PushArgs),
+    /// Sign images in their registries with a key, as cosign does
+    Sign(SignArgs),
+    /// Verify the signatures of images in their registries
+    Verify(VerifyArgs),
     /// Give an image another name
     Tag(TagArgs),
     /// Work with images of several platforms under one name
@@ -266,6 +274,9 @@ pub(crate) struct InspectArgs {
     /// Which of a multi-platform image [default: the host's]
     #[arg(long, value_parser = value::platform)]
     pub(crate) platform: Option<Platform>,
+    /// Show what is said about the image instead: the statements it carries
+    #[arg(long)]
+    pub(crate) attestations: bool,
 }
 
 /// `cooper history`.

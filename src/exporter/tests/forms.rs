@@ -235,6 +235,7 @@ fn squashed_images_have_one_layer_and_their_whole_history() {
             layers: fixture.layers.clone(),
             platform,
             epoch_s: None,
+            attestations: Vec::new(),
         };
         let request = ExportRequest {
             elsewhere: std::collections::BTreeSet::new(),

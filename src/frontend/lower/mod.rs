@@ -4,7 +4,7 @@
 //! steps), `from` (what a stage starts with), `context` (sources of local files), `name` (names
 //! of steps), then the instructions: `run`, `run_mount`, `copy`, `copy_source`, `variables`
 //! (`ARG`, `ENV`, `LABEL`), `directory` (`WORKDIR`, `USER`), `settings` (everything that only
-//! changes the config), `expose`, `signal`.
+//! changes the config), `expose`, `signal`; last `scan` (what an SBOM is made of besides the result).
 //!
 //! | instruction | op | history entry |
 //! |---|---|---|
@@ -25,6 +25,7 @@ mod from;
 mod name;
 mod run;
 mod run_mount;
+mod scan;
 mod settings;
 mod signal;
 mod variables;
@@ -64,6 +65,8 @@ pub(super) struct LoweredStage {
     pub(super) base_name: Option<Reference>,
     /// What the stages take from the user.
     pub(super) notes: Notes,
+    /// What else is to be scanned, by name.
+    pub(super) scans: Vec<(String, Definition)>,
     /// Names of the arguments that they declare.
     pub(super) arguments: BTreeSet<String>,
 }
@@ -91,6 +94,7 @@ pub(super) fn lower_plan(
         last_heirs: last_heirs(plan),
         warnings: Vec::new(),
         notes: Notes::default(),
+        scans: Vec::new(),
         links: 0,
         here: Span::START,
     };
@@ -124,6 +128,8 @@ struct Lowerer<'a> {
     last_heirs: BTreeMap<usize, usize>,
     warnings: Vec<Diagnostic>,
     notes: Notes,
+    /// What else is to be scanned, by name.
+    scans: Vec<(String, Option<Output>)>,
     /// Number of `--link` so far; tells their progress groups apart.
     links: usize,
     /// Where the step that is being lowered stands.
@@ -174,6 +180,7 @@ impl Lowerer<'_> {
             .partition(|index| *index < self.plan.explicit_count());
         for index in implicit.into_iter().chain(explicit) {
             let state = self.stage(index)?;
+            self.note_scans(&state)?;
             self.states.insert(index, state);
         }
         Ok(())
@@ -315,6 +322,7 @@ impl Lowerer<'_> {
         };
         let root = self.with_layers(state.root);
         self.use_everything(root);
+        let scanned = self.scanned();
         self.complete_local_files();
         let mut image = state.image;
         if !self.options.labels.is_empty() {
@@ -326,7 +334,9 @@ impl Lowerer<'_> {
         }
         let platform = image.platform().normalized();
         image.set_platform(&platform);
+        let scan = |(name, root)| (name, self.builder.clone().finish(root));
         LoweredStage {
+            scans: scanned.into_iter().map(scan).collect(),
             definition: self.builder.finish(root),
             image,
             base_image: state.base_image,

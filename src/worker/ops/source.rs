@@ -1,5 +1,7 @@
 //! The source op: images, local folders, web servers and git, pinned first and fetched later.
 
+mod pinned;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveM
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, keys};
+
+pub use pinned::PinnedSource;
 
 /// Mode of the folder that a checkout is, whatever our mask is.
 const CHECKOUT_MODE: u32 = 0o755;

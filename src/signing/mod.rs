@@ -1,0 +1,21 @@
+//! Signatures with a key of one's own, in the forms that cosign reads and writes.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | [`key`] | private and public keys: ECDSA P-256 and Ed25519, PEM |
+//! | `sealed` | keys that a password locks (`cosign generate-key-pair`) |
+//! | [`envelope`] | signed statements: DSSE |
+//! | [`cosign`] | what is signed of an image, and the manifests it is stored in |
+//!
+//! Invariants: a private key is never shown, not by `Debug` either; what is verified are the bytes
+//! that are then read. Deliberately absent: registries, certificates, transparency logs.
+
+pub mod cosign;
+pub mod envelope;
+pub mod key;
+mod sealed;
+
+pub use key::{InvalidKey, PrivateKey, PublicKey};
+
+#[cfg(test)]
+mod tests;
