@@ -255,7 +255,7 @@ mod tests {
             &["type=local,dest=out,mode=delete"],
             false,
             false,
-            r#"Local { directory: "out", options: TreeOptions { platform_split: None, epoch: OfBuild, mode: Delete } }"#,
+            r#"Local { directory: "out", options: TreeOptions { platform_split: None, epoch: OfBuild, attestation_prefix: "", mode: Delete } }"#,
         );
     }
 
