@@ -2,7 +2,7 @@
 //!
 //! | output | what it is | written by |
 //! |---|---|---|
-//! | `image` | documents in the content store, names, maybe a push, maybe a container engine | [`image`], [`export`], [`push()`], [`load`] |
+//! | `image` | documents in the content store, names, maybe a push, maybe a container engine | [`image`], [`export`], [`mod@push`], [`load`] |
 //! | `oci` | OCI image layout, tar or folder | [`bundle`], `layout` |
 //! | `docker` | the same with what `docker load` needs | [`bundle`], `layout` |
 //! | `tar` | root file system as tar | `rootfs` |
@@ -14,7 +14,7 @@
 //! Read in order: [`output`] and [`annotations`] (what is wanted), [`squash`], [`image`] and `index` (layers
 //! and config become documents; pure), `attestations` (what is said about them), [`validate`] (the
 //! rules an image must keep), [`bundle`] and `layout` (archives),
-//! `trees` with `rootfs` and `local`, [`compare`], [`push()`], [`load`], [`export`] (all of it), [`rebase`]. Invariants: no clock, so the same
+//! `trees` with `rootfs` and `local`, [`compare`], [`mod@push`], [`load`], [`export`] (all of it), [`rebase`]. Invariants: no clock, so the same
 //! layers give the same bytes; every blob is verified while it is read; a file appears whole or
 //! not at all; nothing is written outside a destination. Deliberately absent: solving, and
 //! where layers come from.

@@ -3,7 +3,7 @@
 //! Read in order: [`worker`] (the port through which work is known), [`graph`], [`edge`] (the
 //! states of a vertex), [`command`] and [`scheduler`] (pure: event in, commands out), `tasks` and
 //! `driver` (perform the commands) with `outcome` (early cutoff), [`trace`] (what becomes of the
-//! steps), [`job`] (the front door), [`plan`] (what a solve would do), [`error`].
+//! steps), [`job`] (the front door), [`mod@plan`] (what a solve would do), [`error`].
 //!
 //! Invariants: inputs finish before their users start; a vertex runs at most once, and of all
 //! processes on a store one at a time works on a key; after a cancel or a failure nothing starts

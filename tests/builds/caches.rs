@@ -261,6 +261,10 @@ fn what_was_done_is_exported_although_the_build_failed() {
 }
 
 #[test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "the steps of one story are told in order"
+)]
 fn three_agents_of_a_ci_with_a_bad_registry() {
     if !ready() {
         return;

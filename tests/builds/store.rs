@@ -311,6 +311,10 @@ fn a_full_disk_is_collected_and_the_step_runs_once_more() {
 }
 
 #[test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "the steps of one story are told in order"
+)]
 fn verify_finds_and_mends_damage() {
     if !ready() {
         return;
@@ -472,6 +476,10 @@ fn a_new_cache_mount_belongs_to_the_user_of_its_step() {
 }
 
 #[test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "the steps of one story are told in order"
+)]
 fn cache_mounts_travel_with_the_remote_cache() {
     if !ready() {
         return;

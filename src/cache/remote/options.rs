@@ -5,7 +5,7 @@
 //! | `registry` | `ref`, `registry.insecure` | yes | yes |
 //! | `local` | `src` or `dest`, `tag`, `digest`, `reset` | yes | yes |
 //! | `inline` | | as `registry` | yes |
-//! | others | [`backend`](super::backend) | yes | yes |
+//! | others | [`backend`] | yes | yes |
 //!
 //! and for every type: `timeout`, `sign-key`, `verify-key`, `encrypt-key`, `mounts`, `mounts-key`
 //! and `mounts-fallback`; for `--cache-to` also `mode`, `compression`,
