@@ -534,7 +534,7 @@ impl Connection {
             logged: head.clone(),
             body: Vec::new(),
         };
-        let refusal = refuse(&mut state, &request, self.address, false)?;
+        let refusal = refuse(&mut state, &request, self.address)?;
         let challenge = refusal.headers.iter();
         let challenge = challenge.filter(|(name, _)| name == "WWW-Authenticate");
         let headers = challenge.map(|(_, value)| ("WWW-Authenticate", value.clone()));
@@ -636,7 +636,10 @@ impl Connection {
         let Some(rest) = path.strip_prefix("/v2/") else {
             return plain(&state, request);
         };
-        if let Some(refusal) = refuse(&mut state, request, self.address, true) {
+        // Who sends a body was looked at before it was read.
+        if request.body.is_empty()
+            && let Some(refusal) = refuse(&mut state, request, self.address)
+        {
             return refusal;
         }
         if rest.is_empty() {
@@ -743,12 +746,7 @@ fn tags(state: &State, request: &Incoming, repository: &str) -> Answer {
     }
 }
 
-fn refuse(
-    state: &mut State,
-    request: &Incoming,
-    address: SocketAddr,
-    counts: bool,
-) -> Option<Answer> {
+fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<Answer> {
     let given = request.logged.header("authorization").unwrap_or_default();
     let refused = |challenge: String| {
         let answer = Answer::error(401, "UNAUTHORIZED", "authentication required");
@@ -771,7 +769,7 @@ fn refuse(
                 && born.elapsed() < life
                 && allows(scopes, &scope)
             {
-                *used += usize::from(counts);
+                *used += 1;
                 return None;
             }
             let realm = realm.unwrap_or_else(|| format!("http://{address}/token"));
