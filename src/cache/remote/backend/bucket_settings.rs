@@ -180,6 +180,10 @@ impl Settings {
     }
 
     /// Makes opendal's operator.
+    #[allow(
+        clippy::too_many_lines,
+        reason = "one arm for each service, each a list of settings"
+    )]
     pub(super) fn operator(&self) -> opendal::Result<Operator> {
         match &self.service {
             #[cfg(feature = "cache-s3")]
