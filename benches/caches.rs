@@ -25,6 +25,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod support;
+
+use support::{Random, run};
+
 /// Runs that count.
 const RUNS: usize = 3;
 
@@ -254,22 +258,4 @@ fn steps(context: &Path, round: usize) {
     fs::write(context.join("last"), round.to_string()).unwrap();
     text.push_str("COPY last /last\n");
     fs::write(context.join("Dockerfile"), text).unwrap();
-}
-
-/// A small generator of numbers (xorshift), the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed:\n{text}");
 }

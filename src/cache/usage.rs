@@ -97,6 +97,27 @@ pub struct UsageItem {
     pub project: String,
 }
 
+impl UsageItem {
+    /// Describes something that only its description is known of.
+    pub fn internal(description: &str) -> Self {
+        Self {
+            id: String::new(),
+            record_type: RecordType::Internal,
+            parents: Vec::new(),
+            description: description.to_owned(),
+            size_bytes: 0,
+            created_ns: 0,
+            last_used_ns: 0,
+            uses: 0,
+            cost_ns: 0,
+            is_mutable: false,
+            is_shared: false,
+            is_in_use: false,
+            project: String::new(),
+        }
+    }
+}
+
 /// Sums over items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsageTotals {
@@ -133,17 +154,8 @@ pub(super) fn item(id: &str, size_bytes: u64) -> UsageItem {
     UsageItem {
         id: id.to_owned(),
         record_type: RecordType::Regular,
-        parents: Vec::new(),
-        description: String::new(),
         size_bytes,
-        created_ns: 0,
-        last_used_ns: 0,
-        uses: 0,
-        cost_ns: 0,
-        is_mutable: false,
-        is_shared: false,
-        is_in_use: false,
-        project: String::new(),
+        ..UsageItem::internal("")
     }
 }
 

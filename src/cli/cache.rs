@@ -14,7 +14,7 @@ use super::exit_code;
 use super::failure::Failure;
 use super::program::{self, Program};
 use super::progress::text;
-use super::store::time;
+use super::store::{show, time};
 use super::table::{Table, age};
 use crate::engine::ErrorKind;
 use crate::engine::request::{Finding, MountRow};
@@ -147,14 +147,4 @@ fn remove(program: &Program, args: &MountsRemoveArgs) -> Result<(), Failure> {
     }
     lines.push(format!("Total:\t{}", text::bytes(freed_bytes)));
     show(program, &lines)
-}
-
-fn show(program: &Program, lines: &[String]) -> Result<(), Failure> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    program
-        .console
-        .result(&lines.join("\n"))
-        .map_err(Failure::stdout)
 }

@@ -199,7 +199,8 @@ pub(crate) fn time(ns: i64) -> Option<String> {
     time.filter(|_| ns > 0).map(|time| time.to_string())
 }
 
-fn show(program: &Program, lines: &[String]) -> Result<(), Failure> {
+/// Prints lines, if there are any.
+pub(super) fn show(program: &Program, lines: &[String]) -> Result<(), Failure> {
     if lines.is_empty() {
         return Ok(());
     }

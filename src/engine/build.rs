@@ -20,7 +20,7 @@ use super::remote::Setup;
 use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
 use super::resolver::Resolver;
 use super::rights;
-use super::travel::MountDownloads;
+use super::travel::{MountDownloads, MountRoute};
 use super::uploads::Uploads;
 use super::warnings;
 use crate::attestation::Attestation;
@@ -63,6 +63,8 @@ pub(super) struct Others {
     offers: Offers,
     /// Their cache mounts, on the way.
     mounts: Option<Arc<MountDownloads>>,
+    /// The caches that cache mounts go to.
+    mount_exports: Vec<MountRoute>,
 }
 
 /// One build on its way: what was asked, and what it works with.
@@ -144,12 +146,15 @@ impl<'a> Build<'a> {
         let layers = self.layers();
         let ready = importing.finish().await;
         let imports = Arc::clone(&ready.imports);
+        let mounts = self.start_mounts(&loaded.vertices, &ready);
+        let mount_exports = self.mount_exports(&ready);
         let giving = self.start_exports(&loaded, &layers, ready)?;
         let others = Others {
             imports: Arc::clone(&imports),
             layers: Arc::clone(&layers),
             offers: giving.offers(),
-            mounts: self.start_mounts(&loaded.vertices).await,
+            mounts,
+            mount_exports,
         };
         let uploads = self.uploads();
         let arguments = arguments_of(&lowered);
@@ -181,6 +186,7 @@ impl<'a> Build<'a> {
             layers: self.layers(),
             offers: Offers::default(),
             mounts: None,
+            mount_exports: Vec::new(),
         };
         let named = (translated.devices, arguments_of(&translated.lowered));
         let worker = self.worker(&translated.loaded, &others, named, None);
@@ -333,7 +339,7 @@ impl<'a> Build<'a> {
         let (engine, progress) = (self.engine, &self.progress);
         let results = || self.results(definitions, Arc::clone(worker), others);
         let results = engine.with_room("unpack", progress, results).await;
-        let giving_mounts = self.give_mounts(started_ns);
+        let giving_mounts = self.give_mounts(&others.mount_exports, started_ns);
         let (solved, brought) = match results {
             Ok(results) => results,
             Err(error) => {

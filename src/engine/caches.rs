@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
 
 use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use crate::cache::CacheKey;
-use crate::cache::remote::backend::seal::SealSettings;
 use crate::cache::remote::backend::{Direction, seal};
 use crate::cache::remote::merge::Known;
 use crate::cache::remote::{
@@ -55,15 +55,62 @@ type Reached = Result<Arc<dyn RemoteStore>, StoreError>;
 pub(super) struct Ready {
     /// The caches that were read.
     pub(super) imports: Arc<Imports>,
+    /// The stores that the build takes from, by place.
+    stores: BTreeMap<usize, Arc<dyn RemoteStore>>,
     /// The stores of the exports that do not go into the image, by place.
     exports: BTreeMap<usize, Reached>,
 }
 
-/// A cache that was read, with its place among the others.
+/// A cache while it is read: its place among the others and its name.
+struct Reading<'a> {
+    number: usize,
+    name: &'a str,
+    progress: &'a Progress,
+}
+
+impl Reading<'_> {
+    /// Says what came of it, and warns where that is nothing.
+    fn ended(
+        self,
+        reached: Option<Arc<dyn RemoteStore>>,
+        known: Result<Result<Known<Index>, StoreError>, Elapsed>,
+        timeout: Duration,
+    ) -> Option<Read> {
+        let name = self.name;
+        let (store, known) = match (reached, known) {
+            (Some(store), Ok(Ok(known))) => {
+                // Where records are looked up one by one, nothing is known yet.
+                let listed = store.coordination() != Coordination::Keyed;
+                if listed && known.version.is_none() && known.value.is_empty() {
+                    warn(self.progress, &format!("cache {name}: there is none yet"));
+                }
+                (store, Some(known))
+            }
+            (reached, failed) => {
+                let text = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => format!("no answer within {}", seconds(timeout)),
+                };
+                let text = text.trim_start_matches(&format!("{name}: "));
+                let text = format!("cache {name} is not used: {text}");
+                warn(self.progress, &text);
+                (reached?, None)
+            }
+        };
+        Some(Read {
+            number: self.number,
+            store,
+            known,
+        })
+    }
+}
+
+/// A store that was reached, with its place among the others, and what its index says if that
+/// could be read.
 struct Read {
     number: usize,
     store: Arc<dyn RemoteStore>,
-    known: Known<Index>,
+    known: Option<Known<Index>>,
 }
 
 /// Caches that are being given to.
@@ -84,11 +131,23 @@ struct Inline {
     parts: ExportParts,
 }
 
+impl Ready {
+    /// Returns the store of the import at a place; `None` where it could not be reached.
+    pub(super) fn import_store(&self, number: usize) -> Option<Arc<dyn RemoteStore>> {
+        self.stores.get(&number).cloned()
+    }
+
+    /// Returns the store of the export at a place; `None` where it could not be reached.
+    pub(super) fn export_store(&self, number: usize) -> Option<Arc<dyn RemoteStore>> {
+        self.exports.get(&number)?.as_ref().ok().cloned()
+    }
+}
+
 impl Importing {
     /// Waits for what is being read.
     pub(super) async fn finish(mut self) -> Ready {
         let imports = Arc::new(Imports::default());
-        let mut read = BTreeMap::new();
+        let (mut stores, mut read) = (BTreeMap::new(), BTreeMap::new());
         while let Some(ended) = self.reads.join_next().await {
             // A task that panicked is a cache that says nothing.
             if let Ok(Some(Read {
@@ -97,7 +156,8 @@ impl Importing {
                 known,
             })) = ended
             {
-                read.insert(number, (store, known));
+                read.extend(known.map(|known| (number, (Arc::clone(&store), known))));
+                stores.insert(number, store);
             }
         }
         for (store, known) in read.into_values() {
@@ -107,7 +167,11 @@ impl Importing {
         while let Some(ended) = self.exports.join_next().await {
             exports.extend(ended);
         }
-        Ready { imports, exports }
+        Ready {
+            imports,
+            stores,
+            exports,
+        }
     }
 }
 
@@ -129,40 +193,20 @@ impl Build<'_> {
                 let vertex = progress.of_vertex(Digest::of(title.as_bytes()));
                 vertex.start(&title);
                 let timeout = import.timeout;
+                let reading = Reading {
+                    number,
+                    name: &name,
+                    progress: &progress,
+                };
+                let mut reached = None;
                 let read = async {
                     let store = reach(near, &import.place, &client, Direction::Import).await?;
                     let store = seal::wrap(store, &import.seal, Direction::Import)?;
-                    let known = read_index(&*store, &content, &vertex).await?;
-                    Ok::<_, StoreError>((store, known))
+                    let store = reached.insert(store);
+                    read_index(&**store, &content, &vertex).await
                 };
-                let read = match tokio::time::timeout(timeout, read).await {
-                    Ok(Ok((store, known))) => {
-                        // Where records are looked up one by one, nothing is known yet.
-                        let listed = store.coordination() != Coordination::Keyed;
-                        if listed && known.version.is_none() && known.value.is_empty() {
-                            warn(&progress, &format!("cache {name}: there is none yet"));
-                        }
-                        Some(Read {
-                            number,
-                            store,
-                            known,
-                        })
-                    }
-                    Ok(Err(error)) => {
-                        let text = error.to_string();
-                        let text = text.trim_start_matches(&format!("{name}: "));
-                        warn(&progress, &format!("cache {name} is not used: {text}"));
-                        None
-                    }
-                    Err(_) => {
-                        let text = format!(
-                            "cache {name} is not used: no answer within {}",
-                            seconds(timeout)
-                        );
-                        warn(&progress, &text);
-                        None
-                    }
-                };
+                let known = tokio::time::timeout(timeout, read).await;
+                let read = reading.ended(reached, known, timeout);
                 vertex.complete(None);
                 read
             });
@@ -194,18 +238,6 @@ impl Build<'_> {
             });
         }
         exports
-    }
-
-    /// Reaches a store for cache mounts. Where it cannot be reached, the cache itself says so.
-    pub(super) async fn mount_store(
-        &self,
-        place: &CachePlace,
-        seal: &SealSettings,
-        direction: Direction,
-    ) -> Option<Arc<dyn RemoteStore>> {
-        let reached = reach(self.near_store(place), place, &self.client, direction);
-        let store = tokio::time::timeout(REACH_TIMEOUT, reached).await;
-        seal::wrap(store.ok()?.ok()?, seal, direction).ok()
     }
 
     /// Makes a store of which everything is known before it is asked.

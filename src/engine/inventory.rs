@@ -158,7 +158,7 @@ impl Engine {
                 record_type: RecordType::Regular,
                 size_bytes: sizes.values().sum(),
                 last_used_ns: newest_ns,
-                ..internal(&format!("{count} blobs that no image and no layer needs"))
+                ..UsageItem::internal(&format!("{count} blobs that no image and no layer needs"))
             };
             inventory.push(item, Thing::Blobs);
         }
@@ -180,7 +180,7 @@ impl Engine {
                 cost_ns: size_bytes.saturating_mul(FETCH_NS_PER_BYTE),
                 is_mutable: true,
                 is_in_use: folder.is_in_use,
-                ..internal("")
+                ..UsageItem::internal("")
             };
             inventory.push(item, Thing::Mount(folder));
         }
@@ -200,7 +200,7 @@ impl Engine {
                 cost_ns: size_bytes.saturating_mul(FETCH_NS_PER_BYTE),
                 is_mutable: true,
                 is_in_use: mirror.is_in_use,
-                ..internal("")
+                ..UsageItem::internal("")
             };
             inventory.push(item, Thing::Git(mirror));
         }
@@ -317,26 +317,7 @@ fn described(records: &[RecordInfo]) -> UsageItem {
                 .unwrap_or_default()
                 .to_owned()
         }),
-        ..internal("")
-    }
-}
-
-/// Describes something that only its description is known of.
-pub(super) fn internal(description: &str) -> UsageItem {
-    UsageItem {
-        id: String::new(),
-        record_type: RecordType::Internal,
-        parents: Vec::new(),
-        description: description.to_owned(),
-        size_bytes: 0,
-        created_ns: 0,
-        last_used_ns: 0,
-        uses: 0,
-        cost_ns: 0,
-        is_mutable: false,
-        is_shared: false,
-        is_in_use: false,
-        project: String::new(),
+        ..UsageItem::internal("")
     }
 }
 
@@ -347,7 +328,7 @@ fn noted(path: &Path, what: &str) -> UsageItem {
         size_bytes: TreeBytes::default().add(path),
         last_used_ns: modified.map_or(0, clock::ns_of),
         is_mutable: true,
-        ..internal(what)
+        ..UsageItem::internal(what)
     }
 }
 

@@ -76,7 +76,7 @@ impl Engine {
                 id: folder.name(),
                 record_type: RecordType::CacheMount,
                 size_bytes,
-                ..super::inventory::internal(&format!("cached mount {}", folder.id))
+                ..UsageItem::internal(&format!("cached mount {}", folder.id))
             });
         }
         Ok(removed)

@@ -16,15 +16,13 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 
 use super::build::Build;
-use super::caches::warn;
+use super::caches::{Ready, warn};
 use super::clock;
 use crate::cache::mounts::listing::Listing;
 use crate::cache::mounts::restore::restore;
 use crate::cache::mounts::travel::{self, MountTravel};
 use crate::cache::mounts::{MountFolder, folders};
-use crate::cache::remote::backend::Direction;
-use crate::cache::remote::backend::seal::SealSettings;
-use crate::cache::remote::{CachePlace, RemoteStore};
+use crate::cache::remote::RemoteStore;
 use crate::content::ContentStore;
 use crate::llb::{Vertex, pb};
 use crate::oci::Digest;
@@ -224,13 +222,20 @@ pub(super) async fn upload_mounts(
 
 impl Build<'_> {
     /// Begins to fetch the cache mounts of the steps; `None` where nobody is to be asked.
-    pub(super) async fn start_mounts(&self, vertices: &[Vertex]) -> Option<Arc<MountDownloads>> {
-        let mut routes = Vec::new();
-        for import in &self.request.cache_from {
-            let (place, seal) = (&import.place, &import.seal);
-            let wanted = (import.mounts.as_ref(), import.timeout);
-            routes.extend(self.route(wanted, place, (seal, Direction::Import)).await);
-        }
+    pub(super) fn start_mounts(
+        &self,
+        vertices: &[Vertex],
+        ready: &Ready,
+    ) -> Option<Arc<MountDownloads>> {
+        let imports = self.request.cache_from.iter().enumerate();
+        let routes = imports.filter_map(|(number, import)| {
+            Some(MountRoute {
+                mounts: import.mounts.clone()?,
+                store: ready.import_store(number)?,
+                timeout: import.timeout,
+            })
+        });
+        let routes: Vec<MountRoute> = routes.collect();
         if routes.is_empty() {
             return None;
         }
@@ -240,35 +245,29 @@ impl Build<'_> {
         Some(Arc::new(downloads))
     }
 
+    /// Lists the caches that cache mounts go to.
+    pub(super) fn mount_exports(&self, ready: &Ready) -> Vec<MountRoute> {
+        let exports = self.request.cache_to.iter().enumerate();
+        let routes = exports.filter_map(|(number, export)| {
+            Some(MountRoute {
+                mounts: export.mounts.clone()?,
+                store: ready.export_store(number)?,
+                timeout: export.timeout,
+            })
+        });
+        routes.collect()
+    }
+
     /// Gives away the cache mounts that steps used since the build began.
-    pub(super) async fn give_mounts(&self, since_ns: i64) {
-        let mut routes = Vec::new();
-        for export in &self.request.cache_to {
-            let (place, seal) = (&export.place, &export.seal);
-            let wanted = (export.mounts.as_ref(), export.timeout);
-            routes.extend(self.route(wanted, place, (seal, Direction::Export)).await);
-        }
+    pub(super) async fn give_mounts(&self, routes: &[MountRoute], since_ns: i64) {
         if !routes.is_empty() {
             let places = (self.engine.dir("cache/mounts"), &self.engine.content);
             let places = (places.0.as_path(), places.1);
             let since_ns = since_ns - CLOCK_LAG_NS;
             tokio::select! {
-                () = upload_mounts(&routes, places, since_ns, &self.progress) => {}
+                () = upload_mounts(routes, places, since_ns, &self.progress) => {}
                 () = self.cancel.cancelled() => {}
             }
         }
-    }
-
-    async fn route(
-        &self,
-        (mounts, timeout): (Option<&MountTravel>, Duration),
-        place: &CachePlace,
-        (seal, direction): (&SealSettings, Direction),
-    ) -> Option<MountRoute> {
-        Some(MountRoute {
-            mounts: mounts?.clone(),
-            store: self.mount_store(place, seal, direction).await?,
-            timeout,
-        })
     }
 }

@@ -19,6 +19,15 @@ const BROUGHT_AGAIN_EVERY: u32 = 3;
 /// Most repositories that a registry is asked to take one blob from.
 const MOUNTS_MAX: usize = 2;
 
+/// How a blob may come into a repository.
+#[derive(Clone, Copy)]
+struct Ways<'a> {
+    /// A repository on the same registry that may have it.
+    mount_from: Option<&'a str>,
+    /// Whether it is known not to be there, so that nobody need ask.
+    is_new: bool,
+}
+
 impl Client {
     /// Puts a blob into the repository of `reference`, unless it is there. `mount_from` is a
     /// repository on the same registry that may have it. A blob that is on its way already is
@@ -31,33 +40,12 @@ impl Client {
         mount_from: Option<&str>,
         progress: &VertexProgress,
     ) -> Result<Pushed, Error> {
-        let repository = reference.name();
-        let flight = self.flight(&repository, &descriptor.digest);
-        let _turn = flight.lock().await;
-        if self.knows(&repository, &descriptor.digest) {
-            return Ok(Pushed::Present);
-        }
-        let site = self.site(reference).await?;
-        let scopes = Scopes::repository(&site.repository, "pull,push");
-        let mut upload = Upload::new(self, &site, reference, descriptor, store, progress);
-        let mounts = mounts(reference, descriptor, store, mount_from);
-        let pushed = if upload.mount(&mounts).await? {
-            Pushed::Mounted
-        } else if self.has_blob(&site, reference, descriptor, &scopes).await? {
-            upload.cancel().await;
-            Pushed::Present
-        } else {
-            self.provide(descriptor, store, progress).await?;
-            let _permit = self.shared.uploads.acquire().await;
-            upload.send().await?;
-            Pushed::Uploaded
+        let ways = Ways {
+            mount_from,
+            is_new: false,
         };
-        if pushed != Pushed::Uploaded {
-            Report::new(progress, descriptor, pushed.word()).done();
-        }
-        self.remember(&repository, &descriptor.digest);
-        store.note_origin(&descriptor.digest, &repository)?;
-        Ok(pushed)
+        self.bring_blob(reference, descriptor, store, ways, progress)
+            .await
     }
 
     /// Puts a blob into the repository of `reference` that whoever calls knows not to be there:
@@ -69,6 +57,22 @@ impl Client {
         store: &ContentStore,
         progress: &VertexProgress,
     ) -> Result<Pushed, Error> {
+        let ways = Ways {
+            mount_from: None,
+            is_new: true,
+        };
+        self.bring_blob(reference, descriptor, store, ways, progress)
+            .await
+    }
+
+    async fn bring_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        store: &ContentStore,
+        ways: Ways<'_>,
+        progress: &VertexProgress,
+    ) -> Result<Pushed, Error> {
         let repository = reference.name();
         let flight = self.flight(&repository, &descriptor.digest);
         let _turn = flight.lock().await;
@@ -76,16 +80,23 @@ impl Client {
             return Ok(Pushed::Present);
         }
         let site = self.site(reference).await?;
+        let scopes = Scopes::repository(&site.repository, "pull,push");
         let mut upload = Upload::new(self, &site, reference, descriptor, store, progress);
-        let mounts = mounts(reference, descriptor, store, None);
+        let mounts = mounts(reference, descriptor, store, ways.mount_from);
         let pushed = if upload.mount(&mounts).await? {
             Pushed::Mounted
+        } else if !ways.is_new && self.has_blob(&site, reference, descriptor, &scopes).await? {
+            upload.cancel().await;
+            Pushed::Present
         } else {
             self.provide(descriptor, store, progress).await?;
             let _permit = self.shared.uploads.acquire().await;
             upload.send().await?;
             Pushed::Uploaded
         };
+        if !ways.is_new && pushed != Pushed::Uploaded {
+            Report::new(progress, descriptor, pushed.word()).done();
+        }
         self.remember(&repository, &descriptor.digest);
         store.note_origin(&descriptor.digest, &repository)?;
         Ok(pushed)

@@ -310,11 +310,27 @@ fn a_full_disk_is_collected_and_the_step_runs_once_more() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// Changes a byte of a file.
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Looks for damage: the exit code, and what was found and done in words.
+fn findings(env: &TestEnv, args: &[&str]) -> (Option<i32>, Vec<String>) {
+    let args = [&["cache", "verify", "--format", "json"], args].concat();
+    let output = env.cooper(&args).output().unwrap();
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let short = |line: &str| {
+        let found: Value = serde_json::from_str(line).unwrap();
+        let word = |key: &str| found[key].as_str().unwrap().to_owned();
+        format!("{} {}", word("kind"), word("remedy"))
+    };
+    (output.status.code(), lines.lines().map(short).collect())
+}
+
 #[test]
-#[allow(
-    clippy::too_many_lines,
-    reason = "the steps of one story are told in order"
-)]
 fn verify_finds_and_mends_damage() {
     if !ready() {
         return;
@@ -338,39 +354,15 @@ fn verify_finds_and_mends_damage() {
             .find(|f| f.exists())
             .unwrap()
     };
-    let flip = |path: &Path| {
-        let mut bytes = fs::read(path).unwrap();
-        bytes[0] ^= 1;
-        fs::write(path, bytes).unwrap();
-    };
-    flip(&file("first"));
+    flip(&file("first"), 0);
     let inspected: Value = serde_json::from_str(&env.ok(&["inspect", "app"]).0).unwrap();
     let blob = inspected[0]["Manifest"]["layers"][2]["digest"]
         .as_str()
         .unwrap()
         .to_owned();
-    flip(&env.store().join("blobs/sha256").join(&blob[7..]));
+    flip(&env.store().join("blobs/sha256").join(&blob[7..]), 0);
 
-    let verify = |args: &[&str]| {
-        let args = [&["cache", "verify", "--format", "json"], args].concat();
-        let output = env.cooper(&args).output().unwrap();
-        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        let found: Vec<Value> = lines
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect();
-        let short = |v: &Value| {
-            format!(
-                "{} {}",
-                v["kind"].as_str().unwrap(),
-                v["remedy"].as_str().unwrap()
-            )
-        };
-        (
-            output.status.code(),
-            found.iter().map(short).collect::<Vec<_>>(),
-        )
-    };
+    let verify = |args: &[&str]| findings(&env, args);
     let dry = verify(&["--dry-run"]);
     assert_eq!(
         dry,
@@ -475,11 +467,30 @@ fn a_new_cache_mount_belongs_to_the_user_of_its_step() {
     assert_eq!(owners, "0:0 755\n1234:5678 755\n7:0 700\n0:0 755\n");
 }
 
+/// Builds with two cache mounts that come from a remote cache, and puts what was in them into
+/// the folder that is returned.
+fn take_mounts(env: &TestEnv, remote: &str, options: &str) -> (PathBuf, String) {
+    let text = "FROM busybox\nRUN --mount=type=cache,id=deps,target=/c \
+                --mount=type=cache,id=other,target=/o \
+                cp /c/small /small; wc -c < /c/large > /size; ls /o > /other\n";
+    let from = format!("--cache-from=type=local,src={remote},{options}");
+    let out = env.path("out");
+    let dest = format!("type=local,dest={}", out.display());
+    let used = context(env, "use", text);
+    let (_, said) = env.ok(&[
+        "build",
+        "--no-cache",
+        "--progress",
+        "plain",
+        "-o",
+        &dest,
+        &from,
+        &used,
+    ]);
+    (out, said)
+}
+
 #[test]
-#[allow(
-    clippy::too_many_lines,
-    reason = "the steps of one story are told in order"
-)]
 fn cache_mounts_travel_with_the_remote_cache() {
     if !ready() {
         return;
@@ -512,31 +523,8 @@ fn cache_mounts_travel_with_the_remote_cache() {
         "only what was named: {said}"
     );
 
-    let take = |env: &TestEnv, name: &str, options: &str| {
-        let text = "FROM busybox\nRUN --mount=type=cache,id=deps,target=/c \
-                    --mount=type=cache,id=other,target=/o \
-                    cp /c/small /small; wc -c < /c/large > /size; ls /o > /other\n";
-        let from = format!("--cache-from=type=local,src={remote},{options}");
-        let out = env.path(name);
-        let dest = format!("type=local,dest={}", out.display());
-        let used = context(env, "use", text);
-        let (_, said) = env.ok(&[
-            "build",
-            "--no-cache",
-            "--progress",
-            "plain",
-            "-o",
-            &dest,
-            &from,
-            &used,
-        ]);
-        (out, said)
-    };
-    let (out, said) = take(
-        &two,
-        "out",
-        "mounts=true,mounts-key=branch,mounts-fallback=ma",
-    );
+    let options = "mounts=true,mounts-key=branch,mounts-fallback=ma";
+    let (out, said) = take_mounts(&two, remote, options);
     assert_eq!(
         fs::read_to_string(out.join("small")).unwrap(),
         "kept\n",
@@ -550,11 +538,9 @@ fn cache_mounts_travel_with_the_remote_cache() {
     assert!(!give(&fill).contains("exporting cache mount"));
     let three = TestEnv::busybox();
     for entry in fs::read_dir(one.path("remote/blobs/sha256")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut bytes = fs::read(&path).unwrap();
-        if bytes.len() > 1_000_000 {
-            bytes[500_000] ^= 1;
-            fs::write(&path, bytes).unwrap();
+        let entry = entry.unwrap();
+        if entry.metadata().unwrap().len() > 1_000_000 {
+            flip(&entry.path(), 500_000);
         }
     }
     let text = "FROM busybox\nRUN --mount=type=cache,id=deps,target=/c ls /c > /list\n";

@@ -180,10 +180,6 @@ impl Settings {
     }
 
     /// Makes opendal's operator.
-    #[allow(
-        clippy::too_many_lines,
-        reason = "one arm for each service, each a list of settings"
-    )]
     pub(super) fn operator(&self) -> opendal::Result<Operator> {
         match &self.service {
             #[cfg(feature = "cache-s3")]
@@ -205,16 +201,12 @@ impl Settings {
                 if !path_style {
                     builder = builder.enable_virtual_host_style();
                 }
-                if let Some((id, key)) = keys {
-                    builder = builder.access_key_id(id).secret_access_key(key.reveal());
-                }
-                if let Some(session) = session {
-                    builder = builder.session_token(session.reveal());
-                }
-                if *anonymous {
-                    builder = builder.skip_signature();
-                }
-                Operator::new(builder)
+                Operator::new(identified(
+                    builder,
+                    keys.as_ref(),
+                    session.as_ref(),
+                    *anonymous,
+                ))
             }
             #[cfg(feature = "cache-azblob")]
             Service::Azblob {
@@ -256,6 +248,26 @@ impl Settings {
                 Operator::new(builder)
             }
         }
+    }
+}
+
+/// Says to S3 who asks.
+#[cfg(feature = "cache-s3")]
+fn identified(
+    mut builder: opendal::services::S3,
+    keys: Option<&(String, Secret)>,
+    session: Option<&Secret>,
+    anonymous: bool,
+) -> opendal::services::S3 {
+    if let Some((id, key)) = keys {
+        builder = builder.access_key_id(id).secret_access_key(key.reveal());
+    }
+    if let Some(session) = session {
+        builder = builder.session_token(session.reveal());
+    }
+    match anonymous {
+        true => builder.skip_signature(),
+        false => builder,
     }
 }
 

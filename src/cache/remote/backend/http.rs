@@ -23,7 +23,7 @@ use super::Direction;
 use super::attributes::{Attributes, Secret};
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
 use super::faults::{of_registry, of_status};
-use super::transfer::{Incoming, Outgoing, Report, claim};
+use super::transfer::{Incoming, Outgoing, Report, TRIES_MAX, claim, tried};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
@@ -35,8 +35,6 @@ use crate::registry::{Client, Request};
 
 /// Bytes of a blob that are handed to the network at a time.
 const PIECE_BYTES: usize = 256 << 10;
-/// How often the transfer of a blob is begun.
-const TRIES_MAX: u32 = 3;
 /// Most bytes of a list of a folder.
 const LIST_BYTES_MAX: u64 = 32 << 20;
 /// Folders below the URL.
@@ -369,15 +367,7 @@ impl RemoteStore for HttpStore {
             if claim(into, blob).await? {
                 return Ok(());
             }
-            let mut tries = 1;
-            loop {
-                match self.fetch(blob, into, progress).await {
-                    Err(error) if error.kind == FaultKind::Transient && tries < TRIES_MAX => {
-                        tries += 1;
-                    }
-                    result => return result,
-                }
-            }
+            tried(|| self.fetch(blob, into, progress)).await
         }
         .boxed()
     }

@@ -20,6 +20,8 @@ use crate::progress::VertexProgress;
 const OUTGOING_QUEUE: usize = 1;
 /// Pieces that may wait for the disk.
 const INCOMING_QUEUE: usize = 16;
+/// How often a transfer is tried.
+pub(super) const TRIES_MAX: u32 = 3;
 /// Shortest time between two reports of progress.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -185,6 +187,20 @@ impl From<content::Error> for StoreError {
 pub(super) async fn claim(into: &ContentStore, blob: &Descriptor) -> Result<bool, StoreError> {
     let (store, blob) = (into.clone(), blob.clone());
     blocking(move || store.claim(&blob)).await
+}
+
+/// Does something as often as what goes wrong may pass, within [`TRIES_MAX`].
+pub(super) async fn tried<F>(mut attempt: impl FnMut() -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    let mut tries = 1;
+    loop {
+        match attempt().await {
+            Err(error) if error.kind == FaultKind::Transient && tries < TRIES_MAX => tries += 1,
+            result => return result,
+        }
+    }
 }
 
 /// Reports how far a transfer has come, not too often.

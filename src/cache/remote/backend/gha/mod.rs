@@ -29,7 +29,7 @@ use self::api::{Api, Created, Entry};
 use super::attributes::{Attributes, Secret};
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
 use super::faults::of_registry;
-use super::transfer::{Incoming, Outgoing, Report, claim};
+use super::transfer::{Incoming, Outgoing, Report, claim, tried};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
@@ -43,8 +43,6 @@ use crate::registry::Client;
 const PART_BYTES: usize = 4 << 20;
 /// Blobs that are uploaded at a time.
 const UPLOADS_AT_ONCE: usize = 4;
-/// How often the download of a blob is begun.
-const TRIES_MAX: u32 = 3;
 /// Scope of a cache that has none.
 const DEFAULT_SCOPE: &str = "buildkit";
 /// How long an entry may be created without being finished.
@@ -322,15 +320,7 @@ impl RemoteStore for GhaStore {
             if claim(into, blob).await? {
                 return Ok(());
             }
-            let mut tries = 1;
-            loop {
-                match self.fetch(blob, into, progress).await {
-                    Err(error) if error.kind == FaultKind::Transient && tries < TRIES_MAX => {
-                        tries += 1;
-                    }
-                    result => return result,
-                }
-            }
+            tried(|| self.fetch(blob, into, progress)).await
         }
         .boxed()
     }

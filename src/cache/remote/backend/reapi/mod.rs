@@ -29,7 +29,7 @@ pub(super) use self::channel::Settings;
 use self::channel::{Service, broken, classify};
 use super::Direction;
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
-use super::transfer::{Incoming, Outgoing, Report, claim};
+use super::transfer::{Incoming, Outgoing, Report, claim, tried};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
@@ -48,8 +48,6 @@ const PIECE_BYTES: usize = 1 << 20;
 const BATCH_BYTES_MAX: u64 = 2 << 20;
 /// Blobs that are uploaded at a time.
 const UPLOADS_AT_ONCE: usize = 4;
-/// How often a blob's transfer is begun.
-const TRIES_MAX: u32 = 3;
 /// How long a stream may stand still.
 const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -260,16 +258,11 @@ impl ReapiStore {
             }
             self.put_batch(vec![Small { digest, data }]).await?;
         } else {
-            let mut tries = 1;
-            loop {
+            tried(|| {
                 let outgoing = Outgoing::start(from, blob, PIECE_BYTES);
-                match self.write_stream(&digest, Source::Blob(outgoing)).await {
-                    Err(error) if error.kind == FaultKind::Transient && tries < TRIES_MAX => {
-                        tries += 1;
-                    }
-                    result => break result,
-                }
-            }?;
+                self.write_stream(&digest, Source::Blob(outgoing))
+            })
+            .await?;
         }
         report.done();
         Ok(())
@@ -380,15 +373,7 @@ impl RemoteStore for ReapiStore {
             if claim(into, blob).await? {
                 return Ok(());
             }
-            let mut tries = 1;
-            loop {
-                match self.fetch(blob, into, progress).await {
-                    Err(error) if error.kind == FaultKind::Transient && tries < TRIES_MAX => {
-                        tries += 1;
-                    }
-                    result => return result,
-                }
-            }
+            tried(|| self.fetch(blob, into, progress)).await
         }
         .boxed()
     }
