@@ -12,10 +12,11 @@ dir=${CACHE_SERVERS:-target/cache-servers}
 wanted="$(sha256sum <"$list") $azurite"
 [ "$(cat "$dir/installed" 2>/dev/null)" = "$wanted" ] && exit 0
 
-need_packages python3-venv npm
+need_packages python3-venv
+command -v npm >/dev/null || need_packages npm # node from elsewhere than Debian brings its own
 say "installing the servers of the cache tests"
 rm -rf "$dir"
-python3 -m venv "$dir"
+/usr/bin/python3 -m venv "$dir"
 "$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r "$list"
 npm install --prefix "$dir/npm" --silent --no-audit --no-fund --omit=optional "azurite@$azurite"
 echo "$wanted" >"$dir/installed"
