@@ -125,6 +125,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let from_environment = |name: &str| environment.text(name);
     let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
     proxies::add(&mut build_args, environment);
+    let source_date_epoch_s = epoch(args, environment, &mut build_args);
     let attestations = attest::meant(program, &args.attest, &build_args).map_err(usage)?;
     Ok(BuildRequest {
         build_context,
@@ -148,7 +149,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         outputs,
         entitlements,
         cdi_dirs: args.cdi_dirs.clone(),
-        source_date_epoch_s: epoch(args, environment)?,
+        source_date_epoch_s,
         attestations,
         cache_modes: args.explained.cache_modes.meant(),
         id: None,
@@ -389,25 +390,27 @@ fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform
     }
 }
 
-/// Reads the epoch beside the build argument, which wins and is read with the Dockerfile.
-fn epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>, Failure> {
+/// Reads the epoch where it is no build argument, which wins. A variable that is no number names
+/// a source, which only the Dockerfile knows: it becomes an argument.
+fn epoch(
+    args: &BuildArgs,
+    environment: &Environment,
+    build_args: &mut BTreeMap<String, String>,
+) -> Option<i64> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let reproduce = &args.reproduce;
     if let Some(seconds) = reproduce.timestamp.or(reproduce.source_date_epoch) {
-        return Ok(Some(seconds));
+        return Some(seconds);
     }
-    let typed = value::pairs(&args.build_args, |name| environment.text(name));
-    if typed.is_ok_and(|pairs| pairs.contains_key(NAME)) {
-        return Ok(None);
+    if build_args.contains_key(NAME) {
+        return None;
     }
-    let Some(text) = environment.text(NAME).filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    text.parse().map(Some).map_err(|_| {
-        Failure::Usage(format!(
-            "invalid {NAME} {text:?}: expected seconds since 1970"
-        ))
-    })
+    let text = environment.text(NAME).filter(|text| !text.is_empty())?;
+    let seconds = text.parse().ok();
+    if seconds.is_none() {
+        build_args.insert(NAME.to_owned(), text);
+    }
+    seconds
 }
 
 /// Applies the options about layers and the base image to every output that has them.
@@ -581,6 +584,8 @@ mod tests {
             let options = request.outputs[0].image_options().unwrap();
             assert_eq!(options.layer_times, times, "{words}");
         }
+        let request = typed("", &[("SOURCE_DATE_EPOCH", "sources")]).unwrap();
+        assert_eq!(request.build_args["SOURCE_DATE_EPOCH"], "sources");
         let request = typed("", &[("DOCKER_DEFAULT_PLATFORM", "linux/s390x,local")]).unwrap();
         assert_eq!(request.platforms.len(), 2);
     }
@@ -619,11 +624,6 @@ mod tests {
                 "",
                 &[("DOCKER_DEFAULT_PLATFORM", "linux/amd64,all")],
                 "DOCKER_DEFAULT_PLATFORM: invalid platform \"all\"",
-            ),
-            (
-                "",
-                &[("SOURCE_DATE_EPOCH", "today")],
-                "invalid SOURCE_DATE_EPOCH \"today\": expected seconds since 1970",
             ),
         ] {
             let error = typed(words, variables).unwrap_err();

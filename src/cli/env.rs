@@ -24,7 +24,7 @@
 //! | `BUILDX_GIT_INFO` | false where provenance is not to tell what git knows about the folder |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
-//! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this, in seconds |
+//! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this: seconds, or the name of a source |
 //! | `DOCKER_DEFAULT_PLATFORM` | default of `--platform` |
 //! | `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` (or in lower case) | proxies |
 //! | `SSH_AUTH_SOCK` | the agent of `--ssh default` |

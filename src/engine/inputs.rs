@@ -12,7 +12,7 @@ use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext}
 use super::warnings::DEFINITION_STEP;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
-use crate::frontend::options::ContextSource;
+use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::oci::Digest;
 use crate::session::{IgnoreLines, Session, UPLOAD_URL};
 use crate::source::BlobFolder;
@@ -44,9 +44,8 @@ pub(super) struct Inputs {
     pub(super) contexts: BTreeMap<String, ContextSource>,
     /// What the client lends, the folders of the contexts among it.
     pub(super) session: Arc<Session>,
-    /// Time of a main build context that is not a folder, in seconds since 1970, where it may be
-    /// wanted.
-    pub(super) time_s: Option<i64>,
+    /// Time of what `SOURCE_DATE_EPOCH` names, in seconds since 1970.
+    pub(super) epoch_s: Option<i64>,
     /// Tells the main build context from others, in explanations of cache misses.
     pub(super) place: String,
     /// What was made for this build.
@@ -88,11 +87,16 @@ impl Inputs {
             step.start("[internal] load build definition");
             step.complete(Some(error.to_string()));
         })?;
-        let is_remote = !matches!(context, ContextSource::Local { .. });
-        let time_s = match is_remote && remote::wants_time(request, &found.text) {
-            true => setup.time_of(&session, &context).await?,
-            false => None,
+        let named = FrontendOptions {
+            build_args: request.build_args.clone(),
+            source_date_epoch: request.source_date_epoch_s,
+            platform: Some(setup.platform.clone()),
+            context: context.clone(),
+            contexts: contexts.clone(),
+            ..FrontendOptions::default()
         };
+        let dockerfile = Source::new(found.filename.clone(), &found.text);
+        let epoch_s = setup.named_epoch(&session, &dockerfile, &named).await?;
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
@@ -110,7 +114,7 @@ impl Inputs {
             context,
             contexts,
             session,
-            time_s,
+            epoch_s,
             place,
             _made: made,
         })

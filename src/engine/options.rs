@@ -58,7 +58,7 @@ pub(super) fn frontend_options(
         context: inputs.context.clone(),
         contexts: inputs.contexts.clone(),
         source_date_epoch: request.source_date_epoch_s,
-        context_time: inputs.time_s,
+        named_epoch: inputs.epoch_s,
         scans: request.attestations.sbom.is_some(),
         ..FrontendOptions::default()
     })

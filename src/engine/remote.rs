@@ -17,7 +17,8 @@ use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
 use super::request::{BuildRequest, CacheModes};
 use crate::executor::Resources;
-use crate::frontend::ContextSource;
+use crate::frontend::diagnostic::Source;
+use crate::frontend::{self, ContextSource, FrontendOptions};
 use crate::llb::Definition;
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
@@ -33,9 +34,6 @@ const HEAD_BYTES: u64 = 1024;
 
 /// Build argument with the time of everything new.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
-/// Its value for the time of the build context.
-const OF_CONTEXT: &str = "context";
-
 /// What is at hand before the build.
 pub(super) struct Setup<'a> {
     /// The store and all that works on it.
@@ -80,53 +78,50 @@ impl Setup<'_> {
         request: &BuildRequest,
         source: &ContextSource,
     ) -> Result<View, EngineError> {
-        self.fetched(
-            session,
-            &request.build_args,
-            request.source_date_epoch_s,
-            source,
-        )
-        .await
+        let definition = source
+            .remote_definition(&request.build_args, request.source_date_epoch_s)
+            .map_err(|error| EngineError::new(ErrorKind::User, error.to_string()))?;
+        self.solved(session, definition).await
     }
 
-    /// Tells the time of a build context: that of its commit, that of the last change as its
-    /// server knows it, or that of the newest file of an archive.
-    pub(super) async fn time_of(
+    /// Tells the time of what `SOURCE_DATE_EPOCH` names: that of a commit, that of the last
+    /// change as a server knows it, or that of the newest file of an archive.
+    pub(super) async fn named_epoch(
         &self,
         session: &Arc<Session>,
-        source: &ContextSource,
+        dockerfile: &Source,
+        options: &FrontendOptions,
     ) -> Result<Option<i64>, EngineError> {
-        // With an epoch, the files of a commit have its time.
-        let arguments = BTreeMap::from([(EPOCH.to_owned(), OF_CONTEXT.to_owned())]);
-        if let ContextSource::Http { url, .. } = source {
-            let file = ContextSource::Http {
-                url: url.clone(),
-                unpack: false,
-            };
-            let view = self.fetched(session, &arguments, None, &file).await?;
-            let time_s = newest_file(view.path()).map_err(unreadable)?;
-            // Without an answer of the server the file has the time 0.
-            if time_s.is_some_and(|time_s| time_s != 0) {
-                return Ok(time_s);
-            }
-            if matches!(source, ContextSource::Http { unpack: false, .. }) {
-                return Ok(None);
-            }
+        let text = &dockerfile.text;
+        if !options.build_args.contains_key(EPOCH) && !text.contains(EPOCH) {
+            return Ok(None);
         }
-        let view = self.fetched(session, &arguments, None, source).await?;
+        let source = frontend::epoch_source(text, options);
+        let source = source.map_err(|error| EngineError::from_frontend(error, dockerfile))?;
+        let Some(source) = source else {
+            return Ok(None);
+        };
+        let view = self.solved(session, source.files).await?;
+        let time_s = newest_file(view.path()).map_err(unreadable)?;
+        let Some(archive) = source.unpacked else {
+            return Ok(time_s);
+        };
+        // Without an answer of the server a download has the time 0.
+        if time_s.is_some_and(|time_s| time_s != 0) {
+            return Ok(time_s);
+        }
+        if !begins_archive(&view)? {
+            return Ok(None);
+        }
+        let view = self.solved(session, archive).await?;
         newest_file(view.path()).map_err(unreadable)
     }
 
-    async fn fetched(
+    async fn solved(
         &self,
         session: &Arc<Session>,
-        build_args: &BTreeMap<String, String>,
-        epoch_s: Option<i64>,
-        source: &ContextSource,
+        definition: Definition,
     ) -> Result<View, EngineError> {
-        let definition = source
-            .remote_definition(build_args, epoch_s)
-            .map_err(|error| EngineError::new(ErrorKind::User, error.to_string()))?;
         let definitions = [definition];
         let worker = self.worker(session);
         let options = SolveOptions::new(clock::now_ns());
@@ -174,15 +169,6 @@ impl Setup<'_> {
             on_layer: None,
             now_ns: clock::now_ns,
         }))
-    }
-}
-
-/// Says whether the time of the build context may be wanted: the value `context` was given, or
-/// the Dockerfile has a say.
-pub(super) fn wants_time(request: &BuildRequest, dockerfile: &str) -> bool {
-    match request.build_args.get(EPOCH) {
-        Some(given) => given == OF_CONTEXT,
-        None => request.source_date_epoch_s.is_none() && dockerfile.contains(EPOCH),
     }
 }
 

@@ -18,6 +18,7 @@ use super::diagnostic::Diagnostic;
 use super::dockerfile::instruction::ArgInstruction;
 use super::dockerfile::{Dockerfile, Word};
 use super::environment::Environment;
+use super::epoch::{self, EPOCH, Wanted};
 use super::error::FrontendError;
 use super::expand::{Expander, Missing};
 use super::lowered::Remark;
@@ -27,8 +28,6 @@ use crate::llb::pb;
 
 /// Arguments that are settings of the build, not variables of processes.
 const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
-
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Variables that `FROM` may use, and the given arguments.
 #[derive(Debug, Clone)]
@@ -46,6 +45,16 @@ pub(super) struct BuildArgs {
 impl BuildArgs {
     /// Evaluates the global arguments.
     pub(super) fn new(file: &Dockerfile, options: &FrontendOptions) -> Result<Self, FrontendError> {
+        let mut args = Self::without_epoch(file, options)?;
+        args.set_epoch(file, options)?;
+        Ok(args)
+    }
+
+    /// Evaluates the global arguments; `SOURCE_DATE_EPOCH` stays as it is written.
+    pub(super) fn without_epoch(
+        file: &Dockerfile,
+        options: &FrontendOptions,
+    ) -> Result<Self, FrontendError> {
         let mut args = Self {
             global: predefined(file, options),
             declared: BTreeSet::new(),
@@ -65,34 +74,28 @@ impl BuildArgs {
                 args.declared.insert(declaration.name.raw.clone());
             }
         }
-        args.set_epoch(options)?;
         Ok(args)
     }
 
-    /// Decides the time of everything new: the argument, the option, a global default.
-    fn set_epoch(&mut self, options: &FrontendOptions) -> Result<(), FrontendError> {
-        let text = match (self.given.get(EPOCH), options.source_date_epoch) {
-            (Some(given), _) => Some(given.clone()),
-            (None, Some(seconds)) => Some(seconds.to_string()),
-            (None, None) => self.global.get(EPOCH).map(str::to_owned),
+    /// Decides the time of everything new.
+    fn set_epoch(
+        &mut self,
+        file: &Dockerfile,
+        options: &FrontendOptions,
+    ) -> Result<(), FrontendError> {
+        let seconds = match epoch::wanted(self, file, options)? {
+            Wanted::Nothing => None,
+            Wanted::Seconds(seconds) => Some(seconds),
+            Wanted::TimeOf(_) => options.named_epoch,
         };
-        let of_context = || options.context_time.map(|seconds| seconds.to_string());
-        let text = match text.as_deref() {
-            Some("context") => of_context(),
-            Some("") | None => None,
-            Some(_) => text,
-        };
-        let Some(text) = text else {
+        let Some(seconds) = seconds else {
             self.given.retain(|name, _| name != EPOCH);
             self.global.remove(EPOCH);
             return Ok(());
         };
-        let seconds = text.parse().map_err(|_| FrontendError::Option {
-            option: EPOCH.to_owned(),
-            reason: format!("{text:?} is neither a number of seconds since 1970 nor `context`"),
-        })?;
         self.epoch = Some(seconds);
         // What stages see is the number.
+        let text = seconds.to_string();
         if self.global.get(EPOCH).is_some() {
             self.global.set(EPOCH, &text);
         }

@@ -47,8 +47,9 @@ pub struct FrontendOptions {
     pub contexts: BTreeMap<String, ContextSource>,
     /// Time, in seconds since 1970, that everything new bears.
     pub source_date_epoch: Option<i64>,
-    /// Time of the main build context, in seconds since 1970; a folder has none.
-    pub context_time: Option<i64>,
+    /// Time of what `SOURCE_DATE_EPOCH` names ([`epoch_source`](super::epoch_source)), in seconds
+    /// since 1970.
+    pub named_epoch: Option<i64>,
     /// Whether `BUILDKIT_SBOM_SCAN_STAGE` and `BUILDKIT_SBOM_SCAN_CONTEXT` are of interest.
     pub scans: bool,
 }
@@ -77,7 +78,7 @@ impl Default for FrontendOptions {
             },
             contexts: BTreeMap::new(),
             source_date_epoch: None,
-            context_time: None,
+            named_epoch: None,
             scans: false,
         }
     }

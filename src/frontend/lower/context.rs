@@ -12,7 +12,7 @@ use crate::frontend::paths;
 use crate::llb::pattern::PatternMatcher;
 use crate::llb::state::{About, Builder, FileAction, FileOp, Output, Source};
 use crate::llb::{Definition, GitUrl, caps, pb};
-use crate::oci::Platform;
+use crate::oci::{Digest, Platform};
 
 /// Name under which files of the main context are counted.
 const MAIN: &str = "";
@@ -228,6 +228,35 @@ pub(in crate::frontend) fn remote_definition(
     let (name, wishes) = (main_name(source), GitWishes::new(build_args, epoch));
     let root = remote_root(&mut builder, source, name, wishes)?;
     Ok(builder.finish(Some(root)))
+}
+
+/// Returns the graph of a source by itself.
+pub(in crate::frontend) fn source_definition(source: Source) -> Definition {
+    let mut builder = Builder::new(Platform::host(), Vec::new());
+    let root = builder.source(source, About::default());
+    builder.finish(Some(root))
+}
+
+/// Returns the graph of a download by itself, or of the files in it.
+pub(in crate::frontend) fn download_definition(
+    url: &str,
+    checksum: Option<&Digest>,
+    unpack: bool,
+) -> Definition {
+    let mut source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", HTTP_FILE);
+    if let Some(checksum) = checksum {
+        source = source.with_cap(
+            "http.checksum",
+            checksum.to_string(),
+            caps::SOURCE_HTTP_CHECKSUM,
+        );
+    }
+    let mut builder = Builder::new(Platform::host(), Vec::new());
+    let mut root = builder.source(source, About::default());
+    if unpack {
+        root = unpacked(&mut builder, root);
+    }
+    builder.finish(Some(root))
 }
 
 fn main_name(source: &ContextSource) -> String {

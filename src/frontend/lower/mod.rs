@@ -47,7 +47,7 @@ use crate::llb::state::{Builder, Output};
 use crate::oci::{ImageConfig, Platform, Reference};
 
 use context::LocalFiles;
-pub(super) use context::{HTTP_FILE, remote_definition};
+pub(super) use context::{HTTP_FILE, download_definition, remote_definition, source_definition};
 
 /// The result of lowering something, or where it fails.
 type Lowering<T> = Result<T, Box<Diagnostic>>;
