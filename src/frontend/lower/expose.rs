@@ -117,9 +117,9 @@ fn check_host(text: &str, first: u16, last: u16) -> Result<(), String> {
 
 fn range(text: &str) -> Result<(u16, u16), String> {
     let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let number = text.parse::<u16>().ok().filter(|_| digits);
-        number.ok_or_else(|| format!("{text:?} is not a number from 0 to 65535"))
+        // As in Go, a plus may stand before the digits.
+        text.parse::<u16>()
+            .map_err(|_| || format!("{text:?} is not a number from 0 to 65535"))
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
@@ -138,6 +138,7 @@ mod tests {
         for (text, expected) in [
             ("80", "80-80/tcp"),
             ("80/UDP", "80-80/udp"),
+            ("+80", "80-80/tcp"),
             ("8000-8002/sctp", "8000-8002/sctp"),
             ("127.0.0.1:80:8080", "8080-8080/tcp"),
             ("[::1]::8080", "8080-8080/tcp"),
@@ -148,7 +149,7 @@ mod tests {
             assert_eq!(found, expected, "{text}");
         }
         for bad in [
-            "", "x", "80/x", "81-80", "65536", "-1", "+80", "x:80:80", "1-2:1-3", "/tcp",
+            "", "x", "80/x", "81-80", "65536", "-1", "+-1", "x:80:80", "1-2:1-3", "/tcp",
         ] {
             assert!(PortSpec::parse(bad).is_err(), "{bad:?}");
         }
