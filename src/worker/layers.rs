@@ -272,12 +272,12 @@ impl ImageLayers {
         result
     }
 
-    /// Has the blobs of every layer of a result that is not unpacked, and unpacks them where
-    /// `files` are needed, under a step of its own where that is work.
+    /// Has the blobs of every layer of a result that is not unpacked, and unpacks the lowest
+    /// `files` of them, under a step of its own where that is work.
     pub async fn bring_all(
         self: &Arc<Self>,
         stack: &[LayerId],
-        files: bool,
+        files: usize,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(), Lost> {
@@ -291,10 +291,11 @@ impl ImageLayers {
             cancel: cancel.clone(),
         };
         let mut result = self.bring_blobs(stack, &context).await;
-        if files && result.is_ok() {
-            let unpacked = self.unpack(stack, &context).await;
+        if files > 0 && result.is_ok() {
+            let read = &stack[..files];
+            let unpacked = self.unpack(read, &context).await;
             result = unpacked.map_err(|error| Lost {
-                layers: self.not_unpacked(stack),
+                layers: self.not_unpacked(read),
                 error,
             });
         }

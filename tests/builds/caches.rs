@@ -260,6 +260,48 @@ fn what_was_done_is_exported_although_the_build_failed() {
     assert_eq!(ran(&shown).len(), 1, "{shown}");
 }
 
+/// A group of two layers between two that stay as they are.
+const GROUPED: &str = "FROM {host}/base:1
+RUN echo 1 > /one
+LABEL cooper.layer=pair
+RUN echo 2 > /two && echo passing > /passing
+RUN rm /passing && echo 3 > /three
+LABEL cooper.layer=
+RUN echo 4 > /four
+";
+
+#[test]
+fn layers_of_a_cache_become_one_where_a_label_says_so() {
+    if !ready() {
+        return;
+    }
+    let registry = registry();
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let image = format!("{host}/app:grouped");
+    let archive = ["-o", "type=oci,dest=image.tar"];
+    let push = ["--push", "-t", &image];
+    let squash = ["--squash", "--push", "-t", &image];
+    let context = |env: &TestEnv| {
+        env.write("app/Dockerfile", &GROUPED.replace("{host}", &host));
+        env.path("app").to_str().unwrap().to_owned()
+    };
+    let first = TestEnv::empty();
+    let folder = context(&first);
+    build(&first, &folder, &["--cache-to", &cache]);
+    // The base, /one, the pair, and what the pair became: what lies above is not unpacked.
+    for (output, count) in [(&archive[..], 5), (&push, 5), (&squash, 6)] {
+        let (expected, shown) = build(&first, &folder, output);
+        assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+        let second = TestEnv::empty();
+        let more = [&["--cache-from", &cache], output].concat();
+        let (digest, shown) = build(&second, &context(&second), &more);
+        assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+        assert_eq!(digest, expected, "{output:?}");
+        assert_eq!(unpacked_layers(&second), count, "{output:?}");
+    }
+}
+
 /// Reads the digests of the layers of a manifest.
 fn layers_of(manifest: &[u8]) -> Vec<String> {
     let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
