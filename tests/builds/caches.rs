@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::consumers::Registry;
 use crate::env::{TestEnv, ready};
@@ -311,50 +312,75 @@ fn layers_of(manifest: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Returns text that does not compress well.
+fn noise(seed: u64) -> String {
+    let mut state = seed;
+    let words = (0..20_000).map(|_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        format!("{:08x}", state >> 32)
+    });
+    words.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// A registry of a CI: tokens are good for 30 seconds and 20 requests. By its clock two seconds
+/// pass with every request, so tokens end in the middle of everything.
+fn ci_registry() -> FaultyRegistry {
+    let registry = FaultyRegistry::start_with(Access::Bearer {
+        login: None,
+        refresh: None,
+        uses: 20,
+        expires_in: Some(30),
+        realm: None,
+    });
+    registry.expire_tokens_after(Duration::from_secs(30));
+    registry.pass_time_with_requests(Duration::from_secs(2));
+    let base = format!("{}/base:1", registry.host());
+    let env = TestEnv::busybox();
+    env.ok(&["tag", "busybox", &base]);
+    env.ok(&["push", &base]);
+    registry
+}
+
+/// Builds on an agent that has nothing, with the cache and the image in the registry; returns
+/// the digest of the image and how many steps ran.
+fn agent(registry: &FaultyRegistry, name: &str, source: &str) -> (String, usize) {
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let (max, image) = (format!("{cache},mode=max"), format!("{host}/app:{name}"));
+    let env = TestEnv::empty();
+    let folder = context(&env, &host, source);
+    let caches = ["--cache-from", &cache, "--cache-to", &max];
+    let push = ["--push", "-t", &image];
+    let (digest, shown) = build(&env, &folder, &[&caches[..], &push[..]].concat());
+    (digest, ran(&shown).len())
+}
+
 #[test]
 fn three_agents_of_a_ci_with_a_bad_registry() {
     if !ready() {
         return;
     }
-    // Tokens end all the time.
-    let registry = FaultyRegistry::start_with(Access::Bearer {
-        login: None,
-        refresh: None,
-        uses: 20,
-        expires_in: None,
-        realm: None,
-    });
-    let host = registry.host();
-    let base = format!("{host}/base:1");
-    let env = TestEnv::busybox();
-    env.ok(&["tag", "busybox", &base]);
-    env.ok(&["push", &base]);
-    registry.clear_log();
-
-    let cache = format!("type=registry,ref={host}/app:cache");
-    let max = format!("{cache},mode=max");
-    let image = |name: &str| format!("{host}/app:{name}");
-    let agent = |name: &str, source: &str| {
-        let env = TestEnv::empty();
-        let folder = context(&env, &host, source);
-        let image = image(name);
-        let caches = ["--cache-from", &cache, "--cache-to", &max];
-        let push = ["--push", "-t", &image];
-        let (digest, shown) = build(&env, &folder, &[&caches[..], &push[..]].concat());
-        (digest, ran(&shown).len())
-    };
-    let (first, steps) = agent("a", "text\n");
+    let registry = ci_registry();
+    let (first, steps) = agent(&registry, "a", &noise(1));
     assert_eq!(steps, 5);
-    let (second, steps) = agent("b", "changed\n");
+    registry.clear_log();
+    let before = registry.blob_bytes("app");
+    let (second, steps) = agent(&registry, "b", &noise(2));
     assert_eq!(steps, 2);
     assert_ne!(first, second);
-    // Both builds sent what the registry has, and nothing twice.
     let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
-    assert!(sent <= kept, "{sent} bytes were sent for {kept}");
+    assert!(
+        sent <= kept - before,
+        "{sent} bytes were sent, nothing twice"
+    );
+    let refused = registry.log().into_iter().filter(|l| l.path == "/token");
+    assert!(refused.count() > 1, "tokens end while an agent works");
 
     // Everything is in the registry: nothing moves but the manifest and its config.
     registry.clear_log();
-    let (again, steps) = agent("again", "changed\n");
+    let (again, steps) = agent(&registry, "again", &noise(2));
     assert_eq!((again, steps), (second.clone(), 0));
     let manifest = registry.manifest("app", "again").unwrap();
     let layers = layers_of(&manifest);
@@ -369,22 +395,37 @@ fn three_agents_of_a_ci_with_a_bad_registry() {
     );
     assert_eq!(registry.uploaded_bytes(), 0);
 
+    let mut faults = 0;
     for seed in 1..=3 {
         registry.set_chaos(Some(Chaos::new(seed, 50)));
-        registry.clear_log();
-        let before = registry.blob_bytes("app");
-        let (third, steps) = agent(&format!("c{seed}"), "changed\n");
-        assert_eq!(steps, 0, "seed {seed}");
-        assert_eq!(third, second, "seed {seed}");
-        let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
-        let new = kept - before;
-        assert!(
-            sent <= new + new / 20,
-            "seed {seed}: {sent} bytes were sent for {new}"
-        );
-        assert_eq!(
-            registry.manifest("app", &format!("c{seed}")),
-            registry.manifest("app", "b")
-        );
+        // One agent finds everything, another one has a change of its own.
+        for (source, expected) in [(2, 0), (100 + seed, 2)] {
+            registry.clear_log();
+            let before = registry.blob_bytes("app");
+            let name = format!("c{seed}-{source}");
+            let (third, steps) = agent(&registry, &name, &noise(source));
+            assert_eq!(steps, expected, "{name}");
+            assert_eq!(third == second, source == 2, "{name}");
+            let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
+            let new = kept - before;
+            assert!(
+                sent <= new + new / 20,
+                "{name}: {sent} bytes were sent for {new}"
+            );
+        }
+        faults += registry.chaos_faults();
+        let name = format!("c{seed}-2");
+        let image = registry.manifest("app", &name);
+        assert_eq!(image, registry.manifest("app", "b"));
     }
+    assert!(faults > 0, "nothing went wrong");
+    // What an agent built under these conditions is what it would have been otherwise.
+    registry.set_chaos(None);
+    let (calm, steps) = agent(&registry, "calm", &noise(103));
+    assert_eq!(steps, 0);
+    assert_eq!(
+        registry.manifest("app", "calm"),
+        registry.manifest("app", "c3-103"),
+        "{calm}"
+    );
 }
