@@ -135,9 +135,9 @@ impl<'a> Build<'a> {
             loaded,
             devices,
         } = self.translate().await?;
-        let layers = self.layers();
         let ready = importing.finish().await;
         let imports = Arc::clone(&ready.imports);
+        let layers = self.layers(&imports);
         let mounts = self.start_mounts(&loaded.vertices, &ready);
         let mount_exports = self.mount_exports(&ready);
         let giving = self.start_exports(&loaded, &layers, ready)?;
@@ -173,9 +173,10 @@ impl<'a> Build<'a> {
     pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
         let importing = self.start_imports();
         let translated = self.translate().await?;
+        let imports = importing.finish().await.imports;
         let others = Others {
-            imports: importing.finish().await.imports,
-            layers: self.layers(),
+            layers: self.layers(&imports),
+            imports,
             offers: Offers::default(),
             mounts: None,
             mount_exports: Vec::new(),
@@ -211,10 +212,11 @@ impl<'a> Build<'a> {
     }
 
     /// Starts to keep account of the layers that images and other machines have.
-    fn layers(&self) -> Arc<ImageLayers> {
+    fn layers(&self, imports: &Arc<Imports>) -> Arc<ImageLayers> {
         let engine = self.engine;
         let (snapshots, content) = (engine.snapshots.clone(), engine.content.clone());
-        Arc::new(ImageLayers::new(snapshots, content, self.images.clone()))
+        let layers = ImageLayers::new(snapshots, content, self.images.clone());
+        Arc::new(layers.with_memory(self.memory(imports)))
     }
 
     pub(super) async fn open(
@@ -378,6 +380,7 @@ impl<'a> Build<'a> {
                     let text = format!("{}: the steps run instead", lost.error);
                     caches::warn(&self.progress, &text);
                     others.imports.forget_layers(&lost.layers);
+                    others.layers.lose(&lost.layers);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::consumers::Registry;
 use crate::env::{TestEnv, ready};
-use crate::faulty_registry::{Access, Chaos, Registry as FaultyRegistry};
+use crate::faulty_registry::{Access, Action, Chaos, Registry as FaultyRegistry};
 
 /// A build with a stage of its own, a chain of steps, and files of the user.
 const DOCKERFILE: &str = "FROM {host}/base:1 AS tools
@@ -261,6 +261,103 @@ fn what_was_done_is_exported_although_the_build_failed() {
     assert_eq!(ran(&shown).len(), 1, "{shown}");
 }
 
+/// Builds without a cache of others, into a folder; returns the steps that ran.
+fn files_of(env: &TestEnv, folder: &str) -> (BTreeSet<String>, String) {
+    let output = ["-o", "type=local,dest=out"];
+    let args = [&["build", "--progress", "plain", folder], &output[..]].concat();
+    let (_, shown) = env.ok(&args);
+    let out = fs::read_to_string(env.path("out/out")).unwrap();
+    assert_eq!(out, "text\nfirst\n");
+    (ran(&shown), shown)
+}
+
+#[test]
+fn what_was_found_elsewhere_is_known_here_from_then_on() {
+    if !ready() {
+        return;
+    }
+    let registry = FaultyRegistry::start();
+    push_base(&registry);
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let image = format!("{host}/app:image");
+    let push = ["--push", "-t", &image];
+    let first = TestEnv::empty();
+    let folder = context(&first, &host, "text\n");
+    build(
+        &first,
+        &folder,
+        &[&["--cache-to", &cache], &push[..]].concat(),
+    );
+    let imported = || {
+        let env = TestEnv::empty();
+        let folder = context(&env, &host, "text\n");
+        let more = [&["--cache-from", &cache], &push[..]].concat();
+        let (digest, shown) = build(&env, &folder, &more);
+        assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+        assert_eq!(unpacked_layers(&env), 0);
+        (env, folder, digest)
+    };
+
+    // Nobody is asked for the index, and layers stay where they are until they are needed.
+    let (env, folder, digest) = imported();
+    registry.clear_log();
+    let (again, shown) = build(&env, &folder, &push);
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    assert_eq!((again, unpacked_layers(&env)), (digest, 0));
+    let requests = registry.requests();
+    assert!(
+        !requests.iter().any(|line| line.contains("manifests/cache")),
+        "{requests:?}"
+    );
+    env.ok(&["cache", "verify"]);
+    assert_eq!(files_of(&env, &folder).0, BTreeSet::new());
+
+    // What is pruned has to be had anew.
+    let (env, folder, _) = imported();
+    env.ok(&["prune", "-a", "-f"]);
+    assert_eq!(files_of(&env, &folder).0.len(), 5);
+
+    // A layer that is lost takes its steps with it, and no more than that.
+    let (env, folder, _) = imported();
+    let gone = Action::Status(404, Vec::new(), String::new());
+    registry.fail("GET", "/app/blobs/", 100, gone);
+    let (steps, shown) = files_of(&env, &folder);
+    assert!(shown.contains("instead"), "{shown}");
+    assert!(!steps.is_empty(), "{shown}");
+}
+
+#[test]
+fn layers_of_a_folder_that_is_not_named_any_more_are_made_anew() {
+    if !ready() {
+        return;
+    }
+    let registry = registry();
+    let host = registry.host();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    let from = format!("type=local,src={}", cache.display());
+    let first = TestEnv::empty();
+    let folder = context(&first, &host, "text\n");
+    build(&first, &folder, &["--cache-to", &to]);
+    let second = TestEnv::empty();
+    let folder = context(&second, &host, "text\n");
+    let only = ["--cache-from", &from, "-o", "type=cacheonly"];
+    let (_, shown) = second.ok(&[&["build", "--progress", "plain", &folder], &only[..]].concat());
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    // The folder is named again: what is known here is taken from there.
+    let (_, shown) = build(&second, &folder, &["--cache-from", &from]);
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    // The image's blobs are here now.
+    let (steps, _) = files_of(&second, &folder);
+    assert_eq!(steps, BTreeSet::new());
+    let third = TestEnv::empty();
+    let folder = context(&third, &host, "text\n");
+    third.ok(&[&["build", &folder], &only[..]].concat());
+    assert_eq!(files_of(&third, &folder).0.len(), 5);
+}
+
 /// A group of two layers between two that stay as they are.
 const GROUPED: &str = "FROM {host}/base:1
 RUN echo 1 > /one
@@ -336,11 +433,16 @@ fn ci_registry() -> FaultyRegistry {
     });
     registry.expire_tokens_after(Duration::from_secs(30));
     registry.pass_time_with_requests(Duration::from_secs(2));
+    push_base(&registry);
+    registry
+}
+
+/// Puts the base image into a registry.
+fn push_base(registry: &FaultyRegistry) {
     let base = format!("{}/base:1", registry.host());
     let env = TestEnv::busybox();
     env.ok(&["tag", "busybox", &base]);
     env.ok(&["push", &base]);
-    registry
 }
 
 /// Builds on an agent that has nothing, with the cache and the image in the registry; returns
