@@ -7,6 +7,8 @@
 //! | `cache_export` | COPY of 390 MB into an empty store, cache to the registry |
 //! | `cache_import` | 20,000 files, all cached remotely, empty store, OCI tar |
 //! | `cache_step` | 200 steps cached remotely, one more: time beyond the same build without an export |
+//! | `agent_b` | an empty machine builds with one file changed, cache and image in the registry; beside it the machine that has everything else |
+//! | `cache_100_stages` … | a build of 100, 500, 2,000 stages that finds everything: processor time of an export to a cache that knows it, and to an empty one, beyond that of the build without |
 //!
 //! Each line gives medians in milliseconds, and buildah's time divided by cooper's (`-` where
 //! buildah is not measured). Everything lies in `BENCH_DIR` (/var/tmp/cooper-bench-caches).
@@ -27,7 +29,7 @@ use std::time::{Duration, Instant};
 
 mod support;
 
-use support::{Random, run};
+use support::{Random, Used, measured, run};
 
 /// Runs that count.
 const RUNS: usize = 3;
@@ -97,6 +99,14 @@ impl Bench {
         begun.elapsed().as_secs_f64() * 1000.0
     }
 
+    /// Builds with cooper; returns what it used.
+    fn cooper_used(&self, context: &Path, more: &[String]) -> Used {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
+        let store = self.dir.join(format!("store{}", self.stores));
+        command.arg("--root").arg(store).args(["build", "-q"]);
+        measured(command.arg(context).args(more))
+    }
+
     /// Builds with buildah and an empty store; returns the milliseconds.
     fn buildah(&mut self, context: &Path, more: &[String]) -> f64 {
         self.new_store();
@@ -135,10 +145,14 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let cases: [Case; 3] = [
+    let cases: [Case; 7] = [
         ("cache_export", cache_export),
         ("cache_import", cache_import),
         ("cache_step", cache_step),
+        ("agent_b", agent_b),
+        ("cache_100_stages", |bench| cache_stages(bench, 100)),
+        ("cache_500_stages", |bench| cache_stages(bench, 500)),
+        ("cache_2000_stages", |bench| cache_stages(bench, 2000)),
     ];
     for (name, case) in cases {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
@@ -188,6 +202,55 @@ fn cache_step(bench: &mut Bench) {
         with.push(bench.cooper(&context, &["--cache-to".to_owned(), cache.clone()]));
     }
     show("cache_step", median(with) - median(without), None);
+}
+
+/// A change of one file on a machine that has nothing and on one that has everything else.
+fn agent_b(bench: &mut Bench) {
+    let context = bench.context("agent", agent_context);
+    let cache = bench.cache("agent");
+    let image = format!("127.0.0.1:{}/agent:main", bench.port);
+    let more = ["--cache-from", &cache, "--push", "-t", &image, "--cache-to"].map(str::to_owned);
+    let more = [&more[..], &[format!("{cache},mode=max")]].concat();
+    bench.new_store();
+    bench.cooper(&context, &more);
+    let warm = bench.stores;
+    let (mut new, mut old) = (Vec::new(), Vec::new());
+    for round in 0..RUNS {
+        // Each of them is the first to have its change.
+        fs::write(context.join("source"), format!("warm {round}\n")).unwrap();
+        let stores = std::mem::replace(&mut bench.stores, warm);
+        old.push(bench.cooper(&context, &more));
+        bench.stores = stores;
+        bench.new_store();
+        fs::write(context.join("source"), format!("empty {round}\n")).unwrap();
+        new.push(bench.cooper(&context, &more));
+    }
+    let (new, old) = (median(new), median(old));
+    let ratio = new / old;
+    println!("agent_b        empty  {new:>10.1} ms   warm    {old:>10.1} ms   {ratio:>6.2}");
+}
+
+/// Processor time of exports of a graph that is found as a whole.
+fn cache_stages(bench: &mut Bench, count: usize) {
+    let context = bench.context("stages", |_| ());
+    stages(&context, count);
+    let known = format!("{},mode=max", bench.cache("known"));
+    bench.new_store();
+    let export = |cache: &str| ["--cache-to".to_owned(), cache.to_owned()];
+    bench.cooper(&context, &export(&known));
+    let (mut without, mut again, mut anew) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..RUNS {
+        without.push(bench.cooper_used(&context, &[]).cpu_ms);
+        again.push(bench.cooper_used(&context, &export(&known)).cpu_ms);
+        let empty = format!("{},mode=max", bench.cache(&format!("empty{round}")));
+        anew.push(bench.cooper_used(&context, &export(&empty)).cpu_ms);
+    }
+    let (without, again, anew) = (median(without), median(again), median(anew));
+    println!(
+        "stages {count:>7}  build {without:>8.0} ms   known export {:>8.0} ms   new export {:>8.0} ms (processor)",
+        again - without,
+        anew - without
+    );
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -257,5 +320,45 @@ fn steps(context: &Path, round: usize) {
     }
     fs::write(context.join("last"), round.to_string()).unwrap();
     text.push_str("COPY last /last\n");
+    fs::write(context.join("Dockerfile"), text).unwrap();
+}
+
+/// Writes a project as a CI builds it: tools that hardly change, a long step on them, a source
+/// file, and a step that takes a while over both.
+fn agent_context(context: &Path) {
+    fs::create_dir_all(context.join("bin")).unwrap();
+    fs::copy("/bin/busybox", context.join("bin/busybox")).expect("busybox (static)");
+    let mut random = Random(3);
+    let words: Vec<u8> = (0..3 << 20)
+        .flat_map(|_| format!("{:x} ", random.next() >> 20).into_bytes())
+        .collect();
+    fs::write(context.join("tools"), &words).unwrap();
+    fs::write(context.join("source"), "first\n").unwrap();
+    let dockerfile = r#"FROM scratch
+COPY bin /bin
+SHELL ["/bin/busybox", "sh", "-c"]
+COPY tools /tools
+RUN busybox tr 0-7 a-h < /tools > /dependencies
+COPY source /source
+RUN busybox cat /dependencies /source | busybox gzip > /out && busybox sha256sum /out > /sum
+"#;
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+}
+
+/// Writes a Dockerfile of so many stages, each of which needs two others.
+fn stages(context: &Path, count: usize) {
+    let mut text = String::new();
+    for number in 0..count {
+        fs::write(context.join(format!("f{number}")), number.to_string()).unwrap();
+        writeln!(text, "FROM scratch AS s{number}\nCOPY f{number} /own").unwrap();
+        if number > 0 {
+            let (near, far) = (number - 1, number / 2);
+            writeln!(
+                text,
+                "COPY --from=s{near} /own /near\nCOPY --from=s{far} /own /far"
+            )
+            .unwrap();
+        }
+    }
     fs::write(context.join("Dockerfile"), text).unwrap();
 }

@@ -1,4 +1,7 @@
-//! What benchmarks of whole builds share: numbers that repeat, programs that must succeed.
+//! What benchmarks of whole builds share: numbers that repeat, programs that must succeed, what
+//! a program used.
+
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::process::{Command, Stdio};
 
@@ -20,4 +23,30 @@ pub(crate) fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed:\n{text}");
+}
+
+/// What a program and those that it started used.
+pub(crate) struct Used {
+    /// Processor time in milliseconds, in steps of ten.
+    pub(crate) cpu_ms: f64,
+    /// Most memory that one of them had at once, in KiB.
+    pub(crate) memory_kib: u64,
+}
+
+/// Runs a program to its end, which must be a good one, and says what it used. Needs GNU time
+/// (Debian package `time`).
+pub(crate) fn measured(program: &Command) -> Used {
+    let mut command = Command::new("/usr/bin/time");
+    command.args(["-q", "-f", "%M %U %S"]);
+    command.arg(program.get_program()).args(program.get_args());
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.expect("/usr/bin/time (Debian package time)");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program:?} failed:\n{text}");
+    let last = text.lines().last().unwrap_or_default();
+    let numbers: Vec<f64> = last.split(' ').map(|n| n.parse().unwrap()).collect();
+    Used {
+        memory_kib: numbers[0] as u64,
+        cpu_ms: (numbers[1] + numbers[2]) * 1000.0,
+    }
 }

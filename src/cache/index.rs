@@ -1,6 +1,6 @@
 //! The index: records and keys in SQLite, shared by many processes at once.
 //!
-//! `cache/cache.db`, in WAL mode, `user_version` 2:
+//! `cache/cache.db`, in WAL mode, `user_version` 3:
 //!
 //! ```text
 //! meta          name → value          "boot": the boot that last opened the store
@@ -9,7 +9,7 @@
 //!               result        opaque id for the worker; NULL once it is gone
 //!               size_bytes, created_ns, last_used_ns, uses
 //!               name, scope, place, op, detail      the step, to explain misses (record.rs)
-//!               boot, durable boot that wrote it; whether a sync of the disk followed
+//!               boot, durable boot that wrote it; whether a sync of the disk followed. No boot: adopted.rs
 //!               gone          0, or why the result is gone (record::Gone)
 //!               sum           check over id and result: a damaged row is a miss
 //!               duration_ns   how long the step ran; 0 where nobody measured (new in 2)
@@ -17,6 +17,7 @@
 //!               made_from             result keys of the inputs, 32 bytes each (record.rs)
 //! file_lists    digest → list         files behind a content digest (files.rs)
 //! record_lists  record id, digest     which lists a record needs
+//! layers_elsewhere  diff id → layer, store, repository: where layers of adopted records lie (new in 3)
 //! ```
 //!
 //! Nothing is synced when a record is written. A record of another boot that was not marked
@@ -40,7 +41,7 @@ use rusqlite::{
 };
 
 use super::flight::{Flight, Flights};
-use super::key::CacheKey;
+use super::key::{CacheKey, ContentHash};
 use super::open;
 use super::record::{Found, Gone, NewRecord, ResultId, decode_inputs, encode_inputs};
 use super::record::{InputUse, RecordInfo, Step};
@@ -216,10 +217,28 @@ impl Cache {
     /// Keeps a finished step. Keys that led to an earlier record with its id lead nowhere any
     /// more: a result that was made anew need not be what other steps made.
     pub fn insert(&self, record: &NewRecord, now_ns: i64) -> Result<(), CacheError> {
-        let lists = encoded_lists(&record.step);
-        let detail = serde_json::to_string(&record.step.detail()).unwrap_or_default();
+        let step = &record.step;
+        let (lists, place) = (encoded_lists(step), step.place());
+        let detail = serde_json::to_string(&step.detail()).unwrap_or_default();
         self.write(|db| {
-            insert_record(db, record, &detail, &self.inner.boot, now_ns)?;
+            insert_row(
+                db,
+                &NewRow {
+                    id: &record.id,
+                    result: &record.result,
+                    size_bytes: record.size_bytes,
+                    created_ns: now_ns,
+                    used_ns: now_ns,
+                    name: &step.name,
+                    scope: &step.scope,
+                    place: &place,
+                    op: &step.op,
+                    detail: &detail,
+                    boot: &self.inner.boot,
+                    is_durable: false,
+                    duration_ns: record.duration_ns,
+                },
+            )?;
             db.prepare_cached("DELETE FROM keys WHERE record = ?1")?
                 .execute([&record.id.0])?;
             for key in record.keys.iter().chain([&record.id]) {
@@ -252,7 +271,7 @@ impl Cache {
     pub fn forget(&self, found: &Found) -> Result<(), CacheError> {
         if let Some(imports) = self.imports.as_ref().filter(|_| is_imported(&found.result)) {
             imports.forget(&found.id);
-            return Ok(());
+            return self.forget_adopted(&found.id);
         }
         self.write(|db| {
             db.prepare_cached(
@@ -474,40 +493,53 @@ fn find_all(db: &Connection, keys: &[CacheKey]) -> rusqlite::Result<Vec<Option<(
     Ok(found)
 }
 
-fn insert_record(
-    db: &Connection,
-    record: &NewRecord,
-    detail: &str,
-    boot: &str,
-    now_ns: i64,
-) -> rusqlite::Result<()> {
-    let step = &record.step;
+/// A row of the table of records.
+pub(super) struct NewRow<'a> {
+    pub(super) id: &'a CacheKey,
+    pub(super) result: &'a ResultId,
+    pub(super) size_bytes: u64,
+    pub(super) created_ns: i64,
+    pub(super) used_ns: i64,
+    pub(super) name: &'a str,
+    pub(super) scope: &'a str,
+    pub(super) place: &'a str,
+    pub(super) op: &'a ContentHash,
+    pub(super) detail: &'a str,
+    pub(super) boot: &'a str,
+    pub(super) is_durable: bool,
+    pub(super) duration_ns: u64,
+}
+
+/// Writes a record over the one with its id, if there is one.
+pub(super) fn insert_row(db: &Connection, row: &NewRow<'_>) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM record_lists WHERE record = ?1")?
-        .execute([&record.id.0])?;
+        .execute([&row.id.0])?;
     db.prepare_cached(
         "INSERT OR REPLACE INTO records
          (id, result, size_bytes, created_ns, last_used_ns, uses, name, scope, place, op, detail,
           boot, durable, gone, sum, duration_ns)
-         VALUES (?1, ?2, ?3, ?4, ?4, 0, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12)",
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14)",
     )?
     .execute(params![
-        record.id.0,
-        record.result.0,
-        i64::try_from(record.size_bytes).unwrap_or(i64::MAX),
-        now_ns,
-        step.name,
-        step.scope,
-        step.place(),
-        step.op.0,
-        detail,
-        boot,
-        row_sum(&record.id.0, &record.result.0),
-        i64::try_from(record.duration_ns).unwrap_or(i64::MAX),
+        row.id.0,
+        row.result.0,
+        i64::try_from(row.size_bytes).unwrap_or(i64::MAX),
+        row.created_ns,
+        row.used_ns,
+        row.name,
+        row.scope,
+        row.place,
+        row.op.0,
+        row.detail,
+        row.boot,
+        row.is_durable,
+        row_sum(&row.id.0, &row.result.0),
+        i64::try_from(row.duration_ns).unwrap_or(i64::MAX),
     ])?;
     Ok(())
 }
 
-fn put_key(
+pub(super) fn put_key(
     db: &Connection,
     key: &CacheKey,
     record: &CacheKey,

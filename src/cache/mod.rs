@@ -4,7 +4,7 @@
 //! that explain them), [`record`] (what is kept of a step), [`index`] (the database), `integrity`, [`prune`],
 //! [`mounts`] (folders of cache mounts), [`usage`] with [`usage_filter`] and [`policy`] (what takes space, and what of it goes),
 //! [`explain`] (miss reasons) with `side` (two runs of a step compared), `changes` (two lists of
-//! files compared) and `reason` (in words), [`builds`] (what is kept of each build), [`flight`]
+//! files compared) and `reason` (in words), [`adopted`] (records of other machines), [`builds`] (what is kept of each build), [`flight`]
 //! (one process works on a key, the others wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
@@ -32,6 +32,7 @@
 //! loaded is dropped; time comes in as a parameter. Deliberately absent: scheduling, and the
 //! meaning of results (a [`ResultId`] is opaque here).
 
+pub mod adopted;
 pub mod builds;
 mod changes;
 pub mod content_hash;
@@ -54,6 +55,7 @@ pub mod stat_cache;
 pub mod usage;
 pub mod usage_filter;
 
+pub use adopted::LayerElsewhere;
 pub use explain::MissReason;
 pub use files::{ContentDigest, FileEntry, FileList};
 pub use flight::Flight;

@@ -11,7 +11,7 @@ use super::index::{BUSY_TIMEOUT, CacheError, is_damage};
 use super::record::Gone;
 
 /// Version of the tables, kept in `user_version`.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// A version beyond this one is damage and not the future.
 const FORMAT_MAX: i64 = 1000;
 
@@ -21,8 +21,19 @@ const LOG_BYTES: u64 = 64 * 4096;
 const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What each older format lacks of the next one: the first entry leads from format 1 to 2.
-const MIGRATIONS: [&str; 1] =
-    ["ALTER TABLE records ADD COLUMN duration_ns INTEGER NOT NULL DEFAULT 0;"];
+const MIGRATIONS: [&str; 2] = [
+    "ALTER TABLE records ADD COLUMN duration_ns INTEGER NOT NULL DEFAULT 0;",
+    LAYERS_ELSEWHERE,
+];
+
+const LAYERS_ELSEWHERE: &str = "
+CREATE TABLE layers_elsewhere (
+    diff_id TEXT PRIMARY KEY,
+    layer TEXT NOT NULL,
+    store TEXT NOT NULL,
+    repository TEXT
+) WITHOUT ROWID;
+";
 
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -226,6 +237,7 @@ fn create(path: &Path) -> rusqlite::Result<Connection> {
 fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(LAYERS_ELSEWHERE)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }

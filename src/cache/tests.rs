@@ -22,7 +22,7 @@ fn step(name: &str, inputs: Vec<StepInput>) -> Step {
 }
 
 /// Record `n`: found under key 1000 + n too, of 10 bytes.
-fn record(n: u64) -> NewRecord {
+pub(super) fn record(n: u64) -> NewRecord {
     NewRecord {
         id: key(n),
         keys: vec![key(1000 + n)],
@@ -481,7 +481,7 @@ fn a_database_of_a_newer_cooper_is_left_alone() {
     let root = store_with_records(1);
     let path = root.path().join("cache/cache.db");
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.pragma_update(None, "user_version", 3).unwrap();
+    db.pragma_update(None, "user_version", 4).unwrap();
     drop(db);
     let cache = Cache::open(root.path());
     assert!(

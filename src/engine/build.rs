@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::attest::Run;
+use super::bring::Brought;
 use super::caches::{self, Giving};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
@@ -33,25 +34,16 @@ use crate::exporter::{
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
-use crate::oci::{Digest, ImageConfig, Platform};
+use crate::oci::{ImageConfig, Platform};
 use crate::progress::{Event, Progress, Warning};
 use crate::registry;
 use crate::session::Session;
-use crate::snapshot::{LayerId, Snapshotter};
+use crate::snapshot::Snapshotter;
 use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, Repositories, WebFiles};
 use crate::worker::{
-    Ahead, ImageLayers, LayerReady, LocalWorker, Lost, MountSource, OpOutput, WorkerOptions, keys,
+    Ahead, ImageLayers, LayerReady, LocalWorker, MountSource, OpOutput, WorkerOptions, keys,
 };
-
-/// The results, as the outputs need them.
-#[derive(Default)]
-struct Brought {
-    /// The layers of each result.
-    stacks: Vec<Vec<LayerId>>,
-    /// Blobs that are not here, because the registries have them.
-    elsewhere: BTreeSet<Digest>,
-}
 
 /// What other machines have to do with a build.
 pub(super) struct Others {
@@ -143,9 +135,9 @@ impl<'a> Build<'a> {
             loaded,
             devices,
         } = self.translate().await?;
-        let layers = self.layers();
         let ready = importing.finish().await;
         let imports = Arc::clone(&ready.imports);
+        let layers = self.layers(&imports);
         let mounts = self.start_mounts(&loaded.vertices, &ready);
         let mount_exports = self.mount_exports(&ready);
         let giving = self.start_exports(&loaded, &layers, ready)?;
@@ -181,9 +173,10 @@ impl<'a> Build<'a> {
     pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
         let importing = self.start_imports();
         let translated = self.translate().await?;
+        let imports = importing.finish().await.imports;
         let others = Others {
-            imports: importing.finish().await.imports,
-            layers: self.layers(),
+            layers: self.layers(&imports),
+            imports,
             offers: Offers::default(),
             mounts: None,
             mount_exports: Vec::new(),
@@ -219,10 +212,11 @@ impl<'a> Build<'a> {
     }
 
     /// Starts to keep account of the layers that images and other machines have.
-    fn layers(&self) -> Arc<ImageLayers> {
+    fn layers(&self, imports: &Arc<Imports>) -> Arc<ImageLayers> {
         let engine = self.engine;
         let (snapshots, content) = (engine.snapshots.clone(), engine.content.clone());
-        Arc::new(ImageLayers::new(snapshots, content, self.images.clone()))
+        let layers = ImageLayers::new(snapshots, content, self.images.clone());
+        Arc::new(layers.with_memory(self.memory(imports)))
     }
 
     pub(super) async fn open(
@@ -337,7 +331,8 @@ impl<'a> Build<'a> {
     ) -> Result<(Solved<OpOutput>, Exported), EngineError> {
         let started_ns = clock::now_ns();
         let (engine, progress) = (self.engine, &self.progress);
-        let results = || self.results(definitions, Arc::clone(worker), others);
+        let images = &lowered[..];
+        let results = || self.results(definitions, images, Arc::clone(worker), others);
         let results = engine.with_room("unpack", progress, results).await;
         let giving_mounts = self.give_mounts(&others.mount_exports, started_ns);
         let (solved, brought) = match results {
@@ -369,13 +364,14 @@ impl<'a> Build<'a> {
     async fn results(
         &self,
         definitions: &[Definition],
+        lowered: &[Lowered],
         worker: Arc<LocalWorker>,
         others: &Others,
     ) -> Result<(Solved<OpOutput>, Brought), EngineError> {
         for last in [false, true] {
             let solved = self.solve(definitions, Arc::clone(&worker), others);
             let solved = solved.await?;
-            match self.bring(&others.layers, &solved).await {
+            match self.bring(&others.layers, lowered, &solved).await {
                 Ok(brought) => return Ok((solved, brought)),
                 Err(lost) if last || lost.layers.is_empty() => {
                     return Err(EngineError::from_op(lost.error));
@@ -384,6 +380,7 @@ impl<'a> Build<'a> {
                     let text = format!("{}: the steps run instead", lost.error);
                     caches::warn(&self.progress, &text);
                     others.imports.forget_layers(&lost.layers);
+                    others.layers.lose(&lost.layers);
                 }
             }
         }
@@ -398,39 +395,6 @@ impl<'a> Build<'a> {
             [] => vec![OutputSpec::default_image()],
             outputs => outputs.to_vec(),
         }
-    }
-
-    /// Fetches what is still missing of the results, and unpacks it where an output needs
-    /// files. What is only pushed goes from registry to registry where that is possible.
-    async fn bring(
-        &self,
-        layers: &Arc<ImageLayers>,
-        solved: &Solved<OpOutput>,
-    ) -> Result<Brought, Lost> {
-        let outputs = self.outputs();
-        // Software is looked for in files.
-        let is_scanned = self.request.attestations.sbom.is_some();
-        let needs_files = is_scanned || outputs.iter().any(needs_files);
-        let pushed_to = self.only_pushed_to();
-        let mut brought_back = Brought::default();
-        for result in &solved.results {
-            let output = result.output.as_ref();
-            let stack = output.map(|output| output.layers().to_vec());
-            let stack = stack.unwrap_or_default();
-            match &pushed_to {
-                Some(names) => {
-                    let sent = self.send(layers, &stack, names).await?;
-                    brought_back.elsewhere.extend(sent);
-                }
-                None => {
-                    let (progress, cancel) = (&self.progress, &self.cancel);
-                    let brought = layers.bring_all(&stack, needs_files, progress, cancel);
-                    brought.await?;
-                }
-            }
-            brought_back.stacks.push(stack);
-        }
-        Ok(brought_back)
     }
 
     /// Reads which devices there are, where a step asks for any.
@@ -589,18 +553,6 @@ impl<'a> Build<'a> {
         Ok(exporter
             .export(export, &self.progress, &self.cancel)
             .await?)
-    }
-}
-
-/// Says whether an output reads the files of a result, and not just its blobs.
-fn needs_files(output: &OutputSpec) -> bool {
-    match output.image_options() {
-        Some(options) => {
-            options.compression.force
-                || options.layer_times != LayerTimes::Kept
-                || options.squash != Squash::Groups
-        }
-        None => !matches!(output, OutputSpec::CacheOnly),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The engine: the front door of everything, and the one place where all modules meet.
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
-//! twelve steps), `caches` (other machines' results), `resolver` (base images for the frontend), `inputs` (contexts and
+//! twelve steps), `caches` (other machines' results), `bring` (what of them the outputs need), `memory` (where an earlier build found them), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
 //! (two of them compared), [`call`] (questions that are answered without building), [`images`],
@@ -15,6 +15,7 @@
 //! and sockets.
 
 mod attest;
+mod bring;
 pub mod build;
 mod caches;
 pub mod call;
@@ -28,6 +29,7 @@ mod integrity;
 mod inventory;
 pub mod login;
 pub mod manifest;
+mod memory;
 mod mounts;
 mod options;
 pub mod plan;

@@ -25,6 +25,7 @@ use crate::cache::policy::{Policy, choose};
 use crate::cache::usage::{DiskSpace, UsageItem, UsageTotals, space_of};
 use crate::cache::usage_filter::UsageFilter;
 use crate::content::Lease;
+use crate::oci::DiffId;
 use crate::snapshot::LayerId;
 use crate::worker::ops::file::earlier;
 use crate::worker::output;
@@ -119,6 +120,9 @@ impl Engine {
         records.extend(users_of(inventory, &layers));
         let given_up = self.cache.give_up(&records, in_use_since_ns)?;
         let live = layers_of(&given_up.remaining);
+        // What stays too long costs a few bytes; another prune tries again.
+        let is_needed = |diff_id: &DiffId| live.contains(&LayerId::of_diff_id(diff_id));
+        let _ = self.cache.sweep_elsewhere(is_needed);
         for index in chosen {
             let item = &inventory.items[*index];
             match &inventory.things[*index] {

@@ -14,6 +14,7 @@ use super::load::{self, Load, LoadTarget};
 use super::output::{
     ArchiveDestination, DerivedNames, ImageOptions, LayerTimes, OutputSpec, PushOptions,
 };
+use super::squash::Lowest;
 use super::{Error, attestations, index, layout, push, squash, trees, validate};
 use crate::archive::Observer;
 use crate::attestation::Attestation;
@@ -385,12 +386,8 @@ impl Job<'_> {
     ) -> Result<PlatformResult, Error> {
         let mut result = result.clone();
         let count = result.layers.len();
-        let groups = squash::plan(
-            &result.config.history,
-            count,
-            lowest(&result),
-            options.squash,
-        );
+        let lowest = Lowest::of(&result.config, result.base.as_ref(), count);
+        let groups = squash::plan(&result.config.history, count, lowest, options.squash);
         squash::remove_label(&mut result.config);
         squash::rewrite(&mut result.config, count, &groups);
         if groups.with_base {
@@ -416,7 +413,7 @@ impl Job<'_> {
     ) -> Result<Vec<ImageLayer>, Error> {
         let times = self.times(result, options);
         // What the base image brought stays as it is.
-        let base = base_layers(result);
+        let base = Lowest::of(&result.config, result.base.as_ref(), result.layers.len()).layers;
         let keeps_foreign = options.keeps_nondistributable;
         let layers = result.layers.iter().enumerate().map(|(number, id)| {
             let (snapshots, id) = (self.exporter.snapshots.clone(), id.clone());
@@ -586,23 +583,6 @@ impl Job<'_> {
             Ok(result) => result,
             Err(error) => Err(Error::Thread(error.to_string())),
         }
-    }
-}
-
-/// Returns how many of the layers are those of the base image.
-fn base_layers(result: &PlatformResult) -> usize {
-    let base = result.base.as_ref();
-    let count = base.map_or(0, |base| base.rootfs.diff_ids.len());
-    count.min(result.layers.len())
-}
-
-/// Returns what of a result is its base image.
-fn lowest(result: &PlatformResult) -> squash::Lowest {
-    let of_base = result.base.iter().flat_map(|base| &base.history);
-    let pairs = result.config.history.iter().zip(of_base);
-    squash::Lowest {
-        layers: base_layers(result),
-        entries: pairs.take_while(|(entry, base)| entry == base).count(),
     }
 }
 

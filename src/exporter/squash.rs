@@ -39,6 +39,31 @@ pub(super) struct Lowest {
     pub(super) entries: usize,
 }
 
+impl Lowest {
+    /// Returns what of an image of `layers` layers is its base image.
+    pub(super) fn of(image: &ImageConfig, base: Option<&ImageConfig>, layers: usize) -> Self {
+        let count = base.map_or(0, |base| base.rootfs.diff_ids.len());
+        let of_base = base.into_iter().flat_map(|base| &base.history);
+        let pairs = image.history.iter().zip(of_base);
+        Self {
+            layers: count.min(layers),
+            entries: pairs.take_while(|(entry, base)| entry == base).count(),
+        }
+    }
+}
+
+/// Returns how many of the lowest of `layers` layers are read as files when some become one.
+pub fn layers_read(
+    image: &ImageConfig,
+    base: Option<&ImageConfig>,
+    layers: usize,
+    squash: Squash,
+) -> usize {
+    let lowest = Lowest::of(image, base, layers);
+    let groups = plan(&image.history, layers, lowest, squash);
+    groups.ranges.last().map_or(0, |highest| highest.end)
+}
+
 /// Decides which of `layers` layers become one.
 pub(super) fn plan(history: &[History], layers: usize, base: Lowest, squash: Squash) -> Groups {
     let (all, new) = (0..layers, base.layers..layers);
@@ -120,6 +145,7 @@ fn entries_with_layer(history: &[History], layers: usize) -> Vec<Option<usize>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::{DiffId, Digest, RootFs};
 
     /// `b` an entry of the base with a layer, `L` a new one, `E` one without; `a=` a label that
     /// begins the group a, `=` one that ends it.
@@ -159,6 +185,32 @@ mod tests {
             let ranges = groups.ranges.iter().map(|range| format!("{range:?}"));
             let ranges = ranges.collect::<Vec<_>>().join(" ");
             assert_eq!(ranges, expected, "{text} {squash:?}");
+        }
+    }
+
+    #[test]
+    fn layers_above_the_groups_are_not_read() {
+        let base = ImageConfig {
+            history: history("b"),
+            rootfs: RootFs {
+                diff_ids: vec![DiffId(Digest::of(b"b"))],
+                ..RootFs::default()
+            },
+            ..ImageConfig::default()
+        };
+        for (text, layers, squash, expected) in [
+            ("b L L L", 4, Squash::Groups, 0),
+            ("b a= L L = L", 4, Squash::Groups, 3),
+            ("b a= L = L L", 4, Squash::Groups, 0),
+            ("b L L L", 4, Squash::New, 4),
+            ("b", 1, Squash::All, 0),
+        ] {
+            let image = ImageConfig {
+                history: history(text),
+                ..ImageConfig::default()
+            };
+            let read = layers_read(&image, Some(&base), layers, squash);
+            assert_eq!(read, expected, "{text} {squash:?}");
         }
     }
 

@@ -35,6 +35,12 @@ impl LayerId {
         ))
     }
 
+    /// Returns the diff id that a layer of an image or of another machine is called by.
+    pub fn diff_id(&self) -> Option<DiffId> {
+        let digest = self.0.replacen('-', ":", 1).parse();
+        digest.ok().map(DiffId)
+    }
+
     /// Names the layer that does what the layers of `group` do on `below`.
     pub fn of_squashed(below: &[Self], group: &[Self]) -> Self {
         let mut text = String::new();

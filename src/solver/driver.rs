@@ -31,7 +31,6 @@ pub(super) struct Driver<W: Worker> {
     pub(super) graph: Arc<Graph>,
     pub(super) scheduler: Scheduler,
     pub(super) tasks: Arc<Tasks<W>>,
-    scope: String,
     pub(super) facts: Vec<Facts<W::Output>>,
     /// What runs. Dropping it aborts everything.
     running: JoinSet<Answer<W::Output>>,
@@ -53,7 +52,7 @@ pub(super) enum Driven<O> {
 }
 
 impl<W: Worker> Driver<W> {
-    pub(super) fn new(scheduler: Scheduler, tasks: Tasks<W>, scope: String) -> Self {
+    pub(super) fn new(scheduler: Scheduler, tasks: Tasks<W>) -> Self {
         let graph = Arc::clone(&tasks.graph);
         let facts = |index| Facts {
             map: None,
@@ -66,7 +65,6 @@ impl<W: Worker> Driver<W> {
             graph,
             scheduler,
             tasks: Arc::new(tasks),
-            scope,
             running: JoinSet::new(),
             error: None,
             summary: Summary::default(),
@@ -359,7 +357,7 @@ impl<W: Worker> Driver<W> {
         });
         Some(Step {
             name: self.graph.vertex(vertex).name(),
-            scope: self.scope.clone(),
+            scope: self.tasks.scope.clone(),
             op: map.digest,
             parts: map.parts.clone(),
             inputs: inputs.collect(),

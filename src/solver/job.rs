@@ -127,7 +127,7 @@ pub async fn solve<W: Worker>(
             progress.clone(),
             &options,
         );
-        let mut driver = Driver::new(scheduler, tasks, options.scope.clone());
+        let mut driver = Driver::new(scheduler, tasks);
         if solves == 1 {
             options.trace.begin(&graph);
             driver.announce();

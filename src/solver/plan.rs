@@ -70,7 +70,7 @@ pub async fn plan<W: Worker>(
         &options,
     );
     tasks.only_plans = true;
-    let mut driver = Driver::new(scheduler.only_planning(), tasks, options.scope.clone());
+    let mut driver = Driver::new(scheduler.only_planning(), tasks);
     driver.announce();
     match driver.drive(&cancel).await? {
         Driven::Planned => {}

@@ -18,6 +18,7 @@ use super::outcome::outcome_key;
 use super::trace::{StepVerdict, Trace};
 use super::worker::{CacheMap, OpContext, Worker};
 use crate::cache::remote::Offers;
+use crate::cache::remote::import::is_imported;
 use crate::cache::{Cache, CacheError, CacheKey, ContentDigest, Flight, Found, MissReason};
 use crate::cache::{NewRecord, Step};
 use crate::progress::{CacheOutcome, Event as Report, Progress, Warning};
@@ -92,6 +93,8 @@ pub(super) struct Tasks<W> {
     /// owes its shape to being cancelled never reaches a scheduler that goes on.
     pub(super) cancel: CancellationToken,
     pub(super) now_ns: i64,
+    /// Which build the steps belong to.
+    pub(super) scope: String,
     /// Whether every step is to run, so that no earlier result will do.
     pub(super) everything_anew: bool,
     /// Whether nothing is to be noted or run.
@@ -119,6 +122,7 @@ impl<W: Worker> Tasks<W> {
             progress,
             cancel: CancellationToken::new(),
             now_ns: options.now_ns,
+            scope: options.scope.clone(),
             everything_anew: options.no_cache,
             only_plans: false,
             trace: Arc::clone(&options.trace),
@@ -212,10 +216,26 @@ impl<W: Worker> Tasks<W> {
                 let vertex = self.graph.vertex(index);
                 let work = self.worker.load(vertex, &found.result, place, &context);
                 // A worker that panics over a stored result must not keep the step from running.
-                caught(work).await.ok().flatten()
+                let loaded = caught(work).await.ok().flatten();
+                if let Some(outputs) = loaded.as_ref().filter(|_| !self.only_plans) {
+                    self.adopt(index, found, outputs).await;
+                }
+                loaded
             }
         };
         Answer::Loaded(index, loaded)
+    }
+
+    /// Lets the local index know what another machine made and this build uses.
+    async fn adopt(&self, index: VertexIx, found: Found, outputs: &[W::Output]) {
+        if !is_imported(&found.result) {
+            return;
+        }
+        let (scope, now_ns) = (self.scope.clone(), self.now_ns);
+        if let Some(stored) = self.worker.result_id(self.graph.vertex(index), outputs) {
+            self.note(move |cache| cache.adopt(&found, &stored.id, &scope, now_ns))
+                .await;
+        }
     }
 
     pub(super) async fn exec(

@@ -89,7 +89,8 @@ pub trait Worker: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Self::Output>, OpError>> + Send;
 
     /// Says under which id [`Self::load`] finds these outputs again; `None` if they are not
-    /// kept. Called after every successful `exec` of a vertex with a key of its own.
+    /// kept. Called after every successful `exec` of a vertex with a key of its own, and for
+    /// imported results.
     fn result_id(&self, vertex: &Vertex, outputs: &[Self::Output]) -> Option<StoredResult>;
 
     /// Says whether the outputs of a run are, apart from when they were made, those of an earlier

@@ -26,26 +26,48 @@ pub(super) async fn load(
     let options = &worker.options;
     let (record, store) = options.imports.record(id)?;
     let outputs = options.layers.register_cached(&record, &store)?;
-    if place == Place::Here {
-        for layers in &outputs {
-            // Those of base images are fetched by the step, which cannot do without.
-            let cached = layers
-                .iter()
-                .filter(|layer| !options.layers.is_of_image(layer));
-            let cached: Vec<LayerId> = cached.cloned().collect();
-            if let Err(error) = options.layers.unpack(&cached, context).await {
-                if !context.cancel.is_cancelled() {
-                    options.imports.note_fault(&record.id);
-                    warn(
-                        &context.progress,
-                        &format!("{error}: the step runs instead"),
-                    );
-                }
-                return None;
+    let outputs: Vec<OpOutput> = outputs.into_iter().map(OpOutput::Stack).collect();
+    if place == Place::Here && !unpack(&options.layers, &outputs, context).await {
+        if !context.cancel.is_cancelled() {
+            options.imports.note_fault(&record.id);
+        }
+        return None;
+    }
+    Some(outputs)
+}
+
+/// Finds the outputs of a record of this machine, whose layers may still be where an earlier
+/// build found them.
+pub(super) async fn load_kept(
+    layers: &Arc<ImageLayers>,
+    id: &ResultId,
+    place: Place,
+    context: &OpContext,
+) -> Option<Vec<OpOutput>> {
+    let outputs = output::from_result_id(id)?;
+    if !layers.recall(outputs.iter().flat_map(OpOutput::layers)) {
+        return None;
+    }
+    let is_here = place != Place::Here || unpack(layers, &outputs, context).await;
+    is_here.then_some(outputs)
+}
+
+/// Fetches and unpacks the layers of outputs that other machines made; warns where one cannot be
+/// had. Those of base images are fetched by the step, which cannot do without.
+async fn unpack(layers: &Arc<ImageLayers>, outputs: &[OpOutput], context: &OpContext) -> bool {
+    for output in outputs {
+        let cached = output.layers().iter();
+        let cached = cached.filter(|layer| layers.is_of_cache(layer));
+        let cached: Vec<LayerId> = cached.cloned().collect();
+        if let Err(error) = layers.unpack(&cached, context).await {
+            if !context.cancel.is_cancelled() {
+                let text = format!("{error}: the step runs instead");
+                warn(&context.progress, &text);
             }
+            return false;
         }
     }
-    Some(outputs.into_iter().map(OpOutput::Stack).collect())
+    true
 }
 
 fn warn(progress: &VertexProgress, short: &str) {
@@ -99,6 +121,8 @@ impl LayerProvider for ResultLayers {
             }
             let outputs = output::from_result_id(result);
             let outputs = outputs.ok_or_else(|| "a result cannot be read".to_owned())?;
+            self.layers
+                .recall(outputs.iter().flat_map(OpOutput::layers));
             let mut all = Vec::new();
             for output in outputs {
                 let mut layers = Vec::new();

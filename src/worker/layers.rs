@@ -37,9 +37,24 @@ enum Known {
     },
     /// With an imported result.
     Cached {
-        store: Arc<dyn RemoteStore>,
+        cache: CacheOfLayer,
         layer: Box<CachedLayer>,
     },
+}
+
+/// The cache that has the blob of a layer.
+#[derive(Debug, Clone)]
+pub enum CacheOfLayer {
+    /// It can be asked.
+    Open(Arc<dyn RemoteStore>),
+    /// This build has nothing to do with the one of this name: only a blob that is here will do.
+    Closed(String),
+}
+
+/// Knows where layers lie that an earlier build was promised. Implemented in `engine`.
+pub trait LayerMemory: std::fmt::Debug + Send + Sync {
+    /// Finds a layer.
+    fn recall(&self, layer: &LayerId) -> Option<(CachedLayer, CacheOfLayer)>;
 }
 
 impl Known {
@@ -58,21 +73,33 @@ pub struct ImageLayers {
     snapshots: Snapshotter,
     content: ContentStore,
     images: Images,
+    /// Asked for layers of the results of earlier builds.
+    memory: Option<Arc<dyn LayerMemory>>,
     known: Mutex<HashMap<LayerId, Known>>,
+    /// What turned out not to be had.
+    lost: Mutex<BTreeSet<DiffId>>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl ImageLayers {
     /// Starts with no layers.
     pub fn new(snapshots: Snapshotter, content: ContentStore, images: Images) -> Self {
-        let (known, busy) = (Mutex::default(), Mutex::default());
         Self {
             snapshots,
             content,
             images,
-            known,
-            busy,
+            memory: None,
+            known: Mutex::default(),
+            lost: Mutex::default(),
+            busy: Mutex::default(),
         }
+    }
+
+    /// Asks `memory` for layers that earlier builds were promised.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Arc<dyn LayerMemory>) -> Self {
+        self.memory = Some(memory);
+        self
     }
 
     /// Remembers the layers of an image and returns their ids, lowest first.
@@ -112,24 +139,71 @@ impl ImageLayers {
             if layer.foreign {
                 return None;
             }
-            let blob = LayerBlob {
-                descriptor: layer.blob.clone(),
-                diff_id: layer.diff_id.clone(),
-            };
-            self.snapshots.announce(&id, blob, layer.created_ns);
-            if let Some(repository) = store.repository() {
-                // Without the note a push sends what the registry has.
-                let _ = self.content.note_origin(&layer.blob.digest, &repository);
-            }
-            let (store, layer) = (Arc::clone(store), Box::new(layer.clone()));
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(id.clone(), Known::Cached { store, layer });
+            self.remember(&id, layer.clone(), CacheOfLayer::Open(Arc::clone(store)));
             Some(id)
         };
         let outputs = record.outputs.iter();
         outputs
             .map(|layers| layers.iter().map(one).collect())
             .collect()
+    }
+
+    /// Remembers a layer that a cache has.
+    fn remember(&self, id: &LayerId, layer: CachedLayer, cache: CacheOfLayer) {
+        let blob = LayerBlob {
+            descriptor: layer.blob.clone(),
+            diff_id: layer.diff_id.clone(),
+        };
+        self.snapshots.announce(id, blob, layer.created_ns);
+        if let CacheOfLayer::Open(store) = &cache
+            && let Some(repository) = store.repository()
+        {
+            // Without the note a push sends what the registry has.
+            let _ = self.content.note_origin(&layer.blob.digest, &repository);
+        }
+        let layer = Box::new(layer);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(id.clone(), Known::Cached { cache, layer });
+    }
+
+    /// Says whether every layer is here or can be fetched; looks for those of results that an
+    /// earlier build was promised.
+    pub fn recall<'l>(&self, layers: impl IntoIterator<Item = &'l LayerId>) -> bool {
+        layers
+            .into_iter()
+            .all(|layer| self.can_have(layer) || self.recall_one(layer))
+    }
+
+    fn recall_one(&self, id: &LayerId) -> bool {
+        let recalled = self.memory.as_ref().and_then(|memory| memory.recall(id));
+        let Some((layer, cache)) = recalled else {
+            return false;
+        };
+        let is_lost = {
+            let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.contains(&layer.diff_id)
+        };
+        let is_closed = matches!(cache, CacheOfLayer::Closed(_));
+        if is_lost || (is_closed && !self.content.contains(&layer.blob.digest)) {
+            return false;
+        }
+        self.remember(id, layer, cache);
+        true
+    }
+
+    /// Takes back that these layers can be had.
+    pub fn lose(&self, layers: &BTreeSet<DiffId>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            known.remove(&LayerId::of_diff_id(layer));
+        }
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.extend(layers.iter().cloned());
+    }
+
+    /// Says whether a layer belongs to a result of another machine.
+    pub fn is_of_cache(&self, layer: &LayerId) -> bool {
+        matches!(self.known(layer), Some(Known::Cached { .. }))
     }
 
     /// Says whether a layer belongs to an image that this build starts from.
@@ -203,11 +277,19 @@ impl ImageLayers {
                 let fetched = self.images.fetch_layer(image, *index, progress);
                 fetched.await.map_err(source::error)
             }
-            Known::Cached { store, layer } => {
+            Known::Cached { cache, layer } => {
                 let blob = &layer.blob;
                 if self.content.claim(blob).unwrap_or(false) {
                     return Ok(());
                 }
+                let store = match cache {
+                    CacheOfLayer::Open(store) => store,
+                    CacheOfLayer::Closed(name) => {
+                        let text = format!("layer {} lies in the cache {name}", blob.digest);
+                        let error = OpError::new(FailureKind::Remote, text);
+                        return Err(error.hint("name that cache with --cache-from"));
+                    }
+                };
                 let time =
                     Duration::from_secs(blob.size / BYTES_PER_SECOND_MIN) + FETCH_TIMEOUT_MIN;
                 let fetch = store.fetch_blob(blob, &self.content, progress);
@@ -272,12 +354,12 @@ impl ImageLayers {
         result
     }
 
-    /// Has the blobs of every layer of a result that is not unpacked, and unpacks them where
-    /// `files` are needed, under a step of its own where that is work.
+    /// Has the blobs of every layer of a result that is not unpacked, and unpacks the lowest
+    /// `files` of them, under a step of its own where that is work.
     pub async fn bring_all(
         self: &Arc<Self>,
         stack: &[LayerId],
-        files: bool,
+        files: usize,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(), Lost> {
@@ -291,10 +373,11 @@ impl ImageLayers {
             cancel: cancel.clone(),
         };
         let mut result = self.bring_blobs(stack, &context).await;
-        if files && result.is_ok() {
-            let unpacked = self.unpack(stack, &context).await;
+        if files > 0 && result.is_ok() {
+            let read = &stack[..files];
+            let unpacked = self.unpack(read, &context).await;
             result = unpacked.map_err(|error| Lost {
-                layers: self.not_unpacked(stack),
+                layers: self.not_unpacked(read),
                 error,
             });
         }

@@ -36,13 +36,13 @@ use crate::llb::{Vertex, VertexDigest, pb};
 use crate::oci::Descriptor;
 use crate::progress::LogStream;
 use crate::session::Session;
-use crate::snapshot::{LayerId, Snapshotter};
+use crate::snapshot::Snapshotter;
 use crate::solver::{CacheMap, OpContext, OpError, Place, StoredResult, Worker};
 use crate::source::{Images, Repositories, WebFiles};
 
 pub use ahead::Ahead;
 pub use cached::ResultLayers;
-pub use layers::{ImageLayers, Lost};
+pub use layers::{CacheOfLayer, ImageLayers, LayerMemory, Lost};
 pub use mount_source::MountSource;
 pub use ops::source::PinnedSource;
 pub use output::OpOutput;
@@ -297,12 +297,6 @@ impl Worker for LocalWorker {
         if is_imported(id) {
             return cached::load(self, id, place, context).await;
         }
-        let outputs = output::from_result_id(id)?;
-        let here = |layer: &LayerId| self.options.layers.can_have(layer);
-        outputs
-            .iter()
-            .flat_map(OpOutput::layers)
-            .all(here)
-            .then_some(outputs)
+        cached::load_kept(&self.options.layers, id, place, context).await
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::consumers::Registry;
 use crate::env::{TestEnv, ready};
-use crate::faulty_registry::{Access, Chaos, Registry as FaultyRegistry};
+use crate::faulty_registry::{Access, Action, Chaos, Registry as FaultyRegistry};
 
 /// A build with a stage of its own, a chain of steps, and files of the user.
 const DOCKERFILE: &str = "FROM {host}/base:1 AS tools
@@ -260,6 +261,145 @@ fn what_was_done_is_exported_although_the_build_failed() {
     assert_eq!(ran(&shown).len(), 1, "{shown}");
 }
 
+/// Builds without a cache of others, into a folder; returns the steps that ran.
+fn files_of(env: &TestEnv, folder: &str) -> (BTreeSet<String>, String) {
+    let output = ["-o", "type=local,dest=out"];
+    let args = [&["build", "--progress", "plain", folder], &output[..]].concat();
+    let (_, shown) = env.ok(&args);
+    let out = fs::read_to_string(env.path("out/out")).unwrap();
+    assert_eq!(out, "text\nfirst\n");
+    (ran(&shown), shown)
+}
+
+#[test]
+fn what_was_found_elsewhere_is_known_here_from_then_on() {
+    if !ready() {
+        return;
+    }
+    let registry = FaultyRegistry::start();
+    push_base(&registry);
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let image = format!("{host}/app:image");
+    let push = ["--push", "-t", &image];
+    let first = TestEnv::empty();
+    let folder = context(&first, &host, "text\n");
+    build(
+        &first,
+        &folder,
+        &[&["--cache-to", &cache], &push[..]].concat(),
+    );
+    let imported = || {
+        let env = TestEnv::empty();
+        let folder = context(&env, &host, "text\n");
+        let more = [&["--cache-from", &cache], &push[..]].concat();
+        let (digest, shown) = build(&env, &folder, &more);
+        assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+        assert_eq!(unpacked_layers(&env), 0);
+        (env, folder, digest)
+    };
+
+    // Nobody is asked for the index, and layers stay where they are until they are needed.
+    let (env, folder, digest) = imported();
+    registry.clear_log();
+    let (again, shown) = build(&env, &folder, &push);
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    assert_eq!((again, unpacked_layers(&env)), (digest, 0));
+    let requests = registry.requests();
+    assert!(
+        !requests.iter().any(|line| line.contains("manifests/cache")),
+        "{requests:?}"
+    );
+    env.ok(&["cache", "verify"]);
+    assert_eq!(files_of(&env, &folder).0, BTreeSet::new());
+
+    // What is pruned has to be had anew.
+    let (env, folder, _) = imported();
+    env.ok(&["prune", "-a", "-f"]);
+    assert_eq!(files_of(&env, &folder).0.len(), 5);
+
+    // A layer that is lost takes its steps with it, and no more than that.
+    let (env, folder, _) = imported();
+    let gone = Action::Status(404, Vec::new(), String::new());
+    registry.fail("GET", "/app/blobs/", 100, gone);
+    let (steps, shown) = files_of(&env, &folder);
+    assert!(shown.contains("instead"), "{shown}");
+    assert!(!steps.is_empty(), "{shown}");
+}
+
+#[test]
+fn layers_of_a_folder_that_is_not_named_any_more_are_made_anew() {
+    if !ready() {
+        return;
+    }
+    let registry = registry();
+    let host = registry.host();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    let from = format!("type=local,src={}", cache.display());
+    let first = TestEnv::empty();
+    let folder = context(&first, &host, "text\n");
+    build(&first, &folder, &["--cache-to", &to]);
+    let second = TestEnv::empty();
+    let folder = context(&second, &host, "text\n");
+    let only = ["--cache-from", &from, "-o", "type=cacheonly"];
+    let (_, shown) = second.ok(&[&["build", "--progress", "plain", &folder], &only[..]].concat());
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    // The folder is named again: what is known here is taken from there.
+    let (_, shown) = build(&second, &folder, &["--cache-from", &from]);
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    // The image's blobs are here now.
+    let (steps, _) = files_of(&second, &folder);
+    assert_eq!(steps, BTreeSet::new());
+    let third = TestEnv::empty();
+    let folder = context(&third, &host, "text\n");
+    third.ok(&[&["build", &folder], &only[..]].concat());
+    assert_eq!(files_of(&third, &folder).0.len(), 5);
+}
+
+/// A group of two layers between two that stay as they are.
+const GROUPED: &str = "FROM {host}/base:1
+RUN echo 1 > /one
+LABEL cooper.layer=pair
+RUN echo 2 > /two && echo passing > /passing
+RUN rm /passing && echo 3 > /three
+LABEL cooper.layer=
+RUN echo 4 > /four
+";
+
+#[test]
+fn layers_of_a_cache_become_one_where_a_label_says_so() {
+    if !ready() {
+        return;
+    }
+    let registry = registry();
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let image = format!("{host}/app:grouped");
+    let archive = ["-o", "type=oci,dest=image.tar"];
+    let push = ["--push", "-t", &image];
+    let squash = ["--squash", "--push", "-t", &image];
+    let context = |env: &TestEnv| {
+        env.write("app/Dockerfile", &GROUPED.replace("{host}", &host));
+        env.path("app").to_str().unwrap().to_owned()
+    };
+    let first = TestEnv::empty();
+    let folder = context(&first);
+    build(&first, &folder, &["--cache-to", &cache]);
+    // The base, /one, the pair, and what the pair became: what lies above is not unpacked.
+    for (output, count) in [(&archive[..], 5), (&push, 5), (&squash, 6)] {
+        let (expected, shown) = build(&first, &folder, output);
+        assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+        let second = TestEnv::empty();
+        let more = [&["--cache-from", &cache], output].concat();
+        let (digest, shown) = build(&second, &context(&second), &more);
+        assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+        assert_eq!(digest, expected, "{output:?}");
+        assert_eq!(unpacked_layers(&second), count, "{output:?}");
+    }
+}
+
 /// Reads the digests of the layers of a manifest.
 fn layers_of(manifest: &[u8]) -> Vec<String> {
     let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
@@ -269,50 +409,80 @@ fn layers_of(manifest: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Returns text that does not compress well.
+fn noise(seed: u64) -> String {
+    let mut state = seed;
+    let words = (0..20_000).map(|_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        format!("{:08x}", state >> 32)
+    });
+    words.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// A registry of a CI: tokens are good for 30 seconds and 20 requests. By its clock two seconds
+/// pass with every request, so tokens end in the middle of everything.
+fn ci_registry() -> FaultyRegistry {
+    let registry = FaultyRegistry::start_with(Access::Bearer {
+        login: None,
+        refresh: None,
+        uses: 20,
+        expires_in: Some(30),
+        realm: None,
+    });
+    registry.expire_tokens_after(Duration::from_secs(30));
+    registry.pass_time_with_requests(Duration::from_secs(2));
+    push_base(&registry);
+    registry
+}
+
+/// Puts the base image into a registry.
+fn push_base(registry: &FaultyRegistry) {
+    let base = format!("{}/base:1", registry.host());
+    let env = TestEnv::busybox();
+    env.ok(&["tag", "busybox", &base]);
+    env.ok(&["push", &base]);
+}
+
+/// Builds on an agent that has nothing, with the cache and the image in the registry; returns
+/// the digest of the image and how many steps ran.
+fn agent(registry: &FaultyRegistry, name: &str, source: &str) -> (String, usize) {
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/app:cache");
+    let (max, image) = (format!("{cache},mode=max"), format!("{host}/app:{name}"));
+    let env = TestEnv::empty();
+    let folder = context(&env, &host, source);
+    let caches = ["--cache-from", &cache, "--cache-to", &max];
+    let push = ["--push", "-t", &image];
+    let (digest, shown) = build(&env, &folder, &[&caches[..], &push[..]].concat());
+    (digest, ran(&shown).len())
+}
+
 #[test]
 fn three_agents_of_a_ci_with_a_bad_registry() {
     if !ready() {
         return;
     }
-    // Tokens end all the time.
-    let registry = FaultyRegistry::start_with(Access::Bearer {
-        login: None,
-        refresh: None,
-        uses: 20,
-        expires_in: None,
-        realm: None,
-    });
-    let host = registry.host();
-    let base = format!("{host}/base:1");
-    let env = TestEnv::busybox();
-    env.ok(&["tag", "busybox", &base]);
-    env.ok(&["push", &base]);
-    registry.clear_log();
-
-    let cache = format!("type=registry,ref={host}/app:cache");
-    let max = format!("{cache},mode=max");
-    let image = |name: &str| format!("{host}/app:{name}");
-    let agent = |name: &str, source: &str| {
-        let env = TestEnv::empty();
-        let folder = context(&env, &host, source);
-        let image = image(name);
-        let caches = ["--cache-from", &cache, "--cache-to", &max];
-        let push = ["--push", "-t", &image];
-        let (digest, shown) = build(&env, &folder, &[&caches[..], &push[..]].concat());
-        (digest, ran(&shown).len())
-    };
-    let (first, steps) = agent("a", "text\n");
+    let registry = ci_registry();
+    let (first, steps) = agent(&registry, "a", &noise(1));
     assert_eq!(steps, 5);
-    let (second, steps) = agent("b", "changed\n");
+    registry.clear_log();
+    let before = registry.blob_bytes("app");
+    let (second, steps) = agent(&registry, "b", &noise(2));
     assert_eq!(steps, 2);
     assert_ne!(first, second);
-    // Both builds sent what the registry has, and nothing twice.
     let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
-    assert!(sent <= kept, "{sent} bytes were sent for {kept}");
+    assert!(
+        sent <= kept - before,
+        "{sent} bytes were sent, nothing twice"
+    );
+    let refused = registry.log().into_iter().filter(|l| l.path == "/token");
+    assert!(refused.count() > 1, "tokens end while an agent works");
 
     // Everything is in the registry: nothing moves but the manifest and its config.
     registry.clear_log();
-    let (again, steps) = agent("again", "changed\n");
+    let (again, steps) = agent(&registry, "again", &noise(2));
     assert_eq!((again, steps), (second.clone(), 0));
     let manifest = registry.manifest("app", "again").unwrap();
     let layers = layers_of(&manifest);
@@ -327,22 +497,37 @@ fn three_agents_of_a_ci_with_a_bad_registry() {
     );
     assert_eq!(registry.uploaded_bytes(), 0);
 
+    let mut faults = 0;
     for seed in 1..=3 {
         registry.set_chaos(Some(Chaos::new(seed, 50)));
-        registry.clear_log();
-        let before = registry.blob_bytes("app");
-        let (third, steps) = agent(&format!("c{seed}"), "changed\n");
-        assert_eq!(steps, 0, "seed {seed}");
-        assert_eq!(third, second, "seed {seed}");
-        let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
-        let new = kept - before;
-        assert!(
-            sent <= new + new / 20,
-            "seed {seed}: {sent} bytes were sent for {new}"
-        );
-        assert_eq!(
-            registry.manifest("app", &format!("c{seed}")),
-            registry.manifest("app", "b")
-        );
+        // One agent finds everything, another one has a change of its own.
+        for (source, expected) in [(2, 0), (100 + seed, 2)] {
+            registry.clear_log();
+            let before = registry.blob_bytes("app");
+            let name = format!("c{seed}-{source}");
+            let (third, steps) = agent(&registry, &name, &noise(source));
+            assert_eq!(steps, expected, "{name}");
+            assert_eq!(third == second, source == 2, "{name}");
+            let (sent, kept) = (registry.uploaded_bytes(), registry.blob_bytes("app"));
+            let new = kept - before;
+            assert!(
+                sent <= new + new / 20,
+                "{name}: {sent} bytes were sent for {new}"
+            );
+        }
+        faults += registry.chaos_faults();
+        let name = format!("c{seed}-2");
+        let image = registry.manifest("app", &name);
+        assert_eq!(image, registry.manifest("app", "b"));
     }
+    assert!(faults > 0, "nothing went wrong");
+    // What an agent built under these conditions is what it would have been otherwise.
+    registry.set_chaos(None);
+    let (calm, steps) = agent(&registry, "calm", &noise(103));
+    assert_eq!(steps, 0);
+    assert_eq!(
+        registry.manifest("app", "calm"),
+        registry.manifest("app", "c3-103"),
+        "{calm}"
+    );
 }

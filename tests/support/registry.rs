@@ -114,8 +114,19 @@ struct State {
     chaos: Option<Chaos>,
     /// How long a token is taken, whatever was said about it.
     token_life: Option<Duration>,
+    /// How far the registry's clock is before the machine's.
+    ahead: Duration,
+    /// How far each request puts it forward.
+    ahead_per_request: Duration,
     /// Largest body that is taken.
     body_bytes_max: usize,
+}
+
+impl State {
+    /// The time by the registry's clock.
+    fn now(&self) -> Instant {
+        Instant::now() + self.ahead
+    }
 }
 
 /// Trouble at random, from a seed.
@@ -212,6 +223,8 @@ impl Registry {
             next_id: 0,
             chaos: None,
             token_life: None,
+            ahead: Duration::ZERO,
+            ahead_per_request: Duration::ZERO,
             body_bytes_max: usize::MAX,
         }));
         let stop = Arc::new(AtomicBool::new(false));
@@ -271,6 +284,11 @@ impl Registry {
     /// Refuses tokens that are older.
     pub fn expire_tokens_after(&self, life: Duration) {
         self.lock().token_life = Some(life);
+    }
+
+    /// Lets so much time pass, by the registry's clock, with every request: nobody waits for it.
+    pub fn pass_time_with_requests(&self, time: Duration) {
+        self.lock().ahead_per_request = time;
     }
 
     /// Refuses larger bodies (413).
@@ -545,6 +563,8 @@ impl Connection {
         let mut entry = head.clone();
         entry.body_bytes = body_bytes;
         let mut state = self.state.lock().unwrap();
+        let step = state.ahead_per_request;
+        state.ahead += step;
         state.log.push((Instant::now(), entry));
     }
 
@@ -764,9 +784,10 @@ fn refuse(state: &mut State, request: &Incoming, address: SocketAddr) -> Option<
             let scope = needed_scope(request);
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
             let life = state.token_life.unwrap_or(Duration::MAX);
+            let now = state.now();
             if let Some((scopes, used, born)) = state.tokens.get_mut(token)
                 && *used < uses
-                && born.elapsed() < life
+                && now.duration_since(*born) < life
                 && allows(scopes, &scope)
             {
                 *used += 1;
@@ -844,7 +865,7 @@ fn token(state: &mut State, request: &Incoming) -> Answer {
         .collect();
     state.next_id += 1;
     let token = format!("token-{}", state.next_id);
-    let entry = (scopes.join(" "), 0, Instant::now());
+    let entry = (scopes.join(" "), 0, state.now());
     state.tokens.insert(token.clone(), entry);
     let mut body = serde_json::json!({"token": token});
     if let Some(seconds) = expires_in {

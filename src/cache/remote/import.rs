@@ -163,6 +163,13 @@ impl Imports {
         Some(cache.known.clone())
     }
 
+    /// Returns the store with this name, if it is one of those that are asked.
+    pub fn store(&self, name: &str) -> Option<Arc<dyn RemoteStore>> {
+        let state = self.lock();
+        let mut stores = state.caches.iter().map(|cache| &cache.store);
+        stores.find(|store| store.name() == name).cloned()
+    }
+
     /// Asks stores that have no index for these keys; what they know is found from then on.
     pub async fn ask(&self, keys: &[CacheKey]) {
         let (stores, open) = {
