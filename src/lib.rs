@@ -12,6 +12,7 @@ pub mod archive;
 pub mod llb;
 
 pub mod attestation;
+pub mod encryption;
 pub mod sbom;
 pub mod signing;
 

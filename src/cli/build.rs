@@ -12,6 +12,7 @@ use super::args::{BuildArgs, ProgressMode};
 use super::attest;
 use super::call;
 use super::context;
+use super::encryption;
 use super::env::Environment;
 use super::explain;
 use super::failure::Failure;
@@ -48,6 +49,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         return call::run(program, args, call);
     }
     let mut request = request(program, args)?;
+    encryption::check(args, &request)?;
     let session = session(args, &request, &program.environment)?;
     let signing = sign::meant(program, args, &request.outputs)?;
     if let Some(format) = args.explained.plan {
@@ -154,6 +156,8 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         cache_modes: args.explained.cache_modes.meant(),
         id: None,
         build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
+        decryption_keys: encryption::decryption(&args.decryption)?,
+        encryption: encryption::encryption(&args.encryption)?,
     })
 }
 

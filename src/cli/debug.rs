@@ -1,6 +1,7 @@
 //! `cooper debug`: looks inside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::args::RegistryArgs;
 use super::args::{DumpLlbArgs, ProgressArgs, ProgressMode, value};
@@ -89,5 +90,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         cache_modes: CacheModes::default(),
         id: None,
         build_name: String::new(),
+        decryption_keys: Arc::default(),
+        encryption: None,
     })
 }

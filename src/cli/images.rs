@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -9,6 +10,7 @@ use super::args::{
     HistoryArgs, ImagesArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs, RmiArgs,
     SaveArgs, SaveFormat, TagArgs, value,
 };
+use super::encryption;
 use super::failure::Failure;
 use super::program::Program;
 use super::program::now;
@@ -27,6 +29,7 @@ const COMMAND_COLUMNS: usize = 45;
 
 /// `cooper pull`.
 pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
+    let keys = encryption::decryption(&args.decryption)?;
     let engine = program.engine_with(&args.registry)?;
     let references: Result<Vec<Reference>, Failure> =
         args.images.iter().map(|image| reference(image)).collect();
@@ -36,6 +39,7 @@ pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
         let request = PullRequest {
             reference,
             platform: args.platform.clone(),
+            decryption_keys: Arc::clone(&keys),
         };
         let (result, journal) = program.show(&args.progress, async |progress, cancel| {
             engine.pull(request, &session, &progress, &cancel).await
@@ -64,6 +68,7 @@ pub(crate) fn push(program: &Program, args: &PushArgs) -> Result<(), Failure> {
     let request = PushRequest {
         references: references.clone(),
         join: registries::join(&program.environment, &args.join),
+        encryption: encryption::encryption(&args.encryption)?,
     };
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         engine.push(request, &session, &progress, &cancel).await

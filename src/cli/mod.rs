@@ -6,7 +6,7 @@
 //! [`explain`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
 //! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
 //! [`debug`], [`manual`];
-//! [`registries`] is what all of them tell the engine about registries. What people see:
+//! [`registries`] is what all of them tell the engine about registries, [`encryption`] what some do about keys. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -25,6 +25,7 @@ mod check;
 mod console;
 mod context;
 mod debug;
+mod encryption;
 mod engines;
 mod env;
 pub mod exit_code;

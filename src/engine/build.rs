@@ -243,6 +243,7 @@ impl<'a> Build<'a> {
         let targets = platforms::targets(&request)?;
         let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
+        let images = images.with_keys(Arc::clone(&request.decryption_keys));
         let web_files = WebFiles::new(client.clone(), engine.content.clone());
         let repositories = Repositories::new(&engine.dir("cache/git"));
         let setup = Setup {
@@ -466,6 +467,10 @@ impl<'a> Build<'a> {
 
     /// Prepares to push layers as soon as they are compressed.
     fn uploads(&self) -> Option<Arc<Uploads>> {
+        if self.request.encryption.is_some() {
+            // What leaves early is in plain.
+            return None;
+        }
         let parts = (self.client.clone(), self.engine.content.clone());
         let names = &self.request.names;
         let made = Uploads::new(
@@ -549,6 +554,7 @@ impl<'a> Build<'a> {
             names: self.request.names.clone(),
             outputs,
             elsewhere: brought.elsewhere.clone(),
+            encryption: self.request.encryption.clone(),
         };
         Ok(exporter
             .export(export, &self.progress, &self.cancel)

@@ -27,7 +27,7 @@ use crate::cache::remote::{
 use crate::exporter::{LayerTimes, OutputSpec, Target};
 use crate::frontend::Lowered;
 use crate::llb::{Loaded, VertexDigest};
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::{Descriptor, Digest, Reference, media_type};
 use crate::progress::{Event, Progress, VertexProgress, Warning};
 use crate::registry::Client;
 use crate::snapshot::{Compression, LayerId};
@@ -348,7 +348,9 @@ impl Build<'_> {
 
     /// Returns the names to which the image is pushed, where nothing else happens with it.
     pub(super) fn only_pushed_to(&self) -> Option<Vec<Reference>> {
-        if self.request.load || self.request.attestations.sbom.is_some() {
+        let request = &self.request;
+        // Layers that are to be encrypted have to be here.
+        if request.load || request.attestations.sbom.is_some() || request.encryption.is_some() {
             return None;
         }
         let mut names = self.request.names.clone();
@@ -380,6 +382,9 @@ impl Build<'_> {
         if missing.is_empty() {
             return Ok(BTreeSet::new());
         }
+        // An image that is made has those in plain that came encrypted.
+        let is_encrypted = |(_, blob): &(_, Descriptor)| media_type::is_encrypted(&blob.media_type);
+        let (encrypted, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_encrypted);
         let title = "[internal] send layers that are elsewhere";
         let vertex = self.progress.of_vertex(Digest::of(title.as_bytes()));
         vertex.start(title);
@@ -388,7 +393,8 @@ impl Build<'_> {
             .map(|blob| self.send_blob(blob, names, &vertex))
             .collect();
         let mut sends = futures::stream::iter(sends).buffered(SENDS_AT_ONCE);
-        let (mut elsewhere, mut unsent) = (BTreeSet::new(), Vec::new());
+        let mut elsewhere = BTreeSet::new();
+        let mut unsent: Vec<LayerId> = encrypted.into_iter().map(|(layer, _)| layer).collect();
         for (layer, blob) in &missing {
             match sends.next().await {
                 Some(true) if self.engine.content.contains(&blob.digest) => {}

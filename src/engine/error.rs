@@ -203,6 +203,7 @@ impl From<source::Error> for EngineError {
         let kind = match &error {
             source::Error::NotLocal { .. }
             | source::Error::InvalidUrl { .. }
+            | source::Error::Locked { .. }
             | source::Error::Bundle { .. } => ErrorKind::User,
             source::Error::Content(_) | source::Error::Io { .. } => ErrorKind::Config,
             _ => ErrorKind::Registry,
@@ -222,6 +223,8 @@ impl From<exporter::Error> for EngineError {
             | exporter::Error::IndexAnnotation
             | exporter::Error::DockerAnnotation
             | exporter::Error::DockerAttestation
+            | exporter::Error::DockerEncryption
+            | exporter::Error::NoSuchLayer { .. }
             | exporter::Error::ForeignAnnotation(_)
             | exporter::Error::Overwritten { .. } => ErrorKind::User,
             exporter::Error::Invalid { .. } | exporter::Error::Encode(_) => ErrorKind::Internal,

@@ -203,6 +203,7 @@ impl Engine {
         let request = PushRequest {
             references: vec![destination.clone()],
             join: None,
+            encryption: None,
         };
         let pushed = self.push(request, session, progress, cancel).await;
         if destination != name {

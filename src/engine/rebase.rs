@@ -64,6 +64,8 @@ impl Engine {
         let (old, new) = bases(request, &stored)?;
         let platform = stored.config.platform();
         let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
+        // Files of both bases are compared: `pull --decryption-key` first, if they are encrypted.
+        let images = images.with_keys(std::sync::Arc::default());
         let old = images
             .resolve(&old, &platform, ResolveMode::Default)
             .await?;

@@ -48,10 +48,11 @@ pub use crate::cache::policy::{Amount, Policy};
 pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
 pub use crate::cache::usage_filter::{UsageFilter, duration_ns};
+pub use crate::encryption::{DecryptionKey, InvalidKey as InvalidLayerKey, Recipient};
 pub use crate::exporter::{
     Annotations, ArchiveDestination, ArchiveForm, Compression, CompressionKind, Destination,
-    ImageOptions, InvalidOutput, LayerTimes, LoadTarget, LocalMode, OutputEpoch, OutputSpec, Place,
-    PushOptions, Squash, Stream, Target, TreeOptions,
+    EncryptionOptions, ImageOptions, InvalidOutput, LayerTimes, LoadTarget, LocalMode, OutputEpoch,
+    OutputSpec, Place, PushOptions, Squash, Stream, Target, TreeOptions,
 };
 use crate::frontend::ContextSource;
 use crate::oci::{
@@ -160,6 +161,10 @@ pub struct BuildRequest {
     pub id: Option<String>,
     /// Name of the build in the records, or nothing.
     pub build_name: String,
+    /// Opens the layers of base images that are encrypted.
+    pub decryption_keys: Arc<[DecryptionKey]>,
+    /// Who alone can read the layers of the image; everybody where `None`.
+    pub encryption: Option<Arc<EncryptionOptions>>,
 }
 
 /// The main build context.
@@ -390,6 +395,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// Which of an index's images; the host's where `None`.
     pub platform: Option<Platform>,
+    /// Opens its layers; where empty, encrypted ones stay as they are.
+    pub decryption_keys: Arc<[DecryptionKey]>,
 }
 
 /// Signs an image in its registry.
@@ -441,6 +448,8 @@ pub struct PushRequest {
     pub references: Vec<Reference>,
     /// How they join what other jobs push, if they do.
     pub join: Option<JoinOptions>,
+    /// Who alone can read the layers there; everybody where `None`.
+    pub encryption: Option<Arc<EncryptionOptions>>,
 }
 
 /// Writes images of the local store to an archive.

@@ -97,7 +97,9 @@ impl Resolver {
                     not_found,
                     is_input: matches!(
                         error,
-                        source::Error::Bundle { .. } | source::Error::NotLocal { .. }
+                        source::Error::Bundle { .. }
+                            | source::Error::Locked { .. }
+                            | source::Error::NotLocal { .. }
                     ),
                     source: Some(Box::new(error)),
                 })

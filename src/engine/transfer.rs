@@ -1,17 +1,19 @@
 //! Images in and out of the store: pull, push, save, load.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
 use super::request::{
-    ImageSummary, LoadRequest, LoadSource, PullRequest, PushRequest, SaveRequest,
+    EncryptionOptions, ImageSummary, LoadRequest, LoadSource, PullRequest, PushRequest, SaveRequest,
 };
 use crate::exporter::{self, ArchiveDestination, ArchivedImage, PushMeans, PushTarget, Save};
 use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::progress::Progress;
 use crate::session::Session;
-use crate::source::{Images, ResolveMode, bundle};
+use crate::source::{Images, PinnedImage, ResolveMode, bundle};
 
 impl Engine {
     /// Fetches an image with all its layers and gives it its name.
@@ -25,25 +27,62 @@ impl Engine {
         let reference = request.reference.with_default_tag();
         let step = progress.of_vertex(Digest::of(b"pull"));
         step.start(&format!("pulling {reference}"));
-        let images = Images::new(self.registry(session, Vec::new()), self.content.clone());
+        let mut images = Images::new(self.registry(session, Vec::new()), self.content.clone());
+        if !request.decryption_keys.is_empty() {
+            images = images.with_keys(request.decryption_keys);
+        }
         let platform = request.platform.unwrap_or_else(Platform::host);
         let work = || async {
             let image = images
                 .resolve(&reference, &platform, ResolveMode::Pull)
                 .await?;
             images.fetch_layers(&image, &step).await?;
-            Ok::<_, EngineError>(image)
+            self.decrypted(&image).await
         };
         let pulled = tokio::select! {
             pulled = self.with_room("pull", progress, work) => pulled,
             () = cancel.cancelled() => Err(EngineError::cancelled()),
         };
         step.complete(pulled.as_ref().err().map(ToString::to_string));
-        let image = pulled?;
+        let root = pulled?;
         if reference.digest().is_none() {
-            self.content.images().tag(&reference, &image.root)?;
+            self.content.images().tag(&reference, &root)?;
         }
-        self.summary(Some(reference), &image.root)
+        self.summary(Some(reference), &root)
+    }
+
+    /// Returns the image that its name is to lead to: where layers were unlocked, one that has
+    /// them in plain.
+    async fn decrypted(&self, image: &Arc<PinnedImage>) -> Result<Descriptor, EngineError> {
+        if image.keys.is_empty() {
+            return Ok(image.root.clone());
+        }
+        let (content, image) = (self.content.clone(), Arc::clone(image));
+        let decrypt = move || {
+            let manifest = &image.manifest_descriptor;
+            exporter::decrypted(&content, manifest, &image.config, &image.keys)
+        };
+        match tokio::task::spawn_blocking(decrypt).await {
+            Ok(made) => Ok(made?),
+            Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
+        }
+    }
+
+    /// Returns the image that is pushed: encrypted, where that was asked for.
+    async fn encrypted(
+        &self,
+        root: Descriptor,
+        encryption: Option<&Arc<EncryptionOptions>>,
+    ) -> Result<Descriptor, EngineError> {
+        let Some(encryption) = encryption.cloned() else {
+            return Ok(root);
+        };
+        let content = self.content.clone();
+        let encrypt = move || exporter::encrypted(&content, &root, &encryption);
+        match tokio::task::spawn_blocking(encrypt).await {
+            Ok(made) => Ok(made?),
+            Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
+        }
     }
 
     /// Uploads images of the store to the registries their names say; returns what the names
@@ -63,7 +102,7 @@ impl Engine {
                 let image = self.load_image(&root, &Platform::host())?;
                 root.platform = Some(image.config.platform().normalized());
             }
-            roots.push(root);
+            roots.push(self.encrypted(root, request.encryption.as_ref()).await?);
         }
         let step = progress.of_vertex(Digest::of(b"push"));
         let names: Vec<String> = request

@@ -97,6 +97,10 @@ impl Bundle {
             index.manifests.extend(named(&root, &image.names, created));
             if form == ArchiveForm::Docker {
                 let manifest = read_manifest(content, &root)?;
+                let mut layers = manifest.layers.iter();
+                if layers.any(|layer| media_type::is_encrypted(&layer.media_type)) {
+                    return Err(Error::DockerEncryption);
+                }
                 let tags = image.names.iter().filter(|name| name.tag().is_some());
                 let tags: Vec<String> = tags.map(familiar_tag).collect();
                 if let Some(top) = manifest.layers.last() {

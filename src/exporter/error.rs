@@ -54,6 +54,40 @@ pub enum Error {
     /// Statements need an index that says more than Docker's can.
     #[error("cannot export attestations with oci-mediatypes=false: leave it out")]
     DockerAttestation,
+    /// Docker's formats have no encrypted layers, and docker reads none.
+    #[error(
+        "docker cannot read encrypted layers: leave out --encryption-key, or write type=oci or push"
+    )]
+    DockerEncryption,
+    /// There are fewer layers than one that is to be encrypted.
+    #[error("--encrypt-layer {wanted}: the image has {count} layers")]
+    NoSuchLayer {
+        /// The layer.
+        wanted: i64,
+        /// How many there are.
+        count: usize,
+    },
+    /// A layer could not be encrypted.
+    #[error("cannot encrypt a layer")]
+    Encrypt(#[source] io::Error),
+    /// The blob of a layer cannot be read.
+    #[error("cannot read layer {layer}")]
+    Layer {
+        /// The layer.
+        layer: Digest,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A decrypted layer is not the one that the config names.
+    #[error("layer {layer} decrypts and unpacks to {actual}, but the image says {expected}")]
+    WrongDiffId {
+        /// The encrypted layer.
+        layer: Digest,
+        /// What the image says.
+        expected: Digest,
+        /// What was unpacked.
+        actual: Digest,
+    },
     /// An annotation names a platform that is not built.
     #[error("an annotation is for {0}, which is not among the platforms of this build")]
     ForeignAnnotation(Platform),

@@ -1,6 +1,7 @@
 //! One result to all its outputs, each under a step of its own in the progress.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::annotations::Place;
 use super::bundle::{ArchiveForm, ArchivedImage};
+use super::encrypt::{self, EncryptionOptions};
 use super::image::{self, Document, Image, ImageLayer, ImageParts};
 use super::load::{self, Load, LoadTarget};
 use super::output::{
@@ -47,6 +49,8 @@ pub struct ExportRequest {
     /// Blobs that need not be in the local store, since every registry that the image is pushed
     /// to has them. An image with such blobs gets no name in the local store.
     pub elsewhere: BTreeSet<Digest>,
+    /// Who alone can read the layers of images.
+    pub encryption: Option<Arc<EncryptionOptions>>,
 }
 
 /// The result of a build for one platform.
@@ -272,12 +276,16 @@ impl Job<'_> {
         if attested && !oci {
             return Err(Error::DockerAttestation);
         }
+        if request.encryption.is_some() && !oci {
+            return Err(Error::DockerEncryption);
+        }
         options.annotations.check(&platforms, multi, oci)?;
         self.vertex.status("exporting layers", "", 0, 0, false);
         let mut parts = Vec::new();
         for result in &request.results {
             let result = self.squashed(result, options).await?;
             let layers = self.layers(&result, options).await?;
+            let layers = self.encrypted(layers).await?;
             parts.push((result, layers));
         }
         self.vertex.status("exporting layers", "", 0, 0, true);
@@ -456,6 +464,19 @@ impl Job<'_> {
             .await
     }
 
+    /// Encrypts layers, where that was asked for.
+    async fn encrypted(&self, mut layers: Vec<ImageLayer>) -> Result<Vec<ImageLayer>, Error> {
+        let Some(encryption) = self.request.encryption.clone() else {
+            return Ok(layers);
+        };
+        let content = self.exporter.content.clone();
+        self.blocking(move || {
+            encrypt::layers(&content, &mut layers, &encryption)?;
+            Ok(layers)
+        })
+        .await
+    }
+
     /// Decides the times in the layers of a result.
     fn times(&self, result: &PlatformResult, options: &ImageOptions) -> EntryTimes {
         match (options.layer_times, options.epoch.or(result.epoch_s)) {
@@ -524,6 +545,9 @@ impl Job<'_> {
         let [single] = image.images.as_slice() else {
             return Err(Error::DockerIndex);
         };
+        if self.request.encryption.is_some() {
+            return Err(Error::DockerEncryption);
+        }
         let load = Load {
             content: &self.exporter.content,
             root: &single.manifest_document.descriptor,
@@ -543,6 +567,9 @@ impl Job<'_> {
     ) -> Result<(), Error> {
         if form == ArchiveForm::Docker && media_type::is_index(&image.root.media_type) {
             return Err(Error::DockerIndex);
+        }
+        if form == ArchiveForm::Docker && self.request.encryption.is_some() {
+            return Err(Error::DockerEncryption);
         }
         let images = [ArchivedImage {
             root: image.root.clone(),

@@ -24,6 +24,7 @@ mod attestations;
 pub mod bundle;
 pub mod compare;
 mod destination;
+mod encrypt;
 mod error;
 pub mod export;
 pub mod image;
@@ -40,8 +41,10 @@ mod transfer;
 mod trees;
 pub mod validate;
 
+pub use crate::encryption::Recipient;
 pub use annotations::{Annotations, Place};
 pub use bundle::{ArchiveForm, ArchivedImage, Bundle};
+pub use encrypt::{EncryptionOptions, decrypted, encrypted};
 pub use error::Error;
 pub use export::{ExportRequest, Exported, ExportedImage, Exporter, PlatformResult};
 pub use load::LoadTarget;

@@ -125,6 +125,7 @@ impl Fixture {
             names: vec!["app:1.0".parse().unwrap()],
             outputs,
             elsewhere: Default::default(),
+            encryption: None,
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());

@@ -235,7 +235,9 @@ fn check_media_types(descriptor: &Descriptor, manifest: &Manifest) -> Result<(),
         return Err(wrong("config", &manifest.config.media_type));
     }
     for layer in &manifest.layers {
-        let known = media_type::is_layer(&layer.media_type);
+        let plain = media_type::decrypted(&layer.media_type);
+        // Only OCI's documents have encrypted layers.
+        let known = media_type::is_layer(plain) && (oci || plain == layer.media_type);
         if !known || super::image::layer_media_type(&layer.media_type, oci) != layer.media_type {
             let what = format!("layer {}", layer.digest);
             return Err(wrong(&what, &layer.media_type));
@@ -244,7 +246,10 @@ fn check_media_types(descriptor: &Descriptor, manifest: &Manifest) -> Result<(),
     Ok(())
 }
 
-fn unpacked_digest(content: &ContentStore, layer: &Descriptor) -> Result<Digest, Invalid> {
+pub(super) fn unpacked_digest(
+    content: &ContentStore,
+    layer: &Descriptor,
+) -> Result<Digest, Invalid> {
     let failed = |error: &dyn std::error::Error| Invalid::Unpack {
         layer: layer.digest.clone(),
         reason: error.to_string(),

@@ -33,6 +33,24 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// Docker layer, zstd (written by some tools).
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
+/// Ends the media type of an encrypted layer, behind that of the plain one.
+const ENCRYPTED: &str = "+encrypted";
+
+/// Says whether a media type is that of an encrypted layer.
+pub fn is_encrypted(media_type: &str) -> bool {
+    media_type.ends_with(ENCRYPTED)
+}
+
+/// Returns the media type that an encrypted layer has once it is decrypted; others as they are.
+pub fn decrypted(media_type: &str) -> &str {
+    media_type.strip_suffix(ENCRYPTED).unwrap_or(media_type)
+}
+
+/// Returns the media type of a layer once it is encrypted.
+pub fn encrypted(media_type: &str) -> String {
+    format!("{media_type}{ENCRYPTED}")
+}
+
 /// Says whether a media type is that of a manifest list or index.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_INDEX)

@@ -10,7 +10,7 @@ use super::store::Snapshotter;
 use crate::archive::{
     ExtractOptions, Extracted, Format, LayerReader, Observer, Whiteouts, extract,
 };
-use crate::oci::{Algorithm, Descriptor, DiffId, Digest};
+use crate::oci::{Algorithm, Descriptor, DiffId, Digest, media_type};
 use crate::sys::mount;
 use crate::sys::root::Root;
 
@@ -34,7 +34,8 @@ impl Snapshotter {
         if self.has(id) {
             return Ok(());
         }
-        let format = Format::of_layer(&blob.media_type).ok_or_else(|| Error::NotALayer {
+        let format = Format::of_layer(media_type::decrypted(&blob.media_type));
+        let format = format.ok_or_else(|| Error::NotALayer {
             blob: Box::new(blob.clone()),
         })?;
         let temp = self.temp()?;
@@ -74,7 +75,7 @@ impl Snapshotter {
     ) -> Result<Extracted, Error> {
         let root = Root::open(directory).map_err(Error::io("open", directory))?;
         default_root(&root).map_err(Error::io("prepare", directory))?;
-        let input = self.content().open_blob(blob)?;
+        let input = self.open_layer(blob)?;
         let fail = || Error::archive(&blob.digest);
         let mut reader = LayerReader::new(input, format).map_err(fail())?;
         let options = ExtractOptions {

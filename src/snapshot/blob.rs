@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use super::encrypted::usual_media_type;
 use super::error::Error;
 use super::id::LayerId;
 use super::meta::{LayerBlob, LayerMeta, RootEntry};
@@ -57,7 +58,7 @@ impl Snapshotter {
         observer: &dyn Observer,
     ) -> Result<LayerBlob, Error> {
         let meta = match (self.read_meta(id), self.announced_blob(id, form)) {
-            (Err(Error::Missing(_)), Some(blob)) => return Ok(blob),
+            (Err(Error::Missing(_)), Some(blob)) => return self.in_plain(id, blob),
             (meta, _) => meta?,
         };
         if let Some(known) = self.known_blob(id, &meta, form)? {
@@ -106,7 +107,7 @@ impl Snapshotter {
         if let Some(pulled) = self.usable_blob(meta, form)?
             && (!compression.force || has_form(&pulled.descriptor, compression.kind))
         {
-            return Ok(Some(pulled));
+            return self.in_plain(id, pulled).map(Some);
         }
         // A record that cannot be read is as good as none.
         let Ok(bytes) = std::fs::read(self.record_path(id, form)) else {
@@ -132,18 +133,17 @@ impl Snapshotter {
         let (Some(blob), Some(diff_id)) = (&meta.blob, &meta.diff_id) else {
             return Ok(None);
         };
-        if !self.content().claim(blob)? {
+        if !self.is_open(blob) || !self.content().claim(blob)? {
             return Ok(None);
         }
-        let media_type = match Format::of_layer(&blob.media_type) {
-            Some(Format::Gzip) => media_type::OCI_LAYER_GZIP,
-            Some(Format::Zstd) => media_type::OCI_LAYER_ZSTD,
-            _ => media_type::OCI_LAYER,
-        };
         Ok(Some(LayerBlob {
             descriptor: Descriptor {
                 annotations: properties(&blob.annotations),
-                ..Descriptor::new(media_type, blob.digest.clone(), blob.size)
+                ..Descriptor::new(
+                    &usual_media_type(&blob.media_type),
+                    blob.digest.clone(),
+                    blob.size,
+                )
             },
             diff_id: diff_id.clone(),
         }))
@@ -183,8 +183,9 @@ impl Snapshotter {
     ) -> Result<LayerBlob, Error> {
         let blob = &pulled.descriptor;
         let fail = || Error::archive(&blob.digest);
-        let format = Format::of_layer(&blob.media_type).unwrap_or(Format::Plain);
-        let input = self.content().open_blob(blob)?;
+        let format = Format::of_layer(media_type::decrypted(&blob.media_type));
+        let format = format.unwrap_or(Format::Plain);
+        let input = self.open_layer(blob)?;
         let mut reader = LayerReader::new(input, format).map_err(fail())?;
         let mut writer = LayerWriter::new(self.content().ingest()?, *compression);
         let mut buffer = vec![0; CHUNK];
@@ -252,7 +253,8 @@ fn record_name(form: &LayerForm) -> String {
 /// Says whether a blob needs no other compression to be of this kind.
 fn has_form(blob: &Descriptor, kind: CompressionKind) -> bool {
     let is_stargz = blob.annotations.contains_key(STARGZ_TOC);
-    oci_media_type(kind) == blob.media_type && (kind != CompressionKind::Estargz || is_stargz)
+    oci_media_type(kind) == media_type::decrypted(&blob.media_type)
+        && (kind != CompressionKind::Estargz || is_stargz)
 }
 
 /// Returns those annotations of a layer that are about the bytes of its blob.

@@ -4,10 +4,11 @@
 //! What is known is kept in memory, for the life of the process.
 
 use super::blob::{LayerForm, oci_media_type};
+use super::encrypted::usual_media_type;
 use super::id::LayerId;
 use super::meta::LayerBlob;
 use super::store::{Snapshotter, lock};
-use crate::archive::{EntryTimes, Format};
+use crate::archive::EntryTimes;
 use crate::oci::media_type;
 
 /// A layer that somebody can bring.
@@ -21,12 +22,7 @@ impl Snapshotter {
     /// Notes that a layer can be had as this blob, and when a builder made it (`None` for a
     /// layer of an image). What was announced first stays.
     pub fn announce(&self, id: &LayerId, mut blob: LayerBlob, created_ns: Option<i64>) {
-        blob.descriptor.media_type = match Format::of_layer(&blob.descriptor.media_type) {
-            Some(Format::Gzip) => media_type::OCI_LAYER_GZIP,
-            Some(Format::Zstd) => media_type::OCI_LAYER_ZSTD,
-            _ => media_type::OCI_LAYER,
-        }
-        .to_owned();
+        blob.descriptor.media_type = usual_media_type(&blob.descriptor.media_type);
         let mut announced = lock(&self.inner.announced);
         let announced = announced.entry(id.clone());
         announced.or_insert(Announced { blob, created_ns });
@@ -49,7 +45,8 @@ impl Snapshotter {
     pub(super) fn announced_blob(&self, id: &LayerId, form: &LayerForm) -> Option<LayerBlob> {
         let Announced { blob, created_ns } = self.announced(id)?;
         let as_it_is = !form.compression.force
-            || oci_media_type(form.compression.kind) == blob.descriptor.media_type;
+            || oci_media_type(form.compression.kind)
+                == media_type::decrypted(&blob.descriptor.media_type);
         let times_stay = form.times == EntryTimes::Kept || created_ns.is_none();
         (as_it_is && times_stay).then_some(blob)
     }

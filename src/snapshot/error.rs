@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::LayerId;
 use crate::archive::ArchiveError;
-use crate::oci::{Descriptor, DiffId};
+use crate::oci::{Descriptor, DiffId, Digest};
 
 /// Says why a layer or a tree could not be made, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum Error {
         /// The blob.
         blob: Box<Descriptor>,
     },
+    /// A blob is encrypted, and nobody gave its key.
+    #[error("layer {0} is encrypted: give the private key with --decryption-key")]
+    Locked(Digest),
     /// A layer cannot be unpacked or packed.
     #[error("layer {layer}: {source}")]
     Archive {

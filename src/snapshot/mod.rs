@@ -10,14 +10,14 @@
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
 //! layer), `same` (a layer to that of another run); [`apply`]
 //! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`squash`] (layers to one),
-//! [`elsewhere`] (layers that can be brought).
+//! [`elsewhere`] (layers that can be brought), [`encrypted`] (layers that need a key).
 //!
 //! On disk, below the root of the store:
 //!
 //! ```text
 //! layers/<id>/fs/              the upper directory
 //! layers/<id>/meta.json        LayerMeta; a layer without a readable one does not exist
-//! layers/<id>/blobs/*.json     LayerBlob: compressed forms that are known
+//! layers/<id>/blobs/*.json     LayerBlob: compressed forms that are known, and the decrypted one
 //! layers/<id>/variants/<h>/fs  the layer as it is on the stack with hash h, see repair
 //! layers/.empty/               an empty layer
 //! layers/.overlay              where and under what circumstances overlayfs was seen to work
@@ -36,6 +36,7 @@ mod blob;
 mod compare;
 mod deep;
 mod elsewhere;
+mod encrypted;
 mod error;
 mod id;
 mod merged;

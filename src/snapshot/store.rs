@@ -14,6 +14,8 @@ use super::probe;
 use super::temp::{self, TempDir};
 use super::view::ViewInner;
 use crate::content::ContentStore;
+use crate::encryption::LayerKey;
+use crate::oci::Digest;
 use crate::sys;
 use crate::sys::lock::Lock;
 use crate::sys::metadata::{Metadata, Timestamp};
@@ -70,6 +72,8 @@ pub(super) struct Inner {
     records: Mutex<BTreeMap<LayerId, (RecordState, Arc<LayerMeta>)>>,
     /// Layers that can be brought.
     pub(super) announced: Mutex<BTreeMap<LayerId, super::elsewhere::Announced>>,
+    /// What opens blobs that are encrypted.
+    pub(super) keys: Mutex<BTreeMap<Digest, LayerKey>>,
     /// When this process last noted the use of a layer.
     touched: Mutex<BTreeMap<LayerId, Instant>>,
 }
@@ -121,6 +125,7 @@ impl Snapshotter {
                 variants: Mutex::default(),
                 records: Mutex::default(),
                 announced: Mutex::default(),
+                keys: Mutex::default(),
                 touched: Mutex::default(),
             }),
         })

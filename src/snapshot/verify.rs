@@ -22,7 +22,7 @@ use crate::archive::{
     Compression, CompressionKind, EntryTimes, Format, LayerWriter, PackOptions, TarWriter,
     Unobserved, Whiteouts, pack,
 };
-use crate::oci::{DiffId, Digest};
+use crate::oci::{DiffId, Digest, media_type};
 use crate::sys::disk;
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::mount;
@@ -97,12 +97,15 @@ impl Snapshotter {
         });
         let mut blobs = pulled.into_iter().chain(made);
         blobs.find(|blob| {
-            blob.diff_id == diff_id && self.content().contains(&blob.descriptor.digest)
+            blob.diff_id == diff_id
+                && self.is_open(&blob.descriptor)
+                && self.content().contains(&blob.descriptor.digest)
         })
     }
 
     fn unpack_blob(&self, blob: &LayerBlob, directory: &Path) -> Result<(), Error> {
-        let format = Format::of_layer(&blob.descriptor.media_type).unwrap_or(Format::Gzip);
+        let format = Format::of_layer(media_type::decrypted(&blob.descriptor.media_type));
+        let format = format.unwrap_or(Format::Gzip);
         let target = (directory, &Unobserved as &dyn crate::archive::Observer);
         self.unpack(&blob.descriptor, format, &blob.diff_id, target)
             .map(drop)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::bundle::BundleError;
 use crate::content;
+use crate::encryption::Locked;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::registry::{self, InvalidDocument};
 use crate::session;
@@ -54,6 +55,16 @@ pub enum Error {
         reference: String,
         /// The layer.
         layer: Box<Descriptor>,
+    },
+    /// A layer is encrypted, and nobody here can read it.
+    #[error("image {reference} cannot be used: layer {layer}: {source}")]
+    Locked {
+        /// The image.
+        reference: String,
+        /// The layer.
+        layer: Digest,
+        /// Why it cannot be read.
+        source: Locked,
     },
     /// Something other than what the definition asks for came.
     #[error("{what}: wrong digest: expected {expected}, got {actual}")]

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::Error;
 use crate::content::{self, BlobLock, ContentStore};
+use crate::encryption::{self, DecryptionKey, LayerKey};
 use crate::oci::{
     Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type,
 };
@@ -58,6 +59,8 @@ pub struct PinnedImage {
     pub config_bytes: Bytes,
     /// The layers, lowest first: the blob, and what it holds.
     pub layers: Vec<(Descriptor, DiffId)>,
+    /// What opens the layers that are encrypted, by the blob.
+    pub keys: BTreeMap<Digest, LayerKey>,
 }
 
 impl PinnedImage {
@@ -77,6 +80,8 @@ pub struct Images {
     client: Client,
     pub(super) store: ContentStore,
     flights: Arc<Mutex<BTreeMap<FlightKey, Flight>>>,
+    /// Opens layers that are encrypted; where `None` they are taken as they are.
+    keys: Option<Arc<[DecryptionKey]>>,
 }
 
 impl Images {
@@ -86,7 +91,15 @@ impl Images {
             client,
             store,
             flights: Arc::default(),
+            keys: None,
         }
+    }
+
+    /// Expects of encrypted layers that one of these keys opens them, each time an image is
+    /// found: also where its layers have been unpacked before.
+    pub fn with_keys(mut self, keys: Arc<[DecryptionKey]>) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// Finds an image for a platform. An image that is offered for no particular platform is
@@ -388,12 +401,15 @@ impl Walk<'_> {
                 format!("its manifest has {layers} layers, its config {diff_ids} diff ids");
             return Err(unusable(self.reference, &reason));
         }
-        if let Some(layer) = layers.iter().find(|l| !media_type::is_layer(&l.media_type)) {
+        let is_known =
+            |layer: &Descriptor| media_type::is_layer(media_type::decrypted(&layer.media_type));
+        if let Some(layer) = layers.iter().find(|layer| !is_known(layer)) {
             return Err(Error::UnsupportedLayer {
                 reference: self.reference.familiar(),
                 layer: Box::new(layer.clone()),
             });
         }
+        let keys = self.unlock(layers)?;
         let layers = layers.iter().cloned().zip(diff_ids.iter().cloned());
         Ok(PinnedImage {
             reference: self.reference.clone(),
@@ -403,7 +419,27 @@ impl Walk<'_> {
             manifest,
             config,
             config_bytes,
+            keys,
         })
+    }
+
+    /// Finds the keys of the layers that are encrypted.
+    fn unlock(&self, layers: &[Descriptor]) -> Result<BTreeMap<Digest, LayerKey>, Error> {
+        let Some(keys) = &self.images.keys else {
+            return Ok(BTreeMap::new());
+        };
+        let encrypted = layers
+            .iter()
+            .filter(|layer| media_type::is_encrypted(&layer.media_type));
+        let unlocked = encrypted.map(|layer| match encryption::unlock(layer, keys) {
+            Ok(key) => Ok((layer.digest.clone(), key)),
+            Err(source) => Err(Error::Locked {
+                reference: self.reference.familiar(),
+                layer: layer.digest.clone(),
+                source,
+            }),
+        });
+        unlocked.collect()
     }
 
     /// Reads a manifest or index: from the local store where it is right, else from the registry.

@@ -116,6 +116,9 @@ impl ImageLayers {
                     descriptor,
                     diff_id,
                 };
+                if let Some(key) = image.keys.get(&blob.descriptor.digest) {
+                    self.snapshots.unlock(&blob.descriptor.digest, key.clone());
+                }
                 self.snapshots.announce(&id, blob, None);
                 let image = Arc::clone(image);
                 known.insert(id.clone(), Known::Image { image, index });

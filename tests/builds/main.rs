@@ -22,6 +22,7 @@ mod caches;
 mod consumers;
 mod contexts;
 mod corpus;
+mod encryption;
 mod env;
 mod examples;
 mod explain;

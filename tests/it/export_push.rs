@@ -81,6 +81,7 @@ impl Fixture {
             names: vec![name.with_default_tag()],
             outputs: vec![output],
             elsewhere: Default::default(),
+            encryption: None,
         };
         let (progress, cancel) = (Progress::silent(), CancellationToken::new());
         let exported = self.exporter.export(request, &progress, &cancel).await;

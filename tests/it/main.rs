@@ -23,6 +23,7 @@ mod call;
 mod copy;
 #[path = "../support/copy_case.rs"]
 mod copy_case;
+mod encryption;
 mod export_push;
 mod join;
 mod login;

@@ -10,7 +10,7 @@ use super::call::CallArgs;
 use super::explain::ExplainArgs;
 use super::image::ImageArgs;
 use super::reproduce::ReproduceArgs;
-use super::{JoinArgs, ProgressArgs, RegistryArgs, value};
+use super::{DecryptionArgs, EncryptionArgs, JoinArgs, ProgressArgs, RegistryArgs, value};
 use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
@@ -141,6 +141,10 @@ pub(crate) struct BuildArgs {
 
     #[command(flatten)]
     pub(crate) explained: ExplainArgs,
+    #[command(flatten)]
+    pub(crate) encryption: EncryptionArgs,
+    #[command(flatten)]
+    pub(crate) decryption: DecryptionArgs,
     #[command(flatten)]
     pub(crate) join: JoinArgs,
     #[command(flatten)]

@@ -16,6 +16,7 @@ pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
+pub(crate) mod encryption;
 pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod login;
@@ -30,6 +31,7 @@ pub(crate) mod value;
 pub(crate) use attest::AttestArgs;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
+pub(crate) use encryption::{DecryptionArgs, EncryptionArgs};
 pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
 pub(crate) use registry::{JoinArgs, RegistryArgs};
 pub(crate) use sign::{SignArgs, VerifyArgs};
@@ -175,6 +177,8 @@ pub(crate) struct PullArgs {
     #[arg(long, value_parser = value::platform)]
     pub(crate) platform: Option<Platform>,
     #[command(flatten)]
+    pub(crate) decryption: DecryptionArgs,
+    #[command(flatten)]
     pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
@@ -188,6 +192,8 @@ pub(crate) struct PushArgs {
     pub(crate) images: Vec<String>,
     #[command(flatten)]
     pub(crate) join: JoinArgs,
+    #[command(flatten)]
+    pub(crate) encryption: EncryptionArgs,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
     #[command(flatten)]

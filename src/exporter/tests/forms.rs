@@ -239,6 +239,7 @@ fn squashed_images_have_one_layer_and_their_whole_history() {
         };
         let request = ExportRequest {
             elsewhere: std::collections::BTreeSet::new(),
+            encryption: None,
             results: vec![result],
             multi_platform: false,
             names: Vec::new(),
