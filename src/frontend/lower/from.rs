@@ -1,6 +1,7 @@
 //! What a stage starts with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Lowerer, Lowering, StageState, location};
 use crate::frontend::environment::Environment;
@@ -76,10 +77,10 @@ impl Lowerer<'_> {
         let Some(resolved) = &image.resolved else {
             unreachable!("base images of needed stages are looked up before lowering");
         };
-        state.platform = resolved.platform.clone();
+        state.platform = Arc::new(resolved.platform.clone());
         state.image = image_config::inherit(resolved.config.clone());
-        state.base_image = Some(resolved.config.clone());
-        state.base_name = Some(resolved.reference.clone());
+        state.base_image = Some(Arc::new(resolved.config.clone()));
+        state.base_name = Some(Arc::new(resolved.reference.clone()));
         let name = match &image.context {
             Some(context) if image.oci_layout.is_some() => {
                 format!("[context {context}] OCI load from client")
@@ -129,7 +130,7 @@ impl Lowerer<'_> {
             About {
                 name,
                 command,
-                platform: Some(resolved.platform.clone()),
+                platform: Some(Arc::new(resolved.platform.clone())),
                 locations: vec![location(stage.span)],
                 ..About::default()
             },
@@ -145,7 +146,7 @@ fn fresh(index: usize, platform: Platform) -> StageState {
         image: image_config::empty(&platform),
         base_image: None,
         base_name: None,
-        platform,
+        platform: Arc::new(platform),
         environment: Environment::default(),
         cwd: "/".to_owned(),
         declared: Vec::new(),

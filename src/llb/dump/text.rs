@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::decode;
-use crate::llb::{CUSTOM_NAME, Definition, InvalidDefinition, VertexDigest, pb, platform};
+use crate::llb::source_map::Range;
+use crate::llb::{Definition, InvalidDefinition, VertexDigest, pb, platform};
 
 /// Describes a definition for reading; digests do not appear.
 pub fn text(definition: &Definition) -> Result<String, InvalidDefinition> {
@@ -53,8 +54,8 @@ impl Lines {
             self.add("platform", platform::from_pb(platform));
         }
         if let Some(metadata) = definition.metadata.get(digest) {
-            if let Some(name) = metadata.description.get(CUSTOM_NAME) {
-                self.add("name", name.escape_debug());
+            if !metadata.name.is_empty() {
+                self.add("name", metadata.name.escape_debug());
             }
             if metadata.ignore_cache {
                 self.0.push("ignore-cache".to_owned());
@@ -67,14 +68,16 @@ impl Lines {
         let Some(source) = &definition.source else {
             return;
         };
-        let locations = source.locations.get(&digest.to_string());
-        for location in locations.iter().flat_map(|l| &l.locations) {
-            let file = usize::try_from(location.source_index).unwrap_or(usize::MAX);
-            let file = source.infos.get(file).map_or("?", |info| &info.filename);
-            for range in &location.ranges {
-                let line = |position: Option<pb::Position>| position.unwrap_or_default().line;
-                let (start, end) = (line(range.start), line(range.end));
-                self.add("at", format_args!("{file}:{start}-{end}"));
+        for location in source.of(digest) {
+            let file = source.files().get(location.file);
+            let file = file.map_or("?", |file| &file.filename);
+            for Range {
+                start_line,
+                end_line,
+                ..
+            } in &location.ranges
+            {
+                self.add("at", format_args!("{file}:{start_line}-{end_line}"));
             }
         }
     }
