@@ -72,7 +72,8 @@ pub struct Loaded {
 impl Loaded {
     /// Joins several definitions to one graph, in which equal vertices are one.
     ///
-    /// What the first definition says about a vertex stands; it runs anew if any of them says so.
+    /// What the first definition says about a vertex stands; it runs anew, and waits for others,
+    /// if any of them says so.
     pub fn joined(all: Vec<Self>) -> Self {
         let mut joined = Self {
             vertices: Vec::new(),
@@ -85,6 +86,7 @@ impl Loaded {
                     Some(&index) => {
                         let metadata = &mut joined.vertices[index].metadata;
                         metadata.ignore_cache |= vertex.metadata.ignore_cache;
+                        metadata.after.extend(vertex.metadata.after);
                     }
                     None => {
                         known.insert(vertex.digest.clone(), joined.vertices.len());

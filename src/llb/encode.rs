@@ -55,7 +55,9 @@ impl Builder {
         let mut open = vec![result.node];
         while let Some(index) = open.pop() {
             if !std::mem::replace(&mut needed[index], true) {
-                open.extend(self.nodes[index].inputs().iter().map(|input| input.node));
+                let node = &self.nodes[index];
+                open.extend(node.inputs().iter().map(|input| input.node));
+                open.extend(node.about.after.iter().map(|awaited| awaited.node));
             }
         }
         needed
@@ -123,6 +125,9 @@ impl Encoder {
         };
         self.sources
             .add(&digest, std::mem::take(&mut about.locations));
+        let after = about.after.iter().map(|awaited| awaited.node);
+        let after = after.filter_map(|node| self.digests[node].clone());
+        metadata.after.extend(after);
         describe(metadata, about, self.caps.shared(caps));
         self.digests[index] = Some(digest);
     }

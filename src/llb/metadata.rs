@@ -1,10 +1,11 @@
 //! What is said about an op without being part of its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::pb;
-use super::{CUSTOM_NAME, DOCKERFILE_COMMAND};
+use super::{AFTER, CUSTOM_NAME, DOCKERFILE_COMMAND, VertexDigest};
+use crate::oci::Digest;
 
 /// What the worker must be capable of, by name.
 pub type Caps = BTreeMap<String, bool>;
@@ -18,6 +19,9 @@ pub struct Metadata {
     pub name: String,
     /// The command of the Dockerfile that the op comes from.
     pub command: Option<String>,
+    /// Vertices that are solved before it runs, although it uses nothing of them. They are no
+    /// part of any cache key.
+    pub after: BTreeSet<VertexDigest>,
     /// Further texts, which nothing here reads.
     pub description: BTreeMap<String, String>,
     /// Whether the result may be exported to a cache, where that is said.
@@ -36,6 +40,7 @@ impl Metadata {
             ignore_cache: message.ignore_cache,
             name: description.remove(CUSTOM_NAME).unwrap_or_default(),
             command: description.remove(DOCKERFILE_COMMAND),
+            after: digests(&description.remove(AFTER).unwrap_or_default()),
             description,
             export_cache: message.export_cache,
             caps: Arc::new(message.caps),
@@ -56,7 +61,10 @@ impl Metadata {
 
     /// Returns whether anything is said in words.
     pub fn has_texts(&self) -> bool {
-        !self.name.is_empty() || self.command.is_some() || !self.description.is_empty()
+        !self.name.is_empty()
+            || self.command.is_some()
+            || !self.after.is_empty()
+            || !self.description.is_empty()
     }
 
     fn texts(&self) -> BTreeMap<String, String> {
@@ -67,8 +75,20 @@ impl Metadata {
         if let Some(command) = &self.command {
             texts.insert(DOCKERFILE_COMMAND.to_owned(), command.clone());
         }
+        if !self.after.is_empty() {
+            let after: Vec<String> = self.after.iter().map(VertexDigest::to_string).collect();
+            texts.insert(AFTER.to_owned(), after.join(","));
+        }
         texts
     }
+}
+
+/// Reads a list of digests; what is none is left out.
+fn digests(text: &str) -> BTreeSet<VertexDigest> {
+    let digests = text
+        .split(',')
+        .filter_map(|text| text.parse::<Digest>().ok());
+    digests.map(VertexDigest).collect()
 }
 
 #[cfg(test)]
@@ -81,6 +101,7 @@ mod tests {
             ignore_cache: true,
             name: "RUN x".to_owned(),
             command: Some("run x".to_owned()),
+            after: BTreeSet::from([VertexDigest::of(b"a"), VertexDigest::of(b"b")]),
             description: BTreeMap::from([("other".to_owned(), "text".to_owned())]),
             export_cache: Some(pb::ExportCache { value: true }),
             caps: Arc::new(Caps::from([("exec.meta.base".to_owned(), true)])),
@@ -92,7 +113,7 @@ mod tests {
         };
         let message = metadata.to_pb();
         assert_eq!(message.description[CUSTOM_NAME], "RUN x");
-        assert_eq!(message.description.len(), 3);
+        assert_eq!(message.description.len(), 4);
         assert_eq!(Metadata::from_pb(message), metadata);
     }
 }

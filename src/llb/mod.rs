@@ -34,5 +34,8 @@ pub use source_map::SourceMap;
 /// Key of an op's description that holds the name people read.
 pub const CUSTOM_NAME: &str = "llb.customname";
 
+/// Key of an op's description that holds the digests of vertices that are solved before it runs.
+pub const AFTER: &str = "cooper.after";
+
 /// Key of an op's description that holds the Dockerfile instruction it comes from.
 pub const DOCKERFILE_COMMAND: &str = "com.docker.dockerfile.v1.command";

@@ -35,6 +35,8 @@ pub struct About {
     pub progress_group: Option<pb::ProgressGroup>,
     /// Where the op comes from.
     pub locations: Vec<Location>,
+    /// What must be finished before the op runs, although it uses nothing of it.
+    pub after: Vec<Output>,
 }
 
 impl About {

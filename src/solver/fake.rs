@@ -79,6 +79,12 @@ impl Build {
             .ignore_cache = true;
     }
 
+    /// Has a step wait for another one.
+    pub(super) fn after(&mut self, step: &VertexDigest, earlier: &VertexDigest) {
+        let metadata = self.definition.metadata.entry(step.clone()).or_default();
+        metadata.after.insert(earlier.clone());
+    }
+
     /// Changes what people read about a step.
     pub(super) fn rename(&mut self, step: &VertexDigest, name: &str) {
         let metadata = self.definition.metadata.entry(step.clone()).or_default();

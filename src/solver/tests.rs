@@ -14,6 +14,7 @@ use crate::llb::{Definition, SourceMap, VertexDigest, pb};
 
 mod cutoff;
 mod joined;
+mod ordered;
 mod planned;
 
 /// A store, and what the last solve on it told the user.

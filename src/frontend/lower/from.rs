@@ -37,6 +37,10 @@ impl Lowerer<'_> {
                 state
             }
         };
+        for earlier in &stage.after {
+            let finished = self.with_layers(self.states[earlier].root);
+            state.after.extend(finished);
+        }
         image_config::set_default_path(&mut state.image);
         for pair in &state.image.config.env {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -143,6 +147,7 @@ fn fresh(index: usize, platform: Platform) -> StageState {
     StageState {
         index,
         root: None,
+        after: Vec::new(),
         image: image_config::empty(&platform),
         base_image: None,
         base_name: None,

@@ -149,6 +149,8 @@ struct StageState {
     /// The config of the image at the bottom.
     base_image: Option<Arc<ImageConfig>>,
     base_name: Option<Arc<Reference>>,
+    /// What must be finished before a step of the stage runs.
+    after: Vec<Output>,
     /// What the stage is for.
     platform: Arc<Platform>,
     /// Variables that processes get and words may use.

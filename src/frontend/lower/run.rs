@@ -60,6 +60,7 @@ impl Lowerer<'_> {
             platform: Some(Arc::clone(&state.platform)),
             ignore_cache: self.plan.stages[state.index].ignore_cache,
             locations: vec![location(step.span())],
+            after: state.after.clone(),
             progress_group: None,
         };
         let exec = Exec {

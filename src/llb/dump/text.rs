@@ -28,6 +28,7 @@ pub fn text(definition: &Definition) -> Result<String, InvalidDefinition> {
         let mut lines = Lines(Vec::new());
         let title = describe(kind, &inputs, &mut lines);
         lines.add_about(digest, op, definition);
+        lines.add_after(digest, definition, &numbers);
         let _ = writeln!(out, "%{number} {title}");
         for line in lines.0 {
             let _ = writeln!(out, "    {line}");
@@ -79,6 +80,25 @@ impl Lines {
             {
                 self.add("at", format_args!("{file}:{start_line}-{end_line}"));
             }
+        }
+    }
+}
+
+impl Lines {
+    fn add_after(
+        &mut self,
+        digest: &VertexDigest,
+        definition: &Definition,
+        numbers: &BTreeMap<String, usize>,
+    ) {
+        let metadata = definition.metadata.get(digest);
+        let after = metadata.iter().flat_map(|metadata| &metadata.after);
+        let mut after: Vec<usize> = after
+            .filter_map(|awaited| numbers.get(&awaited.to_string()).copied())
+            .collect();
+        after.sort_unstable();
+        for number in after {
+            self.add("after", format_args!("%{number}"));
         }
     }
 }
