@@ -117,6 +117,15 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// Returns the folder that is the main build context, if it is one of the user's.
+    pub(super) fn main_folder(&self) -> Option<&Path> {
+        let is_local = matches!(self.context, ContextSource::Local { .. });
+        let folder = self.session.build_contexts.get(MAIN)?;
+        (is_local && self._made.is_none()).then_some(folder)
+    }
+}
+
 /// The main build context before anything of it is read.
 enum Main {
     Folder(PathBuf),

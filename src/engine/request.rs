@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
-    Asked, Attributes, BUILD_ARG_PREFIX, Custom, InvalidAttestation, Reported,
+    Asked, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation, Reported,
 };
 pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 pub use crate::cache::content_hash::Modes as CacheModes;
