@@ -29,14 +29,13 @@ use futures::future::{BoxFuture, ready};
 
 /// Runs of each case that count.
 const RUNS: usize = 5;
-const STAGES: usize = 1_000;
 const INSTRUCTIONS_PER_STAGE: usize = 20;
 const CONTEXT_FILES: usize = 100_000;
 
 /// A case: its name, its goal, and what makes it ready and returns one run of it.
 type Case = (&'static str, Option<Duration>, fn() -> Box<dyn FnMut()>);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     ("parse_10mb", Some(Duration::from_millis(1000)), parse_10mb),
     (
         "parse_10mb_small",
@@ -48,11 +47,13 @@ const CASES: [Case; 7] = [
         Some(Duration::from_millis(1000)),
         parse_10mb_one,
     ),
+    ("lower_100_stages", None, || lower_stages(100)),
     (
         "lower_1000_stages",
         Some(Duration::from_millis(100)),
-        lower_stages,
+        || lower_stages(1_000),
     ),
+    ("lower_10000_stages", None, || lower_stages(10_000)),
     ("expand", None, expand),
     ("ignore", None, ignore),
     (
@@ -118,10 +119,10 @@ fn repeated(piece: &str) -> Box<dyn FnMut()> {
     Box::new(move || drop(black_box(parse(&text).unwrap())))
 }
 
-/// A thousand stages of twenty instructions, each stage built from the one before.
-fn lower_stages() -> Box<dyn FnMut()> {
+/// Stages of twenty instructions, each stage built from the one before.
+fn lower_stages(count: usize) -> Box<dyn FnMut()> {
     let mut text = String::new();
-    for stage in 0..STAGES {
+    for stage in 0..count {
         match stage {
             0 => text.push_str("FROM base AS s0\n"),
             _ => writeln!(text, "FROM s{} AS s{stage}", stage - 1).unwrap(),

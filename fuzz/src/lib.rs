@@ -23,7 +23,7 @@ pub fn check_findings(source: &Source, findings: &[Diagnostic]) {
 
 /// Checks that a span lies inside a text and splits no character.
 pub fn check_span(text: &str, span: Span) {
-    let (start, end) = (span.start.offset, span.end.offset);
+    let (start, end) = (span.start.offset(), span.end.offset());
     assert!(start <= end, "{span:?} runs backwards");
     assert!(text.get(start..end).is_some(), "{span:?} is not in the text");
 }

@@ -46,8 +46,8 @@ pub struct AttestationRequest {
     pub custom: Vec<Custom>,
     /// Whether the answer of the build tells the provenance, whatever images carry.
     pub reported: Option<Reported>,
-    /// Whether provenance tells what git knows about the folder.
-    pub asks_git: bool,
+    /// What is told of what git knows about the folder.
+    pub git: GitFacts,
     /// What the machine says about itself: further members of provenance.
     pub environment: BTreeMap<String, serde_json::Value>,
 }
@@ -57,6 +57,17 @@ impl AttestationRequest {
     pub fn is_empty(&self) -> bool {
         self.provenance.is_none() && self.sbom.is_none() && self.custom.is_empty()
     }
+}
+
+/// What is told of what git knows about the folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GitFacts {
+    /// Whether provenance tells it.
+    pub info: bool,
+    /// Whether labels of the image tell it.
+    pub labels: bool,
+    /// Whether a tree that holds anything else than its commit is marked.
+    pub checks_dirty: bool,
 }
 
 /// How much of the provenance the answer of a build tells.

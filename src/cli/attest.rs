@@ -7,13 +7,18 @@ use super::env::Environment;
 use super::program::Program;
 use super::provenance;
 use crate::engine::request::{
-    Asked, AttestationRequest, Attributes, BUILD_ARG_PREFIX, Custom, InvalidAttestation, Reported,
+    Asked, AttestationRequest, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation,
+    Reported,
 };
 
 /// Variable that says how much provenance the metadata file tells.
 const METADATA: &str = "BUILDX_METADATA_PROVENANCE";
 /// Variable that says whether provenance tells what git knows about the folder.
 const GIT_INFO: &str = "BUILDX_GIT_INFO";
+/// Variable that says whether labels tell it.
+const GIT_LABELS: &str = "BUILDX_GIT_LABELS";
+/// Variable that says whether a tree with changes is marked.
+const GIT_CHECK_DIRTY: &str = "BUILDX_GIT_CHECK_DIRTY";
 
 /// Reads the options; warns of what has no effect.
 pub(crate) fn meant(
@@ -36,7 +41,7 @@ fn read(
 ) -> Result<AttestationRequest, String> {
     let mut request = AttestationRequest {
         reported: reported(environment)?,
-        asks_git: !environment.is_false(GIT_INFO),
+        git: git(environment),
         ..AttestationRequest::default()
     };
     // The later option of a kind wins, and an option wins over a build argument.
@@ -129,6 +134,16 @@ fn add(request: &mut AttestationRequest, mut attributes: Attributes) -> Result<(
     Ok(())
 }
 
+/// Reads what is to be told of what git knows; words that mean nothing count as not said.
+fn git(environment: &Environment) -> GitFacts {
+    let full = environment.text(GIT_LABELS).as_deref() == Some("full");
+    GitFacts {
+        info: !environment.is_false(GIT_INFO),
+        labels: full || environment.is_true(GIT_LABELS),
+        checks_dirty: environment.is_true(GIT_CHECK_DIRTY),
+    }
+}
+
 fn reported(environment: &Environment) -> Result<Option<Reported>, String> {
     match environment.text(METADATA).as_deref() {
         None | Some("" | "0" | "false" | "disabled") => Ok(None),
@@ -206,6 +221,25 @@ mod tests {
             ),
         ] {
             assert_eq!(show(options, build_args), expected, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn variables_say_what_is_told_of_git() {
+        let facts = |info, labels, checks_dirty| GitFacts {
+            info,
+            labels,
+            checks_dirty,
+        };
+        for (variables, expected) in [
+            (&[][..], facts(true, false, false)),
+            (&[("BUILDX_GIT_INFO", "0")], facts(false, false, false)),
+            (&[("BUILDX_GIT_LABELS", "1")], facts(true, true, false)),
+            (&[("BUILDX_GIT_LABELS", "full")], facts(true, true, false)),
+            (&[("BUILDX_GIT_LABELS", "some")], facts(true, false, false)),
+            (&[("BUILDX_GIT_CHECK_DIRTY", "T")], facts(true, false, true)),
+        ] {
+            assert_eq!(git(&Environment::of(variables)), expected, "{variables:?}");
         }
     }
 }

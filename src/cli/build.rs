@@ -108,10 +108,12 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
 pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildRequest, Failure> {
     let environment = &program.environment;
     let usage = Failure::Usage;
+    let from_environment = |name: &str| environment.text(name);
     let (build_context, mut dockerfile) = context::resolve(
         &args.context,
         args.files.first().map(String::as_str),
         std::io::stdin(),
+        &from_environment,
     )
     .map_err(|message| {
         // docker reports these as failures of the build, not of the command line.
@@ -120,11 +122,10 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     if args.files.len() > 1 {
         dockerfile = context::several(dockerfile, &args.files[1..]).map_err(usage)?;
     }
-    let named_contexts = named_contexts(args)?;
+    let named_contexts = named_contexts(args, &from_environment)?;
     let outputs = meant_outputs(program, args)?;
     let network = network(&args.network).map_err(usage)?;
     let entitlements = entitlements(args, network).map_err(usage)?;
-    let from_environment = |name: &str| environment.text(name);
     let mut build_args = value::pairs(&args.build_args, from_environment).map_err(usage)?;
     proxies::add(&mut build_args, environment);
     let source_date_epoch_s = epoch(args, environment, &mut build_args);
@@ -162,8 +163,12 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
 }
 
 /// Reads the build contexts that have names.
-fn named_contexts(args: &BuildArgs) -> Result<BTreeMap<String, NamedContext>, Failure> {
-    let named = args.build_contexts.iter().map(|text| context::named(text));
+fn named_contexts(
+    args: &BuildArgs,
+    variable: context::Variable<'_>,
+) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    let named = args.build_contexts.iter();
+    let named = named.map(|text| context::named(text, variable));
     named.collect::<Result<_, _>>().map_err(Failure::Usage)
 }
 

@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::engine::request::{BuildContext, DockerfileSource, NamedContext, is_remote_context};
+use crate::engine::request::{
+    BucketObject, BuildContext, DockerfileSource, NamedContext, is_remote_context,
+};
 use crate::oci::{Digest, Reference, Transported};
 
 /// Largest Dockerfile that is read from stdin.
@@ -12,8 +14,15 @@ const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 const PEEK_BYTES: u64 = 512;
 /// First bytes of compressed streams.
 const MAGIC: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-/// Cloud storage that other builders take build contexts from.
-const BUCKETS: [&str; 4] = ["s3://", "gs://", "azblob://", "abfss://"];
+/// Kaniko's way to name a folder.
+const FOLDER: &str = "dir://";
+/// Kaniko's way to name an archive, which may stand on stdin.
+const ARCHIVE: &str = "tar://";
+/// What stands for stdin behind [`ARCHIVE`].
+const STDIN: &str = "stdin";
+
+/// Reads variables of the environment: they say how to get into buckets.
+pub(crate) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Where a tar header says what it is.
 const USTAR: std::ops::Range<usize> = 257..262;
 
@@ -22,8 +31,11 @@ pub(crate) fn resolve(
     context: &str,
     file: Option<&str>,
     stdin: impl Read + Send + 'static,
+    variable: Variable<'_>,
 ) -> Result<(BuildContext, DockerfileSource), String> {
-    if context == "-" {
+    let context = context.strip_prefix(FOLDER).unwrap_or(context);
+    let archive = context.strip_prefix(ARCHIVE);
+    if context == "-" || archive == Some(STDIN) {
         if file == Some("-") {
             return Err(
                 "invalid argument: can't use stdin for both build context and dockerfile".into(),
@@ -31,9 +43,20 @@ pub(crate) fn resolve(
         }
         return from_stdin(file, stdin);
     }
+    if let Some(path) = archive {
+        let archive = std::fs::File::open(path);
+        let archive = archive
+            .map_err(|error| format!("unable to prepare context: cannot open {path:?}: {error}"))?;
+        let dockerfile = remote_dockerfile(file, stdin)?;
+        return Ok((BuildContext::Tar(Box::new(archive)), dockerfile));
+    }
     let path = Path::new(context);
     if !path.is_dir() {
-        refuse_bucket(context)?;
+        if let Some(object) = BucketObject::parse(context, variable) {
+            let object = object.map_err(|why| format!("unable to prepare context: {why}"))?;
+            let dockerfile = remote_dockerfile(file, stdin)?;
+            return Ok((BuildContext::Object(object), dockerfile));
+        }
         if is_remote_context(context) {
             let dockerfile = remote_dockerfile(file, stdin)?;
             return Ok((BuildContext::Remote(context.to_owned()), dockerfile));
@@ -102,8 +125,9 @@ fn remote_dockerfile(
 }
 
 /// Reads one `--build-context`: `name=folder`, `name=docker-image://…`, `name=oci-layout://…`,
-/// `name=target:stage`, `name=URL`, or an image in a file as buildah names it.
-pub(crate) fn named(text: &str) -> Result<(String, NamedContext), String> {
+/// `name=target:stage`, `name=URL`, an archive in a bucket, or an image in a file as buildah
+/// names it.
+pub(crate) fn named(text: &str, variable: Variable<'_>) -> Result<(String, NamedContext), String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, value)| !name.is_empty() && !value.is_empty())
@@ -119,14 +143,17 @@ pub(crate) fn named(text: &str) -> Result<(String, NamedContext), String> {
         oci_layout(layout)?
     } else if let Some(stage) = value.strip_prefix("target:") {
         NamedContext::Stage(stage.to_owned())
-    } else if Path::new(value).is_dir() {
-        NamedContext::Directory(value.into())
+    } else if Path::new(value.strip_prefix(FOLDER).unwrap_or(value)).is_dir() {
+        NamedContext::Directory(value.strip_prefix(FOLDER).unwrap_or(value).into())
+    } else if let Some(object) = BucketObject::parse(value, variable) {
+        NamedContext::Object(
+            object.map_err(|why| format!("failed to get build context {name}: {why}"))?,
+        )
     } else if let Some(context) = transported(name, value)? {
         context
     } else if is_remote_context(value) {
         NamedContext::Remote(value.to_owned())
     } else {
-        refuse_bucket(value)?;
         return Err(format!(
             "failed to get build context {name}: {value:?} is not a directory"
         ));
@@ -229,23 +256,13 @@ fn is_web_url(text: &str) -> bool {
         .any(|prefix| text.starts_with(prefix))
 }
 
-/// Says of a cloud bucket that it cannot be read, rather than that there is no such folder.
-fn refuse_bucket(text: &str) -> Result<(), String> {
-    match BUCKETS.iter().find(|scheme| text.starts_with(**scheme)) {
-        Some(scheme) => Err(format!(
-            "unable to prepare context: {scheme} buckets cannot be read: download {text:?} first, \
-             or name the archive by an https URL"
-        )),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn show(context: &str, file: Option<&str>, stdin: &[u8]) -> String {
-        match resolve(context, file, std::io::Cursor::new(stdin.to_vec())) {
+        let stdin_reader = std::io::Cursor::new(stdin.to_vec());
+        match resolve(context, file, stdin_reader, &|_| None) {
             Err(error) => format!("error: {error}"),
             Ok((BuildContext::Tar(mut tar), dockerfile)) => {
                 let mut bytes = Vec::new();
@@ -305,6 +322,14 @@ mod tests {
             ),
             ("/", Some("D"), b"", r#"Directory("/") File("D")"#),
             ("/", None, b"", r#"Directory("/") Default"#),
+            ("dir:///", None, b"", r#"Directory("/") Default"#),
+            ("tar://stdin", None, b"\x1f\x8bxxxx", "Tar Default"),
+            (
+                "tar:///no/such",
+                None,
+                b"",
+                r#"error: unable to prepare context: cannot open "/no/such": No such file or directory (os error 2)"#,
+            ),
             (
                 "/no/such",
                 None,
@@ -344,11 +369,10 @@ mod tests {
                 r#"Directory("/") Url("https://example.org/Dockerfile")"#,
             ),
             (
-                "s3://bucket/key",
+                "s3:///key",
                 None,
                 b"",
-                "error: unable to prepare context: s3:// buckets cannot be read: download \
-                 \"s3://bucket/key\" first, or name the archive by an https URL",
+                "error: unable to prepare context: cannot read s3:///key: it names no bucket",
             ),
         ] {
             assert_eq!(show(context, file, stdin), expected);
@@ -359,6 +383,7 @@ mod tests {
     fn named_contexts_are_folders_images_and_layouts() {
         for (text, expected) in [
             ("a=/", r#"Ok(("a", Directory("/")))"#),
+            ("a=dir:///", r#"Ok(("a", Directory("/")))"#),
             ("a=target:b", r#"Ok(("a", Stage("b")))"#),
             (
                 "a=https://example.org/a.git",
@@ -385,9 +410,9 @@ mod tests {
                 r#"Err("failed to get build context a: \"/no\" is not a directory")"#,
             ),
         ] {
-            assert_eq!(format!("{:?}", named(text)), expected);
+            assert_eq!(format!("{:?}", named(text, &|_| None)), expected);
         }
-        let (_, image) = named("a=docker-image://debian").unwrap();
+        let (_, image) = named("a=docker-image://debian", &|_| None).unwrap();
         let debian: Reference = "debian:latest".parse().unwrap();
         assert_eq!(image, NamedContext::Image(debian));
     }

@@ -55,7 +55,9 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
     let (build_context, dockerfile) = match &args.context {
         Some(path) => {
             let file = Some(args.file.as_str());
-            context::resolve(&path.to_string_lossy(), file, std::io::stdin()).map_err(user)?
+            let variable = |name: &str| program.environment.text(name);
+            context::resolve(&path.to_string_lossy(), file, std::io::stdin(), &variable)
+                .map_err(user)?
         }
         None => {
             let dockerfile = context::dockerfile(&args.file, std::io::stdin()).map_err(user)?;

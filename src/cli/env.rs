@@ -22,6 +22,8 @@
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_PROVENANCE` | whether the metadata file holds the provenance: min, max |
 //! | `BUILDX_GIT_INFO` | false where provenance is not to tell what git knows about the folder |
+//! | `BUILDX_GIT_LABELS` | true or full where labels of the image tell it |
+//! | `BUILDX_GIT_CHECK_DIRTY` | true where a folder with changes is marked as `-dirty` |
 //! | `BUILDX_METADATA_WARNINGS` | whether the metadata file holds the warnings |
 //! | `NO_COLOR`, `TERM` | whether the display has colours, and whether it can move the cursor |
 //! | `SOURCE_DATE_EPOCH` | nothing new in the image is younger than this: seconds, or the name of a source |
@@ -215,7 +217,12 @@ impl Environment {
 
     /// Says whether the metadata file lists warnings.
     pub(crate) fn metadata_warnings(&self) -> bool {
-        let value = self.text("BUILDX_METADATA_WARNINGS");
+        self.is_true("BUILDX_METADATA_WARNINGS")
+    }
+
+    /// Says whether a variable is set to a word that means yes.
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        let value = self.text(name);
         matches!(
             value.as_deref(),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True")

@@ -17,13 +17,13 @@ use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::request::BuildRequest;
+use super::vcs::Known;
 use crate::attestation::provenance::{Capture, Invocation, Material, Steps};
 use crate::attestation::{Attestation, PackageUrl, Provenance, ProvenanceOptions};
 use crate::frontend::{ContextSource, Lowered};
 use crate::llb::Vertex;
 use crate::oci::{Digest, Platform};
 use crate::snapshot::LayerId;
-use crate::source::WorkingTree;
 use crate::worker::{LocalWorker, PinnedSource};
 
 use facts::{arguments, context_remote, digest_of, image_material, step_layers};
@@ -249,25 +249,12 @@ impl Build<'_> {
         capture
             .locals
             .extend([CONTEXT, DOCKERFILE].map(str::to_owned));
-        let folder = self.inputs.session.build_contexts.get(CONTEXT);
-        let folder = folder.filter(|_| self.request.attestations.asks_git);
-        let Some((folder, tree)) = folder.and_then(|f| Some((f, WorkingTree::around(f)?))) else {
-            return;
-        };
-        let place = folder.strip_prefix(&tree.root).unwrap_or(folder);
-        let place = match place.as_os_str().is_empty() {
-            true => ".".to_owned(),
-            false => place.to_string_lossy().into_owned(),
-        };
-        let facts = [
-            ("source", tree.remote),
-            ("revision", tree.commit),
-            ("localdir:context", Some(place)),
-        ];
-        for (name, value) in facts {
-            if let Some(value) = value {
-                capture.vcs.insert(name.to_owned(), value);
-            }
+        let known = self
+            .vcs
+            .iter()
+            .filter(|_| self.request.attestations.git.info);
+        for (name, value) in known.flat_map(Known::facts) {
+            capture.vcs.insert(name.to_owned(), value);
         }
     }
 

@@ -23,6 +23,7 @@ use super::resolver::Resolver;
 use super::rights;
 use super::travel::{MountDownloads, MountRoute};
 use super::uploads::Uploads;
+use super::vcs::Known;
 use super::warnings;
 use crate::attestation::Attestation;
 use crate::cache::Cache;
@@ -65,6 +66,8 @@ pub(super) struct Build<'a> {
     pub(super) request: BuildRequest,
     targets: Targets,
     pub(super) inputs: Inputs,
+    /// What git knows about the main build context, where that is asked for.
+    pub(super) vcs: Option<Known>,
     pub(super) client: registry::Client,
     images: Images,
     web_files: WebFiles,
@@ -259,11 +262,17 @@ impl<'a> Build<'a> {
             cancel: &cancel,
         };
         let inputs = Inputs::open(&setup, &mut request, session).await?;
+        let vcs = Known::look(&request, &inputs, &progress).await;
+        if let Some(known) = vcs.as_ref().filter(|_| request.attestations.git.labels) {
+            let labels = known.labels(inputs.dockerfile.as_deref());
+            request.labels.extend(labels);
+        }
         Ok(Self {
             engine,
             request,
             targets,
             inputs,
+            vcs,
             client,
             images,
             web_files,

@@ -151,7 +151,7 @@ impl Engine {
             },
             created: entry.created,
             created_by: entry.created_by,
-            comment: entry.comment,
+            comment: entry.comment.into_owned(),
         });
         let mut entries: Vec<HistoryEntry> = entries.collect();
         entries.reverse();

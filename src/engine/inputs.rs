@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Engine;
 use super::error::{EngineError, ErrorKind};
 use super::preprocess::preprocessed;
 use super::remote::{self, Setup};
@@ -13,7 +12,7 @@ use super::warnings::DEFINITION_STEP;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::{ContextSource, FrontendOptions};
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 use crate::session::{IgnoreLines, Session, UPLOAD_URL};
 use crate::source::BlobFolder;
 use crate::source::local::{self, EmptyContext, LocalError};
@@ -76,7 +75,7 @@ impl Inputs {
             contexts.insert(name.clone(), source);
         }
         let context = std::mem::replace(&mut request.build_context, BuildContext::Empty);
-        let (main, made) = main_context(setup.engine, context, &mut session).await?;
+        let (main, made) = main_context(setup, context, &mut session).await?;
         let mut session = Arc::new(session);
         let step = setup.progress.of_vertex(Digest::of(DEFINITION_STEP));
         let opened = match main {
@@ -121,32 +120,47 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// Returns the folder that is the main build context, if it is one of the user's.
+    pub(super) fn main_folder(&self) -> Option<&Path> {
+        let is_local = matches!(self.context, ContextSource::Local { .. });
+        let folder = self.session.build_contexts.get(MAIN)?;
+        (is_local && self._made.is_none()).then_some(folder)
+    }
+}
+
 /// The main build context before anything of it is read.
 enum Main {
     Folder(PathBuf),
     Remote(ContextSource),
 }
 
+/// Lends an archive in the store to the build, as if it had been uploaded.
+fn uploaded(content: Descriptor, session: &mut Session) -> ContextSource {
+    let name = content.digest.hex().to_owned();
+    let url = format!("{UPLOAD_URL}{name}");
+    session.uploads.insert(name, content);
+    ContextSource::Http { url, unpack: true }
+}
+
 async fn main_context(
-    engine: &Engine,
+    setup: &Setup<'_>,
     context: BuildContext,
     session: &mut Session,
 ) -> Result<(Main, Option<EmptyContext>), EngineError> {
     let (folder, made) = match context {
         BuildContext::Directory(path) => (absolute(&path)?, None),
         BuildContext::Empty => {
-            let made = EmptyContext::new(&engine.dir("tmp"))?;
+            let made = EmptyContext::new(&setup.engine.dir("tmp"))?;
             (made.path().to_owned(), Some(made))
         }
         BuildContext::Tar(reader) => {
-            let content = remote::keep_stream(engine, reader).await?;
-            let name = content.digest.hex().to_owned();
-            let url = format!("{UPLOAD_URL}{name}");
-            session.uploads.insert(name, content);
-            return Ok((
-                Main::Remote(ContextSource::Http { url, unpack: true }),
-                None,
-            ));
+            let content = remote::keep_stream(setup.engine, reader).await?;
+            return Ok((Main::Remote(uploaded(content, session)), None));
+        }
+        BuildContext::Object(object) => {
+            let content = setup.keep_object(session, &object).await?;
+            return Ok((Main::Remote(uploaded(content, session)), None));
         }
         BuildContext::Remote(url) => return Ok((Main::Remote(remote::source(&url)?), None)),
     };
@@ -438,6 +452,10 @@ async fn named(
             Ok(ContextSource::Image(image.pinned_reference().to_string()))
         }
         NamedContext::Remote(url) => remote::source(url),
+        NamedContext::Object(object) => {
+            let content = setup.keep_object(session, object).await?;
+            Ok(uploaded(content, session))
+        }
         NamedContext::Stage(stage) => Ok(ContextSource::Stage(stage.clone())),
     }
 }

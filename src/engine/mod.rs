@@ -48,7 +48,8 @@ pub mod sign;
 pub mod transfer;
 mod travel;
 mod uploads;
-pub mod verify;
+pub mod vcs;
+mod verify;
 mod warnings;
 
 use std::path::{Path, PathBuf};

@@ -15,12 +15,13 @@ use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
-use super::request::{BuildRequest, CacheModes};
+use super::request::{BucketObject, BuildRequest, CacheModes};
+use crate::cache::remote::FaultKind;
 use crate::executor::Resources;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::{self, ContextSource, FrontendOptions};
 use crate::llb::Definition;
-use crate::oci::{Descriptor, Platform};
+use crate::oci::{Descriptor, Digest, Platform};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::snapshot::{LayerId, View};
@@ -69,6 +70,31 @@ impl Setup<'_> {
             }
             source => Ok((source, view)),
         }
+    }
+
+    /// Fetches an object of a bucket into the store.
+    pub(super) async fn keep_object(
+        &self,
+        session: &Session,
+        object: &BucketObject,
+    ) -> Result<Descriptor, EngineError> {
+        let url = object.url();
+        let step = self.progress.of_vertex(Digest::of(url.as_bytes()));
+        step.start(&format!("[internal] load build context {url}"));
+        let client = self.engine.registry(session, Vec::new());
+        let kept = tokio::select! {
+            kept = object.fetch(&client, &self.engine.content) => kept.map_err(|error| {
+                let kind = match error.kind {
+                    FaultKind::Missing => ErrorKind::User,
+                    _ => ErrorKind::Registry,
+                };
+                let text = format!("cannot read the build context: {error}");
+                EngineError::new(kind, text).with_source(error)
+            }),
+            () = self.cancel.cancelled() => Err(EngineError::cancelled()),
+        };
+        step.complete(kept.as_ref().err().map(ToString::to_string));
+        kept
     }
 
     /// Fetches the files behind a URL and shows them.

@@ -40,11 +40,12 @@ use std::sync::Arc;
 
 pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
-    Asked, Attributes, BUILD_ARG_PREFIX, Custom, InvalidAttestation, Reported,
+    Asked, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation, Reported,
 };
 pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 pub use crate::cache::content_hash::Modes as CacheModes;
 pub use crate::cache::policy::{Amount, Policy};
+pub use crate::cache::remote::backend::BucketObject;
 pub use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 pub use crate::cache::usage::{RecordType, UsageItem, UsageTotals};
 pub use crate::cache::usage_filter::{UsageFilter, duration_ns};
@@ -177,6 +178,8 @@ pub enum BuildContext {
     Tar(Box<dyn Read + Send>),
     /// The URL of a git repository, of a tar archive, or of a file that is the Dockerfile.
     Remote(String),
+    /// A tar archive in a bucket.
+    Object(BucketObject),
 }
 
 /// Says whether a text is the URL of a build context, as opposed to a path.
@@ -198,6 +201,7 @@ impl std::fmt::Debug for BuildContext {
             Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
             Self::Tar(_) => f.write_str("Tar"),
             Self::Remote(url) => f.debug_tuple("Remote").field(url).finish(),
+            Self::Object(object) => f.debug_tuple("Object").field(&object.url()).finish(),
         }
     }
 }
@@ -350,6 +354,8 @@ pub enum NamedContext {
     File(ImageFile),
     /// The URL of a git repository or of a file.
     Remote(String),
+    /// A tar archive in a bucket.
+    Object(BucketObject),
     /// Another stage of the Dockerfile (`target:name` of other tools' build files).
     Stage(String),
 }

@@ -209,7 +209,7 @@ fn align_history(history: &mut Vec<History>, layers: usize, base_created: Option
     for _ in with_layer..layers {
         let filled_in = History {
             created: base_created.cloned(),
-            comment: FILLED_IN.to_owned(),
+            comment: FILLED_IN.into(),
             ..History::default()
         };
         history.insert(first_new, filled_in);

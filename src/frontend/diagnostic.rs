@@ -29,8 +29,9 @@ impl Source {
 /// A point between two characters of a [`Source`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Byte offset from the start of the text.
-    pub offset: usize,
+    /// Byte offset from the start of the text. A file may have millions of positions, and no text
+    /// of four gigabytes is read.
+    byte: u32,
     /// Line, the first being 1.
     pub line: u32,
     /// Column in characters, the first being 1.
@@ -40,20 +41,31 @@ pub struct Position {
 impl Position {
     /// The start of a text.
     pub const START: Self = Self {
-        offset: 0,
+        byte: 0,
         line: 1,
         column: 1,
     };
+
+    /// A position by its byte offset, line and column.
+    pub(crate) fn new(offset: usize, line: u32, column: u32) -> Self {
+        Self {
+            byte: u32::try_from(offset).unwrap_or(u32::MAX),
+            line,
+            column,
+        }
+    }
+
+    /// Byte offset from the start of the text.
+    pub fn offset(self) -> usize {
+        self.byte as usize
+    }
 
     /// The position behind a text without line feeds that starts here.
     #[must_use]
     pub(crate) fn advance(self, text: &str) -> Self {
         let columns = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-        Self {
-            offset: self.offset + text.len(),
-            line: self.line,
-            column: self.column.saturating_add(columns),
-        }
+        let offset = self.offset() + text.len();
+        Self::new(offset, self.line, self.column.saturating_add(columns))
     }
 }
 

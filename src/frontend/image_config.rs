@@ -66,7 +66,7 @@ pub(super) fn commit(
         created: epoch.and_then(rfc3339),
         created_by,
         author: String::new(),
-        comment: HISTORY_COMMENT.to_owned(),
+        comment: HISTORY_COMMENT.into(),
         empty_layer: !makes_layer,
     });
 }

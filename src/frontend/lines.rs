@@ -57,8 +57,8 @@ impl<'s> LineIndex<'s> {
         let last = self.last.get();
         let line = self.line_of(offset, last.line as usize - 1);
         let same_line = last.line as usize == line + 1;
-        let (from, column) = if same_line && last.offset <= offset {
-            (last.offset, last.column)
+        let (from, column) = if same_line && last.offset() <= offset {
+            (last.offset(), last.column)
         } else {
             (self.starts[line], 1)
         };
@@ -67,11 +67,9 @@ impl<'s> LineIndex<'s> {
         if from == 0 && between.starts_with(BYTE_ORDER_MARK) {
             count -= 1;
         }
-        let position = Position {
-            offset,
-            line: u32::try_from(line + 1).unwrap_or(u32::MAX),
-            column: column.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)),
-        };
+        let line = u32::try_from(line + 1).unwrap_or(u32::MAX);
+        let column = column.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let position = Position::new(offset, line, column);
         self.last.set(position);
         position
     }
@@ -89,7 +87,7 @@ impl<'s> LineIndex<'s> {
     /// The span between two byte offsets.
     pub(crate) fn span(&self, start: usize, end: usize) -> Span {
         let start = self.position(start);
-        let end = self.position(end.max(start.offset));
+        let end = self.position(end.max(start.offset()));
         Span { start, end }
     }
 }
@@ -120,7 +118,7 @@ mod tests {
             );
         }
         assert_eq!(
-            lines.position(7).offset,
+            lines.position(7).offset(),
             6,
             "an offset inside a character is moved to its start"
         );

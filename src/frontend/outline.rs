@@ -3,8 +3,8 @@
 //! [`Notes`] is filled while stages are lowered, one entry for each thing an instruction asks
 //! for; [`outline`] then lists what the target and the stages it needs ask for. Of several
 //! things of one name the one nearest to the target counts: its own, that of the stage it starts
-//! from, those of stages it takes files from. Arguments before the first `FROM` count where a
-//! `FROM`, an `ARG` or another such argument uses them.
+//! from, those of stages it takes files from or waits for. Arguments before the first `FROM` count
+//! where a `FROM`, an `ARG` or another such argument uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -296,10 +296,10 @@ fn used_in_from(
     file: &Dockerfile,
     args: &BuildArgs,
 ) -> BTreeSet<String> {
-    let words = [Some(&stage.from.image), stage.from.platform.as_ref()];
+    let from = &stage.from;
+    let words = std::iter::once(&from.image).chain(&from.platform);
     let used = words
-        .into_iter()
-        .flatten()
+        .chain(&from.after)
         .map(|word| expand(word, file, &args.global).1);
     used.flatten().collect()
 }
@@ -369,6 +369,7 @@ impl Collector<'_> {
             .steps
             .iter()
             .flat_map(|step| step.sources.iter().copied().flatten())
+            .chain(stage.after.iter().copied())
             .collect();
         for source in sources {
             self.stage(source);

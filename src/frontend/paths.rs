@@ -3,6 +3,9 @@
 
 /// Resolves `.`, `..` and doubled slashes without looking at files; empty gives `.`.
 pub(super) fn clean(path: &str) -> String {
+    if is_clean(path) {
+        return path.to_owned();
+    }
     let is_absolute = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -24,6 +27,14 @@ pub(super) fn clean(path: &str) -> String {
         (false, true) => ".".to_owned(),
         (false, false) => joined,
     }
+}
+
+/// Returns whether there is nothing to resolve, as in most paths.
+fn is_clean(path: &str) -> bool {
+    let parts = path.strip_prefix('/').unwrap_or(path);
+    parts
+        .split('/')
+        .all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// Makes `path` absolute, relative ones counting from `directory`.

@@ -12,12 +12,13 @@ use std::path::Path;
 
 use futures::executor::block_on;
 use futures::future::{BoxFuture, ready};
+use prost::Message as _;
 use serde::Deserialize;
 
 use super::diagnostic::Source;
 use super::options::{HostAddress, Ulimit};
 use super::*;
-use crate::llb::dump;
+use crate::llb::{dump, pb};
 use crate::oci::{Digest, ImageConfig, Platform};
 
 /// The options of a fixture.
@@ -176,6 +177,14 @@ fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
     match lowered {
         Ok(lowered) => {
             lowered.definition.load().unwrap();
+            for op in &lowered.definition.ops {
+                let message = pb::Op::decode(op.clone()).unwrap();
+                assert_eq!(
+                    op,
+                    &message.encode_to_vec(),
+                    "the bytes are the message's own"
+                );
+            }
             let graph = dump::text(&lowered.definition).unwrap();
             files.insert("definition.txt", short_digests(&graph));
             let config = serde_json::to_string_pretty(&lowered.image).unwrap();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use prost::Message;
 
-use super::VertexDigest;
 use super::pb;
+use super::{Metadata, SourceMap, VertexDigest};
 use crate::oci::{Digest, Platform};
 
 /// Most ops a definition may hold.
@@ -21,9 +21,9 @@ pub struct Definition {
     /// The marshalled ops, kept verbatim: their hashes are their names.
     pub ops: Vec<Bytes>,
     /// What is said about each op without being part of it.
-    pub metadata: BTreeMap<VertexDigest, pb::OpMetadata>,
+    pub metadata: BTreeMap<VertexDigest, Metadata>,
     /// Where each op stands in the user's files.
-    pub source: Option<pb::Source>,
+    pub source: Option<SourceMap>,
 }
 
 /// One output of one vertex.
@@ -47,15 +47,15 @@ pub struct Vertex {
     /// The platform it runs on; the host's where the op names none.
     pub platform: Platform,
     /// What is said about it.
-    pub metadata: pb::OpMetadata,
+    pub metadata: Metadata,
 }
 
 impl Vertex {
     /// Returns what people read about the step, without a number: its custom name or its kind.
     pub fn name(&self) -> String {
-        match self.metadata.description.get(super::CUSTOM_NAME) {
-            Some(name) if !name.is_empty() => name.clone(),
-            _ => super::op::default_name(&self.op),
+        match self.metadata.name.as_str() {
+            "" => super::op::default_name(&self.op),
+            name => name.to_owned(),
         }
     }
 }
@@ -72,7 +72,8 @@ pub struct Loaded {
 impl Loaded {
     /// Joins several definitions to one graph, in which equal vertices are one.
     ///
-    /// What the first definition says about a vertex stands; it runs anew if any of them says so.
+    /// What the first definition says about a vertex stands; it runs anew, and waits for others,
+    /// if any of them says so.
     pub fn joined(all: Vec<Self>) -> Self {
         let mut joined = Self {
             vertices: Vec::new(),
@@ -85,6 +86,7 @@ impl Loaded {
                     Some(&index) => {
                         let metadata = &mut joined.vertices[index].metadata;
                         metadata.ignore_cache |= vertex.metadata.ignore_cache;
+                        metadata.after.extend(vertex.metadata.after);
                     }
                     None => {
                         known.insert(vertex.digest.clone(), joined.vertices.len());
@@ -136,9 +138,9 @@ impl Definition {
             metadata: self
                 .metadata
                 .iter()
-                .map(|(digest, metadata)| (digest.to_string(), metadata.clone()))
+                .map(|(digest, metadata)| (digest.to_string(), metadata.to_pb()))
                 .collect(),
-            source: self.source.clone(),
+            source: self.source.as_ref().map(SourceMap::to_pb),
         }
     }
 
@@ -148,12 +150,13 @@ impl Definition {
             .metadata
             .into_iter()
             .filter_map(|(digest, metadata)| {
-                Some((VertexDigest(digest.parse::<Digest>().ok()?), metadata))
+                let digest = VertexDigest(digest.parse::<Digest>().ok()?);
+                Some((digest, Metadata::from_pb(metadata)))
             });
         Self {
             metadata: metadata.collect(),
             ops: message.def.into_iter().map(Bytes::from).collect(),
-            source: message.source,
+            source: message.source.map(SourceMap::from_pb),
         }
     }
 

@@ -4,20 +4,27 @@
 //! can only name outputs of earlier ones. Equal ops become one; what is said about them is
 //! joined, the later word winning.
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::caps;
+use super::marshal::{Body, OpWriter, Process};
+use super::metadata::{Caps, Metadata};
 use super::mount::Mount;
 use super::pb;
-use super::platform;
 use super::source_map::SourceMap;
-use super::state::{About, Builder, Exec, FileAction, FileOp, Kind, Node, Output, Owner, UserId};
-use super::{CUSTOM_NAME, DOCKERFILE_COMMAND, Definition, VertexDigest};
+use super::state::{
+    About, Builder, Exec, FileAction, FileOp, Kind, Node, Output, Owner, UserId, Variable,
+};
+use super::{Definition, OutputRef, VertexDigest};
 use crate::oci::Platform;
+
+/// Variable that names the socket of the first SSH agent.
+const AGENT: &str = "SSH_AUTH_SOCK";
 
 impl Builder {
     /// Encodes what `result` needs; `None` gives the definition of the empty file system.
@@ -31,6 +38,8 @@ impl Builder {
             platform: self.platform,
             definition: Definition::default(),
             sources: SourceMap::new(self.files),
+            caps: SharedCaps::default(),
+            writer: OpWriter::default(),
         };
         for (index, node) in self.nodes.into_iter().enumerate() {
             if needed[index] {
@@ -46,7 +55,9 @@ impl Builder {
         let mut open = vec![result.node];
         while let Some(index) = open.pop() {
             if !std::mem::replace(&mut needed[index], true) {
-                open.extend(self.nodes[index].inputs().iter().map(|input| input.node));
+                let node = &self.nodes[index];
+                open.extend(node.inputs().iter().map(|input| input.node));
+                open.extend(node.about.after.iter().map(|awaited| awaited.node));
             }
         }
         needed
@@ -57,9 +68,11 @@ struct Encoder {
     /// The digests of the nodes that were added.
     digests: Vec<Option<VertexDigest>>,
     /// The platform of ops that name none.
-    platform: Platform,
+    platform: Arc<Platform>,
     definition: Definition,
     sources: SourceMap,
+    caps: SharedCaps,
+    writer: OpWriter,
 }
 
 impl Encoder {
@@ -70,60 +83,58 @@ impl Encoder {
             Kind::Exec(_) => true,
             Kind::File(_) | Kind::Merge(_) | Kind::Diff { .. } => false,
         };
-        let Node { kind, about } = node;
+        let Node { kind, mut about } = node;
         let mut inputs = Inputs {
             digests: &self.digests,
             list: Vec::new(),
         };
-        let op = match kind {
-            Kind::Source(source) => pb::op::Op::Source(pb::SourceOp {
+        let body = match kind {
+            Kind::Source(source) => Body::Message(pb::op::Op::Source(pb::SourceOp {
                 identifier: source.identifier,
                 attrs: source.attrs,
-            }),
-            Kind::Exec(exec) => pb::op::Op::Exec(exec_to_pb(*exec, &mut inputs)),
-            Kind::File(file) => pb::op::Op::File(file_to_pb(file, &mut inputs)),
+            })),
+            Kind::Exec(exec) => Body::Process(Box::new(process(*exec, &mut inputs))),
+            Kind::File(file) => Body::Message(pb::op::Op::File(file_to_pb(file, &mut inputs))),
             Kind::Merge(outputs) => {
                 let inputs = outputs.into_iter().map(|output| pb::MergeInput {
                     input: inputs.push(output),
                 });
-                pb::op::Op::Merge(pb::MergeOp {
+                Body::Message(pb::op::Op::Merge(pb::MergeOp {
                     inputs: inputs.collect(),
-                })
+                }))
             }
-            Kind::Diff { lower, upper } => pb::op::Op::Diff(pb::DiffOp {
+            Kind::Diff { lower, upper } => Body::Message(pb::op::Op::Diff(pb::DiffOp {
                 lower: Some(pb::LowerDiffInput {
                     input: inputs.index(lower),
                 }),
                 upper: Some(pb::UpperDiffInput {
                     input: inputs.index(upper),
                 }),
-            }),
+            })),
         };
         let platform = about.platform.as_ref().unwrap_or(&self.platform);
-        let message = pb::Op {
-            inputs: inputs.list,
-            platform: has_platform.then(|| platform::to_pb(platform)),
-            constraints: Some(pb::WorkerConstraints::default()),
-            op: Some(op),
-        };
-        let bytes = Bytes::from(message.encode_to_vec());
+        let platform = has_platform.then_some(platform);
+        let bytes = self.writer.write(&inputs.list, &body, platform);
         let digest = VertexDigest::of(&bytes);
-        let About { locations, .. } = &about;
-        self.sources.add(&digest, locations);
         let metadata = match self.definition.metadata.entry(digest.clone()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 self.definition.ops.push(bytes);
-                new.insert(pb::OpMetadata::default())
+                new.insert(Metadata::default())
             }
         };
-        describe(metadata, about, &caps);
+        self.sources
+            .add(&digest, std::mem::take(&mut about.locations));
+        let after = about.after.iter().map(|awaited| awaited.node);
+        let after = after.filter_map(|node| self.digests[node].clone());
+        metadata.after.extend(after);
+        describe(metadata, about, self.caps.shared(caps));
         self.digests[index] = Some(digest);
     }
 
     fn finish(mut self, result: Output) -> Definition {
         let terminal = pb::Op {
-            inputs: vec![to_input(&self.digests, result)],
+            inputs: vec![to_input(&reference(&self.digests, result))],
             ..pb::Op::default()
         };
         let bytes = Bytes::from(terminal.encode_to_vec());
@@ -132,19 +143,19 @@ impl Encoder {
             if metadata.ignore_cache {
                 needed.insert(caps::META_IGNORE_CACHE);
             }
-            if !metadata.description.is_empty() {
+            if metadata.has_texts() {
                 needed.insert(caps::META_DESCRIPTION);
             }
         }
-        let metadata = pb::OpMetadata {
-            caps: needed.iter().map(|cap| ((*cap).to_owned(), true)).collect(),
-            ..pb::OpMetadata::default()
+        let metadata = Metadata {
+            caps: self.caps.shared(needed),
+            ..Metadata::default()
         };
         self.definition
             .metadata
             .insert(VertexDigest::of(&bytes), metadata);
         self.definition.ops.push(bytes);
-        self.definition.source = Some(self.sources.into_pb());
+        self.definition.source = Some(self.sources);
         self.definition
     }
 }
@@ -152,14 +163,13 @@ impl Encoder {
 /// The inputs of one op while it is encoded; each output stands there once.
 struct Inputs<'a> {
     digests: &'a [Option<VertexDigest>],
-    list: Vec<pb::Input>,
+    list: Vec<OutputRef>,
 }
 
 impl Inputs<'_> {
     /// Adds an input even if it is there already.
     fn push(&mut self, output: Output) -> i64 {
-        self.list.push(to_input(self.digests, output));
-        position(self.list.len() - 1)
+        self.add(reference(self.digests, output))
     }
 
     /// Returns the index of `output` among the inputs; -1 for the empty file system.
@@ -167,11 +177,16 @@ impl Inputs<'_> {
         let Some(output) = output else {
             return -1;
         };
-        let input = to_input(self.digests, output);
+        let input = reference(self.digests, output);
         match self.list.iter().position(|known| *known == input) {
             Some(index) => position(index),
-            None => self.push(output),
+            None => self.add(input),
         }
+    }
+
+    fn add(&mut self, input: OutputRef) -> i64 {
+        self.list.push(input);
+        position(self.list.len() - 1)
     }
 }
 
@@ -179,31 +194,52 @@ fn position(index: usize) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
 
-fn to_input(digests: &[Option<VertexDigest>], output: Output) -> pb::Input {
-    let digest = digests[output.node].as_ref().map(VertexDigest::to_string);
+fn reference(digests: &[Option<VertexDigest>], output: Output) -> OutputRef {
+    let digest = digests[output.node].clone();
+    OutputRef {
+        vertex: digest.expect("an op names outputs of earlier ones"),
+        index: output.index,
+    }
+}
+
+/// Sets of capabilities, each made once.
+#[derive(Default)]
+struct SharedCaps(BTreeMap<BTreeSet<&'static str>, Arc<Caps>>);
+
+impl SharedCaps {
+    fn shared(&mut self, needed: BTreeSet<&'static str>) -> Arc<Caps> {
+        if let Some(known) = self.0.get(&needed) {
+            return Arc::clone(known);
+        }
+        let caps = needed.iter().map(|cap| ((*cap).to_owned(), true));
+        let caps = Arc::new(caps.collect());
+        self.0.insert(needed, Arc::clone(&caps));
+        caps
+    }
+}
+
+fn describe(metadata: &mut Metadata, about: About, caps: Arc<Caps>) {
+    metadata.ignore_cache |= about.ignore_cache;
+    if !about.name.is_empty() {
+        metadata.name = about.name;
+    }
+    metadata.command = about.command.or(metadata.command.take());
+    metadata.progress_group = about.progress_group.or(metadata.progress_group.take());
+    match metadata.caps.is_empty() {
+        true => metadata.caps = caps,
+        false if metadata.caps == caps => {}
+        false => Arc::make_mut(&mut metadata.caps).extend(Caps::clone(&caps)),
+    }
+}
+
+fn to_input(output: &OutputRef) -> pb::Input {
     pb::Input {
-        digest: digest.unwrap_or_default(),
+        digest: output.vertex.to_string(),
         index: i64::from(output.index),
     }
 }
 
-fn describe(metadata: &mut pb::OpMetadata, about: About, caps: &BTreeSet<&'static str>) {
-    metadata.ignore_cache |= about.ignore_cache;
-    let description = &mut metadata.description;
-    if !about.name.is_empty() {
-        description.insert(CUSTOM_NAME.to_owned(), about.name);
-    }
-    if let Some(command) = about.command {
-        description.insert(DOCKERFILE_COMMAND.to_owned(), command);
-    }
-    if let Some(group) = about.progress_group {
-        metadata.progress_group = Some(group);
-    }
-    let caps = caps.iter().map(|cap| ((*cap).to_owned(), true));
-    metadata.caps.extend(caps);
-}
-
-fn exec_to_pb(mut exec: Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
+fn process(mut exec: Exec, inputs: &mut Inputs<'_>) -> Process {
     let mut mounts =
         Vec::with_capacity(1 + exec.mounts.len() + exec.secrets.len() + exec.ssh.len());
     let mut outputs = 0;
@@ -215,30 +251,17 @@ fn exec_to_pb(mut exec: Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
     }
     mounts.extend(exec.secrets.iter().filter_map(|s| s.mount_to_pb()));
     mounts.extend(exec.ssh.iter().enumerate().map(|(i, s)| s.to_pb(i)));
-    pb::ExecOp {
+    let message = pb::ExecOp {
         network: exec.network.into(),
         security: exec.security.into(),
         secretenv: exec.secrets.iter().filter_map(|s| s.env_to_pb()).collect(),
-        cdi_devices: std::mem::take(&mut exec.devices),
-        meta: Some(meta_to_pb(exec)),
+        cdi_devices: exec.devices,
+        meta: None,
         mounts,
-    }
-}
-
-fn meta_to_pb(exec: Exec) -> pb::Meta {
-    const AGENT: &str = "SSH_AUTH_SOCK";
-    let agent = exec.ssh.first().map(|agent| agent.target_or_default(0));
-    let agent = agent.filter(|_| !exec.env.iter().any(|(name, _)| name == AGENT));
-    let pair = |(mut name, value): (String, String)| {
-        name.reserve_exact(1 + value.len());
-        name.push('=');
-        name + &value
     };
-    let mut env: Vec<String> = exec.env.into_iter().map(pair).collect();
-    env.extend(agent.map(|socket| format!("{AGENT}={socket}")));
-    pb::Meta {
-        args: exec.args,
-        env,
+    let meta = pb::Meta {
+        args: Vec::new(),
+        env: Vec::new(),
         cwd: exec.cwd,
         user: exec.user,
         proxy_env: exec.proxy,
@@ -248,6 +271,15 @@ fn meta_to_pb(exec: Exec) -> pb::Meta {
         cgroup_parent: exec.cgroup_parent,
         remove_mount_stubs_recursive: true,
         valid_exit_codes: Vec::new(),
+    };
+    let agent = exec.ssh.first().map(|agent| agent.target_or_default(0));
+    let agent = agent.filter(|_| !exec.env.iter().any(|variable| variable.name() == AGENT));
+    Process {
+        args: exec.args,
+        env: exec.env,
+        agent: agent.map(|socket| Variable::new(AGENT, &socket)),
+        meta,
+        exec: message,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Where each vertex stands in the user's files.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::VertexDigest;
 use super::pb;
+use crate::oci::Digest;
 
 /// A file that vertices point into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,29 +59,71 @@ impl SourceMap {
     }
 
     /// Says that `vertex` comes from `locations`, among others.
-    pub fn add(&mut self, vertex: &VertexDigest, locations: &[Location]) {
+    pub fn add(&mut self, vertex: &VertexDigest, locations: Vec<Location>) {
         if locations.is_empty() {
             return;
         }
-        let known = self.locations.entry(vertex.clone()).or_default();
-        for location in locations {
-            if !known.contains(location) {
-                known.push(location.clone());
+        match self.locations.entry(vertex.clone()) {
+            Entry::Vacant(new) => {
+                new.insert(locations);
+            }
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                for location in locations {
+                    if !known.contains(&location) {
+                        known.push(location);
+                    }
+                }
             }
         }
     }
 
+    /// Returns the files.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.files
+    }
+
+    /// Returns the places of a vertex.
+    pub fn of(&self, vertex: &VertexDigest) -> &[Location] {
+        self.locations.get(vertex).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the vertices that have places, in the order of their digests.
+    pub fn iter(&self) -> impl Iterator<Item = (&VertexDigest, &[Location])> {
+        let locations = self.locations.iter();
+        locations.map(|(vertex, locations)| (vertex, locations.as_slice()))
+    }
+
+    /// Converts from the message.
+    pub fn from_pb(message: pb::Source) -> Self {
+        let locations = message.locations.into_iter();
+        let locations = locations.filter_map(|(digest, locations)| {
+            let digest = VertexDigest(digest.parse::<Digest>().ok()?);
+            let locations = locations.locations.iter().filter_map(location_from_pb);
+            Some((digest, locations.collect()))
+        });
+        let files = message.infos.into_iter().map(|info| SourceFile {
+            filename: info.filename,
+            language: info.language,
+            text: String::from_utf8_lossy(&info.data).into_owned(),
+        });
+        Self {
+            locations: locations.collect(),
+            files: files.collect(),
+        }
+    }
+
     /// Converts to the message.
-    pub fn into_pb(self) -> pb::Source {
+    pub fn to_pb(&self) -> pb::Source {
         let locations = self.locations.iter().map(|(vertex, locations)| {
             let locations = locations.iter().map(location_to_pb).collect();
             (vertex.to_string(), pb::Locations { locations })
         });
-        let infos = self.files.into_iter().map(|file| pb::SourceInfo {
-            filename: file.filename,
-            data: file.text.into_bytes(),
+        let infos = self.files.iter().map(|file| pb::SourceInfo {
+            filename: file.filename.clone(),
+            data: file.text.clone().into_bytes(),
             definition: None,
-            language: file.language,
+            language: file.language.clone(),
         });
         pb::Source {
             locations: locations.collect(),
@@ -100,5 +144,57 @@ fn location_to_pb(location: &Location) -> pb::Location {
     pb::Location {
         source_index: i32::try_from(location.file).unwrap_or(i32::MAX),
         ranges: ranges.collect(),
+    }
+}
+
+/// Converts a place; one in no file at all is none.
+fn location_from_pb(message: &pb::Location) -> Option<Location> {
+    let number = |number: i32| u32::try_from(number).unwrap_or(0);
+    let ranges = message.ranges.iter().map(|range| {
+        let (start, end) = (
+            range.start.unwrap_or_default(),
+            range.end.unwrap_or_default(),
+        );
+        Range {
+            start_line: number(start.line),
+            start_column: number(start.character),
+            end_line: number(end.line),
+            end_column: number(end.character),
+        }
+    });
+    Some(Location {
+        file: usize::try_from(message.source_index).ok()?,
+        ranges: ranges.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_on_the_wire() {
+        let file = SourceFile {
+            filename: "Dockerfile".to_owned(),
+            language: "Dockerfile".to_owned(),
+            text: "FROM a\n".to_owned(),
+        };
+        let place = |start_line| Location {
+            file: 0,
+            ranges: vec![Range {
+                start_line,
+                start_column: 0,
+                end_line: start_line,
+                end_column: 6,
+            }],
+        };
+        let vertex = VertexDigest::of(b"op");
+        let mut map = SourceMap::new(vec![file]);
+        map.add(&vertex, vec![place(1)]);
+        map.add(&vertex, vec![place(1), place(2)]);
+        map.add(&VertexDigest::of(b"other"), Vec::new());
+        assert_eq!(map.of(&vertex), [place(1), place(2)]);
+        assert_eq!(map.iter().count(), 1);
+        assert_eq!(SourceMap::from_pb(map.to_pb()), map);
     }
 }

@@ -5,6 +5,7 @@
 //! without files is `None` wherever an [`Output`] is expected.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::caps;
 use super::mount::{BindAccess, Mount, MountKind, SecretMount, SshMount};
@@ -27,13 +28,15 @@ pub struct About {
     /// The command of the Dockerfile that the op comes from.
     pub command: Option<String>,
     /// Platform of a process or an image; the builder's default where it is `None`.
-    pub platform: Option<Platform>,
+    pub platform: Option<Arc<Platform>>,
     /// Whether the op must run although a result is known.
     pub ignore_cache: bool,
     /// Group of ops that are shown as one.
     pub progress_group: Option<pb::ProgressGroup>,
     /// Where the op comes from.
     pub locations: Vec<Location>,
+    /// What must be finished before the op runs, although it uses nothing of it.
+    pub after: Vec<Output>,
 }
 
 impl About {
@@ -98,6 +101,40 @@ impl Source {
     }
 }
 
+/// A variable of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// `NAME=value`.
+    pair: Arc<str>,
+    /// Length of the name, which may hold a `=` too.
+    name: usize,
+}
+
+impl Variable {
+    /// Gives a variable a value.
+    pub fn new(name: &str, value: &str) -> Self {
+        Self {
+            pair: [name, "=", value].concat().into(),
+            name: name.len(),
+        }
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.pair[..self.name]
+    }
+
+    /// Returns the value.
+    pub fn value(&self) -> &str {
+        &self.pair[self.name + 1..]
+    }
+
+    /// Returns `NAME=value`.
+    pub fn pair(&self) -> &str {
+        &self.pair
+    }
+}
+
 /// A process to run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exec {
@@ -105,8 +142,8 @@ pub struct Exec {
     pub root: Option<Output>,
     /// Command and arguments.
     pub args: Vec<String>,
-    /// Environment, in order.
-    pub env: Vec<(String, String)>,
+    /// Environment, in order; processes share it.
+    pub env: Arc<Vec<Variable>>,
     /// Working directory.
     pub cwd: String,
     /// User and group, by name or number; empty for root.
@@ -246,7 +283,7 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) nodes: Vec<Node>,
-    pub(super) platform: Platform,
+    pub(super) platform: Arc<Platform>,
     pub(super) files: Vec<SourceFile>,
 }
 
@@ -256,7 +293,7 @@ impl Builder {
     pub fn new(platform: Platform, files: Vec<SourceFile>) -> Self {
         Self {
             nodes: Vec::new(),
-            platform,
+            platform: Arc::new(platform),
             files,
         }
     }

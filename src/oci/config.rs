@@ -1,5 +1,6 @@
 //! The image config: the OCI document with Docker's additions, as BuildKit writes it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -196,12 +197,16 @@ pub struct History {
     /// The author of the step.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
-    /// Who wrote the entry: `buildkit.dockerfile.v0`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub comment: String,
+    /// Who wrote the entry: `buildkit.dockerfile.v0`. Most entries share a few words.
+    #[serde(default, skip_serializing_if = "is_no_text")]
+    pub comment: Cow<'static, str>,
     /// Whether the step made no layer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
+}
+
+fn is_no_text(text: &str) -> bool {
+    text.is_empty()
 }
 
 fn is_zero(value: &i64) -> bool {

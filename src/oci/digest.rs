@@ -23,20 +23,19 @@ impl Algorithm {
             Self::Sha512 => "sha512",
         }
     }
-
-    fn hex_len(self) -> usize {
-        match self {
-            Self::Sha256 => 64,
-            Self::Sha512 => 128,
-        }
-    }
 }
 
 /// Identifies some bytes by their hash (OCI image-spec, descriptor: digests).
+///
+/// Graphs hold tens of thousands of them, so the usual kind lies in place, not behind a pointer.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest {
-    algorithm: Algorithm,
-    hex: String,
+pub struct Digest(Hex);
+
+/// Lower-case hexadecimal digits of a hash; the variants stand in the order of [`Algorithm`].
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Hex {
+    Sha256([u8; 64]),
+    Sha512(Box<[u8; 128]>),
 }
 
 /// Says why a string is not a digest.
@@ -55,37 +54,57 @@ impl Digest {
 
     /// Wraps a finished SHA-256 hash.
     pub fn from_sha256(hash: [u8; 32]) -> Self {
-        Self {
-            algorithm: Algorithm::Sha256,
-            hex: hex_of(&hash),
-        }
+        Self(Hex::Sha256(digits_of(&hash)))
     }
 
     /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        match self.0 {
+            Hex::Sha256(_) => Algorithm::Sha256,
+            Hex::Sha512(_) => Algorithm::Sha512,
+        }
     }
 
     /// Returns the lower-case hexadecimal part.
     pub fn hex(&self) -> &str {
-        &self.hex
+        let digits: &[u8] = match &self.0 {
+            Hex::Sha256(digits) => digits,
+            Hex::Sha512(digits) => &digits[..],
+        };
+        std::str::from_utf8(digits).expect("hexadecimal digits are ASCII")
     }
 
     /// Returns the first twelve hex digits, as people see image ids.
     pub fn short(&self) -> &str {
-        &self.hex[..12]
+        &self.hex()[..12]
     }
 }
 
 /// Writes bytes as lower-case hexadecimal digits.
 pub fn hex_of(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        text.push(DIGITS[usize::from(byte >> 4)] as char);
-        text.push(DIGITS[usize::from(byte & 15)] as char);
+        text.extend(pair_of(*byte).map(char::from));
     }
     text
+}
+
+/// Writes a hash as lower-case hexadecimal digits.
+fn digits_of<const BYTES: usize, const DIGITS: usize>(hash: &[u8; BYTES]) -> [u8; DIGITS] {
+    const { assert!(DIGITS == 2 * BYTES) };
+    let mut digits = [0; DIGITS];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(hash) {
+        pair.copy_from_slice(&pair_of(*byte));
+    }
+    digits
+}
+
+fn pair_of(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]
 }
 
 /// Hashes a stream of bytes into a [`Digest`].
@@ -133,10 +152,10 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         match self {
             Self::Sha256(hasher) => Digest::from_sha256(hasher.finalize().into()),
-            Self::Sha512(hasher) => Digest {
-                algorithm: Algorithm::Sha512,
-                hex: hex_of(&hasher.finalize()),
-            },
+            Self::Sha512(hasher) => {
+                let hash: [u8; 64] = hasher.finalize().into();
+                Digest(Hex::Sha512(Box::new(digits_of(&hash))))
+            }
         }
     }
 }
@@ -155,19 +174,25 @@ impl FromStr for Digest {
             _ => return Err(refused()),
         };
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if hex.len() != algorithm.hex_len() || !hex.bytes().all(lower_hex) {
+        if !hex.bytes().all(lower_hex) {
             return Err(refused());
         }
-        Ok(Self {
-            algorithm,
-            hex: hex.to_owned(),
-        })
+        let digits = hex.as_bytes();
+        let kept = match algorithm {
+            Algorithm::Sha256 => digits.try_into().map(Hex::Sha256),
+            Algorithm::Sha512 => digits
+                .try_into()
+                .map(|digits| Hex::Sha512(Box::new(digits))),
+        };
+        Ok(Self(kept.map_err(|_| refused())?))
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm.as_str(), self.hex)
+        f.write_str(self.algorithm().as_str())?;
+        f.write_str(":")?;
+        f.write_str(self.hex())
     }
 }
 

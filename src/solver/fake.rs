@@ -13,7 +13,7 @@ use super::command::Place;
 use super::error::{FailureKind, OpError};
 use super::worker::{CacheMap, InputKey, KeyPart, OpContext, StoredResult, Worker};
 use crate::cache::{ContentDigest, ContentHash, FileEntry, FileList, ResultId};
-use crate::llb::{CUSTOM_NAME, Definition, Vertex, VertexDigest, pb};
+use crate::llb::{Definition, Vertex, VertexDigest, pb};
 use crate::progress::{CacheOutcome, Event, Progress, Sink, Timed};
 
 /// Generates the same numbers for the same seed (splitmix64).
@@ -66,9 +66,7 @@ impl Build {
         };
         let digest = self.push(Some(op), inputs);
         let metadata = self.definition.metadata.entry(digest.clone()).or_default();
-        metadata
-            .description
-            .insert(CUSTOM_NAME.to_owned(), name.to_owned());
+        name.clone_into(&mut metadata.name);
         digest
     }
 
@@ -81,12 +79,16 @@ impl Build {
             .ignore_cache = true;
     }
 
+    /// Has a step wait for another one.
+    pub(super) fn after(&mut self, step: &VertexDigest, earlier: &VertexDigest) {
+        let metadata = self.definition.metadata.entry(step.clone()).or_default();
+        metadata.after.insert(earlier.clone());
+    }
+
     /// Changes what people read about a step.
     pub(super) fn rename(&mut self, step: &VertexDigest, name: &str) {
         let metadata = self.definition.metadata.entry(step.clone()).or_default();
-        metadata
-            .description
-            .insert(CUSTOM_NAME.to_owned(), name.to_owned());
+        name.clone_into(&mut metadata.name);
     }
 
     /// Ends the definition with its result.

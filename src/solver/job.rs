@@ -14,7 +14,7 @@ use super::trace::Trace;
 use super::worker::Worker;
 use crate::cache::remote::Offers;
 use crate::cache::{Cache, CacheKey};
-use crate::llb::{Definition, Loaded, Vertex, VertexDigest, pb};
+use crate::llb::{Definition, Loaded, SourceMap, Vertex, VertexDigest, pb};
 use crate::progress::Progress;
 
 /// Fewest steps that may run at a time by default: steps that wait cost nothing.
@@ -174,33 +174,23 @@ pub(super) fn ignores_cache(vertex: &Vertex, no_cache: bool) -> bool {
 }
 
 /// Finds where a vertex stands in the user's files.
-fn locations_of(source: Option<&pb::Source>, vertex: &VertexDigest) -> Vec<StepLocation> {
+fn locations_of(source: Option<&SourceMap>, vertex: &VertexDigest) -> Vec<StepLocation> {
     let Some(source) = source else {
         return Vec::new();
     };
-    let Some(found) = source.locations.get(&vertex.to_string()) else {
-        return Vec::new();
-    };
     let mut locations = Vec::new();
-    for location in &found.locations {
-        let info = usize::try_from(location.source_index)
-            .ok()
-            .and_then(|index| source.infos.get(index));
-        let Some(info) = info else {
+    for location in source.of(vertex) {
+        let Some(file) = source.files().get(location.file) else {
             continue;
         };
-        let text: Arc<str> = String::from_utf8_lossy(&info.data).into();
+        let text: Arc<str> = file.text.as_str().into();
         for range in &location.ranges {
-            let line = |position: &Option<pb::Position>| {
-                let line = position.as_ref().map_or(1, |position| position.line);
-                u32::try_from(line).unwrap_or(1).max(1)
-            };
-            let first_line = line(&range.start);
+            let first_line = range.start_line.max(1);
             locations.push(StepLocation {
-                filename: info.filename.clone(),
+                filename: file.filename.clone(),
                 text: Arc::clone(&text),
                 first_line,
-                last_line: line(&range.end).max(first_line),
+                last_line: range.end_line.max(first_line),
             });
         }
     }

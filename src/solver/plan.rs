@@ -134,7 +134,8 @@ impl<W: Worker> Planner<W> {
         let graph = &self.driver.graph;
         let mut demanded = vec![false; graph.len()];
         let results = graph.results().iter().flatten();
-        let mut open: Vec<VertexIx> = results.map(|edge| edge.vertex).collect();
+        let results = results.map(|edge| edge.vertex);
+        let mut open: Vec<VertexIx> = results.chain(graph.awaited().iter().copied()).collect();
         while let Some(index) = open.pop() {
             let known = std::mem::replace(&mut demanded[index.index()], true);
             if !known && self.driver.scheduler.expected(index).is_none() {

@@ -18,6 +18,10 @@
 //! whose layer turned out to be gone, gets another result key than its users were made from,
 //! the end says so ([`End::Mixed`]), and another solve puts it right.
 //!
+//! A vertex may have to wait for others of which it uses nothing. That is no part of any key: it
+//! is looked up as if they were not there, and waits for them only when it is about to run. They
+//! are demanded from the start, whether anybody waits for them or not.
+//!
 //! Rule of failure: the first failure ends the solve. What runs is cancelled, nothing new is
 //! started, and the end is reported when every operation has answered. What finished meanwhile
 //! has been stored by whoever performs the commands.

@@ -10,7 +10,8 @@
 //! - every solved vertex has the value that its op makes of its inputs' present values: no false
 //!   hit, whatever was changed, pruned, rerun or forgotten before;
 //! - a second solve of an unchanged graph runs nothing;
-//! - after a step that made the same again nothing else runs.
+//! - after a step that made the same again nothing else runs;
+//! - who waits for others without using them starts behind them, and they are solved in any case.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -126,6 +127,11 @@ impl Project {
             digests.push(build.step(&name, &chosen));
             inputs_of.push(inputs);
         }
+        // Any vertex may be told to wait for any other; where that makes no sense it does not.
+        for _ in 0..random.below(4) {
+            let (user, earlier) = (random.below(count), random.below(count));
+            build.after(&digests[user], &digests[earlier]);
+        }
         let definition = build.result(&digests[count - 1]);
         let graph = Arc::new(Graph::new(definition.load().unwrap()));
         let op = |index: VertexIx, random: &mut Random| {
@@ -210,6 +216,8 @@ impl<'a> Run<'a> {
             "in flight: {left:?}"
         );
         if self.end == Some(End::Done) {
+            let mut awaited = self.project.graph.awaited().iter();
+            assert!(awaited.all(|vertex| self.is_solved(*vertex)));
             self.check_values();
         }
         Outcome {
@@ -319,6 +327,9 @@ impl<'a> Run<'a> {
             assert_eq!(self.scheduler.state(edge.vertex), VertexState::Done);
             assert!(self.values[edge.vertex.index()].is_some());
         }
+        for earlier in self.project.graph.after(vertex) {
+            assert!(self.is_solved(*earlier), "{vertex:?} is before {earlier:?}");
+        }
         let cached = matches!(plan, ExecPlan::Cached(_));
         if cached && self.random.percent(self.faults.busy) {
             self.answer(Event::Busy(vertex));
@@ -381,6 +392,11 @@ impl<'a> Run<'a> {
         self.found[vertex.index()] = Some(id);
         self.values[vertex.index()] = Some(value);
         self.answer(Event::Executed(vertex, id, true));
+    }
+
+    fn is_solved(&self, vertex: VertexIx) -> bool {
+        let is_done = self.scheduler.state(vertex) == VertexState::Done;
+        is_done || self.scheduler.result_key(vertex).is_some()
     }
 
     /// Finds a record that can be loaded and has this value.

@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::fake::{Build, FakeWorker, Layers, Recorder};
 use super::{FailureKind, SolveError, SolveOptions, Solved, Summary, solve};
 use crate::cache::{Cache, KeyPart};
-use crate::llb::{Definition, VertexDigest, pb};
+use crate::llb::source_map::{Location, Range, SourceFile};
+use crate::llb::{Definition, SourceMap, VertexDigest, pb};
 
 mod cutoff;
 mod joined;
+mod ordered;
 mod planned;
 
 /// A store, and what the last solve on it told the user.
@@ -345,30 +347,21 @@ async fn the_first_failure_ends_the_solve_and_finished_work_is_kept() {
     let endless = build.step("run endless", &[]);
     let last = build.step("copy all", &[&good, &bad, &endless]);
     let mut definition = build.result(&last);
-    let range = |first, last| pb::Range {
-        start: Some(pb::Position {
-            line: first,
-            character: 0,
-        }),
-        end: Some(pb::Position {
-            line: last,
-            character: 5,
-        }),
+    let location = Location {
+        file: 0,
+        ranges: vec![Range {
+            start_line: 2,
+            start_column: 0,
+            end_line: 3,
+            end_column: 5,
+        }],
     };
-    let location = pb::Location {
-        source_index: 0,
-        ranges: vec![range(2, 3)],
-    };
-    let mut source = pb::Source::default();
-    source.infos.push(pb::SourceInfo {
+    let mut source = SourceMap::new(vec![SourceFile {
         filename: "Dockerfile".to_owned(),
-        data: b"FROM scratch\nRUN \\\nbad\n".to_vec(),
-        ..Default::default()
-    });
-    let locations = pb::Locations {
-        locations: vec![location],
-    };
-    source.locations.insert(bad.to_string(), locations);
+        language: String::new(),
+        text: "FROM scratch\nRUN \\\nbad\n".to_owned(),
+    }]);
+    source.add(&bad, vec![location]);
     definition.source = Some(source);
 
     let mut worker = bench.worker();

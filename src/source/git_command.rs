@@ -237,29 +237,13 @@ impl<'a> Git<'a> {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("git");
-        for variable in FOREIGN {
-            command.env_remove(variable);
-        }
+        let tolerated = TOLERATED.map(|id| (format!("fetch.fsck.{id}"), "ignore".to_owned()));
+        let mut command = isolated(self.dir, tolerated.into_iter().chain(self.header()));
         let protocols = match self.is_local {
             true => "file".to_owned(),
             false => self.options.protocols.join(":"),
         };
         command
-            .current_dir(self.dir)
-            .env("HOME", "/dev/null")
-            .env("XDG_CONFIG_HOME", "/dev/null")
-            .env("LC_ALL", "C")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_SYSTEM", "/dev/null")
-            .env("GIT_ATTR_NOSYSTEM", "1")
-            // Empty: repositories, also those of submodules, get no hooks.
-            .env("GIT_TEMPLATE_DIR", "")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            // Empty: neither these programs nor those of the settings ask anybody.
-            .env("GIT_ASKPASS", "")
-            .env("SSH_ASKPASS", "")
             .env("GIT_ALLOW_PROTOCOL", protocols)
             .env("GIT_SSH_COMMAND", self.ssh_command())
             .stdin(Stdio::null())
@@ -275,19 +259,6 @@ impl<'a> Git<'a> {
             Some(agent) => command.env("SSH_AUTH_SOCK", agent.socket()),
             None => command.env_remove("SSH_AUTH_SOCK"),
         };
-        let own = SETTINGS
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let tolerated = TOLERATED.map(|id| (format!("fetch.fsck.{id}"), "ignore".to_owned()));
-        // In the environment, not on the command line, which everybody on the machine can read.
-        let settings = own.chain(tolerated).chain(self.header()).enumerate();
-        let mut count = 0;
-        for (at, (name, value)) in settings {
-            command.env(format!("GIT_CONFIG_KEY_{at}"), name);
-            command.env(format!("GIT_CONFIG_VALUE_{at}"), value);
-            count = at + 1;
-        }
-        command.env("GIT_CONFIG_COUNT", count.to_string());
         command
     }
 
@@ -335,6 +306,42 @@ impl<'a> Git<'a> {
         }
         said
     }
+}
+
+/// Makes a command that reads no configuration but the repository's and ours: [`SETTINGS`] and
+/// those given.
+pub(super) fn isolated(dir: &Path, settings: impl Iterator<Item = (String, String)>) -> Command {
+    let mut command = Command::new("git");
+    for variable in FOREIGN {
+        command.env_remove(variable);
+    }
+    command
+        .current_dir(dir)
+        .env("HOME", "/dev/null")
+        .env("XDG_CONFIG_HOME", "/dev/null")
+        .env("LC_ALL", "C")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .env("GIT_ATTR_NOSYSTEM", "1")
+        // Empty: repositories, also those of submodules, get no hooks.
+        .env("GIT_TEMPLATE_DIR", "")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        // Empty: neither these programs nor those of the settings ask anybody.
+        .env("GIT_ASKPASS", "")
+        .env("SSH_ASKPASS", "");
+    let own = SETTINGS
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    // In the environment, not on the command line, which everybody on the machine can read.
+    let mut count = 0;
+    for (at, (name, value)) in own.chain(settings).enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{at}"), name);
+        command.env(format!("GIT_CONFIG_VALUE_{at}"), value);
+        count = at + 1;
+    }
+    command.env("GIT_CONFIG_COUNT", count.to_string());
+    command
 }
 
 /// Says in the user's words what well-known failures mean.

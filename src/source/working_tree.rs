@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Links from one reference to another that are followed.
 const LINKS_MAX: usize = 8;
-/// Remote that a clone comes from.
-const ORIGIN: &str = "origin";
+/// Usual names of the remote that a clone comes from.
+const REMOTES: [&str; 2] = ["origin", "upstream"];
 
 /// A working tree of a git repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct WorkingTree {
     pub root: PathBuf,
     /// The commit that is checked out; `None` before the first one.
     pub commit: Option<String>,
-    /// URL of the remote that the branch follows, or of `origin`.
+    /// URL of the remote that the branch follows, or else of one of [`REMOTES`].
     pub remote: Option<String>,
 }
 
@@ -35,10 +35,10 @@ impl WorkingTree {
         let branch = branch.and_then(|name| name.strip_prefix("refs/heads/"));
         let config = read(&common.join("config")).unwrap_or_default();
         let followed = branch.and_then(|branch| setting(&config, "branch", branch, "remote"));
-        let remote = followed.unwrap_or_else(|| ORIGIN.to_owned());
+        let mut remotes = followed.as_deref().into_iter().chain(REMOTES);
         Some(Self {
             commit: resolve(&git, &common, head.trim()),
-            remote: setting(&config, "remote", &remote, "url"),
+            remote: remotes.find_map(|remote| setting(&config, "remote", remote, "url")),
             root: root.to_owned(),
         })
     }
@@ -108,10 +108,10 @@ fn read(path: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn git(folder: &Path, args: &[&str]) -> String {
+    pub(in crate::source) fn git(folder: &Path, args: &[&str]) -> String {
         let output = std::process::Command::new("git")
             .args(["-c", "user.name=n", "-c", "user.email=e@x"])
             .args(["-c", "init.defaultBranch=main"])

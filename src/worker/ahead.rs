@@ -79,7 +79,7 @@ mod tests {
             },
             inputs: inputs.iter().map(input).collect(),
             platform: Platform::host(),
-            metadata: pb::OpMetadata::default(),
+            metadata: crate::llb::Metadata::default(),
         }
     }
 

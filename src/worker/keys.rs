@@ -184,7 +184,7 @@ mod tests {
             op: pb::op::Op::Exec(exec),
             inputs: Vec::new(),
             platform: Platform::linux("amd64", ""),
-            metadata: pb::OpMetadata::default(),
+            metadata: crate::llb::Metadata::default(),
         }
     }
 

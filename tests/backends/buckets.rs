@@ -1,5 +1,7 @@
 //! S3 (moto), Azure's blob storage (Azurite) and Google's storage (an emulator).
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper::cache::remote::backend::Direction;
@@ -12,11 +14,11 @@ use crate::cache_store::{
 };
 
 /// The account of Azurite, which its documentation publishes.
-const ACCOUNT: &str = "devstoreaccount1";
-const ACCOUNT_KEY: &str =
+pub const ACCOUNT: &str = "devstoreaccount1";
+pub const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().unwrap()
 }
 
@@ -25,7 +27,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Starts an S3 server with the bucket `ci-cache`.
-fn s3() -> Option<(Server, String)> {
+pub fn s3() -> Option<(Server, String)> {
     let arguments = |port| words(&format!("-H 127.0.0.1 -p {port}"));
     let server = Server::start("bin/moto_server", arguments)?;
     let endpoint = format!("http://127.0.0.1:{}", server.port);
@@ -141,22 +143,38 @@ fn faults_of_an_s3_bucket_are_told_apart() {
     });
 }
 
-#[test]
-fn an_azure_container_is_a_cache() {
-    let dir = tempfile::tempdir().unwrap();
-    let location = dir.path().to_str().unwrap().to_owned();
+/// Starts Azurite with the container `ci-cache`; returns the URL of its account too.
+pub fn azure(dir: &Path) -> Option<(Server, String)> {
+    let location = dir.to_str().unwrap().to_owned();
     let arguments = |port| {
         words(&format!(
             "--blobHost 127.0.0.1 --blobPort {port} --location {location} --silent \
              --skipApiVersionCheck --disableTelemetry"
         ))
     };
-    let Some(server) = Server::start("npm/node_modules/.bin/azurite-blob", arguments) else {
+    let server = Server::start("npm/node_modules/.bin/azurite-blob", arguments)?;
+    let url = format!("http://127.0.0.1:{}/{ACCOUNT}", server.port);
+    runtime().block_on(make_container(&url));
+    Some((server, url))
+}
+
+/// Starts an emulator of Google's storage with the bucket `ci-cache`.
+pub fn google() -> Option<Server> {
+    let arguments = |port| {
+        words(&format!(
+            "start --host=127.0.0.1 --port={port} --in-memory --default-bucket=ci-cache"
+        ))
+    };
+    Server::start("bin/gcp-storage-emulator", arguments)
+}
+
+#[test]
+fn an_azure_container_is_a_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((_server, url)) = azure(dir.path()) else {
         return;
     };
-    let url = format!("http://127.0.0.1:{}/{ACCOUNT}", server.port);
     runtime().block_on(async {
-        make_container(&url).await;
         let place = Place::new(
             "azblob",
             &format!("account_url={url},account_name={ACCOUNT},container=ci-cache,prefix=a/b,secret_access_key=x"),
@@ -201,12 +219,7 @@ async fn make_container(url: &str) {
 
 #[test]
 fn a_google_bucket_is_a_cache() {
-    let arguments = |port| {
-        words(&format!(
-            "start --host=127.0.0.1 --port={port} --in-memory --default-bucket=ci-cache"
-        ))
-    };
-    let Some(server) = Server::start("bin/gcp-storage-emulator", arguments) else {
+    let Some(server) = google() else {
         return;
     };
     let place = Place::new(

@@ -15,5 +15,6 @@
 mod cache_store;
 
 mod buckets;
+mod contexts;
 mod fleet;
 mod settings;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::attestation::without_credentials;
 use crate::llb::dump::op_to_json;
-use crate::llb::{Definition, OutputRef, VertexDigest, pb};
+use crate::llb::source_map::Location;
+use crate::llb::{Definition, OutputRef, SourceMap, VertexDigest, pb};
 use crate::oci::Descriptor;
 
 /// Attributes of sources that differ from run to run.
@@ -23,7 +24,7 @@ pub type StepLayers = BTreeMap<OutputRef, usize>;
 pub struct Steps {
     ops: Vec<(VertexDigest, pb::Op)>,
     numbers: BTreeMap<VertexDigest, usize>,
-    source: Option<pb::Source>,
+    source: Option<SourceMap>,
 }
 
 impl Steps {
@@ -114,22 +115,20 @@ impl Steps {
 
     /// Writes the Dockerfile and which of its lines each step comes from.
     pub(super) fn source(&self) -> Option<Value> {
-        let source = self.source.as_ref().filter(|s| !s.infos.is_empty())?;
-        let located = source.locations.iter().filter_map(|(digest, locations)| {
-            let digest = digest.parse().ok().map(VertexDigest)?;
-            Some((*self.numbers.get(&digest)?, locations))
-        });
-        let located: BTreeMap<usize, &pb::Locations> = located.collect();
+        let source = self.source.as_ref().filter(|s| !s.files().is_empty())?;
+        let located = source
+            .iter()
+            .filter_map(|(digest, locations)| Some((*self.numbers.get(digest)?, locations)));
+        let located: BTreeMap<usize, &[Location]> = located.collect();
         let located = located.into_iter().map(|(number, locations)| {
-            let places: Vec<Value> = locations.locations.iter().map(location).collect();
+            let places: Vec<Value> = locations.iter().map(location).collect();
             (step_name(number), json!({ "locations": places }))
         });
-        let infos = source.infos.iter().map(|info| {
-            let text = String::from_utf8_lossy(&info.data);
+        let infos = source.files().iter().map(|file| {
             json!({
-                "filename": info.filename,
-                "language": info.language,
-                "data": STANDARD.encode(without_credentials(&text)),
+                "filename": file.filename,
+                "language": file.language,
+                "data": STANDARD.encode(without_credentials(&file.text)),
             })
         });
         Some(json!({
@@ -158,29 +157,26 @@ fn step_name(number: usize) -> String {
     format!("step{number}")
 }
 
-fn location(location: &pb::Location) -> Value {
+fn location(location: &Location) -> Value {
     let mut shown = Map::new();
-    if location.source_index != 0 {
-        shown.insert("sourceIndex".to_owned(), location.source_index.into());
+    if location.file != 0 {
+        shown.insert("sourceIndex".to_owned(), location.file.into());
     }
     let ranges = location.ranges.iter().map(|range| {
-        json!({ "start": position(range.start.as_ref()), "end": position(range.end.as_ref()) })
+        json!({
+            "start": position(range.start_line, range.start_column),
+            "end": position(range.end_line, range.end_column),
+        })
     });
     shown.insert("ranges".to_owned(), ranges.collect());
     Value::Object(shown)
 }
 
-fn position(position: Option<&pb::Position>) -> Value {
-    let mut shown = Map::new();
-    for (key, number) in [
-        ("line", position.map(|p| p.line)),
-        ("character", position.map(|p| p.character)),
-    ] {
-        if let Some(number) = number.filter(|number| *number != 0) {
-            shown.insert(key.to_owned(), number.into());
-        }
-    }
-    Value::Object(shown)
+fn position(line: u32, column: u32) -> Value {
+    let members = [("line", line), ("character", column)];
+    let members = members.into_iter().filter(|(_, number)| *number != 0);
+    let members = members.map(|(key, number)| (key.to_owned(), number.into()));
+    Value::Object(members.collect())
 }
 
 /// Hides passwords in the URLs of every text.

@@ -301,7 +301,7 @@ fn a_build_without_folders_and_networks_is_hermetic() {
         }),
         inputs: Vec::new(),
         platform: Platform::host(),
-        metadata: pb::OpMetadata::default(),
+        metadata: crate::llb::Metadata::default(),
     };
     capture.read(&[exec(pb::NetMode::None)]);
     assert!(capture.is_hermetic());

@@ -143,6 +143,7 @@ fn context_text(name: &str, context: &NamedContext) -> String {
         NamedContext::OciLayout { .. } => format!("oci-layout://{name}"),
         NamedContext::File(_) => format!("file:{name}"),
         NamedContext::Remote(url) => without_credentials(url),
+        NamedContext::Object(object) => object.url().to_owned(),
         NamedContext::Stage(stage) => format!("target:{stage}"),
     }
 }

@@ -249,6 +249,7 @@ impl<'a> Arguments<'a> {
         Ok(FromInstruction {
             image: image.word(),
             platform,
+            after: self.flags.values("after"),
             as_keyword: as_keyword.map(Slice::word),
             name: name.map(Slice::word),
         })

@@ -31,7 +31,7 @@ impl Word {
     /// A word that lost quotes, escapes or line continuations on the way answers with its own
     /// place.
     pub fn part_span(&self, start: usize, end: usize) -> Span {
-        let is_as_written = self.span.end.offset - self.span.start.offset == self.raw.len();
+        let is_as_written = self.span.end.offset() - self.span.start.offset() == self.raw.len();
         let parts = (self.raw.get(..start), self.raw.get(start..end));
         let (Some(before), Some(part)) = parts else {
             return self.span;

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use super::ast::Word;
-use super::words::is_separator;
 use crate::frontend::diagnostic::Span;
 
 /// One instruction and its place.
@@ -31,8 +30,9 @@ pub struct Instruction {
 impl Instruction {
     /// The keyword as written, in whatever case.
     pub fn keyword(&self) -> &str {
-        let mut words = self.original.split(is_separator);
-        words.next().unwrap_or_default()
+        // Keywords differ in case only.
+        let length = self.kind.keyword().len();
+        self.original.get(..length).unwrap_or_default()
     }
 
     /// The description of `name` in the comments above: a comment `name text` describes `name`.
@@ -124,13 +124,15 @@ impl InstructionKind {
     }
 }
 
-/// `FROM [--platform=P] image [AS name]`
+/// `FROM [--platform=P] [--after=stage …] image [AS name]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FromInstruction {
     /// Image, earlier stage, named context or `scratch`; expanded with the global arguments.
     pub image: Word,
     /// `--platform`; expanded with the global arguments.
     pub platform: Option<Word>,
+    /// Values of `--after`, in order: stages that are finished first; expanded as well.
+    pub after: Vec<Word>,
     /// The word `AS` as written, for the casing rule.
     pub as_keyword: Option<Word>,
     /// The stage's name as written; names are compared in lower case.

@@ -108,7 +108,7 @@ impl Keyword {
         match self {
             Self::Add => ADD_FLAGS,
             Self::Copy => COPY_FLAGS,
-            Self::From => &[("platform", Takes::Value)],
+            Self::From => &[("after", Takes::Values), ("platform", Takes::Value)],
             Self::Healthcheck => HEALTHCHECK_FLAGS,
             Self::Run => RUN_FLAGS,
             _ => &[],

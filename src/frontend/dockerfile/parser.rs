@@ -230,28 +230,31 @@ impl<'s> Parser<'s> {
             };
             self.warn_about_blank_lines(&line);
             let slice = line.slice().trim();
-            let span = slice.span();
-            if Keyword::parse(split_first(slice).0.text).is_none() {
-                if unknown_line != Some(span.start.line.saturating_sub(1)) {
-                    let finding = unknown_instruction(slice, above);
-                    self.fail(finding);
+            let (keyword_slice, rest) = split_first(slice);
+            let read = Keyword::parse(keyword_slice.text).map(|keyword| {
+                let head = (keyword, keyword_slice, rest);
+                self.instruction(slice, head, std::mem::take(&mut comments))
+            });
+            match read {
+                Some(Ok(instruction)) => {
+                    above = Some((instruction.kind.keyword(), instruction.span.end.line));
+                    count += 1;
+                    take(instruction);
                 }
-                unknown_line = Some(span.end.line);
-                comments.clear();
-            } else {
-                match self.instruction(slice, std::mem::take(&mut comments)) {
-                    Ok(instruction) => {
-                        above = Some((instruction.kind.keyword(), instruction.span.end.line));
-                        count += 1;
-                        take(instruction);
+                Some(Err(finding)) => self.fail(finding),
+                None => {
+                    let span = slice.span();
+                    if unknown_line != Some(span.start.line.saturating_sub(1)) {
+                        self.fail(unknown_instruction(slice, above));
                     }
-                    Err(finding) => self.fail(finding),
+                    unknown_line = Some(span.end.line);
+                    comments.clear();
                 }
             }
             self.limit_warnings();
             if count > MAX_INSTRUCTIONS {
                 let message = format!("more than {MAX_INSTRUCTIONS} instructions");
-                self.fail(Diagnostic::error(span, message));
+                self.fail(Diagnostic::error(slice.span(), message));
                 break;
             }
             if self.error_count >= MAX_ERRORS {
@@ -273,16 +276,25 @@ impl<'s> Parser<'s> {
         self.findings.push(warning);
     }
 
-    /// Reads one instruction and the heredoc bodies below it.
-    fn instruction(
+    /// Reads one instruction, whose keyword and what follows it are known, and the heredoc bodies
+    /// below it.
+    fn instruction<'a>(
         &mut self,
-        slice: Slice<'_>,
+        slice: Slice<'a>,
+        (keyword, keyword_slice, rest): (Keyword, Slice<'a>, Slice<'a>),
         comments: Vec<Word>,
     ) -> Result<Instruction, Diagnostic> {
-        let parts = self.cut(slice)?;
-        let keyword_slice = parts.keyword_slice;
-        let Some(keyword) = Keyword::parse(keyword_slice.text) else {
-            return Err(unknown_instruction(slice, None));
+        let (flags, arguments, open_quote) = flags::split(rest, self.escape)?;
+        self.findings.extend(open_quote);
+        let inner = match keyword {
+            Keyword::Onbuild => split_first(arguments),
+            _ => (keyword_slice, arguments),
+        };
+        let parts = Parts {
+            keyword_slice,
+            flags,
+            arguments,
+            heredocs: self.heredocs(slice, inner)?,
         };
         let has_bodies = !parts.heredocs.is_empty();
         let kind = match keyword {
@@ -303,24 +315,6 @@ impl<'s> Parser<'s> {
             original: slice.text.to_owned(),
             comments,
             kind,
-        })
-    }
-
-    /// Cuts an instruction into its parts and reads the heredoc bodies below it.
-    fn cut<'a>(&mut self, slice: Slice<'a>) -> Result<Parts<'a>, Diagnostic> {
-        let (keyword_slice, rest) = split_first(slice);
-        let (flags, arguments, open_quote) = flags::split(rest, self.escape)?;
-        self.findings.extend(open_quote);
-        let inner = match Keyword::parse(keyword_slice.text) {
-            Some(Keyword::Onbuild) => split_first(arguments),
-            _ => (keyword_slice, arguments),
-        };
-        let heredocs = self.heredocs(slice, inner)?;
-        Ok(Parts {
-            keyword_slice,
-            flags,
-            arguments,
-            heredocs,
         })
     }
 

@@ -162,7 +162,13 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
         sink: &mut Sink,
     ) -> Result<bool, ExpandError> {
         let outer = std::mem::replace(&mut self.escapes, escapes);
-        while let Some(ch) = self.peek() {
+        loop {
+            if !sink.splits {
+                sink.text.push_str(self.plain(stop));
+            }
+            let Some(ch) = self.peek() else {
+                break;
+            };
             if stop == Some(ch) {
                 self.next();
                 self.escapes = outer;
@@ -172,6 +178,17 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
         }
         self.escapes = outer;
         Ok(stop.is_none())
+    }
+
+    /// Reads the characters up to the next that means something.
+    fn plain(&mut self, stop: Option<char>) -> &'a str {
+        let rest = &self.text[self.at..];
+        let is_special = |ch: char| {
+            matches!(ch, '$' | '\'' | '"' | '<') || ch == self.expander.escape || stop == Some(ch)
+        };
+        let plain = &rest[..rest.find(is_special).unwrap_or(rest.len())];
+        self.at += plain.len();
+        plain
     }
 
     /// Reads one character, quoted part, or variable.
@@ -255,6 +272,7 @@ impl<'a, V: Variables + ?Sized> Reader<'a, V> {
             text.push('"');
         }
         loop {
+            text.push_str(self.plain(None));
             let open = ExpandError::OpenQuote {
                 quote: '"',
                 offset: start,

@@ -118,16 +118,8 @@ fn nesting_and_size_are_limited() {
 #[test]
 fn mistakes_are_shown_in_the_file() {
     let source = Source::new("Dockerfile", "ENV A=é${B=c}\n");
-    let start = Position {
-        offset: 6,
-        line: 1,
-        column: 7,
-    };
-    let end = Position {
-        offset: 14,
-        line: 1,
-        column: 14,
-    };
+    let start = Position::new(6, 1, 7);
+    let end = Position::new(14, 1, 14);
     let word = Word::new("é${B=c}", Span { start, end });
     let error = expand_word(&word.raw, '\\', &NoVariables).unwrap_err();
     let expected = "Dockerfile:1:11\n--------------------\n   1 | >>> ENV A=é${B=c}\n     |               ^\n--------------------\nerror: unknown operator `=` in a variable\nhelp: the operators are :- - :+ + :? ? # ## % %% / and //\n";

@@ -207,7 +207,7 @@ fn apply(text: &str, edits: Vec<Edit>) -> Vec<Line> {
 /// Returns the edit that puts something else in the place of a span, if the span holds exactly
 /// `expected`.
 fn replace(text: &str, span: Span, expected: &str, with: impl Into<String>) -> Option<Edit> {
-    let (start, end) = (span.start.offset, span.end.offset);
+    let (start, end) = (span.start.offset(), span.end.offset());
     (text.get(start..end) == Some(expected)).then(|| Edit::Replace {
         start,
         end,

@@ -52,7 +52,7 @@ impl<'a> Mender<'a> {
         let odd = warnings
             .iter()
             .filter(|warning| warning.rule.name == "ConsistentInstructionCasing")
-            .map(|warning| warning.finding.span.start.offset);
+            .map(|warning| warning.finding.span.start.offset());
         Self {
             text,
             file,
@@ -101,7 +101,7 @@ impl<'a> Mender<'a> {
     /// Returns the keyword of an instruction as it will be.
     fn keyword_of(&self, instruction: &Instruction) -> String {
         let keyword = instruction.keyword();
-        let place = instruction.keyword_span.start.offset;
+        let place = instruction.keyword_span.start.offset();
         if !self.odd_keywords.contains(&place) {
             return keyword.to_owned();
         }
@@ -215,7 +215,7 @@ impl<'a> Mender<'a> {
         let quoted = assigned(&value.raw, self.file.escape())?;
         let between = self
             .text
-            .get(key.span.end.offset..value.span.start.offset)?;
+            .get(key.span.end.offset()..value.span.start.offset())?;
         if between.contains('\n') {
             return None;
         }
@@ -278,7 +278,9 @@ impl<'a> Mender<'a> {
             _ => "LABEL",
         };
         let from = instruction.keyword_span;
-        let between = self.text.get(from.end.offset..author.span.start.offset)?;
+        let between = self
+            .text
+            .get(from.end.offset()..author.span.start.offset())?;
         if between.contains('\n') {
             return None;
         }

@@ -161,6 +161,7 @@ impl Lowerer<'_> {
             name: job.name.clone(),
             ignore_cache: self.plan.stages[state.index].ignore_cache,
             locations: vec![location(job.step.span())],
+            after: state.after.clone(),
             ..About::default()
         };
         self.use_everything(state.root);

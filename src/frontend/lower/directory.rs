@@ -58,6 +58,7 @@ impl Lowerer<'_> {
         let about = About {
             name: self.name_of(state, step, &text),
             locations: vec![location(step.span())],
+            after: state.after.clone(),
             ..About::default()
         };
         self.use_everything(state.root);

@@ -1,6 +1,7 @@
 //! What a stage starts with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Lowerer, Lowering, StageState, location};
 use crate::frontend::environment::Environment;
@@ -36,6 +37,10 @@ impl Lowerer<'_> {
                 state
             }
         };
+        for earlier in &stage.after {
+            let finished = self.with_layers(self.states[earlier].root);
+            state.after.extend(finished);
+        }
         image_config::set_default_path(&mut state.image);
         for pair in &state.image.config.env {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -76,10 +81,10 @@ impl Lowerer<'_> {
         let Some(resolved) = &image.resolved else {
             unreachable!("base images of needed stages are looked up before lowering");
         };
-        state.platform = resolved.platform.clone();
+        state.platform = Arc::new(resolved.platform.clone());
         state.image = image_config::inherit(resolved.config.clone());
-        state.base_image = Some(resolved.config.clone());
-        state.base_name = Some(resolved.reference.clone());
+        state.base_image = Some(Arc::new(resolved.config.clone()));
+        state.base_name = Some(Arc::new(resolved.reference.clone()));
         let name = match &image.context {
             Some(context) if image.oci_layout.is_some() => {
                 format!("[context {context}] OCI load from client")
@@ -129,7 +134,7 @@ impl Lowerer<'_> {
             About {
                 name,
                 command,
-                platform: Some(resolved.platform.clone()),
+                platform: Some(Arc::new(resolved.platform.clone())),
                 locations: vec![location(stage.span)],
                 ..About::default()
             },
@@ -142,10 +147,11 @@ fn fresh(index: usize, platform: Platform) -> StageState {
     StageState {
         index,
         root: None,
+        after: Vec::new(),
         image: image_config::empty(&platform),
         base_image: None,
         base_name: None,
-        platform,
+        platform: Arc::new(platform),
         environment: Environment::default(),
         cwd: "/".to_owned(),
         declared: Vec::new(),

@@ -31,6 +31,7 @@ mod signal;
 mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::build_args::BuildArgs;
 use super::diagnostic::{Diagnostic, Source, Span};
@@ -146,10 +147,12 @@ struct StageState {
     /// The image config.
     image: ImageConfig,
     /// The config of the image at the bottom.
-    base_image: Option<ImageConfig>,
-    base_name: Option<Reference>,
+    base_image: Option<Arc<ImageConfig>>,
+    base_name: Option<Arc<Reference>>,
+    /// What must be finished before a step of the stage runs.
+    after: Vec<Output>,
     /// What the stage is for.
-    platform: Platform,
+    platform: Arc<Platform>,
     /// Variables that processes get and words may use.
     environment: Environment,
     /// Working directory.
@@ -339,8 +342,8 @@ impl Lowerer<'_> {
             scans: scanned.into_iter().map(scan).collect(),
             definition: self.builder.finish(root),
             image,
-            base_image: state.base_image,
-            base_name: state.base_name,
+            base_image: state.base_image.map(Arc::unwrap_or_clone),
+            base_name: state.base_name.map(Arc::unwrap_or_clone),
             notes: self.notes,
             arguments,
         }
@@ -395,10 +398,11 @@ fn location(span: Span) -> Location {
 }
 
 /// Returns the instruction's text with its keyword in upper case.
-fn with_upper_keyword(text: &str) -> String {
-    match text.split_once(' ') {
-        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
-        None => text.to_uppercase(),
+fn with_upper_keyword(text: String) -> String {
+    let (keyword, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+    match keyword.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        true => text,
+        false => keyword.to_uppercase() + rest,
     }
 }
 

@@ -56,13 +56,13 @@ impl Lowerer<'_> {
     /// Returns the text of an instruction with its variables expanded.
     pub(super) fn shown_text(&self, text: &str, variables: &impl Variables) -> String {
         let expanded = Expander::new(self.plan.escape).word(text, variables);
-        with_upper_keyword(&expanded.map_or_else(|_| text.to_owned(), |text| text.value))
+        with_upper_keyword(expanded.map_or_else(|_| text.to_owned(), |text| text.value))
     }
 
     /// Returns the text of a command with its variables expanded where they are set; quotes stay.
     pub(super) fn shown_command(&self, text: &str, variables: &impl Variables) -> String {
         let expanded = Expander::display(self.plan.escape).word(text, variables);
-        with_upper_keyword(&expanded.map_or_else(|_| text.to_owned(), |text| text.value))
+        with_upper_keyword(expanded.map_or_else(|_| text.to_owned(), |text| text.value))
     }
 }
 

@@ -1,6 +1,8 @@
 //! `RUN`: a process in the file system so far.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::name::summary;
 use super::run_mount::Mounts;
@@ -55,20 +57,21 @@ impl Lowerer<'_> {
         let about = About {
             name: self.run_name(state, step, &shown, &mounts),
             command: Some(text_of(&step.instruction).to_owned()),
-            platform: Some(state.platform.clone()),
+            platform: Some(Arc::clone(&state.platform)),
             ignore_cache: self.plan.stages[state.index].ignore_cache,
             locations: vec![location(step.span())],
+            after: state.after.clone(),
             progress_group: None,
         };
         let exec = Exec {
             network: self.network(state, run.network.as_ref())?,
             security: self.security(state, run.security.as_ref())?,
             devices: self.devices(state, &run.devices)?,
-            args: command.args.clone(),
+            args: command.args,
             ..self.exec(state, mounts)
         };
         self.use_everything(state.root);
-        let text = history_text(state, &command.args);
+        let text = history_text(state, &exec.args);
         state.root = Some(self.builder.exec(exec, about));
         self.commit_layer(state, text);
         Ok(())
@@ -121,7 +124,7 @@ impl Lowerer<'_> {
         });
         Exec {
             root: state.root,
-            env: state.environment.pairs().to_vec(),
+            env: state.environment.shared(),
             cwd: state.cwd.clone(),
             user: state.image.config.user.clone(),
             hostname,
@@ -276,10 +279,14 @@ fn history_text(state: &StageState, args: &[String]) -> String {
     }
     let mut text = String::from("RUN ");
     if !declared.is_empty() {
-        text += &format!("|{} ", declared.len());
+        let _ = write!(text, "|{} ", declared.len());
         for (name, value) in declared {
-            text += &format!("{name}={value} ");
+            let _ = write!(text, "{name}={value} ");
         }
     }
-    text + &args.join(" ") + " # buildkit"
+    for arg in args {
+        text += arg;
+        text.push(' ');
+    }
+    text + "# buildkit"
 }

@@ -39,6 +39,8 @@ pub(super) struct Plan<'a> {
     scope: Scope,
     /// Number of stages that the file has.
     explicit: usize,
+    /// Their numbers by name, in rising order.
+    named: BTreeMap<String, Vec<usize>>,
     /// Implicit stages by the name they were asked for.
     implicit: BTreeMap<String, usize>,
     /// The escape character of the file.
@@ -65,6 +67,8 @@ pub(super) struct PlannedStage<'a> {
     pub(super) base: Base,
     /// `--platform`.
     pub(super) platform: Option<Platform>,
+    /// `--after`: earlier stages that are finished before this one begins.
+    pub(super) after: Vec<usize>,
     /// The instructions, triggers of the base first.
     pub(super) steps: Vec<Step<'a>>,
     /// Number of steps that the progress display counts.
@@ -168,6 +172,7 @@ impl<'a> Plan<'a> {
             target: 0,
             scope,
             explicit: file.stages.len(),
+            named: BTreeMap::new(),
             implicit: BTreeMap::new(),
             escape: file.escape(),
             warnings: Vec::new(),
@@ -185,7 +190,12 @@ impl<'a> Plan<'a> {
             let warned = self.warnings.len();
             let planned = self.stage(stage, options, args);
             lint::attribute(&mut self.warnings, warned, &stage.header);
-            self.stages.push(planned?);
+            let planned = planned?;
+            if let Some(name) = &planned.name {
+                let numbers = self.named.entry(name.clone()).or_default();
+                numbers.push(self.stages.len());
+            }
+            self.stages.push(planned);
         }
         self.target = self.find_target(options)?;
         self.add_steps(file, options, args)?;
@@ -211,6 +221,7 @@ impl<'a> Plan<'a> {
             return Err(self.empty_from(message, &from.image, args).into());
         }
         let platform = self.platform(stage, args)?;
+        let after = self.after(stage, args)?;
         let wanted = platform
             .clone()
             .unwrap_or_else(|| options.target_platform());
@@ -243,6 +254,7 @@ impl<'a> Plan<'a> {
             command: stage.header.original.clone(),
             base,
             platform,
+            after,
             steps: Vec::new(),
             counted: if is_replaced {
                 0
@@ -285,6 +297,16 @@ impl<'a> Plan<'a> {
         let constant = lint::constant_platform(word, &expanded, &platform, name.as_deref());
         self.warnings.extend(constant);
         Ok(Some(platform))
+    }
+
+    /// Reads `--after`: names or numbers of earlier stages.
+    fn after(&mut self, stage: &Stage, args: &BuildArgs) -> Result<Vec<usize>, FrontendError> {
+        let mut after = Vec::new();
+        for word in &stage.from.after {
+            let name = self.expand_from(word, args)?.value;
+            after.push(self.earlier_stage(&name, word.span)?);
+        }
+        Ok(after)
     }
 
     /// Expands a word of `FROM` and warns of names that nothing declares.
@@ -487,7 +509,10 @@ impl PlannedStage<'_> {
             _ => None,
         };
         let sources = self.steps.iter().flat_map(|step| &step.sources);
-        base.into_iter().chain(sources.copied().flatten())
+        let sources = sources.copied().flatten();
+        base.into_iter()
+            .chain(self.after.iter().copied())
+            .chain(sources)
     }
 }
 

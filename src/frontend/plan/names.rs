@@ -19,11 +19,23 @@ const SCRATCH: &str = "scratch";
 impl Plan<'_> {
     /// Finds a stage of the file by name; the last of several before stage number `before`.
     pub(super) fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
-        let name = name.to_lowercase();
-        let stages = &self.stages[..before.min(self.explicit).min(self.stages.len())];
-        stages
-            .iter()
-            .rposition(|stage| stage.name.as_deref() == Some(name.as_str()))
+        let numbers = self.named.get(&name.to_lowercase())?;
+        let above = numbers.partition_point(|number| *number < before);
+        numbers[..above].last().copied()
+    }
+
+    /// Finds the stage above that `--after` names.
+    pub(super) fn earlier_stage(&self, name: &str, span: Span) -> Found<usize> {
+        let here = self.stages.len();
+        let number = || name.parse::<usize>().ok().filter(|number| *number < here);
+        if let Some(stage) = self.stage_named(name, here).or_else(number) {
+            return Ok(stage);
+        }
+        let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
+        let help = suggest::did_you_mean(name, names);
+        let help = help.unwrap_or_else(|| "name a stage that stands above this FROM".to_owned());
+        let message = format!("no stage above has the name {name:?}");
+        Err(Box::new(Diagnostic::error(span, message).with_help(help)))
     }
 
     /// Finds out what the text after `FROM` means.
@@ -257,6 +269,7 @@ impl Plan<'_> {
             command: String::new(),
             base,
             platform: None,
+            after: Vec::new(),
             steps: Vec::new(),
             counted: 0,
             ignore_cache: false,

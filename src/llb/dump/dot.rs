@@ -14,11 +14,9 @@ pub fn dot(definition: &Definition) -> Result<String, InvalidDefinition> {
             Some(kind) => (op::default_name(kind), shape(kind)),
             None => ("result".to_owned(), "plaintext"),
         };
-        let name = definition.metadata.get(digest).and_then(|metadata| {
-            let name = metadata.description.get(crate::llb::CUSTOM_NAME)?;
-            Some(name.clone())
-        });
-        let label = quote(&name.unwrap_or(label));
+        let named = definition.metadata.get(digest);
+        let named = named.filter(|metadata| !metadata.name.is_empty());
+        let label = quote(named.map_or(&label, |metadata| &metadata.name));
         let _ = writeln!(out, "  \"{digest}\" [label={label}, shape={shape}];");
     }
     for (digest, message) in &ops {

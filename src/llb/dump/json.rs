@@ -12,7 +12,8 @@ use crate::llb::{Definition, InvalidDefinition, pb};
 pub fn json(definition: &Definition) -> Result<String, InvalidDefinition> {
     let mut out = String::new();
     for (digest, op) in decode(definition)? {
-        let metadata = definition.metadata.get(&digest).map(metadata_to_json);
+        let metadata = definition.metadata.get(&digest);
+        let metadata = metadata.map(|metadata| metadata_to_json(&metadata.to_pb()));
         let line = value!({
             "Op": op_to_json(&op),
             "Digest": digest.to_string(),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::decode;
-use crate::llb::{CUSTOM_NAME, Definition, InvalidDefinition, VertexDigest, pb, platform};
+use crate::llb::source_map::Range;
+use crate::llb::{Definition, InvalidDefinition, VertexDigest, pb, platform};
 
 /// Describes a definition for reading; digests do not appear.
 pub fn text(definition: &Definition) -> Result<String, InvalidDefinition> {
@@ -27,6 +28,7 @@ pub fn text(definition: &Definition) -> Result<String, InvalidDefinition> {
         let mut lines = Lines(Vec::new());
         let title = describe(kind, &inputs, &mut lines);
         lines.add_about(digest, op, definition);
+        lines.add_after(digest, definition, &numbers);
         let _ = writeln!(out, "%{number} {title}");
         for line in lines.0 {
             let _ = writeln!(out, "    {line}");
@@ -53,8 +55,8 @@ impl Lines {
             self.add("platform", platform::from_pb(platform));
         }
         if let Some(metadata) = definition.metadata.get(digest) {
-            if let Some(name) = metadata.description.get(CUSTOM_NAME) {
-                self.add("name", name.escape_debug());
+            if !metadata.name.is_empty() {
+                self.add("name", metadata.name.escape_debug());
             }
             if metadata.ignore_cache {
                 self.0.push("ignore-cache".to_owned());
@@ -67,15 +69,36 @@ impl Lines {
         let Some(source) = &definition.source else {
             return;
         };
-        let locations = source.locations.get(&digest.to_string());
-        for location in locations.iter().flat_map(|l| &l.locations) {
-            let file = usize::try_from(location.source_index).unwrap_or(usize::MAX);
-            let file = source.infos.get(file).map_or("?", |info| &info.filename);
-            for range in &location.ranges {
-                let line = |position: Option<pb::Position>| position.unwrap_or_default().line;
-                let (start, end) = (line(range.start), line(range.end));
-                self.add("at", format_args!("{file}:{start}-{end}"));
+        for location in source.of(digest) {
+            let file = source.files().get(location.file);
+            let file = file.map_or("?", |file| &file.filename);
+            for Range {
+                start_line,
+                end_line,
+                ..
+            } in &location.ranges
+            {
+                self.add("at", format_args!("{file}:{start_line}-{end_line}"));
             }
+        }
+    }
+}
+
+impl Lines {
+    fn add_after(
+        &mut self,
+        digest: &VertexDigest,
+        definition: &Definition,
+        numbers: &BTreeMap<String, usize>,
+    ) {
+        let metadata = definition.metadata.get(digest);
+        let after = metadata.iter().flat_map(|metadata| &metadata.after);
+        let mut after: Vec<usize> = after
+            .filter_map(|awaited| numbers.get(&awaited.to_string()).copied())
+            .collect();
+        after.sort_unstable();
+        for number in after {
+            self.add("after", format_args!("%{number}"));
         }
     }
 }

@@ -206,12 +206,28 @@ impl Scheduler {
     /// A vertex has to run: get the outputs of its inputs.
     pub(super) fn await_outputs(&mut self, vertex: VertexIx) {
         let mut open = Vec::new();
-        let missing = self.await_inputs(vertex, &mut open, |_, _, _| Want::Outputs);
+        let missing = self.await_inputs(vertex, &mut open, |_, _, _| Want::Outputs)
+            + self.await_earlier(vertex, &mut open);
         self.advance(vertex, VertexState::AwaitOutputs(missing));
         if missing == 0 {
             self.outputs_here(vertex);
         }
         self.demand(open);
+    }
+
+    /// Registers `user` with the vertices that are solved before it runs, although it uses
+    /// nothing of them, and returns how many are missing.
+    fn await_earlier(&mut self, user: VertexIx, open: &mut Vec<(VertexIx, Want)>) -> usize {
+        let graph = Arc::clone(&self.graph);
+        let mut missing = 0;
+        for earlier in graph.after(user) {
+            if !self.has(*earlier, Want::Key) {
+                missing += 1;
+                self.slot(*earlier).key_waiters.push(user);
+                open.push((*earlier, Want::Key));
+            }
+        }
+        missing
     }
 
     pub(super) fn outputs_here(&mut self, vertex: VertexIx) {

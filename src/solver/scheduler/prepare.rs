@@ -121,7 +121,9 @@ impl Scheduler {
         }
         let results = self.graph.results().iter().flatten();
         let wanted = results.map(|result| (result.vertex, Want::Result));
-        self.demand(wanted.collect());
+        let awaited = self.graph.awaited().iter();
+        let awaited = awaited.map(|vertex| (*vertex, Want::Key));
+        self.demand(wanted.chain(awaited).collect());
     }
 
     pub(super) fn outlook(&self, vertex: VertexIx, record: Option<&KnownRecord>) -> Outlook {

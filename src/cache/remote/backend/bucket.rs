@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use super::Direction;
 pub(super) use super::bucket_settings::Settings;
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
-use super::transfer::{Incoming, Outgoing, Report, claim};
+use super::transfer::{Incoming, Outgoing, Report, Stranger, claim};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
@@ -54,15 +54,48 @@ impl Settings {
         client: &Client,
         direction: Direction,
     ) -> Result<Arc<dyn RemoteStore>, StoreError> {
-        let place = self.place();
-        let failed = |error: opendal::Error| fault(&place, &error);
+        let operator = self.connected(&self.place(), client)?;
+        let store = BucketStore {
+            uploads: Semaphore::new(self.uploads_at_once),
+            settings: self,
+            operator,
+            coordination: OnceLock::new(),
+        };
+        let found = super::coordinate::find_out(&store, direction).await?;
+        let _ = store.coordination.set(found);
+        Ok(Arc::new(store))
+    }
+
+    /// Copies an object, wherever in the bucket it lies, into the store; `place` is what people
+    /// call it, and its path.
+    pub(super) async fn fetch_object(
+        &self,
+        (name, path): (&str, &str),
+        client: &Client,
+        into: &ContentStore,
+    ) -> Result<Descriptor, StoreError> {
+        let failed = |error: opendal::Error| fault(name, &error);
+        let operator = self.connected(name, client)?;
+        let reader = operator.reader(path).await.map_err(failed)?;
+        let mut stream = reader.into_bytes_stream(..).await.map_err(failed)?;
+        let mut stranger = Stranger::start(into).await?;
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|error| broken(name, &error))?;
+            stranger.push(piece).await;
+        }
+        stranger.finish().await
+    }
+
+    /// Connects; `place` is what people call it.
+    fn connected(&self, place: &str, client: &Client) -> Result<Operator, StoreError> {
+        let failed = |error: opendal::Error| fault(place, &error);
         let url = reqwest::Url::parse(&self.endpoint())
             .map_err(|error| StoreError::new(FaultKind::Permanent, format!("{place}: {error}")))?;
         let connections = client.http().connections(&url);
         let connections = connections.map_err(super::faults::of_registry)?;
         let transport = HttpTransporter::new(ReqwestTransport::new(connections));
         let operator = self.operator().map_err(failed)?;
-        let operator = operator
+        Ok(operator
             .with_context(OperationContext::default().with_http_transport(transport))
             .layer(
                 TimeoutLayer::new()
@@ -74,16 +107,7 @@ impl Settings {
                     .with_max_times(RETRIES_MAX)
                     .with_min_delay(FIRST_PAUSE)
                     .with_jitter(),
-            );
-        let store = BucketStore {
-            uploads: Semaphore::new(self.uploads_at_once),
-            settings: self,
-            operator,
-            coordination: OnceLock::new(),
-        };
-        let found = super::coordinate::find_out(&store, direction).await?;
-        let _ = store.coordination.set(found);
-        Ok(Arc::new(store))
+            ))
     }
 }
 
@@ -258,12 +282,7 @@ impl BucketStore {
 
     /// Classifies an error that came in the middle of a body.
     fn broken(&self, error: std::io::Error) -> StoreError {
-        let place = self.settings.place();
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        match inner {
-            Some(inner) => fault(&place, inner),
-            None => StoreError::new(FaultKind::Transient, format!("{place}: {error}")),
-        }
+        broken(&self.settings.place(), &error)
     }
 }
 
@@ -342,6 +361,15 @@ fn version_of(metadata: &Metadata) -> String {
 fn of_stream(error: &std::io::Error) -> Option<ErrorKind> {
     let inner: &opendal::Error = error.get_ref()?.downcast_ref()?;
     Some(inner.kind())
+}
+
+/// Classifies an error that came in the middle of a body.
+fn broken(place: &str, error: &std::io::Error) -> StoreError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(inner) => fault(place, inner),
+        None => StoreError::new(FaultKind::Transient, format!("{place}: {error}")),
+    }
 }
 
 /// Classifies what opendal says, in one line.

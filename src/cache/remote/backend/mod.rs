@@ -11,7 +11,7 @@
 //!
 //! Read in order: `attributes`, `envelope` (an object as bytes), `transfer` (blobs between store
 //! and network), `coordinate` (what a server checks), `faults`; then one file for each backend;
-//! then [`seal`]: signed and encrypted caches, around any store.
+//! `object` (one object of a bucket, for build contexts); then [`seal`]: signed and encrypted caches, around any store.
 //!
 //! `http` and `gha` speak HTTP themselves: opendal's services of these names check no conditions
 //! (webdav), do not write (http) and cannot find the newest of several entries (ghac).
@@ -22,6 +22,7 @@ mod envelope;
 mod faults;
 mod gha;
 mod http;
+mod object;
 pub mod seal;
 mod transfer;
 
@@ -36,6 +37,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use attributes::Secret;
+pub use object::BucketObject;
 
 use super::store::{RemoteStore, StoreError};
 use crate::registry::Client;
@@ -214,6 +216,17 @@ impl Backend {
 )]
 fn without(feature: &str) -> String {
     format!("this cooper was built without `{feature}`; build with `--features {feature}`")
+}
+
+/// Says which feature a type of backend lacks.
+#[cfg_attr(
+    all(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"),
+    allow(dead_code, reason = "no bucket is missing")
+)]
+fn lacks(kind: &str) -> String {
+    let mut features = KINDS.iter().filter(|(known, _)| *known == kind);
+    let feature = features.find_map(|(_, feature)| *feature);
+    without(feature.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -153,6 +153,42 @@ impl<'a> Incoming<'a> {
     }
 }
 
+/// Bytes that arrive whose digest nobody knows beforehand.
+#[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+pub(super) struct Stranger {
+    sender: mpsc::Sender<Bytes>,
+    writer: JoinHandle<Result<Ingest, content::Error>>,
+}
+
+#[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+impl Stranger {
+    /// Begins to write.
+    pub(super) async fn start(into: &ContentStore) -> Result<Self, StoreError> {
+        let store = into.clone();
+        let ingest = blocking(move || store.ingest()).await?;
+        let (sender, receiver) = mpsc::channel(INCOMING_QUEUE);
+        let writer = tokio::task::spawn_blocking(move || write_all(receiver, ingest));
+        Ok(Self { sender, writer })
+    }
+
+    /// Takes the next bytes.
+    pub(super) async fn push(&mut self, bytes: Bytes) {
+        // Where the writer is gone, it says why at the end.
+        let _ = self.sender.send(bytes).await;
+    }
+
+    /// Ends and says what came.
+    pub(super) async fn finish(self) -> Result<Descriptor, StoreError> {
+        drop(self.sender);
+        let ingest = match self.writer.await {
+            Ok(written) => written?,
+            Err(error) => return Err(StoreError::new(FaultKind::Permanent, error.to_string())),
+        };
+        let (digest, size) = blocking(move || ingest.commit(None)).await?;
+        Ok(Descriptor::new("", digest, size))
+    }
+}
+
 fn write_all(
     mut receiver: mpsc::Receiver<Bytes>,
     mut ingest: Ingest,

@@ -76,6 +76,7 @@ impl Dump {
             InstructionKind::From(from) => {
                 self.word("image", &from.image);
                 self.optional("platform", from.platform.as_ref());
+                self.words("after", &from.after);
                 self.optional("as", from.as_keyword.as_ref());
                 self.optional("name", from.name.as_ref());
             }

@@ -67,11 +67,11 @@ fn damage(text: &str, random: &mut Random) -> String {
 
 fn check_span(text: &str, span: Span) {
     assert!(
-        span.start.offset <= span.end.offset,
+        span.start.offset() <= span.end.offset(),
         "{span:?} runs backwards in {text:?}"
     );
     assert!(
-        text.get(span.start.offset..span.end.offset).is_some(),
+        text.get(span.start.offset()..span.end.offset()).is_some(),
         "{span:?} in {text:?}"
     );
 }
