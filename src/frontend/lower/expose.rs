@@ -119,7 +119,7 @@ fn range(text: &str) -> Result<(u16, u16), String> {
     let number = |text: &str| {
         // As in Go, a plus may stand before the digits.
         text.parse::<u16>()
-            .map_err(|_| || format!("{text:?} is not a number from 0 to 65535"))
+            .map_err(|_| format!("{text:?} is not a number from 0 to 65535"))
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
