@@ -89,21 +89,21 @@ impl Encoder {
             list: Vec::new(),
         };
         let body = match kind {
-            Kind::Source(source) => Body::Message(pb::op::Op::Source(pb::SourceOp {
+            Kind::Source(source) => Body::message(pb::op::Op::Source(pb::SourceOp {
                 identifier: source.identifier,
                 attrs: source.attrs,
             })),
             Kind::Exec(exec) => Body::Process(Box::new(process(*exec, &mut inputs))),
-            Kind::File(file) => Body::Message(pb::op::Op::File(file_to_pb(file, &mut inputs))),
+            Kind::File(file) => Body::message(pb::op::Op::File(file_to_pb(file, &mut inputs))),
             Kind::Merge(outputs) => {
                 let inputs = outputs.into_iter().map(|output| pb::MergeInput {
                     input: inputs.push(output),
                 });
-                Body::Message(pb::op::Op::Merge(pb::MergeOp {
+                Body::message(pb::op::Op::Merge(pb::MergeOp {
                     inputs: inputs.collect(),
                 }))
             }
-            Kind::Diff { lower, upper } => Body::Message(pb::op::Op::Diff(pb::DiffOp {
+            Kind::Diff { lower, upper } => Body::message(pb::op::Op::Diff(pb::DiffOp {
                 lower: Some(pb::LowerDiffInput {
                     input: inputs.index(lower),
                 }),

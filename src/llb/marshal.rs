@@ -32,9 +32,16 @@ const META_ENV: u8 = 2;
 /// What an op does, ready to be written.
 pub(super) enum Body {
     /// All of it is in the message.
-    Message(pb::op::Op),
+    Message(Box<pb::op::Op>),
     /// A process.
     Process(Box<Process>),
+}
+
+impl Body {
+    /// Takes a whole message.
+    pub(super) fn message(op: pb::op::Op) -> Self {
+        Self::Message(Box::new(op))
+    }
 }
 
 /// A process whose long texts are not in the messages.
@@ -233,7 +240,7 @@ mod tests {
             platform: None,
             ..message
         };
-        let written = writer.write(&inputs, &Body::Message(merge), None);
+        let written = writer.write(&inputs, &Body::message(merge), None);
         assert_eq!(written, message.encode_to_vec());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256, Sha512};
@@ -27,15 +28,15 @@ impl Algorithm {
 
 /// Identifies some bytes by their hash (OCI image-spec, descriptor: digests).
 ///
-/// Graphs hold tens of thousands of them, so the usual kind lies in place, not behind a pointer.
+/// Graphs hold tens of thousands of them, each in several places, so copies share the digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(Hex);
 
 /// Lower-case hexadecimal digits of a hash; the variants stand in the order of [`Algorithm`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Hex {
-    Sha256([u8; 64]),
-    Sha512(Box<[u8; 128]>),
+    Sha256(Arc<[u8; 64]>),
+    Sha512(Arc<[u8; 128]>),
 }
 
 /// Says why a string is not a digest.
@@ -54,7 +55,7 @@ impl Digest {
 
     /// Wraps a finished SHA-256 hash.
     pub fn from_sha256(hash: [u8; 32]) -> Self {
-        Self(Hex::Sha256(digits_of(&hash)))
+        Self(Hex::Sha256(Arc::new(digits_of(&hash))))
     }
 
     /// Returns the algorithm.
@@ -68,7 +69,7 @@ impl Digest {
     /// Returns the lower-case hexadecimal part.
     pub fn hex(&self) -> &str {
         let digits: &[u8] = match &self.0 {
-            Hex::Sha256(digits) => digits,
+            Hex::Sha256(digits) => &digits[..],
             Hex::Sha512(digits) => &digits[..],
         };
         std::str::from_utf8(digits).expect("hexadecimal digits are ASCII")
@@ -154,7 +155,7 @@ impl Hasher {
             Self::Sha256(hasher) => Digest::from_sha256(hasher.finalize().into()),
             Self::Sha512(hasher) => {
                 let hash: [u8; 64] = hasher.finalize().into();
-                Digest(Hex::Sha512(Box::new(digits_of(&hash))))
+                Digest(Hex::Sha512(Arc::new(digits_of(&hash))))
             }
         }
     }
@@ -179,10 +180,8 @@ impl FromStr for Digest {
         }
         let digits = hex.as_bytes();
         let kept = match algorithm {
-            Algorithm::Sha256 => digits.try_into().map(Hex::Sha256),
-            Algorithm::Sha512 => digits
-                .try_into()
-                .map(|digits| Hex::Sha512(Box::new(digits))),
+            Algorithm::Sha256 => digits.try_into().map(|kept| Hex::Sha256(Arc::new(kept))),
+            Algorithm::Sha512 => digits.try_into().map(|kept| Hex::Sha512(Arc::new(kept))),
         };
         Ok(Self(kept.map_err(|_| refused())?))
     }
