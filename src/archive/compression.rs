@@ -15,6 +15,9 @@ pub enum CompressionKind {
     Estargz,
     /// Zstandard, one frame.
     Zstd,
+    /// Zstandard whose files can be fetched one by one.
+    #[serde(rename = "zstd:chunked")]
+    ZstdChunked,
     /// None.
     Uncompressed,
 }
@@ -29,7 +32,7 @@ impl CompressionKind {
     pub fn default_level(self) -> i32 {
         match self {
             Self::Gzip | Self::Estargz => 4,
-            Self::Zstd => 3,
+            Self::Zstd | Self::ZstdChunked => 3,
             Self::Uncompressed => 0,
         }
     }
@@ -38,7 +41,7 @@ impl CompressionKind {
     pub fn clamp_level(self, level: i32) -> i32 {
         match self {
             Self::Gzip | Self::Estargz => level.clamp(0, 12),
-            Self::Zstd => level.clamp(1, 22),
+            Self::Zstd | Self::ZstdChunked => level.clamp(1, 22),
             Self::Uncompressed => 0,
         }
     }
@@ -49,6 +52,7 @@ impl CompressionKind {
             Self::Gzip => "gzip",
             Self::Estargz => "estargz",
             Self::Zstd => "zstd",
+            Self::ZstdChunked => "zstd:chunked",
             Self::Uncompressed => "uncompressed",
         }
     }

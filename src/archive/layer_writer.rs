@@ -5,8 +5,8 @@
 //!                           └─► compressors on all cores ─ in order ─► output
 //! ```
 //!
-//! eStargz has to know where files begin, so its thread reads the tar again and hands out members
-//! itself; its diff id covers more than the tar, see [`super::estargz`].
+//! eStargz and zstd:chunked have to know where files begin, so their thread reads the tar again and
+//! hands out members itself ([`super::toc`]); the diff id of eStargz covers more than the tar.
 //!
 //! Every queue is bounded, so memory is a few blocks for each core whatever the layer's size.
 //! The bytes written depend on the input, the algorithm and the level alone. A layer of one
@@ -22,9 +22,11 @@ use zstd::stream::raw::CParameter;
 
 use super::compression::{Compression, CompressionKind};
 use super::error::ArchiveError;
-use super::estargz::{self, Stargz};
+use super::estargz;
 use super::gzip::BLOCK;
 use super::pool::{self, Pending};
+use super::toc::Table;
+use super::zstd_chunked;
 
 type Block = Arc<Vec<u8>>;
 
@@ -67,7 +69,7 @@ struct Threads<W> {
 struct Output<W> {
     output: W,
     /// The hash of what the blob unpacks to and the rest, where that is more than the tar.
-    stargz: Option<([u8; 32], Stargz)>,
+    table: Option<([u8; 32], Table)>,
 }
 
 /// What a finished [`LayerWriter`] knows.
@@ -77,8 +79,8 @@ pub struct WrittenLayer<W> {
     pub output: W,
     /// SHA-256 of what the blob unpacks to: the tar, and what eStargz adds.
     pub diff_sha256: [u8; 32],
-    /// What an eStargz blob has besides.
-    pub stargz: Option<Stargz>,
+    /// What a blob with a table has besides.
+    pub table: Option<Table>,
     /// Size of the tar.
     pub tar_bytes: u64,
 }
@@ -120,11 +122,11 @@ impl<W: Write + Send + 'static> LayerWriter<W> {
             }
             Work::Threads(threads) => threads.finish()?,
         };
-        let Output { output, stargz } = output;
+        let Output { output, table } = output;
         Ok(WrittenLayer {
             output,
-            diff_sha256: stargz.map_or(diff_sha256, |(hash, _)| hash),
-            stargz: stargz.map(|(_, stargz)| stargz),
+            diff_sha256: table.map_or(diff_sha256, |(hash, _)| hash),
+            table: table.map(|(_, table)| table),
             tar_bytes: self.tar_bytes,
         })
     }
@@ -181,7 +183,9 @@ impl<W: Write + Send + 'static> Threads<W> {
         let level = compression.effective_level();
         let output = spawn("layer-write", move || match compression.kind {
             CompressionKind::Zstd => write_zstd(output, level, pool::threads(), work).map(plain),
-            CompressionKind::Estargz => write_estargz(Blocks::of(work), output, level),
+            kind @ (CompressionKind::Estargz | CompressionKind::ZstdChunked) => {
+                write_with_table(kind, Blocks::of(work), (output, level))
+            }
             _ => write_blocks(output, &work).map(plain),
         })?;
         Ok(Self {
@@ -242,7 +246,9 @@ fn write_single<W: Write>(
         CompressionKind::Zstd => {
             return write_zstd(output, level, 1, [Piece::Block(Arc::new(block))]).map(plain);
         }
-        CompressionKind::Estargz => return write_estargz(&block[..], output, level),
+        kind @ (CompressionKind::Estargz | CompressionKind::ZstdChunked) => {
+            return write_with_table(kind, &block[..], (output, level));
+        }
         CompressionKind::Uncompressed => output.write_all(&block)?,
     }
     output.flush()?;
@@ -250,14 +256,27 @@ fn write_single<W: Write>(
 }
 
 fn plain<W>(output: W) -> Output<W> {
-    let stargz = None;
-    Output { output, stargz }
+    let table = None;
+    Output { output, table }
 }
 
-fn write_estargz<W: Write>(input: impl Read, output: W, level: i32) -> io::Result<Output<W>> {
-    let (output, hash, facts) = estargz::write(input, output, level)?;
-    let stargz = Some((hash, facts));
-    Ok(Output { output, stargz })
+fn write_with_table<W: Write>(
+    kind: CompressionKind,
+    input: impl Read,
+    (output, level): (W, i32),
+) -> io::Result<Output<W>> {
+    let (output, hash, table) = match kind {
+        CompressionKind::Estargz => {
+            let (output, hash, facts) = estargz::write(input, output, level)?;
+            (output, hash, Table::Stargz(facts))
+        }
+        _ => {
+            let (output, hash, facts) = zstd_chunked::write(input, output, level)?;
+            (output, hash, Table::ZstdChunked(facts))
+        }
+    };
+    let table = Some((hash, table));
+    Ok(Output { output, table })
 }
 
 /// The blocks of a tar, to be read.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`entry`] (an entry as values, acceptable paths), [`pax`], [`reader`] and
 //! [`writer`] (bytes to entries and back), [`compression`], [`gzip`], [`pool`],
-//! [`layer_writer`], [`estargz`] and [`layer_reader`] (whole blobs in one pass over all cores), [`extract`]
+//! [`layer_writer`], [`toc`] with [`estargz`] and [`zstd_chunked`], and [`layer_reader`] (whole blobs in one pass over all cores), [`extract`]
 //! with [`attributes`], [`jobs`], [`parents`] and [`whiteout`] (entries to a tree), [`pack`] with [`load`]
 //! (a tree to entries).
 //!
@@ -29,8 +29,10 @@ mod pax;
 mod pool;
 mod reader;
 mod sparse;
+mod toc;
 mod whiteout;
 mod writer;
+mod zstd_chunked;
 
 pub use compression::{Compression, CompressionKind, Format, is_tar_header};
 pub use entry::{
@@ -44,5 +46,7 @@ pub use layer_reader::{LayerReader, decoder};
 pub use layer_writer::{LayerWriter, WrittenLayer};
 pub use pack::{EntryTimes, PackOptions, Packed, pack};
 pub use reader::TarReader;
+pub use toc::Table;
 pub use whiteout::{OPAQUE, PREFIX};
 pub use writer::TarWriter;
+pub use zstd_chunked::ZstdChunked;

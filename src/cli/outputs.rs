@@ -308,7 +308,7 @@ mod tests {
             ),
             (
                 "type=oci,dest=x,compression=lzma",
-                "unsupported layer compression \"lzma\": expected gzip, zstd, estargz or uncompressed",
+                "unsupported layer compression \"lzma\": expected gzip, zstd, zstd:chunked, estargz or uncompressed",
             ),
             (
                 "type=oci,dest=x,compression=zstd,compression-level=99",

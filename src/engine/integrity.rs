@@ -23,9 +23,10 @@ use crate::oci::{Descriptor, Digest, Platform};
 use crate::snapshot::{Compression, CompressionKind, LayerEntry, LayerId, LayerState};
 
 /// Forms in which the blobs of layers are usually made.
-const KINDS: [CompressionKind; 3] = [
+const KINDS: [CompressionKind; 4] = [
     CompressionKind::Gzip,
     CompressionKind::Zstd,
+    CompressionKind::ZstdChunked,
     CompressionKind::Uncompressed,
 ];
 

@@ -312,7 +312,9 @@ pub enum InvalidOutput {
         value: String,
     },
     /// No such compression.
-    #[error("unsupported layer compression {0:?}: expected gzip, zstd, estargz or uncompressed")]
+    #[error(
+        "unsupported layer compression {0:?}: expected gzip, zstd, zstd:chunked, estargz or uncompressed"
+    )]
     UnknownCompression(String),
     /// The level is not one the compression has.
     #[error("invalid compression level {level:?} for {kind}: expected {range}")]
@@ -544,7 +546,7 @@ impl Attributes<'_> {
         };
         let needs_oci = matches!(
             compression,
-            CompressionKind::Zstd | CompressionKind::Estargz
+            CompressionKind::Zstd | CompressionKind::ZstdChunked | CompressionKind::Estargz
         );
         match self.flag("oci-mediatypes")? {
             Some(false) if needs_oci => {
@@ -601,6 +603,7 @@ impl Attributes<'_> {
             compression.kind = match kind.as_str() {
                 "gzip" => CompressionKind::Gzip,
                 "zstd" => CompressionKind::Zstd,
+                "zstd:chunked" => CompressionKind::ZstdChunked,
                 "estargz" => CompressionKind::Estargz,
                 "uncompressed" => CompressionKind::Uncompressed,
                 _ => return Err(InvalidOutput::UnknownCompression(kind)),
@@ -661,6 +664,7 @@ fn checked_level(compression: &Compression, text: String) -> Result<i32, Invalid
         CompressionKind::Gzip => ("gzip", 0, 9, "0 to 9"),
         CompressionKind::Estargz => ("estargz", 0, 9, "0 to 9"),
         CompressionKind::Zstd => ("zstd", 0, 22, "0 to 22"),
+        CompressionKind::ZstdChunked => ("zstd:chunked", 0, 22, "0 to 22"),
         CompressionKind::Uncompressed => ("uncompressed", 0, 0, "0"),
     };
     match text.parse::<i32>() {

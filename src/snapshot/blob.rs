@@ -11,7 +11,7 @@ use super::meta::{LayerBlob, LayerMeta, RootEntry};
 use super::store::{Snapshotter, write_record};
 use crate::archive::{
     Compression, CompressionKind, EntryTimes, Format, LayerReader, LayerWriter, Observer,
-    PackOptions, TarWriter, Unobserved, Whiteouts, WrittenLayer, pack,
+    PackOptions, Table, TarWriter, Unobserved, Whiteouts, WrittenLayer, pack,
 };
 use crate::content::Ingest;
 use crate::oci::{Descriptor, DiffId, Digest, media_type};
@@ -22,8 +22,12 @@ use crate::sys::root::Root;
 const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// Annotation with the bytes that an eStargz layer unpacks to.
 const STARGZ_BYTES: &str = "io.containers.estargz.uncompressed-size";
+/// Annotation with the digest of a zstd:chunked layer's table, as it is compressed.
+const CHUNKED_TABLE: &str = "io.github.containers.zstd-chunked.manifest-checksum";
+/// Annotation with the place of that table.
+const CHUNKED_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 /// Annotations that tell what is in a blob, wherever it goes.
-pub const BLOB_ANNOTATIONS: [&str; 2] = [STARGZ_TOC, STARGZ_BYTES];
+pub const BLOB_ANNOTATIONS: [&str; 4] = [STARGZ_TOC, STARGZ_BYTES, CHUNKED_TABLE, CHUNKED_POSITION];
 /// Bytes moved at a time when a blob is compressed again.
 const CHUNK: usize = 256 * 1024;
 
@@ -228,10 +232,18 @@ impl Snapshotter {
 fn commit(written: WrittenLayer<Ingest>, compression: &Compression) -> Result<LayerBlob, Error> {
     let (digest, size) = written.output.commit(None)?;
     let mut descriptor = Descriptor::new(oci_media_type(compression.kind), digest, size);
-    if let Some(facts) = written.stargz {
-        let toc = Digest::from_sha256(facts.toc_sha256).to_string();
-        let bytes = facts.uncompressed_bytes.to_string();
-        let pairs = [(STARGZ_TOC, toc), (STARGZ_BYTES, bytes)];
+    if let Some(table) = written.table {
+        let digest = |sha256| Digest::from_sha256(sha256).to_string();
+        let pairs = match table {
+            Table::Stargz(facts) => [
+                (STARGZ_TOC, digest(facts.toc_sha256)),
+                (STARGZ_BYTES, facts.uncompressed_bytes.to_string()),
+            ],
+            Table::ZstdChunked(facts) => [
+                (CHUNKED_TABLE, digest(facts.table_sha256)),
+                (CHUNKED_POSITION, facts.position()),
+            ],
+        };
         descriptor.annotations = pairs.map(|(key, value)| (key.to_owned(), value)).into();
     }
     Ok(LayerBlob {
@@ -252,9 +264,12 @@ fn record_name(form: &LayerForm) -> String {
 
 /// Says whether a blob needs no other compression to be of this kind.
 fn has_form(blob: &Descriptor, kind: CompressionKind) -> bool {
-    let is_stargz = blob.annotations.contains_key(STARGZ_TOC);
-    oci_media_type(kind) == media_type::decrypted(&blob.media_type)
-        && (kind != CompressionKind::Estargz || is_stargz)
+    let has_table = match kind {
+        CompressionKind::Estargz => blob.annotations.contains_key(STARGZ_TOC),
+        CompressionKind::ZstdChunked => blob.annotations.contains_key(CHUNKED_TABLE),
+        _ => true,
+    };
+    oci_media_type(kind) == media_type::decrypted(&blob.media_type) && has_table
 }
 
 /// Returns those annotations of a layer that are about the bytes of its blob.
@@ -269,7 +284,7 @@ fn properties(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String
 pub(super) fn oci_media_type(kind: CompressionKind) -> &'static str {
     match kind {
         CompressionKind::Gzip | CompressionKind::Estargz => media_type::OCI_LAYER_GZIP,
-        CompressionKind::Zstd => media_type::OCI_LAYER_ZSTD,
+        CompressionKind::Zstd | CompressionKind::ZstdChunked => media_type::OCI_LAYER_ZSTD,
         CompressionKind::Uncompressed => media_type::OCI_LAYER,
     }
 }

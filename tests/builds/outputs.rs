@@ -96,6 +96,64 @@ fn several_outputs_of_every_kind_come_of_one_build() {
 }
 
 #[test]
+fn a_zstd_chunked_layer_is_a_zstd_layer_for_everybody() {
+    if !ready() {
+        return;
+    }
+    let env = TestEnv::empty();
+    env.write("context/Dockerfile", "FROM scratch\nCOPY files /\n");
+    env.write("context/files/etc/small", "small\n");
+    env.write("context/files/empty", "");
+    env.write("context/files/large", &"0123456789\n".repeat(300_000));
+    env.ok(&[
+        "build",
+        "-o",
+        "type=oci,dest=chunked,tar=false,compression=zstd:chunked",
+        "-o",
+        "type=oci,dest=zstd,tar=false,compression=zstd",
+        "-o",
+        "out",
+        "context",
+    ]);
+    let manifest = |name: &str| {
+        let reference = format!("oci:{}", env.path(name).display());
+        let text = tool("skopeo", &["inspect", "--raw", &reference]);
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (chunked, zstd) = (manifest("chunked"), manifest("zstd"));
+    let layer = &chunked["layers"][0];
+    assert_eq!(layer["mediaType"], zstd["layers"][0]["mediaType"]);
+    for key in ["manifest-checksum", "manifest-position"] {
+        let annotation = &layer["annotations"][format!("io.github.containers.zstd-chunked.{key}")];
+        assert!(annotation.is_string(), "{layer}");
+    }
+    // The same image but for the bytes of its blob.
+    assert_eq!(chunked["config"], zstd["config"]);
+    let storage = env.path("containers").display().to_string();
+    let buildah = |args: &[&str]| {
+        let store = [
+            "--root",
+            &storage,
+            "--runroot",
+            &storage,
+            "--storage-driver",
+            "vfs",
+        ];
+        tool("buildah", &[&store[..], args].concat())
+            .trim()
+            .to_owned()
+    };
+    let layout = format!("oci:{}", env.path("chunked").display());
+    let stored = format!("containers-storage:[vfs@{storage}+{storage}]localhost/chunked:1");
+    tool("skopeo", &["--insecure-policy", "copy", &layout, &stored]);
+    let container = buildah(&["from", "localhost/chunked:1"]);
+    let mounted = buildah(&["mount", &container]);
+    let out = env.path("out").display().to_string();
+    tool("diff", &["-r", &mounted, &out]);
+    buildah(&["umount", &container]);
+}
+
+#[test]
 fn layers_become_one_as_asked() {
     if !ready() {
         return;

@@ -81,7 +81,7 @@ pub(crate) struct BuildArgs {
     /// folder, or `-` for a tar on stdout (repeatable) [default: type=image]
     ///
     /// Keys: dest=PATH|-, name=a,b, push=BOOL, tar=BOOL (false: an OCI layout folder),
-    /// compression=gzip|zstd|estargz|uncompressed, compression-level=N, force-compression=BOOL,
+    /// compression=gzip|zstd|zstd:chunked|estargz|uncompressed, compression-level=N, force-compression=BOOL,
     /// oci-mediatypes=BOOL, annotation.KEY=VALUE, source-date-epoch=SECONDS,
     /// rewrite-timestamp=BOOL, platform-split=BOOL, mode=copy|delete, oci-artifact=BOOL,
     /// attestation-inline=BOOL, attestation-prefix=TEXT.
