@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::agreement::{self, Purpose};
 use super::jwk::Jwk;
 use super::key::{DecryptionKey, PrivateKey, PublicKey, RecipientKey};
+use super::layer::RECIPIENTS_MAX;
 use super::stream::random;
 
 const RSA_OAEP: &str = "RSA-OAEP";
@@ -215,7 +216,7 @@ pub(super) fn unwrap(packet: &[u8], key: &DecryptionKey) -> Option<Vec<u8>> {
         return None;
     }
     let headers = [&protected, &shared];
-    wrapped.iter().find_map(|wrapped| {
+    wrapped.iter().take(RECIPIENTS_MAX).find_map(|wrapped| {
         let opened = open_key(wrapped, &headers, key)?;
         contents(&message, protected.enc.as_deref()?, &opened)
     })
