@@ -1,7 +1,7 @@
 //! Wrapping for public keys: JWE in JSON (RFC 7516), the contents under A256GCM.
 //!
 //! The key of the contents is wrapped with RSA-OAEP for RSA keys and with ECDH-ES+A256KW for
-//! those on curves, unless a recipient's JWK asks for another of [`ALGORITHMS`]. One recipient
+//! those on curves, unless a recipient's JWK asks for another way. One recipient
 //! gives the flattened form, several the general one; both forms are read.
 
 use std::io;
