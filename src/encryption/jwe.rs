@@ -1,7 +1,7 @@
 //! Wrapping for public keys: JWE in JSON (RFC 7516), the contents under A256GCM.
 //!
 //! The key of the contents is wrapped with RSA-OAEP for RSA keys and with ECDH-ES+A256KW for
-//! those on curves, unless a recipient's JWK asks for another of [`ALGORITHMS`]. One recipient
+//! those on curves, unless a recipient's JWK asks for another way. One recipient
 //! gives the flattened form, several the general one; both forms are read.
 
 use std::io;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::agreement::{self, Purpose};
 use super::jwk::Jwk;
 use super::key::{DecryptionKey, PrivateKey, PublicKey, RecipientKey};
+use super::layer::RECIPIENTS_MAX;
 use super::stream::random;
 
 const RSA_OAEP: &str = "RSA-OAEP";
@@ -215,7 +216,7 @@ pub(super) fn unwrap(packet: &[u8], key: &DecryptionKey) -> Option<Vec<u8>> {
         return None;
     }
     let headers = [&protected, &shared];
-    wrapped.iter().find_map(|wrapped| {
+    wrapped.iter().take(RECIPIENTS_MAX).find_map(|wrapped| {
         let opened = open_key(wrapped, &headers, key)?;
         contents(&message, protected.enc.as_deref()?, &opened)
     })

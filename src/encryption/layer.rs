@@ -22,8 +22,8 @@ const KEYS: &str = "org.opencontainers.image.enc.keys.";
 const CIPHER: &str = "AES_256_CTR_HMAC_SHA256";
 /// Name of the nonce among the options of the cipher.
 const NONCE: &str = "nonce";
-/// Most wrapped keys of one layer that are tried.
-const PACKETS_MAX: usize = 100;
+/// Most packets of one layer, and recipients of one packet, that are tried.
+pub(super) const RECIPIENTS_MAX: usize = 100;
 
 /// What opens one layer; shows nothing of itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub fn unlock(layer: &Descriptor, keys: &[DecryptionKey]) -> Result<LayerKey, Lo
             }
         };
         supported = true;
-        for packet in value.split(',').take(PACKETS_MAX) {
+        for packet in value.split(',').take(RECIPIENTS_MAX) {
             let packet = STANDARD.decode(packet).map_err(|_| malformed(name))?;
             if let Some(secret) = keys.iter().find_map(|key| unwrap(&packet, key)) {
                 return assemble(&secret, layer);

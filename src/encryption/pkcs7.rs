@@ -24,6 +24,7 @@ use rsa::{Pkcs1v15Encrypt, RsaPublicKey};
 
 use super::der::{self, Value};
 use super::key::{DecryptionKey, InvalidKey, PrivateKey};
+use super::layer::RECIPIENTS_MAX;
 use super::pem;
 use super::stream::random;
 
@@ -149,13 +150,16 @@ pub(super) fn unwrap(packet: &[u8], key: &DecryptionKey) -> Option<Vec<u8>> {
     message.next().filter(|kind| kind.whole == ENVELOPED)?;
     let mut envelope = message.next()?.parts().next()?.parts().skip(1);
     let (recipients, contents) = (envelope.next()?, envelope.next()?);
-    recipients.parts().find_map(|recipient| {
-        let mut parts = recipient.parts().skip(2);
-        let algorithm = parts.next()?.parts().next()?;
-        let sealed = parts.next().filter(|_| algorithm.whole == RSA)?;
-        let opened = private.decrypt_blinded(&mut OsRng, Pkcs1v15Encrypt, sealed.body);
-        open(contents, &opened.ok()?)
-    })
+    recipients
+        .parts()
+        .take(RECIPIENTS_MAX)
+        .find_map(|recipient| {
+            let mut parts = recipient.parts().skip(2);
+            let algorithm = parts.next()?.parts().next()?;
+            let sealed = parts.next().filter(|_| algorithm.whole == RSA)?;
+            let opened = private.decrypt_blinded(&mut OsRng, Pkcs1v15Encrypt, sealed.body);
+            open(contents, &opened.ok()?)
+        })
 }
 
 /// Opens what an envelope holds.

@@ -1,5 +1,6 @@
 //! Images in and out of the store: pull, push, save, load.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -68,19 +69,30 @@ impl Engine {
         }
     }
 
-    /// Returns the image that is pushed: encrypted, where that was asked for.
+    /// Returns the images that are pushed: encrypted, where that was asked for, each once.
     async fn encrypted(
         &self,
-        root: Descriptor,
+        roots: Vec<Descriptor>,
         encryption: Option<&Arc<EncryptionOptions>>,
-    ) -> Result<Descriptor, EngineError> {
+    ) -> Result<Vec<Descriptor>, EngineError> {
         let Some(encryption) = encryption.cloned() else {
-            return Ok(root);
+            return Ok(roots);
         };
         let content = self.content.clone();
-        let encrypt = move || exporter::encrypted(&content, &root, &encryption);
+        let encrypt = move || {
+            let mut made: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+            let encrypt = |root: &Descriptor| {
+                if let Some(known) = made.get(&root.digest) {
+                    return Ok(known.clone());
+                }
+                let encrypted = exporter::encrypted(&content, root, &encryption)?;
+                made.insert(root.digest.clone(), encrypted.clone());
+                Ok(encrypted)
+            };
+            roots.iter().map(encrypt).collect()
+        };
         match tokio::task::spawn_blocking(encrypt).await {
-            Ok(made) => Ok(made?),
+            Ok(made) => made,
             Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
         }
     }
@@ -102,8 +114,9 @@ impl Engine {
                 let image = self.load_image(&root, &Platform::host())?;
                 root.platform = Some(image.config.platform().normalized());
             }
-            roots.push(self.encrypted(root, request.encryption.as_ref()).await?);
+            roots.push(root);
         }
+        let roots = self.encrypted(roots, request.encryption.as_ref()).await?;
         let step = progress.of_vertex(Digest::of(b"push"));
         let names: Vec<String> = request
             .references

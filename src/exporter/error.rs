@@ -56,7 +56,7 @@ pub enum Error {
     DockerAttestation,
     /// Docker's formats have no encrypted layers, and docker reads none.
     #[error(
-        "docker cannot read encrypted layers: leave out --encryption-key, or write type=oci or push"
+        "docker cannot read encrypted layers: push the image, or write it in OCI's form (type=oci, save --format oci)"
     )]
     DockerEncryption,
     /// There are fewer layers than one that is to be encrypted.

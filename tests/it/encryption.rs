@@ -264,6 +264,25 @@ async fn the_layers_that_are_meant_are_encrypted() {
         let manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(is_encrypted(&manifest.layers), expected, "{layers:?}");
     }
+    // Under two names it is one image.
+    let other = format!("{}/b/app:1", registry.host());
+    fixture
+        .engine
+        .tag("app:1", &other.parse().unwrap())
+        .unwrap();
+    let request = PushRequest {
+        references: vec![name.parse().unwrap(), other.parse().unwrap()],
+        join: None,
+        encryption: Some(Arc::new(EncryptionOptions {
+            recipients: vec![recipient("p256.pub.pem")],
+            layers: Vec::new(),
+        })),
+    };
+    let (session, progress) = (Session::default(), Progress::silent());
+    let cancel = CancellationToken::new();
+    let pushed = fixture.engine.push(request, &session, &progress, &cancel);
+    let pushed = pushed.await.unwrap();
+    assert_eq!(pushed[0].digest, pushed[1].digest);
     // The local store has it in plain, as before.
     let details = fixture.engine.inspect("app:1", None).unwrap();
     assert_eq!(details.manifest.layers, fixture.layers);
