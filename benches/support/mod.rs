@@ -39,6 +39,10 @@ pub(crate) fn measured(program: &Command) -> Used {
     let mut command = Command::new("/usr/bin/time");
     command.args(["-q", "-f", "%M %U %S"]);
     command.arg(program.get_program()).args(program.get_args());
+    let given = program
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    command.envs(given);
     let output = command.stdin(Stdio::null()).output();
     let output = output.expect("/usr/bin/time (Debian package time)");
     let text = String::from_utf8_lossy(&output.stderr);

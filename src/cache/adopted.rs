@@ -10,8 +10,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::{Cache, CacheError, NewRow, insert_row, put_key};
-use super::key::CacheKey;
-use super::record::{Found, Gone, ResultId};
+use super::key::{CacheKey, ContentHash};
+use super::record::{Detail, Found, Gone, ResultId};
 use super::remote::{CachedLayer, RemoteRecord, RemoteStore};
 use crate::oci::DiffId;
 
@@ -43,6 +43,7 @@ impl Cache {
         let Some((record, store)) = imported else {
             return Ok(());
         };
+        let lists = lists_of(self, &record);
         self.write(|db| {
             if is_live(db, &record.id)? {
                 return Ok(());
@@ -70,7 +71,7 @@ impl Cache {
                     put_key(db, &under.key, &record.id, &under.made_from)?;
                 }
             }
-            for (digest, list) in &record.lists {
+            for (digest, list) in &lists {
                 db.prepare_cached("INSERT OR IGNORE INTO file_lists VALUES (?1, ?2)")?
                     .execute(params![digest.0, list])?;
                 db.prepare_cached("INSERT OR IGNORE INTO record_lists VALUES (?1, ?2)")?
@@ -131,6 +132,22 @@ impl Cache {
     }
 }
 
+/// Collects the files behind the digests that a record was made from, as far as they are known.
+fn lists_of(cache: &Cache, record: &RemoteRecord) -> Vec<(ContentHash, Vec<u8>)> {
+    let mut lists = record.lists.clone();
+    let detail: Option<Detail> = serde_json::from_str(&record.detail).ok();
+    let inputs = detail.map(|detail| detail.inputs).unwrap_or_default();
+    let digests = inputs.iter().filter(|input| input.content);
+    for digest in digests.filter_map(|input| ContentHash::from_hex(&input.hash)) {
+        let is_known = lists.iter().any(|(known, _)| *known == digest);
+        let list = cache.imports().and_then(|imports| imports.list(&digest));
+        if let Some(list) = list.filter(|_| !is_known) {
+            lists.push((digest, list.encode()));
+        }
+    }
+    lists
+}
+
 fn is_live(db: &Connection, id: &CacheKey) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT 1 FROM records WHERE id = ?1 AND gone = 0")?
         .exists([&id.0])
@@ -166,7 +183,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::cache::ContentHash;
     use crate::cache::remote::fake::FakeStore;
     use crate::cache::remote::merge::Known;
     use crate::cache::remote::{Coordination, FoundUnder, Imports, Index};

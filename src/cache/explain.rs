@@ -14,7 +14,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::files::FileList;
 use super::index::Cache;
 use super::key::{CacheKey, ContentHash, KEY_VERSION};
-use super::record::{Detail, Gone, InputUse, Step};
+use super::record::{Detail, Gone, InputUse, Step, instruction_of, place_of};
+use super::remote::Imports;
 use super::remote::index::RemoteRecord;
 use super::side::{self, Side};
 
@@ -29,7 +30,7 @@ impl Cache {
             .unwrap_or(MissReason::Other);
         match (reason, self.imports()) {
             (MissReason::NeverBuilt, Some(imports)) => {
-                elsewhere(&imports.all(), step).unwrap_or(MissReason::NeverBuilt)
+                elsewhere(imports, step).unwrap_or(MissReason::NeverBuilt)
             }
             (reason, _) => reason,
         }
@@ -47,6 +48,48 @@ impl Cache {
         });
         compared.ok().flatten()
     }
+
+    /// Says how the step behind a record differs from what the imported caches know.
+    pub fn difference_elsewhere(&self, record: &CacheKey, name: &str) -> Elsewhere {
+        let Some(imports) = self.imports() else {
+            return Elsewhere::Nothing;
+        };
+        let records = imports.all();
+        // A base image has no record there: others say that they were made from it.
+        let output = record.output(0);
+        let is_used = |other: &Arc<RemoteRecord>| {
+            let mut inputs = other.keys.iter().flat_map(|under| &under.made_from);
+            inputs.any(|input| *input == Some(output))
+        };
+        if imports.lookup(record).is_some() || records.iter().any(is_used) {
+            return Elsewhere::Same;
+        }
+        let Ok(own) = self.read(|db| placed_side(db, record)) else {
+            return Elsewhere::Unknown;
+        };
+        let Some((side, op, place)) = own else {
+            return Elsewhere::Unknown;
+        };
+        let own_list = |hash: &str| self.read(|db| file_list(db, hash)).ok().flatten();
+        let compared = match nearest_elsewhere(&records, &op, &place) {
+            Some(nearest) => compare_elsewhere(imports, nearest, &side, &own_list),
+            None => input_elsewhere(&records, name),
+        };
+        compared.map_or(Elsewhere::Nothing, Elsewhere::Changed)
+    }
+}
+
+/// How a step differs from what other machines did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// They did the same.
+    Same,
+    /// The nearest that they did differs in this.
+    Changed(MissReason),
+    /// They did nothing like it.
+    Nothing,
+    /// What the step here was made from is not known any more.
+    Unknown,
 }
 
 fn explain(db: &Connection, keys: &[CacheKey], step: &Step) -> rusqlite::Result<MissReason> {
@@ -68,18 +111,37 @@ fn explain(db: &Connection, keys: &[CacheKey], step: &Step) -> rusqlite::Result<
     side::compare(&earlier, &Side::of(step), &lists)
 }
 
-/// Compares a step that this machine has never run with the nearest run of another machine:
-/// with the same op, or else at the same place.
-fn elsewhere(records: &[Arc<RemoteRecord>], step: &Step) -> Option<MissReason> {
-    let place = step.place();
+/// Compares a step that this machine has never run with the nearest run of another machine.
+fn elsewhere(imports: &Imports, step: &Step) -> Option<MissReason> {
+    let given = |hash: &str| given_list(step, hash);
+    let records = imports.all();
+    let nearest = nearest_elsewhere(&records, &step.op, &step.place())?;
+    compare_elsewhere(imports, nearest, &Side::of(step), &given)
+}
+
+/// Finds the run of another machine that is most like a step: with the same op, or else at the
+/// same place.
+fn nearest_elsewhere<'r>(
+    records: &'r [Arc<RemoteRecord>],
+    op: &ContentHash,
+    place: &str,
+) -> Option<&'r RemoteRecord> {
     let near = records
         .iter()
-        .filter(|record| record.op == step.op || record.place == place);
+        .filter(|record| record.op == *op || record.place == place);
     let rank = |record: &&Arc<RemoteRecord>| {
-        let same_op = record.op == step.op;
+        let same_op = record.op == *op;
         (same_op, record.place == place, record.created_ns)
     };
-    let nearest = near.max_by_key(rank)?;
+    near.max_by_key(rank).map(|record| &**record)
+}
+
+fn compare_elsewhere(
+    imports: &Imports,
+    nearest: &RemoteRecord,
+    new: &Side,
+    own: &dyn Fn(&str) -> Option<FileList>,
+) -> Option<MissReason> {
     let earlier = Side {
         op: nearest.op.0.to_vec(),
         name: nearest.name.clone(),
@@ -89,14 +151,30 @@ fn elsewhere(records: &[Arc<RemoteRecord>], step: &Step) -> Option<MissReason> {
         return Some(MissReason::OtherVersion);
     }
     let lists = |hash: &str| {
-        let known = nearest
-            .lists
-            .iter()
-            .find(|(digest, _)| digest.hex() == hash);
-        let known = known.and_then(|(_, list)| FileList::decode(list));
-        Ok(given_list(step, hash).or(known))
+        let known = || imports.list(&ContentHash::from_hex(hash)?);
+        Ok(own(hash).or_else(known))
     };
-    side::compare(&earlier, &Side::of(step), &lists).ok()
+    side::compare(&earlier, new, &lists).ok()
+}
+
+/// Says of a step that no record stands for, such as a base image, what other machines had at
+/// its place.
+fn input_elsewhere(records: &[Arc<RemoteRecord>], name: &str) -> Option<MissReason> {
+    let place = place_of(name);
+    let mut newest_first: Vec<&Arc<RemoteRecord>> = records.iter().collect();
+    newest_first.sort_by_key(|record| std::cmp::Reverse(record.created_ns));
+    let input_there = |record: &&Arc<RemoteRecord>| {
+        let detail: Detail = serde_json::from_str(&record.detail).ok()?;
+        let inputs = detail.inputs.into_iter();
+        let mut inputs = inputs.filter(|input| !input.content && place_of(&input.name) == place);
+        inputs.next().map(|input| input.name)
+    };
+    let theirs = newest_first.iter().find_map(input_there)?;
+    let (old, new) = (instruction_of(&theirs), instruction_of(name));
+    (old != new).then(|| MissReason::Instruction {
+        old: old.to_owned(),
+        new: new.to_owned(),
+    })
 }
 
 fn gone(db: &Connection, key: &CacheKey) -> rusqlite::Result<Option<Gone>> {
@@ -140,6 +218,22 @@ fn side_of(db: &Connection, record: &CacheKey) -> rusqlite::Result<Option<Side>>
     Ok(row.flatten())
 }
 
+/// Reads the step behind a record with its op and its place.
+fn placed_side(
+    db: &Connection,
+    record: &CacheKey,
+) -> rusqlite::Result<Option<(Side, ContentHash, String)>> {
+    let row = db
+        .prepare_cached("SELECT op, name, detail, place FROM records WHERE id = ?1")?
+        .query_row([&record.0], |row| Ok((read_side(row)?, row.get(3)?)))
+        .optional()?;
+    Ok(row.and_then(|(side, place)| {
+        let side = side?;
+        let op = ContentHash::from_slice(&side.op)?;
+        Some((side, op, place))
+    }))
+}
+
 fn read_side(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Side>> {
     let (op, name, detail): (Vec<u8>, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
     let detail = serde_json::from_str::<Detail>(&detail).ok();
@@ -169,7 +263,12 @@ fn file_list(db: &Connection, hash: &str) -> rusqlite::Result<Option<FileList>> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::cache::remote::fake::FakeStore;
+    use crate::cache::remote::merge::Known;
+    use crate::cache::remote::{Coordination, FoundUnder, Index};
     use crate::cache::{ContentDigest, FileEntry, KeyPart, StepInput};
 
     /// A COPY of one file with these contents.
@@ -221,10 +320,57 @@ mod tests {
         })
     }
 
+    /// A cache with these records.
+    fn imports(records: &[Arc<RemoteRecord>]) -> Imports {
+        let mut index = Index::default();
+        for (number, record) in (1..).zip(records) {
+            let id = CacheKey([number; 32]);
+            let key = FoundUnder {
+                key: id,
+                made_from: vec![Some(CacheKey([99; 32]).output(0))],
+            };
+            index.insert(RemoteRecord {
+                id,
+                keys: vec![key],
+                ..RemoteRecord::clone(record)
+            });
+        }
+        let imports = Imports::default();
+        let known = Known {
+            value: index,
+            version: None,
+            read_at: Instant::now(),
+        };
+        imports.add(Arc::new(FakeStore::new(Coordination::Listing)), known);
+        imports
+    }
+
+    #[test]
+    fn a_build_is_compared_with_what_a_cache_knows() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::open(root.path());
+        let mut own = crate::cache::tests::record(1);
+        (own.id, own.keys) = (CacheKey([50; 32]), vec![CacheKey([50; 32])]);
+        own.step = copy(1, "/a");
+        cache.insert(&own, 1).unwrap();
+        let cache = cache.with_imports(Arc::new(imports(&[record(&copy(2, "/a"), 5)])));
+        let compared = |n: u8| cache.difference_elsewhere(&CacheKey([n; 32]), &own.step.name);
+        let Elsewhere::Changed(reason) = compared(50) else {
+            panic!("{:?}", compared(50));
+        };
+        assert_eq!(reason.words(), "1 of 1 file changed: file");
+        assert_eq!(compared(1), Elsewhere::Same);
+        // A base image has no record; it is what others started from.
+        assert_eq!(compared(99), Elsewhere::Same);
+        assert_eq!(compared(77), Elsewhere::Unknown);
+    }
+
     #[test]
     fn a_step_is_compared_with_the_nearest_run_of_another_machine() {
         let step = copy(1, "/a");
-        let words = |records: &[Arc<RemoteRecord>]| elsewhere(records, &step).map(|r| r.words());
+        let words = |records: &[Arc<RemoteRecord>]| {
+            elsewhere(&imports(records), &step).map(|reason| reason.words())
+        };
         assert_eq!(words(&[]), None);
         let other = record(&copy(2, "/a"), 5);
         let elsewhere = record(&copy(1, "/b"), 9);

@@ -5,10 +5,11 @@ use rusqlite::{Connection, OptionalExtension};
 use super::index::{Cache, CacheError, row_sum};
 use super::key::{CacheKey, ContentHash};
 use super::record::{ResultId, decode_inputs};
+use super::remote::index::LONG_LISTS_BYTES_MAX;
 use super::remote::{FoundUnder, RemoteRecord};
 
-/// Most bytes of a file list that travels with its record; a longer one explains less.
-const LIST_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of a file list that travels; a longer one explains less.
+const LIST_BYTES_MAX: usize = LONG_LISTS_BYTES_MAX;
 
 impl Cache {
     /// Reads a record as others can use it, without the layers of its result; `None` where

@@ -296,9 +296,7 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
 
 /// Prints warnings and how the cache did.
 fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
-    for text in warnings::others(&journal.warnings) {
-        program.console.warn(&text);
-    }
+    program.warn_of(journal);
     if mode == ProgressMode::Quiet {
         return;
     }

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::args::{BuildArgs, ExplainBuildArgs, ReasonFormat};
+use super::args::{self, BuildArgs, ExplainBuildArgs, ReasonFormat};
 use super::failure::Failure;
 use super::program::{self, Program};
 use super::progress::text;
+use super::registries;
 use super::table::{self, Table};
 use crate::engine::explain::{ExplainRequest, Explanation, StepChange};
 use crate::engine::plan::{PlanVerdict, PlannedStep};
@@ -84,6 +85,9 @@ pub(crate) fn run(program: &Program, args: &ExplainBuildArgs) -> Result<(), Fail
     if args.list {
         return list(program, &engine, args.format);
     }
+    if !args.cache_from.is_empty() {
+        return elsewhere(program, args);
+    }
     let request = match args.builds.as_slice() {
         [] => ExplainRequest::default(),
         [build] => ExplainRequest {
@@ -95,10 +99,37 @@ pub(crate) fn run(program: &Program, args: &ExplainBuildArgs) -> Result<(), Fail
             with: Some(with.clone()),
         },
     };
-    let explanation = engine.explain(&request)?;
-    let answer = match args.format {
-        ReasonFormat::Text => explanation_text(&explanation, program::now()),
-        ReasonFormat::Json => format!("{:#}", explanation_json(&explanation)),
+    show(program, args.format, &engine.explain(&request)?)
+}
+
+/// `cooper explain --cache-from`.
+fn elsewhere(program: &Program, args: &ExplainBuildArgs) -> Result<(), Failure> {
+    let build = match args.builds.as_slice() {
+        [] => None,
+        [build] => Some(build.as_str()),
+        _ => {
+            let text = "--cache-from compares one build: give one, or leave --cache-from out";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+    };
+    let variable = |name: &str| program.environment.text(name);
+    let caches = args::cache::imports(&args.cache_from, &variable).map_err(Failure::Usage)?;
+    let engine = program.engine_with(&args.registry)?;
+    let session = registries::session(program, &args.registry, [])?;
+    let (result, journal) = program.show(&args.progress, async |progress, _| {
+        engine
+            .explain_elsewhere(build, &caches, &session, &progress)
+            .await
+    })?;
+    program.warn_of(&journal);
+    let explanation = result.map_err(|error| program.fail(error, &journal))?;
+    show(program, args.format, &explanation)
+}
+
+fn show(program: &Program, format: ReasonFormat, explanation: &Explanation) -> Result<(), Failure> {
+    let answer = match format {
+        ReasonFormat::Text => explanation_text(explanation, program::now()),
+        ReasonFormat::Json => format!("{:#}", explanation_json(explanation)),
     };
     program.console.result(&answer).map_err(Failure::stdout)
 }
@@ -155,6 +186,7 @@ fn explanation_text(explanation: &Explanation, now: Timestamp) -> String {
     };
     let compared = match with {
         Some(with) => format!("compared with {}", about(with)),
+        None if explanation.is_elsewhere => "compared with what other machines did".to_owned(),
         None => "the first that is known of this folder, Dockerfile and target".to_owned(),
     };
     let mut text = format!("build {} of {}, {compared}\n", about(build), build.context);
@@ -163,7 +195,10 @@ fn explanation_text(explanation: &Explanation, now: Timestamp) -> String {
     }
     let steps = build.steps.iter().zip(&explanation.changes);
     let lines: Vec<Line> = steps
-        .filter_map(|(step, change)| compared_line(step, change))
+        .filter_map(|(step, change)| match explanation.is_elsewhere {
+            true => elsewhere_line(step, change),
+            false => compared_line(step, change),
+        })
         .collect();
     text += &lines_text(&lines);
     for name in &explanation.removed {
@@ -184,6 +219,26 @@ fn compared_line(step: &StepRecord, change: &StepChange) -> Option<Line> {
         _ => line.reason,
     };
     Some(Line { reason, ..line })
+}
+
+/// Says of a step how it differs from what other machines did.
+fn elsewhere_line(step: &StepRecord, change: &StepChange) -> Option<Line> {
+    let line = built_line(step)?;
+    let (verdict, reason) = match change {
+        StepChange::Same => ("SAME", None),
+        StepChange::Changed(reason) => ("OTHER", Some(reason.words())),
+        StepChange::New => ("NEW", Some("nothing like it is in the cache".to_owned())),
+        StepChange::Unknown => {
+            let text = "what it was made from is not known any more";
+            ("-", Some(text.to_owned()))
+        }
+        StepChange::Uncompared => ("-", None),
+    };
+    Some(Line {
+        verdict,
+        reason,
+        ..line
+    })
 }
 
 fn explanation_json(explanation: &Explanation) -> Value {

@@ -44,6 +44,7 @@ pub(crate) fn pull(program: &Program, args: &PullArgs) -> Result<(), Failure> {
         let (result, journal) = program.show(&args.progress, async |progress, cancel| {
             engine.pull(request, &session, &progress, &cancel).await
         })?;
+        program.warn_of(&journal);
         let pulled = result.map_err(|error| program.fail(error, &journal))?;
         if args.progress.quiet {
             print(program, &pulled.id.to_string())?;

@@ -9,7 +9,7 @@ use super::args::{GlobalArgs, ProgressArgs, RegistryArgs};
 use super::console::Console;
 use super::env::Environment;
 use super::failure::Failure;
-use super::progress::Journal;
+use super::progress::{Journal, warnings};
 use super::registries;
 use super::signals;
 use crate::engine::request::EngineOptions;
@@ -98,6 +98,13 @@ impl Program {
             return Ok((Err(cancelled), journal));
         }
         Ok((result, journal))
+    }
+
+    /// Repeats the warnings that are about no place in a Dockerfile.
+    pub(crate) fn warn_of(&self, journal: &Journal) {
+        for text in warnings::others(&journal.warnings) {
+            self.console.warn(&text);
+        }
     }
 
     /// Shows an error together with what the build said last, and keeps its exit code.

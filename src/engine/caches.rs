@@ -20,10 +20,11 @@ use crate::cache::CacheKey;
 use crate::cache::remote::backend::{Direction, seal};
 use crate::cache::remote::merge::Known;
 use crate::cache::remote::{
-    CacheExport, CachePlace, Coordination, ExportParts, ExportTarget, Exported, Exports, FaultKind,
-    Imports, Index, LayerProvider, LocalStore, Offers, RegistryStore, RemoteRecord, RemoteStore,
-    StoreError, inline, read_index,
+    CacheExport, CacheImport, CachePlace, Coordination, ExportParts, ExportTarget, Exported,
+    Exports, FaultKind, Imports, Index, LayerProvider, LocalStore, Offers, RegistryStore,
+    RemoteRecord, RemoteStore, StoreError, inline, read_index,
 };
+use crate::content::ContentStore;
 use crate::exporter::{LayerTimes, OutputSpec, Target};
 use crate::frontend::Lowered;
 use crate::llb::{Loaded, VertexDigest};
@@ -175,18 +176,35 @@ impl Importing {
     }
 }
 
-impl Build<'_> {
-    /// Begins to read the caches that the build takes from.
-    pub(super) fn start_imports(&self) -> Importing {
+/// Reads caches.
+pub(super) struct CacheReader {
+    pub(super) client: Client,
+    pub(super) content: ContentStore,
+    pub(super) progress: Progress,
+}
+
+impl CacheReader {
+    /// Reads what these caches know; each that cannot be read is a warning.
+    pub(super) async fn read(&self, caches: &[CacheImport]) -> Arc<Imports> {
+        let importing = Importing {
+            reads: self.start(caches),
+            exports: JoinSet::new(),
+        };
+        importing.finish().await.imports
+    }
+
+    /// Begins to read caches.
+    fn start(&self, caches: &[CacheImport]) -> JoinSet<Option<Read>> {
         let mut reads = JoinSet::new();
-        for (number, import) in self.request.cache_from.iter().enumerate() {
+        for (number, import) in caches.iter().enumerate() {
+            warn_of_notes(&import.place, &self.progress);
             let near = self.near_store(&import.place);
             let name = match (&near, &import.place) {
                 (Some(store), _) => store.name(),
                 (None, CachePlace::Backend(backend)) => backend.name(),
                 (None, _) => continue,
             };
-            let (client, content) = (self.client.clone(), self.engine.content.clone());
+            let (client, content) = (self.client.clone(), self.content.clone());
             let (progress, import) = (self.progress.clone(), import.clone());
             reads.spawn(async move {
                 let title = format!("importing cache manifest from {name}");
@@ -211,18 +229,49 @@ impl Build<'_> {
                 read
             });
         }
-        let exports = self.reach_exports();
-        Importing { reads, exports }
+        reads
+    }
+
+    /// Makes a store of which everything is known before it is asked.
+    fn near_store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
+        match place {
+            CachePlace::Registry { reference, .. } => Some(Arc::new(RegistryStore::new(
+                self.client.clone(),
+                reference.clone(),
+                self.content.clone(),
+            ))),
+            CachePlace::Local { .. } => Some(Arc::new(LocalStore::new(place)?)),
+            CachePlace::Inline | CachePlace::Backend(_) => None,
+        }
+    }
+}
+
+impl Build<'_> {
+    /// Begins to read the caches that the build takes from.
+    pub(super) fn start_imports(&self) -> Importing {
+        Importing {
+            reads: self.cache_reader().start(&self.request.cache_from),
+            exports: self.reach_exports(),
+        }
+    }
+
+    fn cache_reader(&self) -> CacheReader {
+        CacheReader {
+            client: self.client.clone(),
+            content: self.engine.content.clone(),
+            progress: self.progress.clone(),
+        }
     }
 
     /// Begins to reach the stores that the build gives to.
     fn reach_exports(&self) -> JoinSet<(usize, Reached)> {
-        let mut exports = JoinSet::new();
+        let (mut exports, reader) = (JoinSet::new(), self.cache_reader());
         for (number, export) in self.request.cache_to.iter().enumerate() {
             if export.place == CachePlace::Inline {
                 continue;
             }
-            let near = self.near_store(&export.place);
+            warn_of_notes(&export.place, &self.progress);
+            let near = reader.near_store(&export.place);
             let (client, export) = (self.client.clone(), export.clone());
             exports.spawn(async move {
                 let reached = reach(near, &export.place, &client, Direction::Export);
@@ -238,19 +287,6 @@ impl Build<'_> {
             });
         }
         exports
-    }
-
-    /// Makes a store of which everything is known before it is asked.
-    fn near_store(&self, place: &CachePlace) -> Option<Arc<dyn RemoteStore>> {
-        match place {
-            CachePlace::Registry { reference, .. } => Some(Arc::new(RegistryStore::new(
-                self.client.clone(),
-                reference.clone(),
-                self.engine.content.clone(),
-            ))),
-            CachePlace::Local { .. } => Some(Arc::new(LocalStore::new(place)?)),
-            CachePlace::Inline | CachePlace::Backend(_) => None,
-        }
     }
 
     /// Returns the store of an export; `None`, after a warning, where it was not reached.
@@ -572,6 +608,14 @@ async fn reach(
         (Some(store), _) => Ok(store),
         (None, CachePlace::Backend(backend)) => backend.open(client, direction).await,
         (None, _) => Err(StoreError::new(FaultKind::Permanent, "there is no store")),
+    }
+}
+
+fn warn_of_notes(place: &CachePlace, progress: &Progress) {
+    if let CachePlace::Backend(backend) = place {
+        for note in backend.notes() {
+            warn(progress, note);
+        }
     }
 }
 

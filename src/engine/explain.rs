@@ -1,11 +1,17 @@
 //! How a build differs from another: what each step's key was made from, compared.
 
 use super::Engine;
+use super::caches::CacheReader;
 use super::error::{EngineError, ErrorKind};
+use super::options;
+use super::request::CacheImport;
 use crate::cache::MissReason;
 use crate::cache::builds::{BuildRecord, StepRecord};
+use crate::cache::explain::Elsewhere;
 use crate::cache::record::place_of;
 use crate::oci::Reference;
+use crate::progress::Progress;
+use crate::session::Session;
 
 /// Which builds are compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub struct Explanation {
     pub build: BuildRecord,
     /// What it was compared with, if there is such a build.
     pub with: Option<BuildRecord>,
+    /// Whether it was compared with what other machines did.
+    pub is_elsewhere: bool,
     /// What became of each step of `build`, in its order.
     pub changes: Vec<StepChange>,
     /// Names of the steps that only `with` has.
@@ -47,15 +55,7 @@ pub enum StepChange {
 impl Engine {
     /// Compares two builds.
     pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, EngineError> {
-        let unreadable = |error: std::io::Error| {
-            let text = "cannot read what is kept of builds";
-            EngineError::new(ErrorKind::Config, text).with_source(error)
-        };
-        let records: Vec<BuildRecord> = self
-            .build_records()
-            .records()
-            .map_err(unreadable)?
-            .collect();
+        let records = self.known_builds()?;
         let build = match &request.build {
             None => records.first().ok_or_else(no_builds)?,
             Some(name) => find(&records, name)?,
@@ -86,7 +86,57 @@ impl Engine {
             removed,
             build,
             with,
+            is_elsewhere: false,
         }
+    }
+
+    /// Compares a build (the latest where `None`) with what other machines did, as far as their
+    /// caches know it.
+    pub async fn explain_elsewhere(
+        &self,
+        build: Option<&str>,
+        caches: &[CacheImport],
+        session: &Session,
+        progress: &Progress,
+    ) -> Result<Explanation, EngineError> {
+        let records = self.known_builds()?;
+        let build = match build {
+            None => records.first().ok_or_else(no_builds)?,
+            Some(name) => find(&records, name)?,
+        };
+        let insecure = caches.iter().map(|cache| &cache.place);
+        let insecure = insecure.filter_map(options::insecure_registry).collect();
+        let reader = CacheReader {
+            client: self.registry(session, insecure),
+            content: self.content.clone(),
+            progress: progress.clone(),
+        };
+        let cache = self.cache.with_imports(reader.read(caches).await);
+        let change = |step: &StepRecord| match step.result_key() {
+            Some(key) => match cache.difference_elsewhere(&key, &step.name) {
+                Elsewhere::Same => StepChange::Same,
+                Elsewhere::Changed(reason) => StepChange::Changed(reason),
+                Elsewhere::Nothing => StepChange::New,
+                Elsewhere::Unknown => StepChange::Unknown,
+            },
+            None => StepChange::Uncompared,
+        };
+        Ok(Explanation {
+            changes: build.steps.iter().map(change).collect(),
+            build: build.clone(),
+            with: None,
+            removed: Vec::new(),
+            is_elsewhere: true,
+        })
+    }
+
+    /// Reads what is kept of builds, the latest first.
+    fn known_builds(&self) -> Result<Vec<BuildRecord>, EngineError> {
+        let records = self.build_records().records().map_err(|error| {
+            let text = "cannot read what is kept of builds";
+            EngineError::new(ErrorKind::Config, text).with_source(error)
+        })?;
+        Ok(records.collect())
     }
 
     fn change(&self, steps: &[StepRecord], number: usize, others: &[StepRecord]) -> StepChange {

@@ -116,15 +116,17 @@ pub(super) fn insecure_registries(request: &BuildRequest) -> Vec<String> {
         .filter(|_| outputs.clone().next().is_some());
     let caches = request.cache_from.iter().map(|import| &import.place);
     let caches = caches.chain(request.cache_to.iter().map(|export| &export.place));
-    let caches = caches.filter_map(|place| match place {
+    let names = own.chain(shared).map(|name| name.domain().to_owned());
+    names.chain(caches.filter_map(insecure_registry)).collect()
+}
+
+/// Returns the registry of a cache, if it is said to be insecure.
+pub(super) fn insecure_registry(place: &CachePlace) -> Option<String> {
+    match place {
         CachePlace::Registry {
             reference,
             insecure: true,
-        } => Some(reference),
+        } => Some(reference.domain().to_owned()),
         _ => None,
-    });
-    own.chain(shared)
-        .chain(caches)
-        .map(|name| name.domain().to_owned())
-        .collect()
+    }
 }

@@ -54,6 +54,37 @@ fn wrong_attributes_are_refused_in_buildkits_words() {
 }
 
 #[test]
+fn what_has_no_effect_is_said() {
+    let notes = |text: &str| {
+        let text = format!("bucket=b,region=r,{text}");
+        let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+        let mut attributes: BTreeMap<String, String> = pairs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let taken = Backend::take("s3", &mut attributes).unwrap();
+        taken.map(|backend| backend.notes().join("; "))
+    };
+    assert_eq!(
+        notes("retry_mode=standard,retry_max_attempts=5"),
+        Ok(String::new())
+    );
+    assert!(
+        notes("touch_refresh=1h")
+            .unwrap()
+            .contains("longer than keep=")
+    );
+    assert!(
+        notes("retry_mode=adaptive")
+            .unwrap()
+            .contains("as with standard")
+    );
+    let refused = notes("retry_mode=never").unwrap_err();
+    assert_eq!(refused, "retry_mode must be \"standard\" or \"adaptive\"");
+    let refused = notes("retry_max_attempts=0").unwrap_err();
+    assert_eq!(refused, "retry_max_attempts must be a positive integer");
+}
+
+#[test]
 fn what_is_of_every_type_is_left_and_secrets_are_not_shown() {
     for (kind, text) in [
         (

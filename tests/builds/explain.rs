@@ -180,3 +180,77 @@ fn the_earlier_layer_is_taken_where_a_step_made_the_same_again() {
     let again = layers(&env, &again, &[]);
     assert!(touched[2] != again[2] && touched[3] != again[3]);
 }
+
+#[test]
+fn a_build_is_compared_with_what_another_machine_did() {
+    if !ready() {
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let folder = cache.path().join("cache");
+    let (one, two) = (project(), TestEnv::empty());
+    let archive = one.path("busybox.tar");
+    one.ok(&["save", "-o", archive.to_str().unwrap(), "busybox"]);
+    two.ok(&["load", "-i", archive.to_str().unwrap()]);
+    // So many files that their list does not stand with its record.
+    let files = |env: &TestEnv| {
+        env.write(
+            "context/Dockerfile",
+            &format!("{DOCKERFILE}COPY many /many\n"),
+        );
+        for number in 0..600_u64 {
+            let text = format!("{}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            env.write(&format!("context/many/{text}"), &text);
+        }
+    };
+    files(&one);
+    files(&two);
+    two.write("context/file", "1\n");
+    let to = format!("type=local,dest={},mode=max", folder.display());
+    one.ok(&[
+        "build",
+        "-o",
+        "type=cacheonly",
+        "context",
+        "--cache-to",
+        &to,
+    ]);
+    let changed = two.write("context/many/7", "7");
+    two.ok(&["build", "-o", "type=cacheonly", "context"]);
+    let from = format!("type=local,src={}", folder.display());
+    let explain = ["explain", "--cache-from", &from];
+    let (text, _) = two.ok(&explain);
+    assert!(
+        text.contains("compared with what other machines did"),
+        "{text}"
+    );
+    let expected = "SAME        [2/5] COPY file /file\nSAME        [3/5] RUN cat /file > /out\n\
+                    SAME        [4/5] RUN cat /out > /last\nOTHER       [5/5] COPY many /many\n              \
+                    1 file added: many/7\n";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("SAME        [1/5] FROM"), "{text}");
+    let nowhere = ["explain", "--cache-from", "type=local,src=/nowhere"];
+    let (text, shown) = two.ok(&nowhere);
+    assert!(text.contains("NEW         [2/5] COPY"), "{text}");
+    assert!(shown.contains("/nowhere"), "{shown}");
+
+    std::fs::remove_file(changed).unwrap();
+    two.write(
+        "context/Dockerfile",
+        &format!("{DOCKERFILE}COPY many /many\nUSER 1\n").replace("cat /file", "cat /file /file"),
+    );
+    two.ok(&["build", "-o", "type=cacheonly", "context"]);
+    let (text, _) = two.ok(&[&explain[..], &["--format", "json"]].concat());
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let steps = json["build"]["steps"].as_array().unwrap();
+    let of = |name: &str| {
+        let mut steps = steps.iter();
+        let step = steps.find(|step| step["name"].as_str().unwrap().contains(name));
+        step.unwrap()["compared"].clone()
+    };
+    assert_eq!(of("COPY file")["change"], "none");
+    assert_eq!(of("> /out")["change"], "changed");
+    assert_eq!(of("> /out")["reason"]["kind"], "instruction");
+    let shown = two.fails(2, &[&explain[..], &["^0", "^1"]].concat());
+    assert!(shown.contains("give one"), "{shown}");
+}

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::consumers::Registry;
 use crate::env::{TestEnv, ready, run, tool};
 
 const MB: u64 = 1 << 20;
@@ -238,9 +239,12 @@ impl SmallDisk {
     }
 
     fn build(&self, args: &[&str]) -> Output {
+        self.cooper(&[&["build", "--progress", "plain"], args].concat())
+    }
+
+    fn cooper(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
-        command.arg("--root").arg(self.0.join("store"));
-        command.args(["build", "--progress", "plain"]).args(args);
+        command.arg("--root").arg(self.0.join("store")).args(args);
         command.stdin(Stdio::null()).output().unwrap()
     }
 }
@@ -248,6 +252,53 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_collected_and_pulling_and_unpacking_go_on() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let env = TestEnv::busybox();
+    let image = |megabytes: u64| {
+        let name = format!("{}/big:{megabytes}", registry.host());
+        let dockerfile = format!("FROM busybox\n{}", random(megabytes, "/big"));
+        let folder = context(&env, &format!("big{megabytes}"), &dockerfile);
+        env.ok(&["build", "--push", "-t", &name, &folder]);
+        name
+    };
+    let (pulled, unpacked) = (image(60), image(30));
+    let empty = TestEnv::busybox();
+    let junk = format!("FROM busybox\n{}", random(50, "/junk"));
+    let junk = context(&empty, "junk", &junk);
+    // Each disk has room for the junk, or for the image, and not for both.
+    let disk = || {
+        let disk = SmallDisk::new(&empty, 100);
+        let output = disk.build(&["-o", "type=cacheonly", &junk]);
+        assert!(output.status.success(), "{}", text(&output));
+        disk
+    };
+    {
+        let disk = disk();
+        let output = disk.cooper(&["pull", "--progress", "plain", &pulled]);
+        let stderr = text(&output);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("try once more to pull"), "{stderr}");
+    }
+    fs::remove_dir(empty.path("small")).unwrap();
+    {
+        let disk = disk();
+        let dockerfile = format!("FROM {unpacked}\n");
+        let folder = context(&empty, "unpack", &dockerfile);
+        let out = format!("type=local,dest={}", empty.path("out").display());
+        let output = disk.build(&["-o", &out, &folder]);
+        let stderr = text(&output);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("try once more to unpack"), "{stderr}");
+        let size = fs::metadata(empty.path("out/big")).unwrap().len();
+        assert_eq!(size, 30 * MB);
     }
 }
 

@@ -14,7 +14,8 @@ use futures::StreamExt as _;
 use super::index::{Index, RemoteRecord, VOLUME_BYTES_MAX};
 use super::merge::{self, Known, Merge};
 use super::store::{Coordination, FaultKind, ObjectName, RemoteStore, StoreError};
-use crate::cache::key::CacheKey;
+use crate::cache::files::FileList;
+use crate::cache::key::{CacheKey, ContentHash};
 use crate::cache::record::{Found, ResultId};
 use crate::content::ContentStore;
 use crate::oci::{Descriptor, DiffId};
@@ -289,6 +290,13 @@ impl Imports {
         state.forgotten.extend(gone);
     }
 
+    /// Returns the files behind a digest, if a cache knows them.
+    pub fn list(&self, digest: &ContentHash) -> Option<FileList> {
+        let state = self.lock();
+        let mut caches = state.caches.iter();
+        caches.find_map(|cache| FileList::decode(cache.known.value.list(digest)?))
+    }
+
     /// Lists the imported records, for whoever compares a step with what others did.
     pub fn all(&self) -> Vec<Arc<RemoteRecord>> {
         let state = self.lock();
@@ -323,7 +331,7 @@ pub fn is_imported(result: &ResultId) -> bool {
 
 fn imported_id(result: &ResultId) -> Option<CacheKey> {
     let hex = result.0.strip_prefix(RESULT_PREFIX)?;
-    crate::cache::ContentHash::from_hex(hex).map(|hash| CacheKey(hash.0))
+    ContentHash::from_hex(hex).map(|hash| CacheKey(hash.0))
 }
 
 /// Names the object of one key in a store that is asked key by key.

@@ -12,6 +12,7 @@
 //!               "outputs": [stack or -1, …],
 //!               "sizeBytes", "createdNs", "touchedDay", "name", "place", "op", "detail",
 //!               "lists": [{"digest": "<64 hex>", "list": "<base64>"}, …]}, …],
+//!  "longLists": [{"digest": "<64 hex>", "list": "<base64>", "createdNs"}, …],
 //!  "volumes": [{descriptor}, …],
 //!  "pieces":  ["index.p-…", …]}
 //! ```
@@ -19,6 +20,9 @@
 //! New records stand in the object itself. When they take more than [`SEAL_BYTES`] they move to
 //! a volume, which never changes; when there are more than [`VOLUMES_MAX`] volumes they become
 //! one. So adding a record writes little, and reading the index takes a few requests.
+//!
+//! Lists of files of more than [`LIST_BYTES_MAX`] explain the latest runs: they stand in the object
+//! beside the records, the newest up to [`LONG_LISTS_BYTES_MAX`] together.
 //!
 //! The object lists every blob that it keeps alive: layers and volumes. A *foreign* layer is one
 //! of a base image; its blob lies where the image does and is not kept here.
@@ -44,6 +48,10 @@ pub const VOLUME_MEDIA_TYPE: &str = "application/vnd.dev.cooper.cache.volume.v1+
 pub const SEAL_BYTES: usize = 128 << 10;
 /// Volumes from which on they become one.
 pub const VOLUMES_MAX: usize = 4;
+/// Most bytes of a list of files that stands with its record.
+pub const LIST_BYTES_MAX: usize = 4 << 10;
+/// Most bytes that all longer lists take.
+pub const LONG_LISTS_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of an index or volume, unpacked.
 const PLAIN_BYTES_MAX: u64 = 256 << 20;
 /// Most bytes of a volume as a blob.
@@ -115,6 +123,8 @@ pub struct Index {
     volumes: BTreeMap<Digest, Descriptor>,
     blobs: BTreeMap<Digest, Descriptor>,
     pieces: BTreeSet<String>,
+    /// Long lists of files, each with the time of the latest run that had it.
+    long_lists: BTreeMap<ContentHash, (i64, Arc<Vec<u8>>)>,
 }
 
 impl Index {
@@ -145,13 +155,55 @@ impl Index {
     }
 
     /// Adds a record, or what is new about it.
-    pub fn insert(&mut self, record: RemoteRecord) {
+    pub fn insert(&mut self, mut record: RemoteRecord) {
+        let (long, short) = record
+            .lists
+            .into_iter()
+            .partition(|(_, list)| list.len() > LIST_BYTES_MAX);
+        record.lists = short;
+        for (digest, list) in long {
+            self.add_list(digest, record.created_ns, Arc::new(list));
+        }
         let layers = record.outputs.iter().flatten().filter(|l| !l.foreign);
         for layer in layers {
             self.blobs
                 .insert(layer.blob.digest.clone(), layer.blob.clone());
         }
         self.add(Arc::new(record));
+    }
+
+    /// Returns the files behind a digest, if they are known.
+    pub fn list(&self, digest: &ContentHash) -> Option<&[u8]> {
+        if let Some((_, list)) = self.long_lists.get(digest) {
+            return Some(list);
+        }
+        let mut lists = self.records().flat_map(|record| &record.lists);
+        let (_, list) = lists.find(|(known, _)| known == digest)?;
+        Some(list)
+    }
+
+    fn add_list(&mut self, digest: ContentHash, created_ns: i64, list: Arc<Vec<u8>>) {
+        let known = self.long_lists.entry(digest).or_insert((created_ns, list));
+        known.0 = known.0.max(created_ns);
+    }
+
+    /// Returns the latest of the long lists, as many as there is room for.
+    fn latest_lists(&self) -> Vec<LongListDocument> {
+        let mut newest_first: Vec<_> = self.long_lists.iter().collect();
+        newest_first.sort_by_key(|(_, (created_ns, _))| std::cmp::Reverse(*created_ns));
+        let mut bytes = 0;
+        let fits = |(_, (_, list)): &(&ContentHash, &(i64, Arc<Vec<u8>>))| {
+            bytes += list.len();
+            bytes <= LONG_LISTS_BYTES_MAX
+        };
+        let latest = newest_first.into_iter().take_while(fits);
+        latest
+            .map(|(digest, (created_ns, list))| LongListDocument {
+                digest: digest.hex(),
+                list: STANDARD.encode(&**list),
+                created_ns: *created_ns,
+            })
+            .collect()
     }
 
     /// Lists the volumes.
@@ -271,7 +323,13 @@ impl Merge for Index {
         let document = Document::decode(&object.content)?;
         let records = document.records()?;
         let by_digest = |blob: &Descriptor| (blob.digest.clone(), blob.clone());
+        let long_lists = document.long_lists.iter().filter_map(|list| {
+            let bytes = STANDARD.decode(&list.list).ok()?;
+            let digest = ContentHash::from_hex(&list.digest)?;
+            Some((digest, (list.created_ns, Arc::new(bytes))))
+        });
         Some(Self {
+            long_lists: long_lists.collect(),
             recent: records.into_iter().map(|r| (r.id, Arc::new(r))).collect(),
             sealed: BTreeMap::new(),
             volumes: document.volumes.iter().map(by_digest).collect(),
@@ -284,6 +342,7 @@ impl Merge for Index {
         let mut document = Document::of(self.recent.values());
         document.volumes = self.volumes.values().cloned().collect();
         document.pieces = self.pieces.iter().cloned().collect();
+        document.long_lists = self.latest_lists();
         Object {
             content: document.encode().into(),
             blobs: self.blobs.values().cloned().collect(),
@@ -298,6 +357,9 @@ impl Merge for Index {
         self.volumes.extend(other.volumes);
         self.blobs.extend(other.blobs);
         self.pieces.extend(other.pieces);
+        for (digest, (created_ns, list)) in other.long_lists {
+            self.add_list(digest, created_ns, list);
+        }
     }
 
     fn pieces(&mut self) -> &mut BTreeSet<String> {
@@ -307,11 +369,14 @@ impl Merge for Index {
 
 /// What is written; see the header.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Document {
     version: u32,
     layers: Vec<CachedLayer>,
     stacks: Vec<(i64, u32)>,
     records: Vec<RecordDocument>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    long_lists: Vec<LongListDocument>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     volumes: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -348,6 +413,14 @@ struct ListDocument {
     list: String,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LongListDocument {
+    digest: String,
+    list: String,
+    created_ns: i64,
+}
+
 impl Document {
     fn of<'a>(records: impl Iterator<Item = &'a Arc<RemoteRecord>>) -> Self {
         let mut writer = Writer::default();
@@ -357,8 +430,7 @@ impl Document {
             layers: writer.layers,
             stacks: writer.stacks,
             records,
-            volumes: Vec::new(),
-            pieces: Vec::new(),
+            ..Self::default()
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::index::{Index, RemoteRecord};
+use super::index::{Index, LIST_BYTES_MAX, RemoteRecord};
 use super::merge::Merge;
 use super::store::{FaultKind, Object, StoreError};
 use crate::content::ContentStore;
@@ -34,6 +34,10 @@ pub fn member(records: Vec<RemoteRecord>) -> Option<String> {
             layer.blob = Descriptor::new(media_type::OCI_LAYER, name, 0);
             layer.foreign = false;
         }
+        // Whoever pulls the image pays for its config.
+        record
+            .lists
+            .retain(|(_, list)| list.len() <= LIST_BYTES_MAX);
         index.insert(record);
     }
     (!index.is_empty()).then(|| STANDARD.encode(index.object().content))

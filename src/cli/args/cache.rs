@@ -35,17 +35,7 @@ impl CacheArgs {
         &self,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Vec<CacheImport>, String> {
-        let mut imports = Vec::new();
-        for text in self.from.iter().filter(|text| !text.is_empty()) {
-            match typed(text)? {
-                // As docker: plain names, maybe several.
-                Typed::Names(names) => imports.extend(names.into_iter().map(CacheImport::of_image)),
-                Typed::Attributes(kind, attributes) => {
-                    imports.push(CacheImport::from_attributes(&kind, attributes, variable)?);
-                }
-            }
-        }
-        Ok(imports)
+        imports(&self.from, variable)
     }
 
     /// Returns the caches to give to.
@@ -76,6 +66,24 @@ impl CacheArgs {
         }
         Ok(exports)
     }
+}
+
+/// Reads what was typed for `--cache-from`.
+pub(crate) fn imports(
+    from: &[String],
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<CacheImport>, String> {
+    let mut imports = Vec::new();
+    for text in from.iter().filter(|text| !text.is_empty()) {
+        match typed(text)? {
+            // As docker: plain names, maybe several.
+            Typed::Names(names) => imports.extend(names.into_iter().map(CacheImport::of_image)),
+            Typed::Attributes(kind, attributes) => {
+                imports.push(CacheImport::from_attributes(&kind, attributes, variable)?);
+            }
+        }
+    }
+    Ok(imports)
 }
 
 fn is_inline(export: &CacheExport) -> bool {

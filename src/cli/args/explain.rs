@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use super::{ProgressArgs, RegistryArgs};
 use crate::engine::request::CacheModes;
 
 /// Options of `cooper build` about what the cache knows.
@@ -46,8 +47,16 @@ pub(crate) struct ExplainBuildArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ReasonFormat,
     /// List the builds that are known instead
-    #[arg(long, conflicts_with = "builds")]
+    #[arg(long, conflicts_with_all = ["builds", "cache_from"])]
     pub(crate) list: bool,
+    /// Compare with what other machines did, as far as a cache knows it; as for `build`
+    /// (repeatable)
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_from: Vec<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
 }
 
 /// Forms of reasons.

@@ -44,8 +44,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pause before a request is tried again; doubled for each further try.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// How often a request is tried again.
-const RETRIES_MAX: usize = 3;
 
 impl Settings {
     /// Connects, and finds out how writers keep out of each other's way there.
@@ -104,7 +102,7 @@ impl Settings {
             )
             .layer(
                 RetryLayer::new()
-                    .with_max_times(RETRIES_MAX)
+                    .with_max_times(self.attempts_max - 1)
                     .with_min_delay(FIRST_PAUSE)
                     .with_jitter(),
             ))

@@ -5,7 +5,7 @@
 //! | where | `bucket`, `region`, `endpoint_url`, `use_path_style` | `account_url`, `account_name`, `container` | `bucket`, `endpoint_url` |
 //! | who | `access_key_id`, `secret_access_key`, `session_token` | `secret_access_key` | `credential_path`, `token` |
 //! | below | `prefix`, `manifests_prefix`, `blobs_prefix`, `name` (several with `;`) | the same | the same |
-//! | how | `upload_parallelism` | | `upload_parallelism` |
+//! | how | `upload_parallelism`, `retry_max_attempts` | | `upload_parallelism` |
 //!
 //! Who is not told who it is asks where the vendors' own tools ask: their variables and files,
 //! the metadata service of a machine. For `gcs`, which BuildKit has not, the names are those of
@@ -23,13 +23,10 @@ use crate::oci::Digest;
 const UPLOADS_AT_ONCE: usize = 4;
 /// The name of a cache that has none.
 const DEFAULT_NAME: &str = "buildkit";
-/// Attributes that BuildKit has for its own client.
-const IGNORED: [&str; 4] = [
-    "touch_refresh",
-    "retry_mode",
-    "retry_max_attempts",
-    "disable_accept_encoding",
-];
+/// Attributes that BuildKit has for its own client: nothing here asks for compressed answers.
+const IGNORED: [&str; 1] = ["disable_accept_encoding"];
+/// How often a request is made, at most.
+const ATTEMPTS_MAX: usize = 4;
 
 /// A bucket, who we are there, and where in it the cache lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +37,10 @@ pub(super) struct Settings {
     /// Names of the cache; the first one counts.
     pub(super) names: Vec<String>,
     pub(super) uploads_at_once: usize,
+    /// How often a request is made, at most.
+    pub(super) attempts_max: usize,
+    /// What the user should know about what was typed.
+    pub(super) notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,12 +117,16 @@ impl Settings {
             return Err(format!("{} cache requires a name", attributes.kind));
         }
         let uploads = attributes.count("upload_parallelism")?;
+        let attempts = attributes.count("retry_max_attempts")?;
+        let notes = notes(attributes)?;
         Ok(Self {
             service,
             manifests,
             blobs,
             names,
             uploads_at_once: uploads.unwrap_or(UPLOADS_AT_ONCE),
+            attempts_max: attempts.unwrap_or(ATTEMPTS_MAX),
+            notes,
         })
     }
 
@@ -249,6 +254,27 @@ impl Settings {
             }
         }
     }
+}
+
+/// Takes what has no effect here, and says so.
+fn notes(attributes: &mut Attributes<'_>) -> Result<Vec<String>, String> {
+    let mut notes = Vec::new();
+    if attributes.take("touch_refresh").is_some() {
+        notes.push(format!(
+            "{} cache: touch_refresh has no effect, since uses are noted in the index; a rule of the \
+             bucket that deletes old objects should wait longer than keep=",
+            attributes.kind
+        ));
+    }
+    match attributes.take("retry_mode").as_deref() {
+        None | Some("standard") => {}
+        Some("adaptive") => notes.push(format!(
+            "{} cache: retry_mode=adaptive has no effect: pauses double, with jitter, as with standard",
+            attributes.kind
+        )),
+        Some(_) => return Err("retry_mode must be \"standard\" or \"adaptive\"".to_owned()),
+    }
+    Ok(notes)
 }
 
 /// Says to S3 who asks.

@@ -176,6 +176,15 @@ impl Backend {
         }
     }
 
+    /// Returns what the user should know about the attributes.
+    pub fn notes(&self) -> &[String] {
+        match &self.0 {
+            #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+            Kind::Bucket(settings) => &settings.notes,
+            _ => &[],
+        }
+    }
+
     /// Returns what people call the service.
     pub fn service(&self) -> &'static str {
         match &self.0 {

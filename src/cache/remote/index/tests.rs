@@ -61,6 +61,29 @@ fn an_index_survives_its_object() {
 }
 
 #[test]
+fn the_latest_long_lists_travel_and_no_more_than_fit() {
+    let long = |number: u8| vec![number; LONG_LISTS_BYTES_MAX / 2];
+    let of = |number: u8| {
+        let mut index = Index::default();
+        let mut record = record(number, &["base"]);
+        record.lists.push((ContentHash([number; 32]), long(number)));
+        index.insert(record);
+        index
+    };
+    let mut all = of(5);
+    for number in [7, 6] {
+        all.merge(of(number));
+    }
+    let read = Index::read(&all.object()).unwrap();
+    assert_eq!(read.list(&ContentHash([5; 32])), None);
+    assert_eq!(read.list(&ContentHash([6; 32])), Some(&long(6)[..]));
+    assert_eq!(read.list(&ContentHash([7; 32])), Some(&long(7)[..]));
+    // A short list stands with its record.
+    assert_eq!(read.list(&ContentHash([4; 32])), Some(&[1, 2, 3][..]));
+    assert_eq!(read.get(&CacheKey([5; 32])).unwrap().lists.len(), 1);
+}
+
+#[test]
 fn merging_is_a_union_whatever_the_order() {
     let (a, b, c) = (index(&[1, 2]), index(&[2, 3]), index(&[4]));
     let merged = |parts: &[&Index]| {
