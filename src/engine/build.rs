@@ -144,7 +144,8 @@ impl<'a> Build<'a> {
             devices,
         } = self.translate().await?;
         let layers = self.layers();
-        let ready = importing.finish().await;
+        let mut ready = importing.finish().await;
+        ready.look_up(&loaded, self.writes_buildkit());
         let imports = Arc::clone(&ready.imports);
         let mounts = self.start_mounts(&loaded.vertices, &ready);
         let mount_exports = self.mount_exports(&ready);
@@ -181,8 +182,10 @@ impl<'a> Build<'a> {
     pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
         let importing = self.start_imports();
         let translated = self.translate().await?;
+        let mut ready = importing.finish().await;
+        ready.look_up(&translated.loaded, false);
         let others = Others {
-            imports: importing.finish().await.imports,
+            imports: ready.imports,
             layers: self.layers(),
             offers: Offers::default(),
             mounts: None,

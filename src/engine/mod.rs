@@ -16,6 +16,7 @@
 
 mod attest;
 pub mod build;
+mod buildkit_cache;
 mod caches;
 pub mod call;
 pub mod clock;
