@@ -416,6 +416,43 @@ mod tests {
     }
 
     #[test]
+    fn buildkits_format_is_written_where_it_has_a_place() {
+        let format = |kind: &str, text: &str| {
+            let export = CacheExport::from_attributes(kind, map(text), &|_| Some("07".repeat(32)));
+            export.map(|export| export.format)
+        };
+        let as_image = |as_image| Ok(CacheFormat::BuildKit { as_image });
+        assert_eq!(format("inline", "format=buildkit"), as_image(true));
+        assert_eq!(format("local", "dest=x,format=buildkit"), as_image(true));
+        let text = "ref=x,format=buildkit,image-manifest=false";
+        assert_eq!(format("registry", text), as_image(false));
+        assert_eq!(
+            format("registry", "ref=x,image-manifest=false"),
+            Ok(CacheFormat::Cooper)
+        );
+        for (kind, text, error) in [
+            (
+                "http",
+                "url=http://h,format=buildkit",
+                "cannot be written to type=http",
+            ),
+            (
+                "local",
+                "dest=x,format=buildkit,encrypt-key=env:K",
+                "cannot be signed or encrypted",
+            ),
+            (
+                "local",
+                "dest=x,format=other",
+                "expected cooper or buildkit",
+            ),
+        ] {
+            let refused = format(kind, text).unwrap_err();
+            assert!(refused.contains(error), "{refused}");
+        }
+    }
+
+    #[test]
     fn wrong_caches_are_refused() {
         for (kind, text, error) in [
             ("registry", "", "registry cache exporter requires ref"),

@@ -45,7 +45,29 @@ impl Chains {
             Ok(Placed { layer, below })
         };
         let layers: Result<Vec<Placed>, String> = config.layers.iter().map(placed).collect();
-        Self::checked(config.records, layers?)
+        let mut chains = Self::checked(config.records, layers?)?;
+        chains.date_shared_layers();
+        Ok(chains)
+    }
+
+    /// Says when layers were made whose blob several steps made: each has a time of its own, of
+    /// which the blob's annotation knows one. The results that end with them know the others.
+    fn date_shared_layers(&mut self) {
+        let mut uses: BTreeMap<Digest, usize> = BTreeMap::new();
+        for layer in self
+            .layers
+            .iter()
+            .filter_map(|placed| placed.layer.as_ref())
+        {
+            *uses.entry(layer.blob.digest.clone()).or_default() += 1;
+        }
+        for outcome in self.records.iter().flat_map(|record| &record.results) {
+            let top = usize::try_from(outcome.layer).ok();
+            let top = top.and_then(|top| self.layers.get_mut(top)?.layer.as_mut());
+            if let Some(layer) = top.filter(|layer| uses[&layer.blob.digest] > 1) {
+                layer.created_ns = nanoseconds(&outcome.created_at).or(layer.created_ns);
+            }
+        }
     }
 
     /// Makes sense of records in an image, whose layers are the image's.
@@ -154,14 +176,20 @@ fn layer_of(blob: &Descriptor, diff_id: Option<&DiffId>) -> Option<CachedLayer> 
         None => DiffId(blob.annotations.get(DIFF_ID)?.parse().ok()?),
     };
     let created = blob.annotations.get(CREATED_AT);
-    let created = created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let created = created.and_then(|text| nanoseconds(text));
     Some(CachedLayer {
         diff_id,
         blob: Descriptor {
             annotations: Default::default(),
             ..blob.clone()
         },
-        created_ns: created.and_then(|time| i64::try_from(time.as_nanosecond()).ok()),
+        created_ns: created,
         foreign: false,
     })
+}
+
+/// Reads a time as RFC 3339 has it.
+fn nanoseconds(text: &str) -> Option<i64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    i64::try_from(time.as_nanosecond()).ok()
 }

@@ -739,11 +739,11 @@ mod tests {
             file_json(&actions, 2, Dialect::Current)
         };
         assert!(!file(vec![usual.clone()]).contains("indexes"));
-        let second = action([3, 1, 0], copy("/z"));
+        let second = action([2, 1, 0], copy("/z"));
         let first = action([0, 1, -1], copy("/x"));
         assert!(!file(vec![first.clone(), second]).contains("indexes"));
-        let other = action([2, 1, 0], copy("/z"));
-        assert!(file(vec![first, other]).ends_with(r#"],"indexes":[[0,1,-1],[2,1,0]]}"#));
+        let other = action([3, 1, 0], copy("/z"));
+        assert!(file(vec![first, other]).ends_with(r#"],"indexes":[[0,1,-1],[3,1,0]]}"#));
     }
 
     #[test]

@@ -127,8 +127,9 @@ impl Keys {
             for output in 0..step.outputs.max(1) {
                 let result = finished.get(&step.vertex);
                 let result = result.and_then(|result| {
-                    let placed = place(result.outputs.get(output as usize)?)?;
-                    Some((placed, time(result.created_ns)?))
+                    let stack = result.outputs.get(output as usize)?;
+                    let own = stack.last().and_then(|layer| layer.created_ns);
+                    Some((place(stack)?, time(own.unwrap_or(result.created_ns))?))
                 });
                 let made = match &inputs {
                     Some(inputs) => records.add(view.records(step, output), inputs, result),
@@ -395,6 +396,32 @@ mod tests {
         // The same build writes the same bytes.
         let again = keys("text", Vec::new()).write(&finished(), true).unwrap();
         assert_eq!(again.config, written.config);
+    }
+
+    /// The same bytes may come from two steps, each at its time.
+    #[test]
+    fn shared_blobs_keep_the_times_of_their_steps() {
+        let mut finished = finished();
+        let steps = steps();
+        let times = [(2, 11), (3, 22), (4, 33)];
+        for (step, created_ns) in times {
+            let made = finished.get_mut(&steps[step].digest).unwrap();
+            for (place, time) in made.outputs[0].iter_mut().skip(1).zip([11, 22, 33]) {
+                *place = CachedLayer {
+                    created_ns: Some(time),
+                    ..layer("same")
+                };
+            }
+            assert_eq!(made.outputs[0].last().unwrap().created_ns, Some(created_ns));
+        }
+        let written = keys("text", Vec::new()).write(&finished, true).unwrap();
+        assert_eq!(written.layers.len(), 2);
+        let chains = written.container.chains(&written.config).unwrap();
+        let keys = keys("text", vec![chains]);
+        let last = keys.find(&[(&steps[4].digest, CacheKey([0; 32]))]);
+        let created = last[0].1.outputs[0].iter().map(|layer| layer.created_ns);
+        let expected = [Some(1_000_000_007), Some(11), Some(22), Some(33)];
+        assert_eq!(created.collect::<Vec<_>>(), expected);
     }
 
     #[test]
