@@ -138,7 +138,8 @@ impl<'a> Build<'a> {
             loaded,
             devices,
         } = self.translate().await?;
-        let ready = importing.finish().await;
+        let mut ready = importing.finish().await;
+        ready.look_up(&loaded, self.writes_buildkit());
         let imports = Arc::clone(&ready.imports);
         let layers = self.layers(&imports);
         let mounts = self.start_mounts(&loaded.vertices, &ready);
@@ -176,7 +177,9 @@ impl<'a> Build<'a> {
     pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
         let importing = self.start_imports();
         let translated = self.translate().await?;
-        let imports = importing.finish().await.imports;
+        let mut ready = importing.finish().await;
+        ready.look_up(&translated.loaded, false);
+        let imports = ready.imports;
         let others = Others {
             layers: self.layers(&imports),
             imports,

@@ -6,7 +6,7 @@
 //! is one warning for each cache.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -14,21 +14,23 @@ use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
 
 use super::build::Build;
+use super::buildkit_cache::{BuildKitExport, FinishedSteps, Offered};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
-use crate::cache::CacheKey;
 use crate::cache::remote::backend::{Direction, seal};
+use crate::cache::remote::buildkit::{self, Chains};
 use crate::cache::remote::merge::Known;
 use crate::cache::remote::{
-    CacheExport, CacheImport, CachePlace, Coordination, ExportParts, ExportTarget, Exported,
-    Exports, FaultKind, Imports, Index, LayerProvider, LocalStore, Offers, RegistryStore,
-    RemoteRecord, RemoteStore, StoreError, inline, read_index,
+    CacheExport, CacheFormat, CacheImport, CachePlace, Coordination, ExportParts, ExportTarget,
+    Exported, Exports, FaultKind, Imports, Index, LocalStore, Offers, RegistryStore, RemoteStore,
+    StoreError, inline, read_index,
 };
 use crate::content::ContentStore;
-use crate::exporter::{LayerTimes, OutputSpec, Target};
+use crate::exporter::squash::groups_layers;
+use crate::exporter::{ImageOptions, LayerTimes, OutputSpec, Squash, Target};
 use crate::frontend::Lowered;
-use crate::llb::{Loaded, VertexDigest};
-use crate::oci::{Descriptor, Digest, Reference, media_type};
+use crate::llb::{Loaded, OutputRef, VertexDigest};
+use crate::oci::{Descriptor, Digest, ImageConfig, Reference, media_type};
 use crate::progress::{Event, Progress, VertexProgress, Warning};
 use crate::registry::Client;
 use crate::snapshot::{Compression, LayerId};
@@ -40,6 +42,9 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Build argument that asks for an inline cache, as BuildKit takes it.
 const INLINE_ARGUMENT: &str = "BUILDKIT_INLINE_CACHE";
 
+/// Why an image has no inline cache of BuildKit's.
+const REWRITTEN: &str = "not in BuildKit's format, which needs the layers as the steps made them: leave out format=buildkit, or what rewrites them";
+
 /// How many layers are sent from registry to registry at a time.
 const SENDS_AT_ONCE: usize = 8;
 
@@ -49,6 +54,9 @@ pub(super) struct Importing {
     exports: JoinSet<(usize, Reached)>,
 }
 
+/// What was read of a store: its index, and caches in BuildKit's format instead.
+type Contents = (Known<Index>, Vec<Chains>);
+
 /// A store of an export, or why it cannot be reached.
 type Reached = Result<Arc<dyn RemoteStore>, StoreError>;
 
@@ -56,6 +64,8 @@ type Reached = Result<Arc<dyn RemoteStore>, StoreError>;
 pub(super) struct Ready {
     /// The caches that were read.
     pub(super) imports: Arc<Imports>,
+    /// Caches in BuildKit's format, with where they lie.
+    chains: Vec<(Arc<dyn RemoteStore>, Chains)>,
     /// The stores that the build takes from, by place.
     stores: BTreeMap<usize, Arc<dyn RemoteStore>>,
     /// The stores of the exports that do not go into the image, by place.
@@ -74,18 +84,18 @@ impl Reading<'_> {
     fn ended(
         self,
         reached: Option<Arc<dyn RemoteStore>>,
-        known: Result<Result<Known<Index>, StoreError>, Elapsed>,
+        known: Result<Result<Contents, StoreError>, Elapsed>,
         timeout: Duration,
     ) -> Option<Read> {
         let name = self.name;
-        let (store, known) = match (reached, known) {
-            (Some(store), Ok(Ok(known))) => {
+        let (store, known, chains) = match (reached, known) {
+            (Some(store), Ok(Ok((known, chains)))) => {
                 // Where records are looked up one by one, nothing is known yet.
-                let listed = store.coordination() != Coordination::Keyed;
+                let listed = store.coordination() != Coordination::Keyed && chains.is_empty();
                 if listed && known.version.is_none() && known.value.is_empty() {
                     warn(self.progress, &format!("cache {name}: there is none yet"));
                 }
-                (store, Some(known))
+                (store, Some(known), chains)
             }
             (reached, failed) => {
                 let text = match failed {
@@ -95,13 +105,14 @@ impl Reading<'_> {
                 let text = text.trim_start_matches(&format!("{name}: "));
                 let text = format!("cache {name} is not used: {text}");
                 warn(self.progress, &text);
-                (reached?, None)
+                (reached?, None, Vec::new())
             }
         };
         Some(Read {
             number: self.number,
             store,
             known,
+            chains,
         })
     }
 }
@@ -112,6 +123,7 @@ struct Read {
     number: usize,
     store: Arc<dyn RemoteStore>,
     known: Option<Known<Index>>,
+    chains: Vec<Chains>,
 }
 
 /// Caches that are being given to.
@@ -121,18 +133,34 @@ pub(super) struct Giving {
     required: BTreeSet<String>,
     /// The steps whose records go into the image.
     inline: Option<Inline>,
+    /// Caches that are written in BuildKit's format.
+    buildkit: Vec<BuildKitExport>,
     progress: Progress,
 }
 
 struct Inline {
     /// The steps of each image.
     chains: Vec<BTreeSet<VertexDigest>>,
-    offered: Arc<Mutex<BTreeMap<VertexDigest, CacheKey>>>,
-    layers: Arc<ResultLayers>,
-    parts: ExportParts,
+    /// What each image is made from.
+    results: Vec<Option<OutputRef>>,
+    steps: FinishedSteps,
+    as_buildkit: bool,
+    /// Whether images get other layers than their steps made.
+    rewritten: bool,
 }
 
 impl Ready {
+    /// Has the steps of the build looked up in caches of BuildKit's, if there are any.
+    ///
+    /// `writes` says whether a cache is to be written in its format.
+    pub(super) fn look_up(&mut self, loaded: &Loaded, writes: bool) {
+        let chains = std::mem::take(&mut self.chains);
+        if writes || !chains.is_empty() {
+            let keys = buildkit::Keys::new(&loaded.vertices, chains);
+            self.imports.set_buildkit(keys);
+        }
+    }
+
     /// Returns the store of the import at a place; `None` where it could not be reached.
     pub(super) fn import_store(&self, number: usize) -> Option<Arc<dyn RemoteStore>> {
         self.stores.get(&number).cloned()
@@ -149,14 +177,17 @@ impl Importing {
     pub(super) async fn finish(mut self) -> Ready {
         let imports = Arc::new(Imports::default());
         let (mut stores, mut read) = (BTreeMap::new(), BTreeMap::new());
+        let mut by_place = BTreeMap::new();
         while let Some(ended) = self.reads.join_next().await {
             // A task that panicked is a cache that says nothing.
             if let Ok(Some(Read {
                 number,
                 store,
                 known,
+                chains,
             })) = ended
             {
+                by_place.insert(number, (Arc::clone(&store), chains));
                 read.extend(known.map(|known| (number, (Arc::clone(&store), known))));
                 stores.insert(number, store);
             }
@@ -168,8 +199,13 @@ impl Importing {
         while let Some(ended) = self.exports.join_next().await {
             exports.extend(ended);
         }
+        let chains = by_place.into_values().flat_map(|(store, chains)| {
+            let chains = chains.into_iter();
+            chains.map(move |chains| (Arc::clone(&store), chains))
+        });
         Ready {
             imports,
+            chains: chains.collect(),
             stores,
             exports,
         }
@@ -221,7 +257,12 @@ impl CacheReader {
                     let store = reach(near, &import.place, &client, Direction::Import).await?;
                     let store = seal::wrap(store, &import.seal, Direction::Import)?;
                     let store = reached.insert(store);
-                    read_index(&**store, &content, &vertex).await
+                    let known = read_index(&**store, &content, &vertex).await?;
+                    let chains = match known.value.is_empty() {
+                        true => store.read_buildkit().await?,
+                        false => Vec::new(),
+                    };
+                    Ok((known, chains))
                 };
                 let known = tokio::time::timeout(timeout, read).await;
                 let read = reading.ended(reached, known, timeout);
@@ -308,14 +349,8 @@ impl Build<'_> {
         Ok(None)
     }
 
-    /// Begins to give to the caches that the build gives to.
-    pub(super) fn start_exports(
-        &self,
-        loaded: &Loaded,
-        layers: &Arc<ImageLayers>,
-        ready: Ready,
-    ) -> Result<Giving, EngineError> {
-        let (imports, mut exports) = (&ready.imports, ready.exports);
+    /// Lists the exports, with the one that a build argument asks for.
+    fn wanted_exports(&self) -> Vec<CacheExport> {
         let mut wanted = self.request.cache_to.clone();
         let argument = self.request.build_args.get(INLINE_ARGUMENT);
         let is_inline = |export: &CacheExport| export.place == CachePlace::Inline;
@@ -324,34 +359,46 @@ impl Build<'_> {
         {
             wanted.push(CacheExport::inline());
         }
-        let parts = ExportParts {
+        wanted
+    }
+
+    fn export_parts(&self, imports: &Arc<Imports>) -> ExportParts {
+        ExportParts {
             cache: self.engine.cache.clone(),
             content: self.engine.content.clone(),
             imports: Arc::clone(imports),
             progress: self.progress.clone(),
             now_ns: clock::now_ns(),
-        };
-        let provider = |compression| {
-            Arc::new(ResultLayers {
+        }
+    }
+
+    /// Begins to give to the caches that the build gives to.
+    pub(super) fn start_exports(
+        &self,
+        loaded: &Loaded,
+        layers: &Arc<ImageLayers>,
+        ready: Ready,
+    ) -> Result<Giving, EngineError> {
+        let (imports, mut exports) = (&ready.imports, ready.exports);
+        let parts = self.export_parts(imports);
+        let chains = chains(loaded);
+        let of_images: BTreeSet<_> = chains.iter().flatten().cloned().collect();
+        let (mut targets, mut required, mut inline) = (Vec::new(), BTreeSet::new(), None);
+        let (offered, mut in_buildkit) = (Offered::default(), Vec::new());
+        for (number, export) in self.wanted_exports().into_iter().enumerate() {
+            let layers = Arc::new(ResultLayers {
                 snapshots: self.engine.snapshots.clone(),
                 layers: Arc::clone(layers),
                 imports: Arc::clone(imports),
-                compression,
-            })
-        };
-        let image_compression = self.image_compression();
-        let chains = chains(loaded);
-        let (mut targets, mut required, mut inline) = (Vec::new(), BTreeSet::new(), None);
-        for (number, export) in wanted.into_iter().enumerate() {
-            let compression = compression(&export, image_compression)?;
-            let layers = provider(compression);
+                compression: compression(&export, self.image_compression())?,
+            });
+            let steps = || FinishedSteps {
+                offered: Arc::clone(&offered),
+                layers: Arc::clone(&layers),
+                parts: parts.clone(),
+            };
             if export.place == CachePlace::Inline {
-                inline = Some(Inline {
-                    chains: chains.clone(),
-                    offered: Arc::default(),
-                    layers,
-                    parts: parts.clone(),
-                });
+                inline = Some((export.format, steps()));
                 continue;
             }
             let Some(store) = self.reached(&export, exports.remove(&number))? else {
@@ -362,24 +409,61 @@ impl Build<'_> {
             if !export.ignore_error {
                 required.insert(title.clone());
             }
-            let all_steps = export.all_steps;
+            let wanted = (!export.all_steps).then(|| of_images.clone());
+            if let CacheFormat::BuildKit { as_image } = export.format {
+                in_buildkit.push(BuildKitExport {
+                    store,
+                    title,
+                    wanted,
+                    steps: steps(),
+                    as_image,
+                    timeout: export.timeout,
+                });
+                continue;
+            }
             targets.push(ExportTarget {
                 store,
                 title,
-                steps: (!all_steps).then(|| chains.iter().flatten().cloned().collect()),
+                steps: wanted,
                 layers,
                 timeout: export.timeout,
                 keep_days: export.keep_days,
                 bytes_max: export.bytes_max,
             });
         }
-        let listener = inline.as_ref().map(|inline| Arc::clone(&inline.offered));
+        let listens = inline.is_some() || !in_buildkit.is_empty();
+        let listener = listens.then_some(offered);
         Ok(Giving {
             exports: Exports::start(targets, listener, &parts),
             required,
-            inline,
+            inline: inline.map(|(format, steps)| Inline {
+                chains,
+                results: loaded.results.clone(),
+                steps,
+                as_buildkit: format != CacheFormat::Cooper,
+                rewritten: self.rewrites_layers(),
+            }),
+            buildkit: in_buildkit,
             progress: self.progress.clone(),
         })
+    }
+
+    /// Says whether a cache is to be written in BuildKit's format.
+    pub(super) fn writes_buildkit(&self) -> bool {
+        let mut formats = self.request.cache_to.iter().map(|export| export.format);
+        formats.any(|format| format != CacheFormat::Cooper)
+    }
+
+    /// Says whether images get other layers than their steps made.
+    fn rewrites_layers(&self) -> bool {
+        let outputs = self.outputs();
+        let rewrites = |options: &ImageOptions| {
+            options.layer_times != LayerTimes::Kept || options.squash != Squash::Groups
+        };
+        outputs
+            .iter()
+            .filter_map(OutputSpec::image_options)
+            .any(rewrites)
     }
 
     /// Returns the names to which the image is pushed, where nothing else happens with it.
@@ -492,15 +576,15 @@ impl Giving {
     pub(super) async fn write_inline(&self, images: &mut [Lowered]) {
         for image in &mut *images {
             image.image.other.remove(inline::MEMBER);
+            image.image.other.remove(buildkit::container::MEMBER);
         }
         let Some(inline) = &self.inline else {
             return;
         };
-        for (image, chain) in images.iter_mut().zip(&inline.chains) {
-            match inline.member(chain).await {
-                Ok(Some(member)) => {
-                    let other = &mut image.image.other;
-                    other.insert(inline::MEMBER.to_owned(), member.into());
+        for (number, image) in images.iter_mut().enumerate() {
+            match inline.member(number, &image.image).await {
+                Ok(Some((name, member))) => {
+                    image.image.other.insert(name.to_owned(), member.into());
                 }
                 Ok(None) => {}
                 Err(reason) => warn(&self.progress, &format!("inline cache: {reason}")),
@@ -511,7 +595,11 @@ impl Giving {
     /// Ends the exports; an error is one that the user asked to be told of as such.
     pub(super) async fn finish(self) -> Result<(), EngineError> {
         let mut failed = Ok(());
-        for Exported { title, fault, .. } in self.exports.finish().await {
+        let mut ended = self.exports.finish().await;
+        for export in self.buildkit {
+            ended.push(export.finish().await);
+        }
+        for Exported { title, fault, .. } in ended {
             let Some(fault) = fault else { continue };
             if self.required.contains(&title) {
                 let text = format!("{title}: {fault}");
@@ -525,41 +613,29 @@ impl Giving {
 }
 
 impl Inline {
-    async fn member(&self, chain: &BTreeSet<VertexDigest>) -> Result<Option<String>, String> {
-        let ids: Vec<CacheKey> = {
-            let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-            chain
-                .iter()
-                .filter_map(|step| offered.get(step).copied())
-                .collect()
-        };
-        let mut records = Vec::new();
-        for id in ids {
-            if let Some(record) = self.record(id).await? {
-                records.push(record);
+    /// Returns the member that goes into the config of an image, by name.
+    async fn member(
+        &self,
+        number: usize,
+        image: &ImageConfig,
+    ) -> Result<Option<(&'static str, String)>, String> {
+        let chain = &self.chains[number];
+        if self.as_buildkit {
+            // It names layers by their places.
+            if self.rewritten || groups_layers(image) {
+                return Err(REWRITTEN.to_owned());
             }
+            let Some(result) = &self.results[number] else {
+                return Ok(None);
+            };
+            let written = self.steps.inline(chain, result).await?;
+            return Ok(written.map(|member| (buildkit::container::MEMBER, member)));
         }
-        Ok(inline::member(records))
-    }
-
-    async fn record(&self, id: CacheKey) -> Result<Option<RemoteRecord>, String> {
-        let imported = Imports::result_id(&id);
-        if let Some((record, _)) = self.parts.imports.record(&imported) {
-            return Ok(Some(RemoteRecord::clone(&record)));
+        let mut records = Vec::new();
+        for (_, id) in self.steps.offered(Some(chain)) {
+            records.extend(self.steps.record(id).await?);
         }
-        let cache = self.parts.cache.clone();
-        let read = tokio::task::spawn_blocking(move || cache.kept(&id)).await;
-        let read = read.map_err(|error| error.to_string())?;
-        let Some((mut record, result)) = read.map_err(|error| error.to_string())? else {
-            return Ok(None);
-        };
-        record.outputs = self.layers.layers(&result).await?;
-        Ok(record
-            .outputs
-            .iter()
-            .flatten()
-            .any(|l| !l.foreign)
-            .then_some(record))
+        Ok(inline::member(records).map(|member| (inline::MEMBER, member)))
     }
 }
 

@@ -17,6 +17,7 @@
 mod attest;
 mod bring;
 pub mod build;
+mod buildkit_cache;
 mod caches;
 pub mod call;
 pub mod clock;

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::oci::media_type;
 use crate::oci::{Descriptor, DiffId, History, ImageConfig, ImageId, Manifest, Platform};
 
-/// Member of a config that holds BuildKit's inline cache of the *base*; never carried on.
+/// Member of a config that holds BuildKit's inline cache; it is about the layers as they are.
 pub(super) const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
 /// Annotation of a layer whose times were rewritten; BuildKit writes it too.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
@@ -92,7 +92,6 @@ pub fn finish_config(parts: ImageParts) -> ImageConfig {
         epoch_s,
         ..
     } = parts;
-    config.other.remove(INLINE_CACHE);
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
     align_history(&mut config.history, layers.len(), config.created.as_ref());
@@ -379,9 +378,8 @@ mod tests {
     }
 
     #[test]
-    fn the_same_parts_give_the_same_bytes_and_the_inline_cache_of_the_base_goes() {
+    fn the_same_parts_give_the_same_bytes() {
         let mut config = ImageConfig::default();
-        config.other.insert(INLINE_CACHE.to_owned(), "AA==".into());
         config.other.insert("kept".to_owned(), 1.into());
         let parts = ImageParts {
             config,

@@ -94,6 +94,11 @@ pub(super) fn rewrite(config: &mut ImageConfig, layers: usize, groups: &Groups) 
     }
 }
 
+/// Says whether a Dockerfile groups layers, so that the image has others than its steps made.
+pub fn groups_layers(config: &ImageConfig) -> bool {
+    config.history.iter().any(|entry| mark(entry).is_some())
+}
+
 /// Takes the label out of a config.
 pub(super) fn remove_label(config: &mut ImageConfig) {
     if let Some(labels) = &mut config.config.labels {

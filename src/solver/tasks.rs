@@ -182,7 +182,7 @@ impl<W: Worker> Tasks<W> {
     ) -> Answer<W::Output> {
         let keys: Vec<CacheKey> = lookups.iter().map(|(_, key)| *key).collect();
         let (now_ns, only_plans) = (self.now_ns, self.only_plans);
-        self.ask_others(&keys).await;
+        self.ask_others(&lookups).await;
         let look_up = move |cache: &Cache| match only_plans {
             true => cache.peek(&keys),
             false => cache.lookup(&keys, now_ns),
@@ -198,7 +198,7 @@ impl<W: Worker> Tasks<W> {
 
     pub(super) async fn ask(self: Arc<Self>, index: VertexIx, key: CacheKey) -> Answer<W::Output> {
         let now_ns = self.now_ns;
-        self.ask_others(&[key]).await;
+        self.ask_others(&[(index, key)]).await;
         let found = self.index(move |cache| cache.lookup(&[key], now_ns)).await;
         Answer::Asked(index, found.and_then(|mut found| found.pop().flatten()))
     }
@@ -438,11 +438,15 @@ impl<W: Worker> Tasks<W> {
         }
     }
 
-    /// Lets those imported caches that have no index look for keys.
-    async fn ask_others(&self, keys: &[CacheKey]) {
+    /// Lets those imported caches that have no index of ours look for steps.
+    async fn ask_others(&self, lookups: &[(VertexIx, CacheKey)]) {
         if let Some(imports) = self.cache.imports() {
+            let steps = lookups.iter();
+            let steps = steps.map(|(index, key)| (&self.graph.vertex(*index).digest, *key));
+            imports.translate(&steps.collect::<Vec<_>>());
+            let keys: Vec<CacheKey> = lookups.iter().map(|(_, key)| *key).collect();
             tokio::select! {
-                () = imports.ask(keys) => {}
+                () = imports.ask(&keys) => {}
                 () = self.cancel.cancelled() => {}
             }
         }

@@ -9,6 +9,7 @@
 //! order of things, which is the solver's.
 
 pub mod ahead;
+mod buildkit;
 pub mod cached;
 pub mod keys;
 pub mod layers;
@@ -235,7 +236,9 @@ impl Worker for LocalWorker {
         output: &OpOutput,
         context: &OpContext,
     ) -> Result<ContentDigest, OpError> {
-        ops::content::digest(self, user, input, output, context).await
+        let digest = ops::content::digest(self, user, input, output, context).await?;
+        buildkit::note_contents(self, user, input, output).await;
+        Ok(digest)
     }
 
     async fn exec(

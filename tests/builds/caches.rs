@@ -171,6 +171,35 @@ fn an_image_is_a_cache() {
     shared_between_agents(&argument, &from, &host);
 }
 
+#[test]
+fn caches_in_buildkits_format_are_caches() {
+    if !ready() {
+        return;
+    }
+    let registry = registry();
+    let host = registry.host();
+    for manifest in [true, false] {
+        let to = format!(
+            "type=registry,ref={host}/app:buildkit,mode=max,format=buildkit,image-manifest={manifest}"
+        );
+        let from = format!("type=registry,ref={host}/app:buildkit");
+        shared_between_agents(&["--cache-to", &to], &["--cache-from", &from], &host);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("cache");
+    let to = format!(
+        "type=local,dest={},mode=max,format=buildkit",
+        folder.display()
+    );
+    let from = format!("type=local,src={}", folder.display());
+    shared_between_agents(&["--cache-to", &to], &["--cache-from", &from], &host);
+    let image = format!("{host}/app:inline");
+    let inline = ["--cache-to", "type=inline,format=buildkit"];
+    let to = [&inline[..], &["--push", "-t", &image]].concat();
+    let from = [&inline[..], &["--cache-from", &image]].concat();
+    shared_between_agents(&to, &from, &host);
+}
+
 /// Takes the blobs of all layers out of a folder.
 fn lose_blobs(folder: &Path) {
     for entry in fs::read_dir(folder.join("blobs/sha256")).unwrap() {

@@ -14,6 +14,7 @@
 mod support;
 
 mod cache_backends;
+mod cache_buildkit;
 mod cache_remote;
 #[path = "../support/cache_services.rs"]
 mod cache_services;

@@ -6,11 +6,12 @@
 //! the build, and every record that needs it with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
+use super::buildkit;
 use super::index::{Index, RemoteRecord, VOLUME_BYTES_MAX};
 use super::merge::{self, Known, Merge};
 use super::store::{Coordination, FaultKind, ObjectName, RemoteStore, StoreError};
@@ -18,6 +19,7 @@ use crate::cache::files::FileList;
 use crate::cache::key::{CacheKey, ContentHash};
 use crate::cache::record::{Found, ResultId};
 use crate::content::ContentStore;
+use crate::llb::VertexDigest;
 use crate::oci::{Descriptor, DiffId};
 use crate::progress::VertexProgress;
 
@@ -45,6 +47,8 @@ pub struct Imported {
 #[derive(Debug, Default)]
 pub struct Imports {
     state: Mutex<State>,
+    /// The keys of caches in BuildKit's format.
+    buildkit: OnceLock<buildkit::Keys>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +60,9 @@ struct State {
     forgotten: BTreeSet<CacheKey>,
     /// Keys that were asked for one by one and are not there.
     asked: BTreeSet<CacheKey>,
+    /// Records that were found in caches of BuildKit's, with the keys that lead to them.
+    translated: BTreeMap<CacheKey, (Arc<RemoteRecord>, Arc<dyn RemoteStore>)>,
+    translated_keys: BTreeMap<CacheKey, CacheKey>,
     /// How often something of a cache could not be had.
     faults: BTreeMap<usize, u32>,
 }
@@ -151,7 +158,33 @@ impl Imports {
 
     /// Says whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        self.lock().caches.is_empty()
+        self.lock().caches.is_empty() && self.buildkit.get().is_none()
+    }
+
+    /// Has steps looked up by BuildKit's keys, too. Only the first call counts.
+    pub fn set_buildkit(&self, keys: buildkit::Keys) {
+        let _ = self.buildkit.set(keys);
+    }
+
+    /// Returns the keys in BuildKit's scheme, where any cache is in its format.
+    pub fn buildkit(&self) -> Option<&buildkit::Keys> {
+        self.buildkit.get()
+    }
+
+    /// Looks steps up in caches of BuildKit's; what they know is found from then on under the
+    /// key that each step has here.
+    pub fn translate(&self, wanted: &[(&VertexDigest, CacheKey)]) {
+        let Some(keys) = self.buildkit() else {
+            return;
+        };
+        for (store, record) in keys.find(wanted) {
+            let mut state = self.lock();
+            for under in &record.keys {
+                state.translated_keys.entry(under.key).or_insert(record.id);
+            }
+            let (id, record) = (record.id, Arc::new(record));
+            state.translated.entry(id).or_insert((record, store));
+        }
     }
 
     /// Returns what was read from the store with this name, for whoever writes it, too.
@@ -214,11 +247,7 @@ impl Imports {
     /// Finds the record that a key leads to.
     pub fn lookup(&self, key: &CacheKey) -> Option<Found> {
         let state = self.lock();
-        let place = *state.keys.get(key)?;
-        if state.forgotten.contains(&place.record) {
-            return None;
-        }
-        let record = Arc::clone(state.caches[place.cache].known.value.get(&place.record)?);
+        let record = state.lookup(key)?;
         let under = record.keys.iter().find(|under| under.key == *key);
         Some(Found {
             id: record.id,
@@ -242,7 +271,10 @@ impl Imports {
         if state.forgotten.contains(&id) {
             return None;
         }
-        let cache = &state.caches[*state.records.get(&id)?];
+        let Some(cache) = state.records.get(&id) else {
+            return state.translated.get(&id).cloned();
+        };
+        let cache = &state.caches[*cache];
         let record = cache.known.value.get(&id)?;
         Some((Arc::clone(record), Arc::clone(&cache.store)))
     }
@@ -272,12 +304,13 @@ impl Imports {
     /// Forgets every record that has one of these layers.
     pub fn forget_layers(&self, lost: &BTreeSet<DiffId>) {
         let mut state = self.lock();
-        let mut gone = Vec::new();
+        let has_lost = |record: &&Arc<RemoteRecord>| {
+            let mut layers = record.outputs.iter().flatten();
+            layers.any(|layer| lost.contains(&layer.diff_id))
+        };
+        let translated = state.translated.values().map(|(record, _)| record);
+        let mut gone: Vec<CacheKey> = translated.filter(has_lost).map(|r| r.id).collect();
         for cache in &state.caches {
-            let has_lost = |record: &&Arc<RemoteRecord>| {
-                let mut layers = record.outputs.iter().flatten();
-                layers.any(|layer| lost.contains(&layer.diff_id))
-            };
             gone.extend(
                 cache
                     .known
@@ -313,6 +346,20 @@ impl Imports {
 }
 
 impl State {
+    /// Finds a record that has not been forgotten.
+    fn lookup(&self, key: &CacheKey) -> Option<Arc<RemoteRecord>> {
+        let is_known = |id: &CacheKey| !self.forgotten.contains(id);
+        let listed = self.keys.get(key).filter(|place| is_known(&place.record));
+        let listed = listed.and_then(|p| self.caches[p.cache].known.value.get(&p.record));
+        if let Some(record) = listed {
+            return Some(Arc::clone(record));
+        }
+        let id = self.translated_keys.get(key).filter(|id| is_known(id))?;
+        self.translated
+            .get(id)
+            .map(|(record, _)| Arc::clone(record))
+    }
+
     fn enter(&mut self, cache: usize, record: &RemoteRecord) {
         for under in &record.keys {
             self.keys.entry(under.key).or_insert(Place {

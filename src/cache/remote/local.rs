@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use futures::FutureExt as _;
 
+use super::buildkit::container::Container;
+use super::buildkit::{Chains, Written, config};
 use super::options::CachePlace;
 use super::registry::{CONFIG, manifest_of, object_of};
 use super::store::{
@@ -20,9 +22,11 @@ use super::store::{
     Stored, Version,
 };
 use crate::content::ContentStore;
-use crate::oci::{Descriptor, Digest, Reference, media_type};
+use crate::content::images::SHORT_NAME;
+use crate::oci::{Descriptor, Digest, Index, Reference, media_type};
 use crate::progress::VertexProgress;
 use crate::registry::{Document, document};
+use crate::sys::atomic::rename_synced;
 
 /// Repository of the names in a folder; `.invalid` is nobody's.
 const REPOSITORY: &str = "cache.cooper.invalid/cache";
@@ -121,6 +125,88 @@ impl LocalStore {
         }
     }
 
+    /// Reads a cache of BuildKit's, which has the plain tag for a name.
+    fn read_chains(&self) -> Result<Vec<Chains>, StoreError> {
+        let path = self.directory.join("index.json");
+        if !path.is_file() {
+            return Ok(Vec::new());
+        }
+        let senseless = |error: String| {
+            let text = format!("{}: the cache makes no sense: {error}", self.name());
+            StoreError::new(FaultKind::Permanent, text)
+        };
+        let store = self.open()?;
+        let Some(root) = self.buildkit_root(&store).map_err(senseless)? else {
+            return Ok(Vec::new());
+        };
+        let bytes = store.read(&root, document::INDEX_BYTES_MAX);
+        let parsed = document::parse("", &bytes.map_err(content_fault)?);
+        let (_, document) = parsed.map_err(|error| senseless(error.to_string()))?;
+        let Some(cache) = Container::of(&document) else {
+            return Ok(Vec::new());
+        };
+        let config = store.read(&cache.config, config::BYTES_MAX);
+        let chains = cache.chains(&config.map_err(content_fault)?);
+        Ok(vec![chains.map_err(senseless)?])
+    }
+
+    /// Finds the manifest or index of a cache of BuildKit's.
+    fn buildkit_root(&self, store: &ContentStore) -> Result<Option<Descriptor>, String> {
+        if let Some(digest) = &self.digest {
+            let size = store.size(digest);
+            return Ok(size.map(|size| Descriptor::new("", digest.clone(), size)));
+        }
+        let images = self.index()?.manifests;
+        let is_tag = |name: &String| *name == self.tag;
+        let mut named = images.into_iter();
+        Ok(named.find(|image| image.annotations.get(SHORT_NAME).is_some_and(is_tag)))
+    }
+
+    /// Reads the folder's index.
+    fn index(&self) -> Result<Index, String> {
+        let path = self.directory.join("index.json");
+        let bytes = std::fs::read(&path).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// Puts a cache of BuildKit's under the plain tag.
+    fn write_chains(&self, cache: &Written, from: &ContentStore) -> Result<(), StoreError> {
+        let store = self.open()?;
+        let _lock = self.lock()?;
+        for layer in &cache.layers {
+            copy(from, &layer.blob, &store)?;
+        }
+        store.put(&cache.config).map_err(content_fault)?;
+        let (media_type, bytes) = cache.container.write(cache.as_image);
+        store.put(&bytes).map_err(content_fault)?;
+        let mut root = Descriptor::of(media_type, &bytes);
+        root.annotations = [(SHORT_NAME.to_owned(), self.tag.clone())].into();
+        let path = self.directory.join("index.json");
+        let mut index = match path.is_file() {
+            true => self.index().map_err(|error| {
+                let text = format!("{}: {error}", path.display());
+                StoreError::new(FaultKind::Permanent, text)
+            })?,
+            false => Index::default(),
+        };
+        let is_other = |image: &Descriptor| image.annotations.get(SHORT_NAME) != Some(&self.tag);
+        index.manifests.retain(is_other);
+        index.manifests.push(root);
+        let bytes = serde_json::to_vec(&index).unwrap_or_default();
+        let temporary = self.directory.join("index.json.cooper");
+        std::fs::write(&temporary, &bytes).map_err(|e| io_fault("write", &temporary, &e))?;
+        rename_synced(&temporary, &path).map_err(|error| io_fault("write", &path, &error))
+    }
+
+    /// Keeps others from writing until what is returned is dropped.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.directory.join("cooper.lock");
+        let lock = File::create(&path).map_err(|error| io_fault("open", &path, &error))?;
+        lock.lock()
+            .map_err(|error| io_fault("lock", &path, &error))?;
+        Ok(lock)
+    }
+
     fn find(
         &self,
         store: &ContentStore,
@@ -137,10 +223,7 @@ impl LocalStore {
         condition: &Condition,
     ) -> Result<Version, StoreError> {
         let store = self.open()?;
-        let path = self.directory.join("cooper.lock");
-        let lock = File::create(&path).map_err(|error| io_fault("open", &path, &error))?;
-        lock.lock()
-            .map_err(|error| io_fault("lock", &path, &error))?;
+        let _lock = self.lock()?;
         let there = self
             .find(&store, name)?
             .map(|found| found.digest.to_string());
@@ -226,6 +309,21 @@ impl RemoteStore for LocalStore {
     ) -> Answer<'a, ()> {
         let (this, blob, into) = (self.clone(), blob.clone(), into.clone());
         blocking(move || copy(&this.open()?, &blob, &into)).boxed()
+    }
+
+    fn read_buildkit(&self) -> Answer<'_, Vec<Chains>> {
+        let this = self.clone();
+        blocking(move || this.read_chains()).boxed()
+    }
+
+    fn write_buildkit<'a>(
+        &'a self,
+        cache: &'a Written,
+        from: &'a ContentStore,
+        _progress: &'a VertexProgress,
+    ) -> Answer<'a, ()> {
+        let (this, cache, from) = (self.clone(), cache.clone(), from.clone());
+        blocking(move || this.write_chains(&cache, &from)).boxed()
     }
 
     fn put_blob<'a>(

@@ -4,7 +4,8 @@
 //! [`merge`] (how writers that race never erase one another), [`index`] (records and layers as
 //! one value), [`import`] and [`export`] (what a build does with them). Backends, one file or
 //! folder each: [`registry`], [`local`] and [`inline`]; [`backend`] has buckets, web servers, GitHub
-//! Actions and fleets, and what seals any of them.
+//! Actions and fleets, and what seals any of them. [`buildkit`] stands beside all that: caches in
+//! BuildKit's own format.
 //!
 //! What lies in a store, apart from blobs by digest:
 //!
@@ -24,6 +25,7 @@
 //! A blob is put only where the index does not name it; nobody asks for each one.
 
 pub mod backend;
+pub mod buildkit;
 pub mod export;
 pub mod import;
 pub mod index;
@@ -41,7 +43,7 @@ pub use export::{ExportParts, ExportTarget, Exported, Exports, LayerProvider, Of
 pub use import::{Imports, read_index};
 pub use index::{CachedLayer, FoundUnder, Index, RemoteRecord};
 pub use local::LocalStore;
-pub use options::{CacheExport, CacheImport, CachePlace};
+pub use options::{CacheExport, CacheFormat, CacheImport, CachePlace};
 pub use registry::RegistryStore;
 pub use store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,

@@ -95,6 +95,21 @@ pub struct CacheExport {
     pub compression: BTreeMap<String, String>,
     /// The cache mounts that go there, too.
     pub mounts: Option<MountTravel>,
+    /// In which format.
+    pub format: CacheFormat,
+}
+
+/// The format of a cache that is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// Ours.
+    #[default]
+    Cooper,
+    /// BuildKit's.
+    BuildKit {
+        /// Whether it is written as an image manifest, and not as an index.
+        as_image: bool,
+    },
 }
 
 impl CacheImport {
@@ -173,9 +188,26 @@ impl CacheExport {
             .iter()
             .filter_map(|key| Some(((*key).to_owned(), attributes.take(key)?)));
         let compression = compression.collect();
-        // A registry gets an image manifest with OCI's media types in any case.
+        // There are only OCI's media types, and ours is an image manifest in any case.
         attributes.boolean("oci-mediatypes")?;
-        attributes.boolean("image-manifest")?;
+        let as_image = attributes.boolean("image-manifest")?.unwrap_or(true);
+        let format = match attributes.take("format").as_deref() {
+            None | Some("" | "cooper") => CacheFormat::Cooper,
+            Some("buildkit") if !seal.is_empty() => {
+                return Err("a cache in BuildKit's format cannot be signed or encrypted".to_owned());
+            }
+            Some("buildkit") if matches!(place, CachePlace::Backend(_)) => {
+                return Err(format!(
+                    "BuildKit's format cannot be written to type={kind}"
+                ));
+            }
+            Some("buildkit") => CacheFormat::BuildKit { as_image },
+            Some(other) => {
+                return Err(format!(
+                    "unknown cache format {other:?}: expected cooper or buildkit"
+                ));
+            }
+        };
         let export = Self {
             place,
             seal,
@@ -188,6 +220,7 @@ impl CacheExport {
             bytes_max: attributes.number("max-size")?,
             compression,
             mounts: MountTravel::take(&mut attributes.0)?,
+            format,
         };
         attributes.end("cache-to", kind)?;
         Ok(export)
@@ -205,6 +238,7 @@ impl CacheExport {
             bytes_max: None,
             compression: BTreeMap::new(),
             mounts: None,
+            format: CacheFormat::default(),
         }
     }
 }
@@ -379,6 +413,43 @@ mod tests {
                 .unwrap_err()
                 .starts_with("unknown attribute \"uri\"")
         );
+    }
+
+    #[test]
+    fn buildkits_format_is_written_where_it_has_a_place() {
+        let format = |kind: &str, text: &str| {
+            let export = CacheExport::from_attributes(kind, map(text), &|_| Some("07".repeat(32)));
+            export.map(|export| export.format)
+        };
+        let as_image = |as_image| Ok(CacheFormat::BuildKit { as_image });
+        assert_eq!(format("inline", "format=buildkit"), as_image(true));
+        assert_eq!(format("local", "dest=x,format=buildkit"), as_image(true));
+        let text = "ref=x,format=buildkit,image-manifest=false";
+        assert_eq!(format("registry", text), as_image(false));
+        assert_eq!(
+            format("registry", "ref=x,image-manifest=false"),
+            Ok(CacheFormat::Cooper)
+        );
+        for (kind, text, error) in [
+            (
+                "http",
+                "url=http://h,format=buildkit",
+                "cannot be written to type=http",
+            ),
+            (
+                "local",
+                "dest=x,format=buildkit,encrypt-key=env:K",
+                "cannot be signed or encrypted",
+            ),
+            (
+                "local",
+                "dest=x,format=other",
+                "expected cooper or buildkit",
+            ),
+        ] {
+            let refused = format(kind, text).unwrap_err();
+            assert!(refused.contains(error), "{refused}");
+        }
     }
 
     #[test]

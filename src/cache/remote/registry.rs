@@ -14,10 +14,14 @@
 //! list of tags shows every tag that was written before ([`Coordination::Listing`]). Where the
 //! tag names an image, its inline cache is what the index is ([`super::inline`]).
 
+use std::sync::{Mutex, PoisonError};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::FutureExt as _;
 
+use super::buildkit::container::Container;
+use super::buildkit::{Chains, Written};
 use super::inline;
 use super::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
@@ -43,6 +47,8 @@ pub struct RegistryStore {
     content: ContentStore,
     /// Whether the registry has the config.
     has_config: std::sync::atomic::AtomicBool,
+    /// What stood at the tag when it was read last, if that was no index of ours.
+    other: Mutex<Option<Document>>,
 }
 
 impl RegistryStore {
@@ -53,6 +59,16 @@ impl RegistryStore {
             reference: reference.with_default_tag(),
             content,
             has_config: false.into(),
+            other: Mutex::default(),
+        }
+    }
+
+    /// Prepares to read what is no manifest of ours.
+    fn image<'a>(&'a self, reference: &'a Reference) -> inline::InlineSource<'a> {
+        inline::InlineSource {
+            client: &self.client,
+            reference,
+            content: &self.content,
         }
     }
 
@@ -138,13 +154,12 @@ impl RemoteStore for RegistryStore {
                 known.fetch_or(has_config, std::sync::atomic::Ordering::Relaxed);
                 return Ok(Some(Stored { object, version }));
             }
-            let image = inline::InlineSource {
-                client: &self.client,
-                reference: &reference,
-                content: &self.content,
+            let found = match Container::of(&document) {
+                Some(_) => None,
+                None => self.image(&reference).read(&document).await?,
             };
-            let object = image.read(document).await?;
-            Ok(object.map(|object| Stored { object, version }))
+            *self.other.lock().unwrap_or_else(PoisonError::into_inner) = Some(document);
+            Ok(found.map(|object| Stored { object, version }))
         }
         .boxed()
     }
@@ -232,6 +247,46 @@ impl RemoteStore for RegistryStore {
             .client
             .push_new_blob(&self.reference, blob, from, progress);
         put.map(|put| put.map(|_| ()).map_err(fault)).boxed()
+    }
+
+    fn read_buildkit(&self) -> Answer<'_, Vec<Chains>> {
+        async move {
+            let other = self
+                .other
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            match other {
+                Some(document) => self.image(&self.reference).read_buildkit(&document).await,
+                None => Ok(Vec::new()),
+            }
+        }
+        .boxed()
+    }
+
+    fn write_buildkit<'a>(
+        &'a self,
+        cache: &'a Written,
+        from: &'a ContentStore,
+        progress: &'a VertexProgress,
+    ) -> Answer<'a, ()> {
+        async move {
+            let (client, reference) = (&self.client, &self.reference);
+            for layer in &cache.layers {
+                let put = client.push_blob(reference, &layer.blob, from, None, progress);
+                put.await.map_err(fault)?;
+            }
+            let config = &cache.container.config;
+            self.content
+                .put(&cache.config)
+                .map_err(|error| fault(error.into()))?;
+            let put = client.push_blob(reference, config, &self.content, None, progress);
+            put.await.map_err(fault)?;
+            let (media_type, bytes) = cache.container.write(cache.as_image);
+            let put = client.push_manifest(reference, media_type, &bytes);
+            put.await.map(|_| ()).map_err(fault)
+        }
+        .boxed()
     }
 
     fn repository(&self) -> Option<String> {

@@ -13,6 +13,7 @@ use std::fmt;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use super::buildkit::{Chains, Written};
 use crate::content::ContentStore;
 use crate::oci::Descriptor;
 use crate::progress::VertexProgress;
@@ -71,6 +72,25 @@ pub trait RemoteStore: fmt::Debug + Send + Sync {
         from: &'a ContentStore,
         progress: &'a VertexProgress,
     ) -> Answer<'a, ()>;
+
+    /// Reads what [`Self::read`] found instead of an index of ours, if that is a cache of
+    /// BuildKit's: one, or those of each image of an index.
+    fn read_buildkit(&self) -> Answer<'_, Vec<Chains>> {
+        futures::FutureExt::boxed(async { Ok(Vec::new()) })
+    }
+
+    /// Puts a cache in BuildKit's format in the place of whatever is there. Layers that are not
+    /// in `from` have to be there already, or where `from` knows.
+    fn write_buildkit<'a>(
+        &'a self,
+        _cache: &'a Written,
+        _from: &'a ContentStore,
+        _progress: &'a VertexProgress,
+    ) -> Answer<'a, ()> {
+        let text = "caches in BuildKit's format go to a registry or a folder, neither signed nor encrypted";
+        let refused = StoreError::new(FaultKind::Permanent, text);
+        futures::FutureExt::boxed(async { Err(refused) })
+    }
 
     /// Returns the repository (`registry.example/app`) from which a registry can take the
     /// blobs without anybody moving bytes; `None` where this is no registry.

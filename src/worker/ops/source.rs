@@ -17,7 +17,7 @@ use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
 use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveMode};
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::Root;
-use crate::worker::{LocalWorker, OpOutput, keys};
+use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 
 pub use pinned::PinnedSource;
 
@@ -65,6 +65,7 @@ pub(in crate::worker) async fn pin(
             let image = image(worker, vertex, op).await?;
             // Two images with the same layers are the same file system.
             let layers: Vec<String> = image.layers.iter().map(|(_, id)| id.to_string()).collect();
+            buildkit::note_image(worker, vertex, &image);
             Ok(keys::source_map(vertex, &layers.join(" ")))
         }
         Kind::Http => {
@@ -78,13 +79,16 @@ pub(in crate::worker) async fn pin(
                 }
             };
             let FileAttributes { mode, uid, gid } = attributes;
+            buildkit::note_download(worker, vertex, op, &identity);
             Ok(keys::download_map(vertex, &identity, [mode, uid, gid]))
         }
         Kind::Git => {
             let (source, options) = git(worker, op).await?;
             let repositories = &worker.options.repositories;
             let pinned = repositories.pin(&source, &options, &context.progress).await;
-            Ok(keys::source_map(vertex, &pinned.map_err(error)?.identity()))
+            let identity = pinned.map_err(error)?.identity();
+            buildkit::note_source(worker, vertex, &identity);
+            Ok(keys::source_map(vertex, &identity))
         }
     }
 }
@@ -215,7 +219,7 @@ fn http_file(
 }
 
 /// Reads a number as C does: octal after a `0` or `0o`, otherwise decimal.
-fn number(text: &str) -> Option<u32> {
+pub(in crate::worker) fn number(text: &str) -> Option<u32> {
     let octal = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
     match octal {
         Some(digits) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),

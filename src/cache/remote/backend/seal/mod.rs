@@ -38,6 +38,7 @@ use self::cipher::{Broken, Cipher, Purpose};
 use self::keys::Keys;
 use super::transfer::{blocking, claim};
 use super::{Direction, envelope};
+use crate::cache::remote::buildkit::{Chains, Written};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, OBJECT_BYTES_MAX, Object, ObjectName, RemoteStore,
     StoreError, Stored, Version,
@@ -292,6 +293,30 @@ impl RemoteStore for SealedStore {
         match Access::of(&self.keys) {
             Some(cipher) => self.put_sealed(cipher, blob, from, progress).boxed(),
             None => self.inner.put_blob(blob, from, progress),
+        }
+    }
+
+    fn read_buildkit(&self) -> Answer<'_, Vec<Chains>> {
+        match self.keys.is_empty() {
+            true => self.inner.read_buildkit(),
+            // Nobody has signed those.
+            false => async { Ok(Vec::new()) }.boxed(),
+        }
+    }
+
+    fn write_buildkit<'a>(
+        &'a self,
+        cache: &'a Written,
+        from: &'a ContentStore,
+        progress: &'a VertexProgress,
+    ) -> Answer<'a, ()> {
+        match self.keys.is_empty() {
+            true => self.inner.write_buildkit(cache, from, progress),
+            false => {
+                let text = "a cache in BuildKit's format cannot be signed or encrypted";
+                let refused = StoreError::new(FaultKind::Permanent, text);
+                async { Err(refused) }.boxed()
+            }
         }
     }
 
