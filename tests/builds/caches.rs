@@ -196,8 +196,11 @@ fn caches_in_buildkits_format_are_caches() {
     let image = format!("{host}/app:inline");
     let inline = ["--cache-to", "type=inline,format=buildkit"];
     let to = [&inline[..], &["--push", "-t", &image]].concat();
-    let from = [&inline[..], &["--cache-from", &image]].concat();
-    shared_between_agents(&to, &from, &host);
+    let (first, second) = (TestEnv::empty(), TestEnv::empty());
+    build(&first, &context(&first, &host, "text\n"), &to);
+    let from = context(&second, &host, "text\n");
+    let (_, shown) = build(&second, &from, &["--cache-from", &image]);
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
 }
 
 /// Takes the blobs of all layers out of a folder.

@@ -103,11 +103,17 @@ pub fn inline(manifest: &Manifest, config: &ImageConfig) -> Option<Result<Chains
     if diff_ids.len() != manifest.layers.len() {
         return None;
     }
-    let layers = manifest
-        .layers
-        .iter()
-        .cloned()
-        .zip(diff_ids.iter().cloned());
+    // What the history says of layers is all that is known of their times.
+    let entries = config.history.iter().filter(|entry| !entry.empty_layer);
+    let times = entries.map(|entry| entry.created.clone());
+    let mut times = times.chain(std::iter::repeat(None));
+    let layers = manifest.layers.iter().zip(diff_ids).map(|(blob, diff_id)| {
+        let mut blob = blob.clone();
+        let created = times.next().flatten();
+        blob.annotations
+            .extend(created.map(|time| (CREATED_AT.to_owned(), time)));
+        (blob, diff_id.clone())
+    });
     let layers: Vec<(Descriptor, DiffId)> = layers.collect();
     let read = || {
         let bytes = STANDARD.decode(member).map_err(|error| error.to_string())?;
