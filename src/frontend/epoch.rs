@@ -22,6 +22,7 @@ use super::environment::Environment;
 use super::error::FrontendError;
 use super::lower::{download_definition, remote_definition, source_definition};
 use super::options::{ContextSource, FrontendOptions};
+use super::suggest;
 use crate::llb::git_url::CheckoutTime;
 use crate::llb::{Definition, GitUrl};
 use crate::oci::Digest;
@@ -99,8 +100,13 @@ pub(super) fn wanted(
         .iter()
         .find(|s| s.name().as_ref() == Some(&name));
     let stage = stage.ok_or_else(|| {
+        let names = file.stages.iter().filter_map(Stage::name);
+        let contexts = options.contexts.keys().cloned();
+        let known: Vec<String> = names.chain(contexts).chain([OF_CONTEXT.to_owned()]).collect();
+        let help = suggest::did_you_mean(text, known.iter().map(String::as_str));
+        let help = help.map(|help| format!("; {help}")).unwrap_or_default();
         refused(format!(
-            "{text:?} is neither a number of seconds since 1970, `context`, a named context nor a stage"
+            "{text:?} is neither a number of seconds since 1970, `context`, a named context nor a stage{help}"
         ))
     })?;
     let source = of_stage(stage, file, args)?;
