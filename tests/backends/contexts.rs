@@ -34,7 +34,10 @@ fn put(operator: Operator) {
     let transport = HttpTransporter::new(ReqwestTransport::new(connections));
     let context = OperationContext::default().with_http_transport(transport);
     let operator = operator.with_context(context);
-    runtime().block_on(async { operator.write(KEY, archive()).await.unwrap() });
+    // The emulator of Google's storage misreads what has no type.
+    let written = operator.write_with(KEY, archive());
+    let written = written.content_type("application/x-tar");
+    runtime().block_on(async { written.await.unwrap() });
 }
 
 /// Builds, with nothing in the environment but these variables.
