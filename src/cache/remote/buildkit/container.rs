@@ -2,7 +2,7 @@
 //!
 //! | shape | the document | the layers |
 //! |---|---|---|
-//! | image manifest (usual since 2025) | its config, of the type [`MEDIA_TYPE`](super::config::MEDIA_TYPE) | its layers |
+//! | image manifest (usual since 2025) | its config, of the type [`MEDIA_TYPE`] | its layers |
 //! | index (before) | the entry of that type | the other entries |
 //! | image | its config's member [`MEMBER`]: base64 of the records alone | the image's own |
 //!

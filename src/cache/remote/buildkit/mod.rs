@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`config`] (the document), [`chains`] (one that was read), `ops` (digests of
 //! ops, over `go_json`), [`checksum`] (digests of contents), [`keys`] (the keys of a build, and
-//! which records stand for its steps), [`write`] (the document of a build), [`container`] (the
+//! which records stand for its steps), [`mod@write`] (the document of a build), [`container`] (the
 //! manifests around it).
 //!
 //! The scheme is BuildKit's: its keys are computed only where such a cache was found or is to
