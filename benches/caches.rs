@@ -22,22 +22,21 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 mod support;
 
-use support::{Random, Used, measured, run};
+use support::{LoopbackRegistry, Random, Used, free_host, measured, run};
 
 /// Runs that count.
 const RUNS: usize = 3;
 
 struct Bench {
     dir: PathBuf,
-    port: u16,
-    registry: Child,
+    host: String,
+    registry: Option<LoopbackRegistry>,
     stores: usize,
 }
 
@@ -47,29 +46,12 @@ impl Bench {
         let dir = PathBuf::from(dir);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n",
-            dir.join("registry").display()
-        );
-        fs::write(dir.join("registry.yml"), config).unwrap();
-        let registry = Command::new("docker-registry")
-            .arg("serve")
-            .arg(dir.join("registry.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let host = free_host();
+        let registry = LoopbackRegistry::start(&dir, &host);
         Self {
             dir,
-            port,
-            registry,
+            host,
+            registry: Some(registry),
             stores: 0,
         }
     }
@@ -125,14 +107,13 @@ impl Bench {
     }
 
     fn cache(&self, name: &str) -> String {
-        format!("type=registry,ref=127.0.0.1:{}/{name}:cache", self.port)
+        format!("type=registry,ref={}/{name}:cache", self.host)
     }
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = self.registry.kill();
-        let _ = self.registry.wait();
+        drop(self.registry.take());
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -168,7 +149,7 @@ fn cache_export(bench: &mut Bench) {
         bench.new_store();
         let to = format!("{},mode=max", bench.cache(&format!("ours{round}")));
         ours.push(bench.cooper(&context, &["--cache-to".to_owned(), to]));
-        let to = format!("127.0.0.1:{}/theirs{round}", bench.port);
+        let to = format!("{}/theirs{round}", bench.host);
         theirs.push(bench.buildah(&context, &["--cache-to".to_owned(), to]));
     }
     show("cache_export", median(ours), Some(median(theirs)));
@@ -208,7 +189,7 @@ fn cache_step(bench: &mut Bench) {
 fn agent_b(bench: &mut Bench) {
     let context = bench.context("agent", agent_context);
     let cache = bench.cache("agent");
-    let image = format!("127.0.0.1:{}/agent:main", bench.port);
+    let image = format!("{}/agent:main", bench.host);
     let more = ["--cache-from", &cache, "--push", "-t", &image, "--cache-to"].map(str::to_owned);
     let more = [&more[..], &[format!("{cache},mode=max")]].concat();
     bench.new_store();

@@ -19,14 +19,13 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 mod support;
 
-use support::{Random, measured, run};
+use support::{LoopbackRegistry, Random, free_host, measured, run};
 
 /// Most memory that a process may have.
 const MEMORY_KIB_MAX: u64 = 200 << 10;
@@ -40,7 +39,7 @@ const PIECE_BYTES: usize = 1 << 20;
 struct Bench {
     dir: PathBuf,
     host: String,
-    registry: Child,
+    registry: Option<LoopbackRegistry>,
     wanted: Vec<String>,
     failed: bool,
 }
@@ -51,30 +50,13 @@ impl Bench {
         let dir = PathBuf::from(dir);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = free.local_addr().unwrap().to_string();
-        drop(free);
-        let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: \"{host}\"}}\n",
-            dir.join("registry").display()
-        );
-        fs::write(dir.join("registry.yml"), config).unwrap();
-        let registry = Command::new("docker-registry")
-            .arg("serve")
-            .arg(dir.join("registry.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        while TcpStream::connect(&host).is_err() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let host = free_host();
+        let registry = LoopbackRegistry::start(&dir, &host);
         let wanted = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
         Self {
             dir,
             host,
-            registry,
+            registry: Some(registry),
             wanted: wanted.collect(),
             failed: false,
         }
@@ -132,8 +114,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = self.registry.kill();
-        let _ = self.registry.wait();
+        drop(self.registry.take());
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 mod support;
 
-use support::{Random, run};
+use support::{LoopbackRegistry, Random, run};
 
 /// Runs of each case that count.
 const RUNS: usize = 3;
@@ -147,49 +147,6 @@ const REGISTRY: &str = "127.0.0.1:5947";
 /// The image of eight layers that `pull` starts from.
 const PULLED: &str = "127.0.0.1:5947/bench/pulled:1";
 
-/// Debian's docker-registry on loopback; it ends when dropped.
-struct LoopbackRegistry {
-    child: Child,
-}
-
-impl LoopbackRegistry {
-    /// Starts one, with nothing in it where `empty` says so.
-    fn start(dir: &Path, empty: bool) -> Self {
-        let data = dir.join("registry");
-        if empty {
-            let _ = fs::remove_dir_all(&data);
-        }
-        fs::create_dir_all(&data).unwrap();
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: {REGISTRY}\n",
-            data.display()
-        );
-        let path = dir.join("registry.yml");
-        fs::write(&path, config).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry (Debian package of that name)");
-        let end = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(REGISTRY).is_err() {
-            assert!(Instant::now() < end, "docker-registry does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Self { child }
-    }
-}
-
-impl Drop for LoopbackRegistry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A builder on this machine with a store of its own.
 trait Tool {
     fn name(&self) -> &'static str;
@@ -272,6 +229,18 @@ impl Buildah {
         run(command.args(["--storage-driver", "overlay"]).args(args));
     }
 
+    /// Hands the image to docker. Its own way there (`docker-daemon:`) breaks off with an image
+    /// of a gigabyte.
+    fn load(&self) {
+        let archive = self.out.with_extension("docker.tar");
+        let _ = fs::remove_file(&archive);
+        let destination = format!("docker-archive:{}:bench:latest", archive.display());
+        self.call(&["push", "-q", "bench", &destination]);
+        let mut docker = Command::new("/usr/bin/docker");
+        docker.env("DOCKER_HOST", &self.docker_host);
+        run(docker.args(["load", "-q", "-i"]).arg(&archive));
+    }
+
     fn call_quietly(&self, args: &[&str]) {
         let (root, runroot) = (self.dir.join("root"), self.dir.join("run"));
         let mut command = Command::new("buildah");
@@ -332,7 +301,7 @@ impl Tool for Buildah {
             Output::Zstd => {
                 self.call(&[&["push", "-q"][..], &zstd, &["bench", &archive]].concat());
             }
-            Output::Engine => self.call(&["push", "-q", "bench", "docker-daemon:bench:latest"]),
+            Output::Engine => self.load(),
         }
     }
 
@@ -492,7 +461,7 @@ fn main() {
         fs::create_dir_all(&context).unwrap();
         (case.prepare)(&context);
         let pulled = (case.name == "pull").then(|| {
-            let registry = LoopbackRegistry::start(&dir, true);
+            let registry = LoopbackRegistry::start(&dir, REGISTRY);
             push_pulled(&cooper, &dir);
             registry
         });
@@ -530,7 +499,7 @@ fn measure(case: &Case, context: &Path, tools: &[&dyn Tool; 3], dir: &Path) -> [
                 tool.forget(PULLED);
             }
             let registry = case.output == Output::Registry;
-            let registry = registry.then(|| LoopbackRegistry::start(dir, true));
+            let registry = registry.then(|| LoopbackRegistry::start(dir, REGISTRY));
             let start = Instant::now();
             tool.build(context, case.output, case.cold);
             let taken = start.elapsed().as_secs_f64() * 1000.0;

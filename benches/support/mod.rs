@@ -1,9 +1,13 @@
 //! What benchmarks of whole builds share: numbers that repeat, programs that must succeed, what
-//! a program used.
+//! a program used, a registry.
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
-use std::process::{Command, Stdio};
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Makes numbers: a small generator of numbers (xorshift), the same in every run.
 pub(crate) struct Random(pub(crate) u64);
@@ -53,4 +57,51 @@ pub(crate) fn measured(program: &Command) -> Used {
         memory_kib: numbers[0] as u64,
         cpu_ms: (numbers[1] + numbers[2]) * 1000.0,
     }
+}
+
+/// Debian's docker-registry on loopback; it ends when dropped.
+pub(crate) struct LoopbackRegistry {
+    child: Child,
+}
+
+impl LoopbackRegistry {
+    /// Starts one, with nothing in it, whose files are in a folder.
+    pub(crate) fn start(dir: &Path, host: &str) -> Self {
+        let data = dir.join("registry");
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir_all(&data).unwrap();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: \"{host}\"}}\n",
+            data.display()
+        );
+        let path = dir.join("registry.yml");
+        fs::write(&path, config).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry (Debian package of that name)");
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(host).is_err() {
+            assert!(Instant::now() < end, "docker-registry does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child }
+    }
+}
+
+impl Drop for LoopbackRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns an address on loopback that nobody listens at.
+pub(crate) fn free_host() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().to_string()
 }

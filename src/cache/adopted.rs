@@ -180,12 +180,9 @@ fn note_layers(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Instant;
 
     use super::*;
-    use crate::cache::remote::fake::FakeStore;
-    use crate::cache::remote::merge::Known;
-    use crate::cache::remote::{Coordination, FoundUnder, Imports, Index};
+    use crate::cache::remote::{FoundUnder, Index, fake};
     use crate::oci::{Descriptor, Digest};
 
     fn key(n: u8) -> CacheKey {
@@ -224,14 +221,7 @@ mod tests {
             detail: "{}".to_owned(),
             lists: vec![(ContentHash::of(b"list"), b"list".to_vec())],
         });
-        let imports = Imports::default();
-        let known = Known {
-            value: index,
-            version: None,
-            read_at: Instant::now(),
-        };
-        imports.add(Arc::new(FakeStore::new(Coordination::Listing)), known);
-        Cache::open(root).with_imports(Arc::new(imports))
+        Cache::open(root).with_imports(Arc::new(fake::imports(index)))
     }
 
     fn result_of(cache: &Cache, n: u8) -> Option<String> {

@@ -263,12 +263,8 @@ fn file_list(db: &Connection, hash: &str) -> rusqlite::Result<Option<FileList>> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-    use crate::cache::remote::fake::FakeStore;
-    use crate::cache::remote::merge::Known;
-    use crate::cache::remote::{Coordination, FoundUnder, Index};
+    use crate::cache::remote::{FoundUnder, Index, fake};
     use crate::cache::{ContentDigest, FileEntry, KeyPart, StepInput};
 
     /// A COPY of one file with these contents.
@@ -335,14 +331,7 @@ mod tests {
                 ..RemoteRecord::clone(record)
             });
         }
-        let imports = Imports::default();
-        let known = Known {
-            value: index,
-            version: None,
-            read_at: Instant::now(),
-        };
-        imports.add(Arc::new(FakeStore::new(Coordination::Listing)), known);
-        imports
+        fake::imports(index)
     }
 
     #[test]

@@ -88,21 +88,6 @@ pub(super) fn base(path: &str) -> &str {
     }
 }
 
-/// Returns whether a path has wildcards.
-pub(super) fn has_wildcards(path: &str) -> bool {
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'*' | b'?' | b'[' => return true,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +142,5 @@ mod tests {
         for (path, expected) in [("", "."), ("/", "/"), ("/a/b/", "b"), ("x", "x")] {
             assert_eq!(base(path), expected, "{path}");
         }
-        assert!(has_wildcards("a*") && has_wildcards("[a]") && !has_wildcards("a\\*b"));
     }
 }

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::FutureExt;
 
+use super::import::Imports;
+use super::index::Index;
+use super::merge::Known;
 use super::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
@@ -86,6 +90,18 @@ impl FakeStore {
         }
         Ok(())
     }
+}
+
+/// Returns what a build knows that has read this index from a store without blobs.
+pub(crate) fn imports(index: Index) -> Imports {
+    let imports = Imports::default();
+    let known = Known {
+        value: index,
+        version: None,
+        read_at: Instant::now(),
+    };
+    imports.add(Arc::new(FakeStore::new(Coordination::Listing)), known);
+    imports
 }
 
 impl State {

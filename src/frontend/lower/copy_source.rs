@@ -6,6 +6,7 @@ use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::Word;
 use crate::frontend::{lint, paths};
 use crate::llb::git_url::percent_decoded;
+use crate::llb::pattern::has_wildcards;
 use crate::llb::state::{About, Source};
 use crate::llb::{GitUrl, caps, pb};
 use crate::oci::Digest;
@@ -97,7 +98,7 @@ impl Lowerer<'_> {
             // What stands before `/./` is not part of the copied path.
             let (parent, pattern) = source.split_once("/./").unwrap_or(("/", source));
             let pattern = paths::absolute("/", pattern);
-            if !paths::has_wildcards(parent) && !paths::has_wildcards(&pattern) {
+            if !has_wildcards(parent) && !has_wildcards(&pattern) {
                 let required = paths::absolute("/", &format!("{parent}{pattern}"));
                 copy.required_paths.push(required);
             }

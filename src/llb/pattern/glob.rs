@@ -163,6 +163,19 @@ impl Glob {
     }
 }
 
+/// Whether a path holds a wildcard that no backslash protects, so that it is a pattern.
+pub fn has_wildcards(path: impl AsRef<[u8]>) -> bool {
+    let mut bytes = path.as_ref().iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// Whether a pattern matches the whole of a name, as Go's `filepath.Match` has it.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ mod compiled;
 mod glob;
 
 use compiled::Compiled;
-pub use glob::{BadPattern, Glob, go_match};
+pub use glob::{BadPattern, Glob, go_match, has_wildcards};
 
 /// A list of patterns, the last one that matches deciding.
 #[derive(Debug, Clone, Default)]

@@ -442,3 +442,13 @@ fn many_paths_are_matched_in_little_time() {
     }
     assert_eq!(hidden, 100_000);
 }
+
+#[test]
+fn a_backslash_takes_the_meaning_of_a_wildcard() {
+    for path in ["a*", "?", "[a]", "\\\\*"] {
+        assert!(has_wildcards(path), "{path}");
+    }
+    for path in ["", "a]b", "a\\*b", "a\\"] {
+        assert!(!has_wildcards(path), "{path}");
+    }
+}

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::filter::{Filter, FilterState};
 use super::names::{self, Names};
 use super::{IgnoredBy, Tree, TreeError, is_below, shown};
-use crate::llb::pattern::{self, PatternError};
+use crate::llb::pattern::{self, PatternError, has_wildcards};
 use crate::sys::metadata::FileKind;
 use crate::sys::root::Root;
 
@@ -267,19 +267,6 @@ impl Part {
     pub fn kind(&self) -> FileKind {
         self.tree.entries()[self.top].kind
     }
-}
-
-/// Says whether a component of a path holds a wildcard that is not escaped.
-pub fn has_wildcards(path: &[u8]) -> bool {
-    let mut bytes = path.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => drop(bytes.next()),
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
 }
 
 /// Lists the paths below `dir` that a wildcard path matches, in order, without following links.

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use super::ops::{Dialect, Used};
-use crate::llb::pattern::{MatchInfo, PatternMatcher, clean, go_match};
+use crate::llb::pattern::{MatchInfo, PatternMatcher, clean, go_match, has_wildcards};
 use crate::oci::Digest;
 use crate::oci::digest::{Algorithm, Hasher};
 use crate::session::tree::{Entry, Tree, TreeError};
@@ -454,7 +454,7 @@ fn join(dir: &[u8], part: &[u8]) -> Vec<u8> {
 fn without_wildcards(path: &str) -> (&str, &str) {
     let mut end = 0;
     for component in path.split_inclusive('/') {
-        if super::ops::has_wildcards(component) {
+        if has_wildcards(component) {
             break;
         }
         end += component.len();

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::go_json::{Object, array, quoted};
-use crate::llb::pattern::clean;
+use crate::llb::pattern::{clean, has_wildcards};
 use crate::llb::pb::file_action::Action;
 use crate::llb::pb::user_opt::User;
 use crate::llb::{Vertex, pb};
@@ -312,19 +312,6 @@ fn outermost(paths: &[String]) -> Vec<String> {
     kept.sort_unstable();
     kept.dedup();
     kept
-}
-
-/// Says whether a path is a pattern.
-pub(super) fn has_wildcards(path: &str) -> bool {
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => drop(bytes.next()),
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
 }
 
 fn is(index: i64, input: usize) -> bool {
