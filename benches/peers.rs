@@ -262,8 +262,9 @@ impl Tool for Buildah {
         "buildah"
     }
 
-    fn forget(&self, image: &str) {
-        self.call_quietly(&["rmi", "-f", image]);
+    /// Forgets all there is: layers of an image stay while others stand on them.
+    fn forget(&self, _: &str) {
+        self.call_quietly(&["rmi", "-a", "-f"]);
     }
 
     fn build(&self, context: &Path, output: Output, no_cache: bool) {
