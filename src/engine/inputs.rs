@@ -86,16 +86,21 @@ impl Inputs {
             step.start("[internal] load build definition");
             step.complete(Some(error.to_string()));
         })?;
-        let named = FrontendOptions {
-            build_args: request.build_args.clone(),
-            source_date_epoch: request.source_date_epoch_s,
-            platform: Some(setup.platform.clone()),
-            context: context.clone(),
-            contexts: contexts.clone(),
-            ..FrontendOptions::default()
+        let epoch_s = match remote::may_name_epoch(request, &found.text) {
+            true => {
+                let options = FrontendOptions {
+                    build_args: request.build_args.clone(),
+                    source_date_epoch: request.source_date_epoch_s,
+                    platform: Some(setup.platform.clone()),
+                    context: context.clone(),
+                    contexts: contexts.clone(),
+                    ..FrontendOptions::default()
+                };
+                let dockerfile = Source::new(found.filename.clone(), &found.text);
+                setup.named_epoch(&session, &dockerfile, &options).await?
+            }
+            false => None,
         };
-        let dockerfile = Source::new(found.filename.clone(), &found.text);
-        let epoch_s = setup.named_epoch(&session, &dockerfile, &named).await?;
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);

@@ -33,8 +33,6 @@ use crate::worker::{Ahead, ImageLayers, LocalWorker, WorkerOptions};
 /// Bytes of a file that are looked at to tell an archive from a Dockerfile.
 const HEAD_BYTES: u64 = 1024;
 
-/// Build argument with the time of everything new.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// What is at hand before the build.
 pub(super) struct Setup<'a> {
     /// The store and all that works on it.
@@ -118,11 +116,7 @@ impl Setup<'_> {
         dockerfile: &Source,
         options: &FrontendOptions,
     ) -> Result<Option<i64>, EngineError> {
-        let text = &dockerfile.text;
-        if !options.build_args.contains_key(EPOCH) && !text.contains(EPOCH) {
-            return Ok(None);
-        }
-        let source = frontend::epoch_source(text, options);
+        let source = frontend::epoch_source(&dockerfile.text, options);
         let source = source.map_err(|error| EngineError::from_frontend(error, dockerfile))?;
         let Some(source) = source else {
             return Ok(None);
@@ -196,6 +190,12 @@ impl Setup<'_> {
             now_ns: clock::now_ns,
         }))
     }
+}
+
+/// Says whether the user or the Dockerfile may name a source whose time counts.
+pub(super) fn may_name_epoch(request: &BuildRequest, dockerfile: &str) -> bool {
+    request.build_args.contains_key(frontend::EPOCH)
+        || request.source_date_epoch_s.is_none() && dockerfile.contains(frontend::EPOCH)
 }
 
 /// Finds the time of the newest file below a folder, in seconds since 1970. Folders do not

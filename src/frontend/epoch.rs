@@ -28,7 +28,7 @@ use crate::llb::{Definition, GitUrl};
 use crate::oci::Digest;
 
 /// The argument.
-pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Its value for the time of the build context.
 const OF_CONTEXT: &str = "context";
@@ -200,11 +200,10 @@ fn added(
         return Ok(None);
     };
     let source = expand(word, file.escape(), variables)?;
-    let checksum = add.checksum.as_ref();
-    let checksum = checksum.map(|word| Ok((expand(word, file.escape(), variables)?, word.span)));
-    let checksum = checksum
-        .transpose()
-        .map_err(|error: Box<Diagnostic>| error)?;
+    let checksum = match &add.checksum {
+        Some(word) => Some((expand(word, file.escape(), variables)?, word.span)),
+        None => None,
+    };
     let wrong =
         |span, message: String| FrontendError::from(Box::new(Diagnostic::error(span, message)));
     if let Some(git) = GitUrl::parse(&source) {

@@ -3,8 +3,9 @@
 //! Read in order: [`diagnostic`] (source text, spans, what is said to the user), [`dockerfile`]
 //! (text → tree), [`expand`] (variables and quotes in a word), [`ignore`] (`.dockerignore`),
 //! [`suggest`] ("did you mean"); then the translation: [`options`], [`resolve`] (the port),
-//! `build_args`, `epoch` (the time of everything new), `plan` (stages as a graph), `lower` (one function per instruction), `lint`,
-//! `syntax`, [`lowered`] (the front door), [`mod@check`] (the same without building). [`mod@targets`] and
+//! `build_args`, `epoch` (the time of everything new), `plan` (stages as a graph), `lower` (one
+//! function per instruction), `lint`, `syntax`, [`lowered`] (the front door), [`mod@check`] (the
+//! same without building). [`mod@targets`] and
 //! [`mod@outline`] answer questions about a Dockerfile in the shapes of [`subrequest`]; [`mod@fix`]
 //! mends what checks found. Everything takes `&str` and returns values with diagnostics.
 //! Deliberately absent: network, files, clock and environment; what an image looks like is asked
@@ -42,7 +43,7 @@ mod testing;
 mod tests;
 
 pub use check::{CheckReport, LintWarning, check};
-pub use epoch::{EpochSource, epoch_source};
+pub use epoch::{EPOCH, EpochSource, epoch_source};
 pub use error::FrontendError;
 pub use lint::{RULES, Rule};
 pub use lowered::{LowerFailure, Lowered, lower};

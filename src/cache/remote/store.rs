@@ -88,8 +88,7 @@ pub trait RemoteStore: fmt::Debug + Send + Sync {
         _progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
         let text = "caches in BuildKit's format go to a registry or a folder, neither signed nor encrypted";
-        let refused = StoreError::new(FaultKind::Permanent, text);
-        futures::FutureExt::boxed(async { Err(refused) })
+        refused(text)
     }
 
     /// Returns the repository (`registry.example/app`) from which a registry can take the
@@ -101,6 +100,12 @@ pub trait RemoteStore: fmt::Debug + Send + Sync {
 
 /// What a backend answers, later.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Answers a question that a store cannot be asked.
+pub(super) fn refused<'a, T: Send + 'a>(text: &str) -> Answer<'a, T> {
+    let error = StoreError::new(FaultKind::Permanent, text);
+    futures::FutureExt::boxed(std::future::ready(Err(error)))
+}
 
 /// How racing writers are kept from erasing one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -243,20 +243,29 @@ pub(in crate::frontend) fn download_definition(
     checksum: Option<&Digest>,
     unpack: bool,
 ) -> Definition {
+    let mut builder = Builder::new(Platform::host(), Vec::new());
+    let root = download(&mut builder, url, checksum, unpack, About::default());
+    builder.finish(Some(root))
+}
+
+/// Adds a download, or the files in it.
+fn download(
+    builder: &mut Builder,
+    url: &str,
+    checksum: Option<&Digest>,
+    unpack: bool,
+    about: About,
+) -> Output {
     let mut source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", HTTP_FILE);
     if let Some(checksum) = checksum {
-        source = source.with_cap(
-            "http.checksum",
-            checksum.to_string(),
-            caps::SOURCE_HTTP_CHECKSUM,
-        );
+        let cap = caps::SOURCE_HTTP_CHECKSUM;
+        source = source.with_cap("http.checksum", checksum.to_string(), cap);
     }
-    let mut builder = Builder::new(Platform::host(), Vec::new());
-    let mut root = builder.source(source, About::default());
-    if unpack {
-        root = unpacked(&mut builder, root);
+    let file = builder.source(source, about);
+    match unpack {
+        true => unpacked(builder, file),
+        false => file,
     }
-    builder.finish(Some(root))
 }
 
 fn main_name(source: &ContextSource) -> String {
@@ -307,13 +316,7 @@ fn remote_root(
             Ok(builder.source(source, About::named(name)))
         }
         ContextSource::Http { url, unpack } => {
-            let source = Source::new(url, caps::SOURCE_HTTP).with("http.filename", HTTP_FILE);
-            let file = builder.source(source, About::named(name));
-            Ok(if *unpack {
-                unpacked(builder, file)
-            } else {
-                file
-            })
+            Ok(download(builder, url, None, *unpack, About::named(name)))
         }
         _ => Err("the build context comes from no URL".to_owned()),
     }

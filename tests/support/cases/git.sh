@@ -69,3 +69,12 @@ serve_folder() {
     commit_all second
     serve_bare
 }
+
+# serve_source: serves $HTTP/repo.git, a commit of the second 1200000101.
+serve_source() {
+    commits_by a@b '1200000101 +0000'
+    begin_repository "$CASE_DIR/work"
+    echo source > main.c
+    commit_all first
+    serve_bare
+}

@@ -23,7 +23,7 @@ use super::Direction;
 use super::attributes::{Attributes, Secret};
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
 use super::faults::{of_registry, of_status};
-use super::transfer::{Incoming, Outgoing, Report, TRIES_MAX, claim, tried};
+use super::transfer::{Incoming, Outgoing, Report, TRIES_MAX, fetched};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
@@ -363,13 +363,7 @@ impl RemoteStore for HttpStore {
         into: &'a ContentStore,
         progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
-        async move {
-            if claim(into, blob).await? {
-                return Ok(());
-            }
-            tried(|| self.fetch(blob, into, progress)).await
-        }
-        .boxed()
+        fetched(into, blob, move || self.fetch(blob, into, progress)).boxed()
     }
 
     fn put_blob<'a>(

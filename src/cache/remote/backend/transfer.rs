@@ -239,6 +239,21 @@ where
     }
 }
 
+/// Fetches a blob that is not in the local store yet, with further tries.
+pub(super) async fn fetched<F>(
+    into: &ContentStore,
+    blob: &Descriptor,
+    fetch: impl FnMut() -> F,
+) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    match claim(into, blob).await? {
+        true => Ok(()),
+        false => tried(fetch).await,
+    }
+}
+
 /// Reports how far a transfer has come, not too often.
 pub(super) struct Report<'a> {
     progress: &'a VertexProgress,

@@ -29,10 +29,10 @@ use self::api::{Api, Created, Entry};
 use super::attributes::{Attributes, Secret};
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
 use super::faults::of_registry;
-use super::transfer::{Incoming, Outgoing, Report, claim, tried};
+use super::transfer::{Incoming, Outgoing, Report, fetched};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
-    Stored, Version,
+    Stored, Version, refused,
 };
 use crate::content::ContentStore;
 use crate::oci::Descriptor;
@@ -299,15 +299,11 @@ impl RemoteStore for GhaStore {
     }
 
     fn list<'a>(&'a self, _prefix: &'a str, _from: &'a str) -> Answer<'a, Vec<ObjectName>> {
-        let text = "the cache service of GitHub Actions lists nothing";
-        let error = StoreError::new(FaultKind::Permanent, text);
-        std::future::ready(Err(error)).boxed()
+        refused("the cache service of GitHub Actions lists nothing")
     }
 
     fn remove<'a>(&'a self, _name: &'a ObjectName) -> Answer<'a, ()> {
-        let text = "the cache service of GitHub Actions removes nothing";
-        let error = StoreError::new(FaultKind::Permanent, text);
-        std::future::ready(Err(error)).boxed()
+        refused("the cache service of GitHub Actions removes nothing")
     }
 
     fn fetch_blob<'a>(
@@ -316,13 +312,7 @@ impl RemoteStore for GhaStore {
         into: &'a ContentStore,
         progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
-        async move {
-            if claim(into, blob).await? {
-                return Ok(());
-            }
-            tried(|| self.fetch(blob, into, progress)).await
-        }
-        .boxed()
+        fetched(into, blob, move || self.fetch(blob, into, progress)).boxed()
     }
 
     fn put_blob<'a>(

@@ -29,10 +29,10 @@ pub(super) use self::channel::Settings;
 use self::channel::{Service, broken, classify};
 use super::Direction;
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
-use super::transfer::{Incoming, Outgoing, Report, claim, tried};
+use super::transfer::{Incoming, Outgoing, Report, fetched, tried};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
-    Stored, Version,
+    Stored, Version, refused,
 };
 use crate::content::ContentStore;
 use crate::oci::{Algorithm, Descriptor, Digest};
@@ -354,13 +354,11 @@ impl RemoteStore for ReapiStore {
     }
 
     fn list<'a>(&'a self, _prefix: &'a str, _from: &'a str) -> Answer<'a, Vec<ObjectName>> {
-        let error = StoreError::new(FaultKind::Permanent, "a fleet's cache lists nothing");
-        std::future::ready(Err(error)).boxed()
+        refused("a fleet's cache lists nothing")
     }
 
     fn remove<'a>(&'a self, _name: &'a ObjectName) -> Answer<'a, ()> {
-        let error = StoreError::new(FaultKind::Permanent, "a fleet's cache removes nothing");
-        std::future::ready(Err(error)).boxed()
+        refused("a fleet's cache removes nothing")
     }
 
     fn fetch_blob<'a>(
@@ -369,13 +367,7 @@ impl RemoteStore for ReapiStore {
         into: &'a ContentStore,
         progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
-        async move {
-            if claim(into, blob).await? {
-                return Ok(());
-            }
-            tried(|| self.fetch(blob, into, progress)).await
-        }
-        .boxed()
+        fetched(into, blob, move || self.fetch(blob, into, progress)).boxed()
     }
 
     fn put_blob<'a>(
