@@ -37,7 +37,8 @@ pub enum EntryTimes {
     /// Those of the files.
     #[default]
     Kept,
-    /// Those of the files, but none after so many seconds since 1970.
+    /// Those of the files, but none after so many seconds since 1970; directories without a time
+    /// ([`Timestamp::UNTOLD`]) get just that.
     NotAfter(i64),
     /// So many seconds since 1970, all of them.
     Exactly(i64),
@@ -45,9 +46,11 @@ pub enum EntryTimes {
 
 impl EntryTimes {
     /// Returns the time that an entry gets, in seconds since 1970.
-    pub fn of(self, mtime_s: i64) -> i64 {
+    pub fn of(self, mtime_s: i64, kind: FileKind) -> i64 {
+        let is_untold = kind == FileKind::Directory && mtime_s == Timestamp::UNTOLD.seconds;
         match self {
             Self::Kept => mtime_s,
+            Self::NotAfter(latest_s) if is_untold => latest_s,
             Self::NotAfter(latest_s) => mtime_s.min(latest_s),
             Self::Exactly(seconds) => seconds,
         }
@@ -340,7 +343,7 @@ impl<W: Write> Packer<'_, W> {
             _ => EntryKind::Regular,
         };
         let is_link = matches!(kind, EntryKind::HardLink(_));
-        let mtime = self.options.times.of(metadata.mtime.seconds);
+        let mtime = self.options.times.of(metadata.mtime.seconds, metadata.kind);
         let entry = Entry {
             size: match kind {
                 EntryKind::Regular => metadata.size,

@@ -7,6 +7,7 @@ use crate::engine::request::{
     BucketObject, BuildContext, DockerfileSource, NamedContext, is_remote_context,
 };
 use crate::oci::{Digest, Reference, Transported};
+use crate::session::text;
 
 /// Largest Dockerfile that is read from stdin.
 const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
@@ -236,7 +237,7 @@ fn read_text(source: impl Read) -> Result<String, String> {
     if bytes.len() as u64 > DOCKERFILE_BYTES_MAX {
         return Err("the Dockerfile on stdin is larger than 16 MiB".into());
     }
-    String::from_utf8(bytes).map_err(|_| "the Dockerfile on stdin is not valid UTF-8".into())
+    text::decode(bytes).map_err(|bad| format!("the Dockerfile on stdin: {bad}"))
 }
 
 fn read_all(mut source: impl Read, bytes: &mut Vec<u8>) -> Result<(), String> {

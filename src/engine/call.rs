@@ -136,8 +136,12 @@ pub fn build_error(report: CheckReport) -> Option<EngineError> {
 /// Writes a mended Dockerfile, unless the file is not what was checked any more.
 pub fn write_mended(path: &Path, checked: &str, mended: &str) -> Result<(), EngineError> {
     let user = |text: String| EngineError::new(ErrorKind::User, text);
-    if local::read_text(path)?.as_deref() != Some(checked) {
-        let text = format!("{} changed while it was checked", path.display());
+    // To the byte: what was decoded must not be written back.
+    if std::fs::read(path).ok().as_deref() != Some(checked.as_bytes()) {
+        let text = format!(
+            "{} changed while it was checked, or is not UTF-8",
+            path.display()
+        );
         return Err(user(text).with_hint("check it again"));
     }
     local::replace_text(path, mended).map_err(|error| {

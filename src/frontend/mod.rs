@@ -38,6 +38,7 @@ mod syntax;
 pub mod targets;
 #[cfg(test)]
 mod testing;
+mod windows;
 
 #[cfg(test)]
 mod tests;

@@ -47,8 +47,10 @@ pub(super) fn absolute(directory: &str, path: &str) -> String {
 }
 
 /// Makes a `WORKDIR` absolute: relative ones are cleaned, absolute ones stay as they are
-/// written, a slash at their end too, since the image's config shows them so.
+/// written, a slash at their end too, since the image's config shows them so. An empty one is
+/// the directory before.
 pub(super) fn working_directory(directory: &str, path: &str) -> String {
+    let path = if path.is_empty() { directory } else { path };
     if path.starts_with('/') {
         path.to_owned()
     } else {
@@ -119,6 +121,7 @@ mod tests {
             ("/a/", "b/", "/a/b"),
             ("/a", "../b", "/b"),
             ("/a", "", "/a"),
+            ("/a/", "", "/a/"),
             ("", "", "/"),
             ("/a", "/b/", "/b/"),
             ("/a", "/b/../c//d", "/b/../c//d"),

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`credentials`] (with [`helper`], the programs that keep passwords),
 //! [`login`] (keeping more of them),
-//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked).
+//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked), [`text`] (a Dockerfile, decoded).
 //! Invariants: secret values
 //! never appear in debug output or errors; whatever waits for another program has a limit.
 //! Deliberately absent: transport to a daemon, and the environment, which the caller reads.
@@ -20,6 +20,7 @@ pub mod helper;
 pub mod login;
 pub mod secrets;
 pub mod ssh;
+pub mod text;
 pub mod tree;
 
 pub use credentials::{Credential, Credentials};

@@ -256,7 +256,7 @@ fn record_name(form: &LayerForm) -> String {
     let kind = form.compression.kind.as_str();
     let times = match form.times {
         EntryTimes::Kept => String::new(),
-        EntryTimes::NotAfter(seconds) => format!("-until{seconds}"),
+        EntryTimes::NotAfter(seconds) => format!("-notafter{seconds}"),
         EntryTimes::Exactly(seconds) => format!("-at{seconds}"),
     };
     format!("{kind}-{}{times}", form.compression.effective_level())

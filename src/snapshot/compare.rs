@@ -44,7 +44,7 @@ pub(super) fn same_but_for_time(one: Side<'_>, two: Side<'_>) -> io::Result<bool
     }
 }
 
-/// Compares two directories, not what is in them.
+/// Compares two directories with their times, not what is in them.
 pub(super) fn same_directory(one: Side<'_>, two: Side<'_>) -> io::Result<bool> {
     Ok(same_metadata(one.2, two.2) && xattrs(one)? == xattrs(two)?)
 }

@@ -253,7 +253,7 @@ impl Taker<'_> {
         let same = match &found {
             Some(found) if found.metadata.is_dir() => {
                 let other = (self.lower.layer(found.layer), path, &found.metadata);
-                compare::same_directory((&self.tree, path, metadata), other)
+                compare::same_but_for_time((&self.tree, path, metadata), other)
                     .map_err(fail("compare"))?
             }
             _ => false,

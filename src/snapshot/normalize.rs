@@ -3,7 +3,8 @@
 //! The kernel marks new directories opaque although nothing lies below them, copies files up
 //! that nobody changed in the end, and leaves whiteouts for names that no lower layer has.
 //! After this, a layer says what differs and nothing else: no opaque directories (what they
-//! hid is hidden name by name), no unchanged files, no idle whiteouts. The native snapshotter
+//! hid is hidden name by name), no unchanged files, no idle whiteouts, and as with BuildKit no
+//! directories of which nothing but the time is new. The native snapshotter
 //! finds the same by comparing trees, so both write the same bytes.
 
 use std::ffi::{CString, OsStr};
@@ -135,7 +136,7 @@ impl Normalizer<'_> {
                     let now =
                         Metadata::at(parent, name.as_c_str()).map_err(self.fail("stat", path))?;
                     let other = (self.lower.layer(found.layer), path, &found.metadata);
-                    !compare::same_directory((&self.root, path, &now), other)
+                    !compare::same_but_for_time((&self.root, path, &now), other)
                         .map_err(self.fail("compare", path))?
                 }
                 _ => true,

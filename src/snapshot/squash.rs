@@ -161,7 +161,7 @@ impl Squasher<'_> {
         let same = match &old {
             Some(old) => {
                 let other = (self.lower.layer(old.layer), path, &old.metadata);
-                compare::same_directory((source, path, &found.metadata), other)
+                compare::same_but_for_time((source, path, &found.metadata), other)
                     .map_err(Error::io("compare", path))?
             }
             None => false,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use crate::archive::{self, Format};
+use crate::session::text::{self, BadByte};
 use crate::sys::atomic;
 use crate::sys::lock::Lock;
 use crate::sys::root::{Root, is_missing};
@@ -31,12 +32,12 @@ pub enum LocalError {
         size_bytes: u64,
     },
     /// The text is not text.
-    #[error("{} is not valid UTF-8 (first bad byte at offset {offset})", path.display())]
+    #[error("{}: {bad}", path.display())]
     NotText {
         /// The path.
         path: PathBuf,
         /// Where it stops being text.
-        offset: usize,
+        bad: BadByte,
     },
     /// The operating system refused.
     #[error("cannot read {}", path.display())]
@@ -88,9 +89,9 @@ pub fn replace_text(path: &Path, text: &str) -> io::Result<()> {
 
 /// Takes bytes as text, or says where they are not.
 pub fn into_text(path: &Path, bytes: Vec<u8>) -> Result<String, LocalError> {
-    String::from_utf8(bytes).map_err(|error| LocalError::NotText {
+    text::decode(bytes).map_err(|bad| LocalError::NotText {
         path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to(),
+        bad,
     })
 }
 
@@ -201,7 +202,7 @@ mod tests {
         );
         std::fs::write(path("binary"), b"FROM \xff").unwrap();
         let text = |name: &str| read_text(&path(name)).unwrap_err().to_string();
-        assert!(text("binary").contains("offset 5"));
+        assert!(text("binary").contains("line 1 is not valid UTF-8"));
         std::fs::create_dir(path("folder")).unwrap();
         assert!(text("folder").contains("not a regular file"));
         let fifo = std::process::Command::new("mkfifo")

@@ -26,6 +26,29 @@ pub fn bound(keep: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
+/// Says whether the calling thread keeps its capabilities when it becomes another user.
+pub fn keep_for_other_users(keep: bool) -> io::Result<()> {
+    Ok(rustix::thread::set_keep_capabilities(keep)?)
+}
+
+/// Gives the calling thread these capabilities and passes them on to whatever it executes, a
+/// user other than root included.
+pub fn set_ambient(capabilities: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets {
+        effective: capabilities,
+        permitted: capabilities,
+        inheritable: capabilities,
+    };
+    rustix::thread::set_capabilities(None, sets)?;
+    for number in 0..64_u32 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if capabilities.contains(capability) {
+            rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives the calling thread exactly these capabilities, none of them inheritable or ambient.
 pub fn set(capabilities: CapabilitySet) -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;

@@ -24,6 +24,8 @@ pub fn filesystem(
     attributes: MountAttrFlags,
 ) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What `mount` shows in place of a device.
+    rustix::mount::fsconfig_set_string(&context, c"source", kind)?;
     for (key, value) in options {
         match value {
             Some(value) => rustix::mount::fsconfig_set_string(&context, *key, *value)?,

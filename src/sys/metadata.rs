@@ -67,6 +67,13 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// Time of directories that are made without one: the clock has no say in what a layer holds.
+    /// It is the first day that archives of every kind can tell in every time zone.
+    pub const UNTOLD: Self = Self {
+        seconds: 315_619_200,
+        nanoseconds: 0,
+    };
+
     /// Makes a moment from whole seconds.
     pub fn from_seconds(seconds: i64) -> Self {
         Self {

@@ -134,17 +134,23 @@ fn process(order: &Order, extras: &Extras<'_>) -> Value {
             })
         })
         .collect();
+    let mut sets = json!({
+        "bounding": capabilities,
+        "effective": capabilities,
+        "permitted": capabilities,
+    });
+    if extras.insecure {
+        // Without a sandbox, users other than root have them all the same.
+        sets["inheritable"] = json!(capabilities);
+        sets["ambient"] = json!(capabilities);
+    }
     json!({
         "terminal": false,
         "user": {"uid": order.uid, "gid": order.gid, "additionalGids": order.groups},
         "args": order.args,
         "env": order.env,
         "cwd": order.cwd,
-        "capabilities": {
-            "bounding": capabilities,
-            "effective": capabilities,
-            "permitted": capabilities,
-        },
+        "capabilities": sets,
         "rlimits": limits,
         "noNewPrivileges": false,
     })

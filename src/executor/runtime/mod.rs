@@ -445,7 +445,7 @@ impl Owned {
 }
 
 fn tmpfs_options(size_bytes: u64, readonly: bool) -> Vec<String> {
-    let mut options = words(&["nosuid", "nodev", "mode=1777"]);
+    let mut options = words(&["nosuid", "mode=1777"]);
     if readonly {
         options.push("ro".to_owned());
     }

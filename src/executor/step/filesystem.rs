@@ -143,8 +143,8 @@ fn make(base: &OwnedFd, number: usize, what: &Mounted) -> io::Result<OwnedFd> {
             } else {
                 &sized
             };
-            let mut attributes =
-                MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            // Devices made in it can be used: whole systems are set up in such mounts.
+            let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
             if *readonly {
                 attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
             }

@@ -52,13 +52,15 @@ fn become_user(prepare: &Prepare, order: &Order) -> Result<(), Failure> {
     let early = enter_directory(order);
     let allowed = allowed(prepare).tried("read capabilities")?;
     caps::bound(allowed).tried("drop capabilities")?;
+    // Without a sandbox, users other than root have them all the same.
+    caps::keep_for_other_users(prepare.insecure).tried("keep capabilities")?;
     set_ids(order).tried("change to the user")?;
-    let keep = if order.uid == 0 {
-        allowed
-    } else {
-        CapabilitySet::empty()
-    };
-    caps::set(keep).tried("drop capabilities")?;
+    match (prepare.insecure, order.uid) {
+        (true, _) => caps::set_ambient(allowed),
+        (false, 0) => caps::set(allowed),
+        (false, _) => caps::set(CapabilitySet::empty()),
+    }
+    .tried("drop capabilities")?;
     let entered = match early {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => enter_directory(order),
         other => other,

@@ -2,6 +2,7 @@
 //! with `--link`.
 
 use super::copy_source::CopyFlags;
+use super::directory::{is_windows, with_slashes};
 use super::{Lowerer, Lowering, StageState, location, text_of};
 use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::dockerfile::Word;
@@ -23,6 +24,8 @@ pub(super) struct CopyJob<'a> {
     pub(super) from: Option<usize>,
     /// Where the files go.
     pub(super) dest: String,
+    /// Whether paths are those of a Windows image.
+    pub(super) is_windows: bool,
     /// Name of the step, given to sources behind a URL too.
     pub(super) name: String,
     /// The step.
@@ -104,10 +107,15 @@ impl Lowerer<'_> {
             }
         }
         let text = self.shown_text(text_of(&step.instruction), &state.environment);
+        let windows = is_windows(state);
         let mut job = CopyJob {
             flags,
             from: step.sources.first().copied().flatten(),
-            dest: paths::destination(&state.cwd, &written_dest),
+            dest: paths::destination(
+                &state.cwd,
+                &with_slashes(windows, &written_dest, &files.destination)?,
+            ),
+            is_windows: windows,
             name: self.name_of(state, step, &text),
             step,
             actions: Vec::with_capacity(files.sources.len() + files.heredocs.len()),

@@ -1,6 +1,7 @@
 //! Sources of `COPY` and `ADD`: paths, URLs, git repositories.
 
 use super::copy::{CopyJob, CopyMode};
+use super::directory::with_slashes;
 use super::{Lowerer, Lowering, location};
 use crate::frontend::diagnostic::{Diagnostic, Span};
 use crate::frontend::dockerfile::Word;
@@ -72,6 +73,7 @@ impl Lowerer<'_> {
     }
 
     fn path_source(&mut self, job: &mut CopyJob<'_>, source: &str, word: &Word) -> Lowering<()> {
+        let source = &with_slashes(job.is_windows, source, word)?;
         let root = match job.from {
             Some(stage) => self.states[&stage].root,
             None => {

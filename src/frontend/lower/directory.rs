@@ -1,9 +1,10 @@
 //! `WORKDIR` and `USER`.
 
 use super::{Lowerer, Lowering, StageState, location};
+use crate::frontend::diagnostic::Diagnostic;
 use crate::frontend::dockerfile::Word;
 use crate::frontend::plan::Step;
-use crate::frontend::{lint, paths};
+use crate::frontend::{lint, paths, windows};
 use crate::llb::pb;
 use crate::llb::state::{About, FileAction, FileOp, Owner};
 
@@ -18,13 +19,18 @@ impl Lowerer<'_> {
         step: &Step<'_>,
         word: &Word,
     ) -> Lowering<()> {
-        let path = self.expand(state, word)?;
+        let written = self.expand(state, word)?;
+        let path = with_slashes(is_windows(state), &written, word)?;
         if !std::mem::replace(&mut state.has_workdir, true) && !path.starts_with('/') {
-            self.warnings.push(lint::relative_workdir(&path, word.span));
+            let warning = lint::relative_workdir(&written, word.span);
+            self.warnings.push(warning);
         }
-        let path = paths::working_directory(&state.image.config.working_dir, &path);
-        state.image.config.working_dir.clone_from(&path);
-        state.cwd = paths::clean(&path);
+        let path = if is_windows(state) {
+            paths::absolute(&state.cwd, &path)
+        } else {
+            paths::working_directory(&state.image.config.working_dir, &path)
+        };
+        Self::set_working_directory(state, path.clone());
         let makes_layer = path != "/";
         if makes_layer {
             self.make_directory(state, step);
@@ -33,6 +39,15 @@ impl Lowerer<'_> {
             self.commit(state, format!("WORKDIR {path}"));
         }
         Ok(())
+    }
+
+    /// Sets where steps run and relative paths count from.
+    pub(super) fn set_working_directory(state: &mut StageState, path: String) {
+        state.cwd = paths::clean(&path);
+        state.image.config.working_dir = match is_windows(state) {
+            true => windows::to_backslashes(&path),
+            false => path,
+        };
     }
 
     fn make_directory(&mut self, state: &mut StageState, step: &Step<'_>) {
@@ -72,4 +87,18 @@ impl Lowerer<'_> {
         self.commit(state, format!("USER {user}"));
         Ok(())
     }
+}
+
+/// Says whether paths are those of a Windows image.
+pub(super) fn is_windows(state: &StageState) -> bool {
+    state.image.os == "windows"
+}
+
+/// Reads a path of the image or the context: in a file for a Windows image it looks different.
+pub(super) fn with_slashes(is_windows: bool, path: &str, word: &Word) -> Lowering<String> {
+    if !is_windows {
+        return Ok(path.to_owned());
+    }
+    let fail = |message| Box::new(Diagnostic::error(word.span, message));
+    windows::to_slashes(path).map_err(fail)
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::directory::is_windows;
 use super::{Lowerer, Lowering, StageState, location};
 use crate::frontend::environment::Environment;
 use crate::frontend::options::ResolveMode;
 use crate::frontend::plan::{Base, ImageBase, ResolvedBase};
-use crate::frontend::{image_config, paths};
+use crate::frontend::{image_config, paths, windows};
 use crate::llb::caps;
 use crate::llb::state::{About, Output, Source};
 use crate::oci::Platform;
@@ -47,9 +48,10 @@ impl Lowerer<'_> {
             state.environment.set(name, value);
         }
         if !state.image.config.working_dir.is_empty() {
-            let path = paths::working_directory("/", &state.image.config.working_dir);
-            state.cwd = paths::clean(&path);
-            state.image.config.working_dir = path;
+            let written = &state.image.config.working_dir;
+            let known = is_windows(&state).then(|| windows::to_slashes(written).ok());
+            let path = paths::working_directory("/", known.flatten().as_ref().unwrap_or(written));
+            Self::set_working_directory(&mut state, path);
         }
         Ok(state)
     }

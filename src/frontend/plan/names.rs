@@ -92,7 +92,7 @@ impl Plan<'_> {
                     return Ok(Vec::new());
                 };
                 let name = self.expand_name(word, stage)?;
-                let source = self.source(stage, &name, word.span, options)?;
+                let source = self.source(&name, word.span, options)?;
                 self.note_use(source, stage, word, instruction);
                 Ok(vec![Some(source)])
             }
@@ -102,7 +102,7 @@ impl Plan<'_> {
                     let from = self.mount_from(word, stage)?;
                     sources.push(match from {
                         Some(name) => {
-                            let source = self.source(stage, &name, word.span, options)?;
+                            let source = self.source(&name, word.span, options)?;
                             self.note_use(source, stage, word, instruction);
                             Some(source)
                         }
@@ -177,18 +177,10 @@ impl Plan<'_> {
     }
 
     /// Finds the stage that a name in `--from` or `from=` means.
-    fn source(
-        &mut self,
-        stage: usize,
-        name: &str,
-        span: Span,
-        options: &FrontendOptions,
-    ) -> Found<usize> {
-        if let Some(earlier) = self.stage_named(name, stage) {
-            return Ok(earlier);
-        }
-        if let Some(later) = self.stage_named(name, self.explicit) {
-            return Ok(later);
+    fn source(&mut self, name: &str, span: Span, options: &FrontendOptions) -> Found<usize> {
+        // Of several stages with the name it is the last, wherever the instruction stands.
+        if let Some(named) = self.stage_named(name, self.explicit) {
+            return Ok(named);
         }
         if name.bytes().all(|b| b.is_ascii_digit()) {
             let index = name

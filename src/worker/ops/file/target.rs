@@ -7,13 +7,6 @@ use super::FileOpError;
 use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::{self, NewDirectory, Root};
 
-/// Time of directories that are made without one: the clock has no say in what a layer holds.
-/// It is the first day that archives of every kind can tell in every time zone.
-const UNTOLD: Timestamp = Timestamp {
-    seconds: 315_619_200,
-    nanoseconds: 0,
-};
-
 /// The directory in which a change begins, and its time before the change.
 #[derive(Debug)]
 pub(super) struct Surroundings {
@@ -106,7 +99,7 @@ impl Target {
         }
         Ok(Surroundings {
             path: PathBuf::new(),
-            mtime: UNTOLD,
+            mtime: Timestamp::UNTOLD,
         })
     }
 
@@ -118,7 +111,7 @@ impl Target {
         made: &[PathBuf],
         mtime: Option<Timestamp>,
     ) -> Result<(), FileOpError> {
-        self.set_times(made, mtime.unwrap_or(UNTOLD))?;
+        self.set_times(made, mtime.unwrap_or(Timestamp::UNTOLD))?;
         // The root belongs to no layer.
         if around.path.as_os_str().is_empty() {
             return Ok(());
