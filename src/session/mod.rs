@@ -2,8 +2,8 @@
 //!
 //! Read in order: [`credentials`] (with [`helper`], the programs that keep passwords),
 //! [`login`] (keeping more of them),
-//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked), [`text`] (a Dockerfile, decoded).
-//! Invariants: secret values
+//! [`secrets`], [`ssh`] (with [`agent`], the socket a step sees), [`tree`] (a folder, walked),
+//! [`text`] (a Dockerfile, decoded). Invariants: secret values
 //! never appear in debug output or errors; whatever waits for another program has a limit.
 //! Deliberately absent: transport to a daemon, and the environment, which the caller reads.
 

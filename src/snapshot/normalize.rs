@@ -4,8 +4,8 @@
 //! that nobody changed in the end, and leaves whiteouts for names that no lower layer has.
 //! After this, a layer says what differs and nothing else: no opaque directories (what they
 //! hid is hidden name by name), no unchanged files, no idle whiteouts, and as with BuildKit no
-//! directories of which nothing but the time is new. The native snapshotter
-//! finds the same by comparing trees, so both write the same bytes.
+//! directories of which nothing but the time is new. The native snapshotter finds the same by
+//! comparing trees, so both write the same bytes.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
