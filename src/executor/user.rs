@@ -87,7 +87,8 @@ pub fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, UserError
     let entry = passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let uid = fields.get(2)?.trim();
-        let is_it = fields[0] == name || number.is_some_and(|n| uid.parse() == Ok(n));
+        // Digits are always an id, even if somebody has such a name.
+        let is_it = number.map_or(fields[0] == name, |n| uid.parse() == Ok(n));
         is_it.then_some(fields)
     });
     let mut identity = Identity::root();
@@ -120,7 +121,9 @@ fn find_group(name: &str, group: &str) -> Result<u32, UserError> {
     let found = group.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (entry, gid) = (fields.next()?, fields.nth(1)?.trim());
-        (entry == name || number.is_some_and(|n| gid.parse() == Ok(n))).then_some(gid)
+        number
+            .map_or(entry == name, |n| gid.parse() == Ok(n))
+            .then_some(gid)
     });
     match (found, number) {
         (Some(gid), _) => required_number(gid),
@@ -223,7 +226,8 @@ mod tests {
             ("4711", 4711, 0, &[0], "/"),
             ("4711:4712", 4711, 4712, &[4712], "/"),
             ("nohome", 7, 7, &[7], "/"),
-            ("12", 13, 13, &[13], "/odd"),
+            ("12", 12, 0, &[0], "/"),
+            ("13", 13, 13, &[13], "/odd"),
             ("2147483647", 2_147_483_647, 0, &[0], "/"),
         ] {
             let found = find(user, PASSWD, GROUP).unwrap();
