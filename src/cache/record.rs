@@ -21,6 +21,9 @@ pub struct ResultId(pub String);
 /// Begins values that are fingerprints; nobody writes it in a Dockerfile.
 const FINGERPRINT: char = '\u{1}';
 
+/// Begins the places of steps that run a process.
+pub(super) const RUN_PLACE: &str = "run ";
+
 /// One thing that the key of a step was made from, in words. It explains and never identifies.
 ///
 /// Names with a meaning to explanations: `command` (the words of a process as a JSON list, or
@@ -224,6 +227,8 @@ pub struct Found {
     pub result: ResultId,
     /// Result keys of the inputs at the time the key was stored; see [`NewRecord::made_from`].
     pub made_from: Vec<Option<CacheKey>>,
+    /// Whether it is older than the user wants any result to be; see [`super::age`].
+    pub too_old: bool,
 }
 
 /// A record as people see it.

@@ -141,6 +141,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_ttl: args.caches.ttl(),
         cache_from: args.caches.imports(&from_environment).map_err(usage)?,
         cache_to: args.caches.exports(&from_environment).map_err(usage)?,
         load: args.shape.load().is_some(),
@@ -379,7 +380,8 @@ fn network(text: &str) -> Result<NetworkMode, String> {
 }
 
 fn no_cache(args: &BuildArgs) -> NoCache {
-    match (args.no_cache, args.no_cache_stages.is_empty()) {
+    let everything = args.no_cache || args.caches.takes_nothing();
+    match (everything, args.no_cache_stages.is_empty()) {
         (true, _) => NoCache::Everything,
         (false, true) => NoCache::Nothing,
         (false, false) => NoCache::Stages(args.no_cache_stages.clone()),

@@ -76,6 +76,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         names: Vec::new(),
         platforms: args.platform.iter().cloned().collect(),
         no_cache: NoCache::Nothing,
+        cache_ttl: None,
         cache_from: Vec::new(),
         cache_to: Vec::new(),
         load: false,

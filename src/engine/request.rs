@@ -37,6 +37,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
@@ -130,6 +131,8 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
+    /// How old the result of a process may be to be taken from a cache; any age where `None`.
+    pub cache_ttl: Option<Duration>,
     /// Caches of other machines to take from, the best first.
     pub cache_from: Vec<CacheImport>,
     /// Caches to give to.

@@ -387,7 +387,14 @@ impl<'a> Run<'a> {
         };
         for key in [definition, content_key] {
             let made_from = made_from.clone();
-            self.store.keys.insert(key, KnownRecord { id, made_from });
+            self.store.keys.insert(
+                key,
+                KnownRecord {
+                    id,
+                    made_from,
+                    too_old: false,
+                },
+            );
         }
         self.found[vertex.index()] = Some(id);
         self.values[vertex.index()] = Some(value);
@@ -410,9 +417,14 @@ impl<'a> Run<'a> {
         let id = self.found[vertex.index()].unwrap();
         let made_from = self.scheduler.made_from(vertex);
         let definition = self.scheduler.definition(vertex).unwrap();
-        self.store
-            .keys
-            .insert(definition, KnownRecord { id, made_from });
+        self.store.keys.insert(
+            definition,
+            KnownRecord {
+                id,
+                made_from,
+                too_old: false,
+            },
+        );
     }
 
     /// Fills in what an answer depends on at the time when it comes.

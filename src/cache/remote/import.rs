@@ -15,6 +15,7 @@ use super::buildkit;
 use super::index::{Index, RemoteRecord, VOLUME_BYTES_MAX};
 use super::merge::{self, Known, Merge};
 use super::store::{Coordination, FaultKind, ObjectName, RemoteStore, StoreError};
+use crate::cache::age::AgeLimit;
 use crate::cache::files::FileList;
 use crate::cache::key::{CacheKey, ContentHash};
 use crate::cache::record::{Found, ResultId};
@@ -245,17 +246,22 @@ impl Imports {
     }
 
     /// Finds the record that a key leads to.
-    pub fn lookup(&self, key: &CacheKey) -> Option<Found> {
-        let state = self.lock();
-        let record = state.lookup(key)?;
+    pub(in crate::cache) fn lookup(&self, key: &CacheKey, age_limit: &AgeLimit) -> Option<Found> {
+        let record = self.under(key)?;
         let under = record.keys.iter().find(|under| under.key == *key);
         Some(Found {
             id: record.id,
             result: Self::result_id(&record.id),
+            too_old: age_limit.is_passed(record.created_ns, &record.place),
             made_from: under
                 .map(|under| under.made_from.clone())
                 .unwrap_or_default(),
         })
+    }
+
+    /// Returns the record that a key leads to.
+    pub(in crate::cache) fn under(&self, key: &CacheKey) -> Option<Arc<RemoteRecord>> {
+        self.lock().lookup(key)
     }
 
     /// Names the result of an imported record.
