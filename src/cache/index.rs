@@ -213,7 +213,7 @@ impl Cache {
         let imported = |key| {
             self.imports
                 .as_ref()
-                .and_then(|imports| imports.lookup(key, &self.age_limit))
+                .and_then(|imports| imports.lookup_aged(key, &self.age_limit))
         };
         let best = |own: Option<Found>, key| match own {
             Some(own) if own.too_old => imported(key).filter(|other| !other.too_old).or(Some(own)),

@@ -246,7 +246,16 @@ impl Imports {
     }
 
     /// Finds the record that a key leads to.
-    pub(in crate::cache) fn lookup(&self, key: &CacheKey, age_limit: &AgeLimit) -> Option<Found> {
+    pub fn lookup(&self, key: &CacheKey) -> Option<Found> {
+        self.lookup_aged(key, &AgeLimit::NONE)
+    }
+
+    /// Finds the record that a key leads to, and says whether it is too old.
+    pub(in crate::cache) fn lookup_aged(
+        &self,
+        key: &CacheKey,
+        age_limit: &AgeLimit,
+    ) -> Option<Found> {
         let record = self.under(key)?;
         let under = record.keys.iter().find(|under| under.key == *key);
         Some(Found {

@@ -9,7 +9,6 @@ use futures::future::BoxFuture;
 use super::fake::FakeStore;
 use super::import::is_imported;
 use super::*;
-use crate::cache::age::AgeLimit;
 use crate::cache::{Cache, CacheKey, ContentHash, NewRecord, ResultId, Step};
 use crate::content::ContentStore;
 use crate::llb::VertexDigest;
@@ -148,7 +147,7 @@ async fn what_one_machine_exports_another_finds() {
         let imports = machine.import(&store).await;
         imports.ask(&[key(101), key(102), key(103)]).await;
         for number in [1, 2] {
-            let found = imports.lookup(&key(number + 100), &AgeLimit::NONE).unwrap();
+            let found = imports.lookup(&key(number + 100)).unwrap();
             assert_eq!(found.id, key(number));
             assert!(is_imported(&found.result));
             let (record, from) = imports.record(&found.result).unwrap();
@@ -159,7 +158,7 @@ async fn what_one_machine_exports_another_finds() {
                 .unwrap();
             assert!(machine.content.contains(&blob.digest));
         }
-        assert!(imports.under(&key(103)).is_none());
+        assert!(imports.lookup(&key(103)).is_none());
     }
 }
 
@@ -169,19 +168,19 @@ async fn what_is_lost_is_forgotten() {
     Machine::new().export(&store, &[1, 2, 3, 4, 5, 6, 7]).await;
     let imports = Machine::new().import(&store).await;
     imports.forget(&key(1));
-    assert!(imports.under(&key(101)).is_none());
+    assert!(imports.lookup(&key(101)).is_none());
     assert!(imports.record(&Imports::result_id(&key(1))).is_none());
-    assert!(imports.under(&key(102)).is_some());
+    assert!(imports.lookup(&key(102)).is_some());
     for number in 2..=6 {
         imports.note_fault(&key(number));
     }
     assert!(
-        imports.under(&key(107)).is_none(),
+        imports.lookup(&key(107)).is_none(),
         "a store that fails is left alone"
     );
     let imports = Machine::new().import(&store).await;
     imports.forget_layers(&[DiffId(Digest::of(b"plain"))].into());
-    assert!(imports.under(&key(107)).is_none());
+    assert!(imports.lookup(&key(107)).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,8 +217,8 @@ async fn one_lost_layer_costs_its_record_only() {
     assert!(exported.fault.is_some());
     assert_eq!(exported.records, 1);
     let imports = Machine::new().import(&store).await;
-    assert!(imports.under(&key(101)).is_none());
-    assert!(imports.under(&key(102)).is_some());
+    assert!(imports.lookup(&key(101)).is_none());
+    assert!(imports.lookup(&key(102)).is_some());
 }
 
 #[tokio::test]
@@ -232,9 +231,9 @@ async fn damaged_indexes_are_empty_ones() {
     let name = ObjectName::index();
     store.write(&name, object, Condition::Absent).await.unwrap();
     let machine = Machine::new();
-    assert!(machine.import(&store).await.under(&key(101)).is_none());
+    assert!(machine.import(&store).await.lookup(&key(101)).is_none());
     let exported = machine.export(&store, &[1]).await;
     assert_eq!((exported.records, exported.fault), (1, None));
     let imports = Machine::new().import(&store).await;
-    assert!(imports.under(&key(101)).is_some());
+    assert!(imports.lookup(&key(101)).is_some());
 }
