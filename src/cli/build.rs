@@ -82,6 +82,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
     }
+    write_metrics(program, args, &journal)?;
     if let Some(format) = args.explained.explain {
         explain::built(program, &engine, &id, format)?;
     }
@@ -293,6 +294,26 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
         (key.clone(), value)
     };
     Value::Object(response.iter().map(pair).collect())
+}
+
+/// Writes how the cache did, where that is asked for; also when the build failed.
+fn write_metrics(program: &Program, args: &BuildArgs, journal: &Journal) -> Result<(), Failure> {
+    let text = || journal.metrics.text();
+    match args.caches.metrics.as_deref() {
+        None | Some("") => Ok(()),
+        Some("stdout") => {
+            let result = program.console.result(text().trim_end());
+            result.map_err(Failure::stdout)
+        }
+        Some("stderr") => {
+            program.console.note(text().trim_end());
+            Ok(())
+        }
+        Some(path) => {
+            let path = Path::new(path);
+            std::fs::write(path, text()).map_err(|error| Failure::file("write", path, error))
+        }
+    }
 }
 
 /// Prints warnings and how the cache did.

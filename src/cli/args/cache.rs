@@ -33,6 +33,10 @@ pub(crate) struct CacheArgs {
     /// Only RUN steps grow old. 0 means --no-cache.
     #[arg(long = "cache-ttl", value_name = "DURATION", value_parser = age)]
     ttl: Option<Duration>,
+    /// Write which steps were not in the cache, and how many were, to this file as buildctl does;
+    /// `stdout` and `stderr` mean these
+    #[arg(long = "debug-json-cache-metrics", value_name = "FILE")]
+    pub(crate) metrics: Option<String>,
 }
 
 impl CacheArgs {
@@ -144,6 +148,7 @@ mod tests {
             from: owned(from),
             to: owned(to),
             ttl: None,
+            metrics: None,
         };
         Ok((
             args.imports(&|_| None)?.len(),
