@@ -4,7 +4,7 @@
 //! that explain them), [`record`] (what is kept of a step), [`index`] (the database), `integrity`, [`prune`],
 //! [`mounts`] (folders of cache mounts), [`usage`] with [`usage_filter`] and [`policy`] (what takes space, and what of it goes),
 //! [`explain`] (miss reasons) with `side` (two runs of a step compared), `changes` (two lists of
-//! files compared) and `reason` (in words), [`adopted`] (records of other machines), [`builds`] (what is kept of each build), [`flight`]
+//! files compared) and `reason` (in words), [`preimage`] (digests looked up), [`adopted`] (records of other machines), [`builds`] (what is kept of each build) and [`pins`] (how long), [`flight`]
 //! (one process works on a key, the others wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
@@ -46,7 +46,9 @@ mod kept;
 pub mod key;
 pub mod mounts;
 mod open;
+pub mod pins;
 pub mod policy;
+pub mod preimage;
 pub mod prune;
 mod reason;
 pub mod record;

@@ -60,13 +60,18 @@ impl KeyPart {
 
     /// Returns the part as it may lie on a disk: values of variables only as a hash.
     fn kept(&self) -> Self {
-        if self.name.starts_with("env:") || self.name.starts_with("arg:") {
+        if !has_value(self) {
             let hash = ContentHash::of(self.value.as_bytes()).hex();
             Self::new(self.name.clone(), &hash[..16])
         } else {
             self.clone()
         }
     }
+}
+
+/// Says whether a part that was kept has its value, and not just the hash of one.
+pub(super) fn has_value(part: &KeyPart) -> bool {
+    !(part.name.starts_with("env:") || part.name.starts_with("arg:"))
 }
 
 /// A step as the cache knows it: who it is to people, and what its key was made from.

@@ -43,6 +43,7 @@ pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
     Asked, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation, Reported,
 };
+pub use crate::cache::FileEntry;
 pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 pub use crate::cache::content_hash::Modes as CacheModes;
 pub use crate::cache::policy::{Amount, Policy};
