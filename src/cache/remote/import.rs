@@ -21,7 +21,7 @@ use crate::cache::key::{CacheKey, ContentHash};
 use crate::cache::record::{Found, ResultId};
 use crate::content::ContentStore;
 use crate::llb::VertexDigest;
-use crate::oci::{Descriptor, DiffId};
+use crate::oci::{Descriptor, DiffId, Digest};
 use crate::progress::VertexProgress;
 
 /// Begins the id of a result that was imported.
@@ -203,6 +203,23 @@ impl Imports {
         let state = self.lock();
         let mut stores = state.caches.iter().map(|cache| &cache.store);
         stores.find(|store| store.name() == name).cloned()
+    }
+
+    /// Returns the store of an imported record that has a blob.
+    pub fn store_with(&self, blob: &Digest) -> Option<Arc<dyn RemoteStore>> {
+        let has_blob = |record: &RemoteRecord| {
+            let mut layers = record.outputs.iter().flatten();
+            layers.any(|layer| !layer.foreign && layer.blob.digest == *blob)
+        };
+        let state = self.lock();
+        let mut caches = state.caches.iter();
+        let cache = caches.find(|cache| cache.known.value.records().any(|r| has_blob(r)));
+        if let Some(cache) = cache {
+            return Some(Arc::clone(&cache.store));
+        }
+        let mut translated = state.translated.values();
+        let found = translated.find(|(record, _)| has_blob(record));
+        found.map(|(_, store)| Arc::clone(store))
     }
 
     /// Asks stores that have no index for these keys; what they know is found from then on.
