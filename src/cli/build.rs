@@ -28,7 +28,7 @@ use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
     Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
-    RunLimits,
+    RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::{Platform, Reference};
@@ -146,6 +146,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         cache_from: args.caches.imports(&from_environment).map_err(usage)?,
         cache_to: args.caches.exports(&from_environment).map_err(usage)?,
         load: args.shape.load().is_some(),
+        short_names: short_names(args, environment)?,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -162,6 +163,20 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         decryption_keys: encryption::decryption(&args.decryption)?,
         encryption: encryption::encryption(&args.encryption)?,
     })
+}
+
+/// Says what names of images mean that name no registry: who names a file of aliases, or sets
+/// the variable, wants podman's rules.
+fn short_names(args: &BuildArgs, environment: &Environment) -> Result<ShortNames, Failure> {
+    let alias_file = args.short_name_aliases.clone();
+    match environment.short_names().as_deref() {
+        _ if alias_file.is_some() => Ok(ShortNames::Configured { alias_file }),
+        Some("registries.conf") => Ok(ShortNames::Configured { alias_file: None }),
+        None | Some("" | "docker.io") => Ok(ShortNames::DockerHub),
+        Some(other) => Err(Failure::Usage(format!(
+            "COOPER_SHORT_NAMES={other}: expected docker.io or registries.conf"
+        ))),
+    }
 }
 
 /// Reads the build contexts that have names.

@@ -11,7 +11,7 @@ use super::program::Program;
 use super::registries;
 use crate::engine::request::{
     AttestationRequest, BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy,
-    RunLimits,
+    RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::dump;
@@ -80,6 +80,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         cache_from: Vec::new(),
         cache_to: Vec::new(),
         load: false,
+        short_names: ShortNames::DockerHub,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),

@@ -35,7 +35,7 @@ pub(super) fn plan(
     request: BuildRequest,
     session: Session,
 ) -> Result<(), Failure> {
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         engine.plan(request, session, progress, cancel).await
     })?;

@@ -319,6 +319,8 @@ impl<'a> Build<'a> {
             images: self.images.clone(),
             session: Arc::clone(&self.inputs.session),
             falls_back: self.request.pull == PullPolicy::Newer,
+            short_names: self.request.short_names.clone(),
+            hosts: self.engine.options.registries.hosts.clone(),
             progress: self.progress.clone(),
         }
     }

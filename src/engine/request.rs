@@ -138,6 +138,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheImport>,
     /// Caches to give to.
     pub cache_to: Vec<CacheExport>,
+    /// What names of base images mean that name no registry.
+    pub short_names: ShortNames,
     /// When base images are looked up in their registry although they are in the store.
     pub pull: PullPolicy,
     /// Network of RUN steps that do not name one.
@@ -240,6 +242,19 @@ pub enum PullPolicy {
     Newer,
     /// Never.
     Never,
+}
+
+/// What names of images mean that name no registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ShortNames {
+    /// Images of `docker.io`, as docker has it.
+    #[default]
+    DockerHub,
+    /// What podman's files on this machine say.
+    Configured {
+        /// A file with aliases that come before those of `registries.conf`.
+        alias_file: Option<PathBuf>,
+    },
 }
 
 /// What must run although its result is in the cache.
