@@ -28,6 +28,7 @@ pub mod cache;
 pub mod source;
 
 pub mod frontend;
+pub mod gateway;
 pub mod solver;
 
 pub mod exporter;

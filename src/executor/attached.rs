@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -84,6 +85,8 @@ pub struct Attachment {
     pub(super) streams: Streams,
     /// What is asked of the container.
     pub(super) asks: Option<mpsc::UnboundedReceiver<Ask>>,
+    /// Takes the root of the container.
+    pub(super) root: Arc<OnceLock<Root>>,
 }
 
 impl Attachment {
@@ -91,18 +94,20 @@ impl Attachment {
     pub fn streams(streams: Streams) -> Self {
         Self {
             streams,
-            asks: None,
+            ..Self::default()
         }
     }
 
     /// Attaches streams, and controls for what comes later.
     pub fn controlled(streams: Streams) -> (Self, Controls) {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let root = Arc::default();
         let attachment = Self {
             streams,
             asks: Some(receiver),
+            root: Arc::clone(&root),
         };
-        (attachment, Controls { sender })
+        (attachment, Controls { sender, root })
     }
 }
 
@@ -110,6 +115,7 @@ impl Attachment {
 #[derive(Debug, Clone)]
 pub struct Controls {
     sender: mpsc::UnboundedSender<Ask>,
+    root: Arc<OnceLock<Root>>,
 }
 
 impl Controls {
@@ -117,6 +123,11 @@ impl Controls {
     pub fn signal(&self, process: u32, signal: i32) {
         // A container that is gone has no processes.
         let _ = self.sender.send(Ask::Signal { process, signal });
+    }
+
+    /// Returns the root of the container, once it is there.
+    pub fn root(&self) -> Option<Root> {
+        self.root.get().cloned()
     }
 
     /// Starts one more process, under a number that nobody else has, and waits for its end.

@@ -265,7 +265,11 @@ impl Shared {
             gateway: container.network.as_ref().map(Lent::gateway),
         };
         let mut prepared = prepare::prepare(spec, &surroundings)?;
-        let Attachment { streams, asks } = attachment;
+        let Attachment {
+            streams,
+            asks,
+            root,
+        } = attachment;
         prepared.order.streams = streams.which();
         prepared.order.terminal = streams.terminal;
         let slot = container.slot()?;
@@ -276,6 +280,10 @@ impl Shared {
         descriptors.extend(streams.given());
         let sent = slot.order(&prepared.order, &descriptors);
         let tree = asks.as_ref().map(|_| prepared.tree.clone());
+        if let Some(tree) = &tree {
+            // An attachment belongs to one run.
+            let _ = root.set(tree.clone());
+        }
         let guests = Guests::begin(asks, tree, slot);
         drop(descriptors);
         let (stubs, sockets) = prepared.hand_over();

@@ -55,7 +55,9 @@ pub(super) async fn run(
     log: &VertexProgress,
     cancel: &CancellationToken,
 ) -> Result<Exit, ExecutorError> {
-    let Attachment { streams, mut asks } = attachment;
+    let Attachment {
+        streams, mut asks, ..
+    } = attachment;
     let streams = Arc::new(streams);
     loop {
         let unified = shared.is_unified.load(Ordering::Relaxed);
