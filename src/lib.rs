@@ -23,12 +23,12 @@ pub mod registry;
 pub mod snapshot;
 
 pub mod executor;
+pub mod gateway;
 
 pub mod cache;
 pub mod source;
 
 pub mod frontend;
-pub mod gateway;
 pub mod solver;
 
 pub mod exporter;

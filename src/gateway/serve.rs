@@ -37,6 +37,11 @@ impl Connection {
         Self { table, service }
     }
 
+    /// Waits until the frontend has returned something.
+    pub async fn returned(&self) {
+        self.table.returned().await;
+    }
+
     /// Ends the containers that the frontend left, and returns what it returned.
     pub async fn finish(self) -> Option<Outcome<Answer>> {
         let containers = self.table.take_containers();

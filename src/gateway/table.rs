@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tonic::Code;
 
 use super::bridge::{Answer, BridgeError, Container, Handle, Outcome};
@@ -25,6 +26,8 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     inner: Mutex<Inner>,
+    /// Told when the frontend has returned something.
+    returned: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +143,13 @@ impl Table {
             return Err(BridgeError::unknown("the result is set already"));
         }
         inner.answer = Some(answer);
+        self.returned.notify_one();
         Ok(())
+    }
+
+    /// Waits until the frontend has returned something.
+    pub(super) async fn returned(&self) {
+        self.returned.notified().await;
     }
 
     /// Takes what the frontend returned.

@@ -196,6 +196,8 @@ async fn main() {
         }
     };
     gateway.r#return(wire::ReturnRequest { result, error }).await.unwrap();
+    // A thread that waits for input would hold the end up.
+    std::process::exit(0);
 }
 
 /// Reads what the frontend was told.

@@ -32,7 +32,7 @@ use crate::solver::error::chain;
 
 /// Deepest that frontends may hand work to one another.
 const DEPTH_MAX: usize = 8;
-/// Time that a frontend has for ending after it has closed its connection.
+/// Time that a frontend has for ending after it has returned or closed its connection.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// Permissions of the file with the frontend's definition.
 const DEFINITION_MODE: u32 = 0o400;
@@ -167,17 +167,23 @@ impl Build {
         let attachment = Attachment::streams(streams);
         let executor = &self.engine.executor;
         let mut running = pin!(executor.run_attached(&spec, attachment, step, &stop));
+        let mut serving = pin!(gateway::serve(&connection, ours));
+        let over = async {
+            tokio::select! {
+                () = connection.returned() => {
+                    // Whoever has returned goes on talking until it ends.
+                    let _ = tokio::time::timeout(END_LIMIT, &mut serving).await;
+                }
+                // What the connection ended with shows in what the frontend did.
+                _ = &mut serving => {}
+            }
+            tokio::time::sleep(END_LIMIT).await;
+        };
         let exit = tokio::select! {
             exit = &mut running => exit,
-            // Whoever has nothing more to ask ends; whoever does not is ended.
-            _ = gateway::serve(&connection, ours) => {
-                match tokio::time::timeout(END_LIMIT, &mut running).await {
-                    Ok(exit) => exit,
-                    Err(_) => {
-                        stop.cancel();
-                        running.await
-                    }
-                }
+            () = over => {
+                stop.cancel();
+                running.await
             }
         };
         let answer = connection.finish().await;
@@ -198,7 +204,7 @@ fn judge(
 ) -> Result<Answer, EngineError> {
     let user = |text: String| EngineError::new(ErrorKind::User, text);
     let exit = match (&answer, exit) {
-        (Some(Err(_)), _) => None,
+        (Some(Err(_)), _) | (Some(Ok(_)), Err(ExecutorError::Cancelled)) => None,
         (_, Ok(exit)) => Some(exit),
         (_, Err(ExecutorError::Cancelled)) => {
             let text = format!("the frontend {name} closed its connection and did not end");
