@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::attest::Run;
 use super::bring::Brought;
-use super::caches::{self, Giving};
+use super::caches::{self, Giving, Ready};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
@@ -49,7 +49,7 @@ use crate::worker::{
 /// What other machines have to do with a build.
 pub(super) struct Others {
     /// What they know.
-    imports: Arc<Imports>,
+    pub(super) imports: Arc<Imports>,
     /// The layers that they and registries have.
     pub(super) layers: Arc<ImageLayers>,
     /// Takes what they shall know.
@@ -66,6 +66,8 @@ pub(super) struct Build {
     pub(super) request: BuildRequest,
     /// What was asked for.
     asked: Targets,
+    /// What other machines know, as far as that is of use before the translation.
+    pub(super) imports: OnceLock<Arc<Imports>>,
     /// What a frontend from an image answered for, where that has the last word.
     answered: OnceLock<Targets>,
     pub(super) inputs: Inputs,
@@ -136,14 +138,13 @@ impl Engine {
 
 impl Build {
     async fn run(self: &Arc<Self>) -> Result<BuildOutcome, EngineError> {
-        let importing = self.start_imports();
+        let (mut ready, translated) = self.import_and_translate().await?;
         let Translated {
             mut lowered,
             definitions,
             loaded,
             devices,
-        } = self.translate().await?;
-        let mut ready = importing.finish().await;
+        } = translated;
         ready.look_up(&loaded, self.writes_buildkit());
         let imports = Arc::clone(&ready.imports);
         let layers = self.layers(&imports);
@@ -180,9 +181,7 @@ impl Build {
 
     /// Says what would become of each step.
     pub(super) async fn plan(self: &Arc<Self>) -> Result<Vec<PlannedStep>, EngineError> {
-        let importing = self.start_imports();
-        let translated = self.translate().await?;
-        let mut ready = importing.finish().await;
+        let (mut ready, translated) = self.import_and_translate().await?;
         ready.look_up(&translated.loaded, false);
         let others = self.others(ready.imports);
         let named = (translated.devices, arguments_of(&translated.lowered));
@@ -192,6 +191,19 @@ impl Build {
         let (cache, options) = (self.cache(&others), self.solve_options());
         let plan = solver::plan(&definitions, worker, &cache, progress, options, cancel).await;
         plan.map_err(|error| EngineError::from_solve(error, &definitions))
+    }
+
+    /// Reads what other machines know, and translates meanwhile.
+    async fn import_and_translate(self: &Arc<Self>) -> Result<(Ready, Translated), EngineError> {
+        let importing = self.start_imports();
+        if self.foreign_frontend()?.is_none() {
+            let translated = self.translate().await?;
+            return Ok((importing.finish().await, translated));
+        }
+        let ready = importing.finish().await;
+        // What a frontend looks into may be known to other machines. There is one translation.
+        let _ = self.imports.set(Arc::clone(&ready.imports));
+        Ok((ready, self.translate().await?))
     }
 
     /// Translates, and checks that the build may do what it wants.
@@ -283,6 +295,7 @@ impl Build {
             engine: engine.clone(),
             request,
             asked: targets,
+            imports: OnceLock::new(),
             answered: OnceLock::new(),
             inputs,
             vcs,

@@ -14,6 +14,7 @@ use crate::gateway::bridge::Outcome;
 use crate::gateway::{Answer, Answered, BridgeError, Handle, SourceMeta};
 use crate::llb::{Definition, pb};
 use crate::oci::{ImageConfig, Platform};
+use crate::progress::{Event, Warning};
 use crate::worker::DescribedSource;
 
 /// The platforms of the results.
@@ -70,6 +71,13 @@ impl Build {
         &self,
         answer: Answer,
     ) -> Result<(Targets, Vec<Lowered>), EngineError> {
+        if !answer.attestations.is_empty() {
+            let short = "attestations that a frontend makes are not stored".to_owned();
+            self.progress.send(Event::Warning(Warning {
+                short,
+                ..Warning::default()
+            }));
+        }
         let metadata = &answer.metadata;
         let platforms = metadata.get(PLATFORMS);
         let platforms = platforms.map(|bytes| parsed::<Platforms>(PLATFORMS, bytes));

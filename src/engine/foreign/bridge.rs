@@ -11,6 +11,7 @@ use super::container::FrontendContainer;
 use super::errors::{self, invalid_definition, to_frontend};
 use super::run::FrontendRun;
 use crate::engine::build::{Build, Others};
+use crate::engine::caches;
 use crate::engine::error::EngineError;
 use crate::engine::rights;
 use crate::frontend::resolve::{ImageRequest, RequestPlatform};
@@ -25,7 +26,7 @@ use crate::oci::{Digest, Platform, Reference};
 use crate::progress::{Event, Place, Warning, WarningSource};
 use crate::solver;
 use crate::snapshot::LayerId;
-use crate::worker::LocalWorker;
+use crate::worker::{LocalWorker, Lost};
 
 pub(super) use crate::worker::OpOutput as Output;
 
@@ -56,7 +57,7 @@ impl BuildBridge {
     /// Serves a run of a frontend in a build.
     pub(super) fn new(build: &Arc<Build>, run: &FrontendRun, cancel: CancellationToken) -> Self {
         Self {
-            others: build.others(Arc::default()),
+            others: build.others(build.imports.get().cloned().unwrap_or_default()),
             build: Arc::clone(build),
             inputs: run.inputs.clone(),
             depth: run.depth,
@@ -102,6 +103,25 @@ impl BuildBridge {
     }
 
     async fn solve(&self, definition: &Definition) -> Result<Option<Arc<Output>>, EngineError> {
+        match self.solve_once(definition).await? {
+            Ok(output) => return Ok(output),
+            Err(lost) if lost.layers.is_empty() => return Err(EngineError::from_op(lost.error)),
+            Err(lost) => {
+                let text = format!("{}: the steps run instead", lost.error);
+                caches::warn(&self.build.progress, &text);
+                self.others.imports.forget_layers(&lost.layers);
+                self.others.layers.lose(&lost.layers);
+            }
+        }
+        let solved = self.solve_once(definition).await?;
+        solved.map_err(|lost| EngineError::from_op(lost.error))
+    }
+
+    /// Solves, and brings the files; what others promised and cannot be had is named.
+    async fn solve_once(
+        &self,
+        definition: &Definition,
+    ) -> Result<Result<Option<Arc<Output>>, Lost>, EngineError> {
         let build = &self.build;
         let worker = self.worker(definition)?;
         let definitions = [definition.clone()];
@@ -116,11 +136,11 @@ impl BuildBridge {
                 self.others
                     .layers
                     .bring_all(layers, layers.len(), &build.progress, &self.cancel);
-            bringing
-                .await
-                .map_err(|lost| EngineError::from_op(lost.error))?;
+            if let Err(lost) = bringing.await {
+                return Ok(Err(lost));
+            }
         }
-        Ok(output.map(Arc::new))
+        Ok(Ok(output.map(Arc::new)))
     }
 
     /// Makes a worker for a definition that may do what it wants.

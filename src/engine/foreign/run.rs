@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use prost::Message;
 use tokio::io::Join;
 use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
 
 use super::bridge::{BuildBridge, Output};
 use super::errors;
@@ -166,32 +167,43 @@ impl Build {
         let stop = bridge.cancel().child_token();
         let attachment = Attachment::streams(streams);
         let executor = &self.engine.executor;
-        let mut running = pin!(executor.run_attached(&spec, attachment, step, &stop));
-        let mut serving = pin!(gateway::serve(&connection, ours));
-        let over = async {
-            tokio::select! {
-                () = connection.returned() => {
-                    // Whoever has returned goes on talking until it ends.
-                    let _ = tokio::time::timeout(END_LIMIT, &mut serving).await;
-                }
-                // What the connection ended with shows in what the frontend did.
-                _ = &mut serving => {}
-            }
-            tokio::time::sleep(END_LIMIT).await;
-        };
-        let exit = tokio::select! {
-            exit = &mut running => exit,
-            () = over => {
-                stop.cancel();
-                running.await
-            }
-        };
+        let running = executor.run_attached(&spec, attachment, step, &stop);
+        let exit = serve_until_end(&connection, ours, running, &stop).await;
         let answer = connection.finish().await;
         drop(active);
         if bridge.cancel().is_cancelled() {
             return Err(EngineError::cancelled());
         }
         judge(answer, exit, &run.source, bridge)
+    }
+}
+
+/// Serves a frontend while it runs; one that lingers is ended.
+async fn serve_until_end(
+    connection: &Connection,
+    ours: Connected,
+    running: impl Future<Output = Result<Exit, ExecutorError>>,
+    stop: &CancellationToken,
+) -> Result<Exit, ExecutorError> {
+    let mut running = pin!(running);
+    let mut serving = pin!(gateway::serve(connection, ours));
+    let over = async {
+        tokio::select! {
+            () = connection.returned() => {
+                // Whoever has returned goes on talking until it ends.
+                let _ = tokio::time::timeout(END_LIMIT, &mut serving).await;
+            }
+            // What the connection ended with shows in what the frontend did.
+            _ = &mut serving => {}
+        }
+        tokio::time::sleep(END_LIMIT).await;
+    };
+    tokio::select! {
+        exit = &mut running => exit,
+        () = over => {
+            stop.cancel();
+            running.await
+        }
     }
 }
 
