@@ -80,7 +80,10 @@ impl Pattern {
         let regex = compile(self.pieces.iter().copied(), true, "")?;
         let mut out = String::new();
         let mut done = 0;
-        for found in regex.find_iter(value).take(if all { usize::MAX } else { 1 }) {
+        for found in regex
+            .find_iter(value)
+            .take(if all { usize::MAX } else { 1 })
+        {
             out.push_str(&value[done..found.start()]);
             match all {
                 true => fill(&mut out, replacement, found.as_str()),
