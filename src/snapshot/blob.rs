@@ -19,7 +19,7 @@ use crate::sys::mount;
 use crate::sys::root::Root;
 
 /// Annotation with the digest of an eStargz layer's table.
-const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
+pub(super) const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// Annotation with the bytes that an eStargz layer unpacks to.
 const STARGZ_BYTES: &str = "io.containers.estargz.uncompressed-size";
 /// Annotation with the digest of a zstd:chunked layer's table, as it is compressed.

@@ -20,6 +20,7 @@ use crate::snapshot::{LayerBlob, LayerId, Snapshotter};
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::source::{Images, PinnedImage};
 
+use super::lazy::LazyLayers;
 use super::ops::{blocking, failed, invalid, source};
 
 /// Time that fetching a layer of an imported result may take, however small it is.
@@ -79,6 +80,8 @@ pub struct ImageLayers {
     /// What turned out not to be had.
     lost: Mutex<BTreeSet<DiffId>>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Layers that are shown instead of fetched.
+    lazy: LazyLayers,
 }
 
 impl ImageLayers {
@@ -92,6 +95,22 @@ impl ImageLayers {
             known: Mutex::default(),
             lost: Mutex::default(),
             busy: Mutex::default(),
+            lazy: LazyLayers::default(),
+        }
+    }
+
+    /// Adds to the error of an op what could not be read of a shown layer, where that is why.
+    pub fn explained(&self, error: OpError) -> OpError {
+        if error.kind == FailureKind::Cancelled {
+            return error;
+        }
+        match (self.lazy.take_failure(), error.kind) {
+            (None, _) => error,
+            (Some(failure), FailureKind::Step { .. }) => OpError {
+                message: format!("{}; {failure}", error.message),
+                ..error
+            },
+            (Some(failure), _) => OpError::new(FailureKind::Remote, failure).caused_by(error),
         }
     }
 
@@ -331,11 +350,20 @@ impl ImageLayers {
         self.known(layer).is_some() || self.snapshots.has(layer)
     }
 
-    /// Has every layer of a stack unpacked.
+    /// Has the files of every layer of a stack: unpacked, or shown where that was asked for.
     pub async fn unpack(
         self: &Arc<Self>,
         stack: &[LayerId],
         context: &OpContext,
+    ) -> Result<(), OpError> {
+        self.unpack_all(stack, context, true).await
+    }
+
+    async fn unpack_all(
+        self: &Arc<Self>,
+        stack: &[LayerId],
+        context: &OpContext,
+        may_be_shown: bool,
     ) -> Result<(), OpError> {
         let mut tasks = Vec::new();
         for layer in stack {
@@ -344,7 +372,7 @@ impl ImageLayers {
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
             tasks.push(tokio::spawn(async move {
-                this.unpack_one(&layer, &context).await
+                this.unpack_one(&layer, &context, may_be_shown).await
             }));
         }
         let mut result = Ok(());
@@ -378,7 +406,7 @@ impl ImageLayers {
         let mut result = self.bring_blobs(stack, &context).await;
         if files > 0 && result.is_ok() {
             let read = &stack[..files];
-            let unpacked = self.unpack(read, &context).await;
+            let unpacked = self.unpack_all(read, &context, false).await;
             result = unpacked.map_err(|error| Lost {
                 layers: self.not_unpacked(read),
                 error,
@@ -399,7 +427,12 @@ impl ImageLayers {
             .collect()
     }
 
-    async fn unpack_one(&self, layer: &LayerId, context: &OpContext) -> Result<(), OpError> {
+    async fn unpack_one(
+        &self,
+        layer: &LayerId,
+        context: &OpContext,
+        may_be_shown: bool,
+    ) -> Result<(), OpError> {
         let busy = {
             let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(busy.entry(layer.clone()).or_default())
@@ -412,6 +445,16 @@ impl ImageLayers {
             return Err(invalid(format!("layer {layer} is no longer in the store"))
                 .hint("build again: the step that made it will run"));
         };
+        if let Known::Image { image, index } = &known
+            && may_be_shown
+            && let Some(ranges) = self.images.ranges(image, *index)
+            && self
+                .lazy
+                .show(&self.snapshots, layer, ranges, context)
+                .await
+        {
+            return Ok(());
+        }
         self.fetch(&known, &context.progress).await?;
         let Err(damaged) = self.apply(layer, &known, context).await else {
             return Ok(());
