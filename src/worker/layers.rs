@@ -99,18 +99,25 @@ impl ImageLayers {
         }
     }
 
-    /// Adds to the error of an op what could not be read of a shown layer, where that is why.
-    pub fn explained(&self, error: OpError) -> OpError {
-        if error.kind == FailureKind::Cancelled {
-            return error;
+    /// Does something that may read shown layers. Where such a read fails, all of it does, with
+    /// an error that says why: a program that went on in spite of it made who knows what.
+    pub async fn reading<T>(
+        &self,
+        work: impl Future<Output = Result<T, OpError>>,
+    ) -> Result<T, OpError> {
+        let before = self.lazy.failures().count;
+        let result = work.await;
+        let after = self.lazy.failures();
+        if after.count == before {
+            return result;
         }
-        match (self.lazy.take_failure(), error.kind) {
-            (None, _) => error,
-            (Some(failure), FailureKind::Step { .. }) => OpError {
-                message: format!("{}; {failure}", error.message),
-                ..error
-            },
-            (Some(failure), _) => OpError::new(FailureKind::Remote, failure).caused_by(error),
+        match result {
+            Err(error) if error.kind == FailureKind::Cancelled => Err(error),
+            Err(error) => {
+                let message = format!("{}; {}", after.last, error.message);
+                Err(OpError::new(FailureKind::Remote, message).caused_by(error))
+            }
+            Ok(_) => Err(OpError::new(FailureKind::Remote, after.last)),
         }
     }
 

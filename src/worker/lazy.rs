@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::progress::{Event, Warning};
-use crate::snapshot::{LayerBlob, LayerId, LazyLayer, RangeSource, Snapshotter};
+use crate::snapshot::{Failures, LayerBlob, LayerId, LazyLayer, RangeSource, Snapshotter};
 use crate::solver::OpContext;
 
 use super::ops::{blocking, failed};
@@ -53,10 +53,17 @@ impl LazyLayers {
         }
     }
 
-    /// Says which read failed last, if one did since this was asked.
-    pub(super) fn take_failure(&self) -> Option<String> {
-        let shown = lock(&self.shown);
-        shown.values().find_map(|layer| layer.take_failure())
+    /// Returns the reads that failed so far.
+    pub(super) fn failures(&self) -> Failures {
+        let mut all = Failures::default();
+        for layer in lock(&self.shown).values() {
+            let Failures { count, last } = layer.failures();
+            all.count += count;
+            if count > 0 {
+                all.last = last;
+            }
+        }
+        all
     }
 }
 

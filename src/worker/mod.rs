@@ -237,8 +237,8 @@ impl Worker for LocalWorker {
         output: &OpOutput,
         context: &OpContext,
     ) -> Result<ContentDigest, OpError> {
-        let digest = ops::content::digest(self, user, input, output, context).await;
-        let digest = digest.map_err(|error| self.options.layers.explained(error))?;
+        let digest = ops::content::digest(self, user, input, output, context);
+        let digest = self.options.layers.reading(digest).await?;
         buildkit::note_contents(self, user, input, output).await;
         Ok(digest)
     }
@@ -251,14 +251,13 @@ impl Worker for LocalWorker {
     ) -> Result<Vec<OpOutput>, OpError> {
         self.prepare_what_follows(vertex);
         self.keep_room().await;
-        let outputs = match ops::perform(self, vertex, &inputs, context).await {
-            Err(error) => {
-                let again = self.again_with_room(error, vertex, &inputs, context);
-                let explained = |error| self.options.layers.explained(error);
-                again.await.map_err(explained)?
+        let performed = self.options.layers.reading(async {
+            match ops::perform(self, vertex, &inputs, context).await {
+                Err(error) => self.again_with_room(error, vertex, &inputs, context).await,
+                outputs => outputs,
             }
-            Ok(outputs) => outputs,
-        };
+        });
+        let outputs = performed.await?;
         self.compress(vertex, &outputs);
         Ok(outputs)
     }

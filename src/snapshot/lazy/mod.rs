@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use self::chunks::Chunks;
 use self::pool::Pool;
+pub use self::serve::Failures;
 use self::serve::{Data, Session};
 use self::tree::LazyTree;
 use super::blob::STARGZ_TOC;
@@ -69,9 +70,9 @@ pub struct LazyLayer {
 }
 
 impl LazyLayer {
-    /// Says which read failed last, and why; forgets it.
-    pub fn take_failure(&self) -> Option<String> {
-        self.data.take_failure()
+    /// Returns the reads that failed so far, whoever wanted them.
+    pub fn failures(&self) -> Failures {
+        self.data.failures()
     }
 
     pub(super) fn meta(&self) -> &Arc<LayerMeta> {

@@ -37,7 +37,16 @@ pub(super) struct Data {
     chunks: Arc<Chunks>,
     pool: Arc<Pool>,
     source: Arc<dyn RangeSource>,
-    failure: Mutex<Option<String>>,
+    failures: Mutex<Failures>,
+}
+
+/// Reads that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// How many.
+    pub count: u64,
+    /// The last one, and why.
+    pub last: String,
 }
 
 impl Data {
@@ -53,13 +62,13 @@ impl Data {
             chunks,
             pool,
             source,
-            failure: Mutex::default(),
+            failures: Mutex::default(),
         }
     }
 
-    /// Says which read failed last; forgets it.
-    pub(super) fn take_failure(&self) -> Option<String> {
-        lock(&self.failure).take()
+    /// Returns the reads that failed so far.
+    pub(super) fn failures(&self) -> Failures {
+        lock(&self.failures).clone()
     }
 
     /// Reads what is on disk; `None` where something is not.
@@ -83,8 +92,10 @@ impl Data {
             .and_then(|pieces| copy(pieces).map_err(|error| error.to_string()));
         read.unwrap_or_else(|reason| {
             let (path, layer) = (file.path.display(), &self.layer);
-            let text = format!("cannot read /{path} of layer {layer}, byte {offset} on: {reason}");
-            *lock(&self.failure) = Some(text);
+            let mut failures = lock(&self.failures);
+            failures.count += 1;
+            failures.last =
+                format!("cannot read /{path} of layer {layer}, byte {offset} on: {reason}");
             Answer::Error(Errno::IO)
         })
     }
