@@ -1,4 +1,4 @@
-//! Reading the table of an eStargz layer, and single chunks of its files.
+//! Reading the table of an eStargz layer, and single chunks of the files of layers with tables.
 //!
 //! The format is drawn in [`super::estargz`]; what other tools write differs in that landmarks
 //! and table are entries of the first tar, and that small chunks may share a member
@@ -17,7 +17,9 @@ use jiff::Timestamp as Moment;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::compression::Format;
 use super::entry::{Entry, EntryKind, clean_path};
+use super::layer_reader::decoder;
 use super::reader::TarReader;
 use crate::sys::metadata::Timestamp;
 
@@ -60,6 +62,15 @@ pub struct TocFile {
     pub chunks: Vec<ChunkPlace>,
 }
 
+/// How a part of a layer is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// gzip: eStargz.
+    Gzip,
+    /// zstd: zstd:chunked.
+    Zstd,
+}
+
 /// A part of a file, and where it is in the blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkPlace {
@@ -67,7 +78,9 @@ pub struct ChunkPlace {
     pub file_offset: u64,
     /// Its bytes.
     pub size: u64,
-    /// Where its member begins in the blob.
+    /// How its member is compressed.
+    pub member: Member,
+    /// Where that begins in the blob.
     pub begin: u64,
     /// Where the next member begins.
     pub end: u64,
@@ -80,7 +93,11 @@ pub struct ChunkPlace {
 impl ChunkPlace {
     /// Takes the chunk out of its member; fails where the bytes are not the right ones.
     pub fn unpack(&self, member: &[u8]) -> io::Result<Vec<u8>> {
-        let mut decoder = flate2::read::MultiGzDecoder::new(member);
+        let format = match self.member {
+            Member::Gzip => Format::Gzip,
+            Member::Zstd => Format::Zstd,
+        };
+        let mut decoder = decoder(member, format)?;
         let skipped = io::copy(&mut (&mut decoder).take(self.inner_offset), &mut io::sink())?;
         let mut bytes = Vec::new();
         decoder.take(self.size).read_to_end(&mut bytes)?;
@@ -149,28 +166,41 @@ pub fn read_toc(
     if <[u8; 32]>::from(Sha256::digest(json)) != *expected {
         return Err(TocError::WrongDigest);
     }
+    files_of(json, toc_offset, Member::Gzip)
+}
+
+/// Reads what a table says; all data ends at `data_end`.
+pub(super) fn files_of(
+    json: &[u8],
+    data_end: u64,
+    member: Member,
+) -> Result<Vec<TocFile>, TocError> {
     let table: Table =
         serde_json::from_slice(json).map_err(|error| TocError::Malformed(error.to_string()))?;
-    let offsets = table.entries.iter().filter(|line| line.has_data());
-    let mut ends: BTreeSet<u64> = offsets.map(|line| line.offset).collect();
-    ends.insert(toc_offset);
+    let with_data = table.entries.iter().filter(|line| line.has_data());
+    let ends = with_data.flat_map(|line| [line.offset, line.end_offset]);
+    let mut ends: BTreeSet<u64> = ends.collect();
+    ends.insert(data_end);
+    let members = Members { ends, member };
     let mut files: Vec<TocFile> = Vec::new();
     for line in &table.entries {
         if line.kind == "chunk" {
             let file = files.last_mut().filter(|file| file.entry.size > 0);
             let file = file.ok_or_else(|| line.malformed("chunk without a file"))?;
-            file.chunks.push(line.chunk(file.entry.size, &ends)?);
+            file.chunks.push(line.chunk(file.entry.size, &members)?);
             continue;
         }
         let entry = line.entry()?;
         let mut chunks = Vec::new();
         if entry.kind == EntryKind::Regular && entry.size > 0 {
-            chunks.push(line.chunk(entry.size, &ends)?);
+            chunks.push(line.chunk(entry.size, &members)?);
         }
         files.push(TocFile { entry, chunks });
     }
     files.iter().try_for_each(check_chunks)?;
-    files.retain(|file| !HIDDEN.iter().any(|name| file.entry.path == Path::new(name)));
+    if member == Member::Gzip {
+        files.retain(|file| !HIDDEN.iter().any(|name| file.entry.path == Path::new(name)));
+    }
     Ok(files)
 }
 
@@ -190,6 +220,13 @@ fn check_chunks(file: &TocFile) -> Result<(), TocError> {
     Err(TocError::Malformed(format!(
         "chunks of {path} do not add up to it"
     )))
+}
+
+/// The members of a blob.
+struct Members {
+    /// Where they begin, and where data ends.
+    ends: BTreeSet<u64>,
+    member: Member,
 }
 
 #[derive(Deserialize)]
@@ -218,7 +255,13 @@ struct Line {
     chunk_offset: u64,
     chunk_size: u64,
     chunk_digest: String,
+    /// Something for a part that is not stored; zstd:chunked only.
+    chunk_type: String,
     inner_offset: u64,
+    /// Where the data of the file ends in the blob; zstd:chunked only.
+    end_offset: u64,
+    /// Of the whole file.
+    digest: String,
 }
 
 impl Line {
@@ -231,20 +274,31 @@ impl Line {
     }
 
     /// Reads the place of a chunk of a file of `file_size` bytes.
-    fn chunk(&self, file_size: u64, ends: &BTreeSet<u64>) -> Result<ChunkPlace, TocError> {
+    fn chunk(&self, file_size: u64, members: &Members) -> Result<ChunkPlace, TocError> {
         let size = match self.chunk_size {
             0 => file_size.saturating_sub(self.chunk_offset),
             size => size,
         };
-        if size.max(self.inner_offset) > CHUNK_BYTES_MAX {
-            let text = format!("a chunk of {} is too large to be fetched alone", self.name);
-            return Err(TocError::Unsuitable(text));
+        let unsuitable = |what: &str| {
+            let name = &self.name;
+            TocError::Unsuitable(format!("{what} of {name}"))
+        };
+        if !self.chunk_type.is_empty() {
+            return Err(unsuitable("it does not hold all data"));
         }
-        let sha256 = sha256_of(&self.chunk_digest).ok_or_else(|| {
-            let text = format!("nothing tells what the data of {} must be", self.name);
-            TocError::Unsuitable(text)
-        })?;
-        let end = ends.range(self.offset.saturating_add(1)..).next();
+        if size.max(self.inner_offset) > CHUNK_BYTES_MAX {
+            return Err(unsuitable(
+                "nobody can fetch alone a chunk as large as that",
+            ));
+        }
+        // One chunk that is all of the file needs no digest of its own.
+        let digest = match self.chunk_digest.as_str() {
+            "" if size == file_size => &self.digest,
+            digest => digest,
+        };
+        let sha256 = sha256_of(digest);
+        let sha256 = sha256.ok_or_else(|| unsuitable("nothing tells what must be the data"))?;
+        let end = members.ends.range(self.offset.saturating_add(1)..).next();
         let end = *end.ok_or_else(|| self.malformed("data behind the end"))?;
         if end - self.offset > MEMBER_BYTES_MAX {
             return Err(self.malformed("data larger than any chunk"));
@@ -252,6 +306,7 @@ impl Line {
         Ok(ChunkPlace {
             file_offset: self.chunk_offset,
             size,
+            member: members.member,
             begin: self.offset,
             end,
             inner_offset: self.inner_offset,
@@ -435,7 +490,7 @@ mod tests {
             ),
             (
                 file("").replace(r#""size":9"#, r#""size":99999999999"#),
-                Some("too large"),
+                Some("as large as that"),
             ),
         ];
         for (line, expected) in rows {

@@ -89,7 +89,7 @@ pub enum SnapshotterKind {
     Overlayfs,
     /// They are copied.
     Native,
-    /// As `Auto`; layers of base images that are eStargz are read piece by piece, not fetched.
+    /// As `Auto`; layers of base images with tables are read piece by piece, not fetched.
     Stargz,
 }
 

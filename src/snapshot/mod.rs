@@ -59,7 +59,7 @@ pub use active::{Active, RootMount};
 pub use blob::{BLOB_ANNOTATIONS, LayerForm};
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
-pub use lazy::{Failures, LazyLayer, RangeSource, table_sha256};
+pub use lazy::{Failures, LazyLayer, RangeSource, has_table};
 pub use meta::{
     LayerBlob, LayerInfo, LayerMeta, LayerRun, META_VERSION, Pending, RootEntry, RunTime,
 };

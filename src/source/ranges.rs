@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::image::PinnedImage;
 use crate::oci::{Descriptor, Reference};
 use crate::registry::Client;
-use crate::snapshot::{LayerBlob, RangeSource, table_sha256};
+use crate::snapshot::{LayerBlob, RangeSource, has_table};
 
 /// Fetches parts of layers.
 #[derive(Debug)]
@@ -37,7 +37,9 @@ impl LayerRanges {
         index: usize,
     ) -> Option<(LayerBlob, Arc<dyn RangeSource>)> {
         let (descriptor, diff_id) = image.layers.get(index)?.clone();
-        table_sha256(&descriptor)?;
+        if !has_table(&descriptor) {
+            return None;
+        }
         let source = BlobRanges {
             ranges: Arc::clone(self),
             reference: image.reference.clone(),

@@ -35,13 +35,18 @@ impl Store {
         }
     }
 
-    /// Makes an eStargz blob of what `write` does to the tree of `parents`.
-    fn blob(&self, parents: &[LayerId], write: impl FnOnce(&Path)) -> (LayerId, Layer) {
+    /// Makes a blob of what `write` does to the tree of `parents`.
+    fn blob(
+        &self,
+        kind: CompressionKind,
+        parents: &[LayerId],
+        write: impl FnOnce(&Path),
+    ) -> (LayerId, Layer) {
         let active = self.snapshotter.prepare(parents).unwrap();
         write(active.mounted().unwrap());
         let id = active.commit(LayerInfo { created_ns: 1 }).unwrap();
         let compression = Compression {
-            kind: CompressionKind::Estargz,
+            kind,
             ..Compression::default()
         };
         let blob = self.snapshotter.layer_blob(&id, &compression).unwrap();
@@ -163,19 +168,23 @@ fn shown_layers_are_what_unpacked_ones_are() {
     if !is_root() {
         return;
     }
-    for folder in list(&fixtures("layers")) {
+    let forms = [CompressionKind::Estargz, CompressionKind::ZstdChunked];
+    let folders = list(&fixtures("layers"));
+    for (number, folder) in folders.iter().enumerate() {
+        // Each form has its turn; what there is to see lies in the tables, which are alike.
+        let form = forms[number % 2];
         let read = |name: &str| {
             let text = std::fs::read_to_string(folder.join(name)).unwrap();
             tree::parse(&text)
         };
         let (before, after) = (read("before.txt"), read("after.txt"));
         let maker = Store::new(Kind::Overlay);
-        let (base, below) = maker.blob(&[], |dir| tree::make(dir, &before));
-        let (_, above) = maker.blob(&[base], |dir| tree::change(dir, &before, &after));
+        let (base, below) = maker.blob(form, &[], |dir| tree::make(dir, &before));
+        let (_, above) = maker.blob(form, &[base], |dir| tree::change(dir, &before, &after));
         let (unpacked, shown) = (Store::new(Kind::Overlay), Store::new(Kind::Overlay));
         let ids = [unpacked.unpack(&below), unpacked.unpack(&above)];
         let layers = [&below, &above].map(|layer| shown.show(layer, &Source::new(layer)));
-        if has_unknown_names(&folder) {
+        if has_unknown_names(folder) {
             assert!(layers.iter().any(Result::is_err), "{folder:?}");
             continue;
         }
@@ -190,6 +199,11 @@ fn shown_layers_are_what_unpacked_ones_are() {
             tree::format(&unpacked.tree(&ids)),
             "{folder:?}"
         );
+        let dots = Command::new("ls")
+            .arg("-a")
+            .arg(layers[1].directory())
+            .output();
+        assert!(dots.unwrap().stdout.starts_with(b".\n..\n"));
         // Where nothing lies below, whiteouts are not listed.
         let alone = [ids[1].clone()];
         assert_eq!(
@@ -206,9 +220,9 @@ fn has_unknown_names(folder: &Path) -> bool {
 }
 
 /// A layer of a large and a few small files.
-fn large_layer() -> Layer {
+fn large_layer(form: CompressionKind) -> Layer {
     let maker = Store::new(Kind::Overlay);
-    let (_, layer) = maker.blob(&[], |dir| {
+    let (_, layer) = maker.blob(form, &[], |dir| {
         std::fs::write(dir.join("large"), tree::noise(9 << 20)).unwrap();
         for name in ["one", "two", "three"] {
             std::fs::write(dir.join(name), name.repeat(1000)).unwrap();
@@ -222,8 +236,12 @@ fn a_layer_is_stacked_written_over_and_read_in_parts() {
     if !is_root() {
         return;
     }
-    let layer = large_layer();
-    for kind in [Kind::Overlay, Kind::Native] {
+    for (kind, form) in [
+        (Kind::Overlay, CompressionKind::Estargz),
+        (Kind::Overlay, CompressionKind::ZstdChunked),
+        (Kind::Native, CompressionKind::Estargz),
+    ] {
+        let layer = large_layer(form);
         let store = Store::new(kind);
         let source = Source::new(&layer);
         let shown = store.show(&layer, &source).unwrap();
@@ -264,7 +282,10 @@ fn faults_are_errors_that_say_why_and_wrong_bytes_are_never_shown() {
     if !is_root() {
         return;
     }
-    let (layer, store) = (large_layer(), Store::new(Kind::Overlay));
+    let (layer, store) = (
+        large_layer(CompressionKind::Estargz),
+        Store::new(Kind::Overlay),
+    );
     let source = Source::new(&layer);
     let shown = store.show(&layer, &source).unwrap();
     let file = shown.directory().join("one");
@@ -296,7 +317,10 @@ fn a_read_that_fetches_keeps_nobody_from_what_is_here_nor_from_dying() {
     if !is_root() {
         return;
     }
-    let (layer, store) = (large_layer(), Store::new(Kind::Overlay));
+    let (layer, store) = (
+        large_layer(CompressionKind::Estargz),
+        Store::new(Kind::Overlay),
+    );
     let source = Source::new(&layer);
     let shown = store.show(&layer, &source).unwrap();
     let path = |name: &str| -> PathBuf { shown.directory().join(name) };
@@ -336,7 +360,10 @@ fn nothing_is_left_mounted() {
     if !is_root() {
         return;
     }
-    let (layer, store) = (large_layer(), Store::new(Kind::Overlay));
+    let (layer, store) = (
+        large_layer(CompressionKind::Estargz),
+        Store::new(Kind::Overlay),
+    );
     let shown = store.show(&layer, &Source::new(&layer)).unwrap();
     let directory = shown.directory().to_owned();
     let view = store.snapshotter.view(&[layer.id()]).unwrap();

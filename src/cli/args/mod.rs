@@ -413,7 +413,7 @@ pub(crate) enum Snapshotter {
     Overlayfs,
     /// Layers are copied
     Native,
-    /// As auto, but eStargz layers of base images are read piece by piece and not fetched
+    /// As auto, but eStargz and zstd:chunked layers of base images are read, not fetched
     Stargz,
 }
 

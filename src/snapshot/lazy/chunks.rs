@@ -216,6 +216,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::archive::Member;
     use crate::oci::Digest;
 
     /// Gives gzip members of a text, wrong ones first.
@@ -257,6 +258,7 @@ mod tests {
         ChunkPlace {
             file_offset: 0,
             size: 5,
+            member: Member::Gzip,
             begin: 10,
             end: 100,
             inner_offset: 0,

@@ -1,14 +1,14 @@
 //! Layers of images that are shown before they are fetched.
 //!
-//! A layer in eStargz's form has a table of what is in it. From that table a file system is made
+//! A layer in the form of eStargz or zstd:chunked has a table of what is in it. From that table a file system is made
 //! that stands where the unpacked layer would stand, in every attribute the same, and the data of
-//! files is fetched when it is read, chunk by chunk. Read in order: [`tree`] (table to tree),
+//! files is fetched when it is read, chunk by chunk. Read in order: [`table`] (which layers have one), [`tree`] (table to tree),
 //! [`chunks`] (data that was fetched, on disk), [`pool`] (the threads that fetch), [`serve`]
 //! (requests of the kernel to answers), and here what holds a shown layer.
 //!
 //! ```text
-//! cache/lazy/<2 hex digits>/<62>         a chunk, or a table as JSON, by its SHA-256
-//! cache/lazy/<2 hex digits>/<62>.offset  where the member of a table begins in its blob
+//! cache/lazy/<2 hex digits>/<62>         a chunk, or a table (of eStargz as JSON), by its SHA-256
+//! cache/lazy/<2 hex digits>/<62>.offset  where a table begins in its blob
 //! ```
 //!
 //! Invariants: what is shown was checked, table and chunks alike; a read of what is on disk never
@@ -20,6 +20,7 @@
 mod chunks;
 mod pool;
 mod serve;
+mod table;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -30,15 +31,15 @@ use self::chunks::Chunks;
 use self::pool::Pool;
 pub use self::serve::Failures;
 use self::serve::{Data, Session};
+use self::table::Table;
+pub use self::table::has_table;
 use self::tree::LazyTree;
-use super::blob::STARGZ_TOC;
 use super::error::Error;
 use super::id::LayerId;
 use super::meta::{LayerBlob, LayerMeta, Pending, RootEntry};
 use super::store::{Snapshotter, lock};
 use super::temp::{MERGED, TempDir};
-use crate::archive::{self, FOOTER_BYTES, Format, TOC_BYTES_MAX};
-use crate::oci::{Descriptor, hex_of};
+use crate::oci::hex_of;
 use crate::sys::fuse::Connection;
 use crate::sys::mount;
 
@@ -118,7 +119,10 @@ impl Mounted {
         let temp = snapshotter.temp()?;
         let path = temp.join(MERGED);
         std::fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        let connection = Connection::mount(&path).map_err(Error::io("mount", &path))?;
+        let connection = Connection::mount(&path).map_err(|error| Error::Unsupported {
+            kind: "stargz",
+            reason: error.to_string(),
+        })?;
         let session = Session::new(tree, Arc::clone(data), connection.replies());
         let mounted = Self { path, _temp: temp };
         std::thread::Builder::new()
@@ -136,16 +140,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Returns the SHA-256 of the table of an eStargz layer; `None` for other layers.
-pub fn table_sha256(blob: &Descriptor) -> Option<[u8; 32]> {
-    let is_gzip = Format::of_layer(&blob.media_type) == Some(Format::Gzip);
-    let digest = blob.annotations.get(STARGZ_TOC);
-    let digest = digest.filter(|_| is_gzip && blob.size > FOOTER_BYTES);
-    archive::sha256_of(digest?)
-}
-
 impl Snapshotter {
-    /// Shows an eStargz layer without fetching it; `source` is asked for what is read. It can be
+    /// Shows a layer with a table without fetching it; `source` is asked for what is read. It can be
     /// used like a layer that is there for as long as the returned value lives.
     pub fn show_lazily(
         &self,
@@ -161,13 +157,14 @@ impl Snapshotter {
             layer: descriptor.digest.clone(),
             reason,
         };
-        let sha256 = table_sha256(descriptor);
-        let sha256 = sha256.ok_or_else(|| refused("it is not eStargz".to_owned()))?;
+        let table = Table::of(descriptor);
+        let table = table.ok_or_else(|| refused("it has no table of contents".to_owned()))?;
         let (chunks, pool) = self.inner.shown.shared.get_or_init(|| {
             let chunks = Chunks::new(self.inner.root.join(FOLDER));
             (Arc::new(chunks), Arc::new(Pool::start()))
         });
-        let files = table(chunks, &*source, descriptor, &sha256).map_err(refused)?;
+        let files = table.read(chunks, &*source, descriptor);
+        let files = files.map_err(refused)?;
         let tree = LazyTree::new(&files).map_err(refused)?;
         let mut meta = self.new_meta();
         meta.size_bytes = tree.shape.bytes;
@@ -203,34 +200,6 @@ impl Snapshotter {
     pub(super) fn lazy_layer(&self, id: &LayerId) -> Option<Arc<LazyLayer>> {
         lock(&self.inner.shown.layers).get(id)?.upgrade()
     }
-}
-
-/// Reads the table of a blob: from disk where it was read before.
-fn table(
-    chunks: &Chunks,
-    source: &dyn RangeSource,
-    blob: &Descriptor,
-    sha256: &[u8; 32],
-) -> Result<Vec<archive::TocFile>, String> {
-    let said = |error: archive::TocError| error.to_string();
-    if let Some((json, offset)) = chunks.kept_table(sha256)
-        && let Ok(files) = archive::read_toc(&json, sha256, offset)
-    {
-        return Ok(files);
-    }
-    // Larger than the footer, as descriptors of layers with tables are.
-    let end = blob.size - FOOTER_BYTES;
-    let footer = source.read(end, FOOTER_BYTES)?;
-    let offset = archive::toc_offset(&footer).map_err(said)?;
-    let length = end
-        .checked_sub(offset)
-        .filter(|length| *length <= TOC_BYTES_MAX);
-    let length = length.ok_or("its table of contents cannot be where its footer says")?;
-    let json = archive::unpack_toc(&source.read(offset, length)?).map_err(said)?;
-    let files = archive::read_toc(&json, sha256, offset).map_err(said)?;
-    // Without it the table is fetched again.
-    let _ = chunks.keep_table(sha256, &json, offset);
-    Ok(files)
 }
 
 /// Writes a hash as the name of a file: a folder, and a name in it.

@@ -17,18 +17,16 @@ use rustix::io::Errno;
 use super::RangeSource;
 use super::chunks::Chunks;
 use super::pool::Pool;
-use super::tree::{FileData, LazyTree, What};
+use super::tree::{FileData, LazyTree, ROOT, What};
 use crate::archive::ChunkPlace;
 use crate::oci::Digest;
 use crate::snapshot::store::lock;
-use crate::sys::fuse::{self, Answer, Attr, Connection, DirEntry, Operation, Replies, Request};
+use crate::sys::fuse::{self, Answer, Connection, DirEntry, Operation, Replies, Request};
 
 /// Largest read that is answered; the kernel asks for no more unless it is told that it may.
 const READ_BYTES_MAX: u32 = 128 * 1024;
 /// How often those that were interrupted are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Type of a directory in a list.
-const DIRECTORY: u32 = 0o040_000;
 
 /// Where the data of a layer comes from.
 #[derive(Debug)]
@@ -184,7 +182,7 @@ impl Session {
             if !has_come {
                 continue;
             }
-            let Ok(Some(request)) = connection.next() else {
+            let Ok(Some(request)) = connection.receive() else {
                 return;
             };
             if let Some(answer) = self.handle(&request) {
@@ -277,13 +275,9 @@ impl Session {
         let Some(names) = self.tree.names(node) else {
             return Answer::Error(Errno::NOTDIR);
         };
-        // The kernel makes nothing of the attributes of these two.
-        let dot = |node: u64| Attr {
-            node,
-            mode: DIRECTORY,
-            ..self.tree.nodes[0].attr
-        };
-        let dots = [(&b"."[..], dot(0)), (b"..", dot(0))].into_iter();
+        // The kernel takes nothing of these two but that they are there, with some inode.
+        let (own, root) = (self.tree.nodes[node].attr, self.tree.nodes[ROOT].attr);
+        let dots = [(&b"."[..], own), (b"..", root)].into_iter();
         let named = names.iter().map(|(name, child)| {
             let attr = self.tree.nodes[*child].attr;
             (name.as_bytes(), attr)

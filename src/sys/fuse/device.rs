@@ -65,7 +65,7 @@ impl Connection {
     }
 
     /// Waits for the next request; `None` when the file system is gone for good.
-    pub fn next(&mut self) -> io::Result<Option<Request>> {
+    pub fn receive(&mut self) -> io::Result<Option<Request>> {
         loop {
             let received = rustix::net::recv(&self.socket, &mut self.buffer, RecvFlags::empty());
             let count = match received {
@@ -177,7 +177,7 @@ fn keep_only(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Opens the device and hangs its file system on `target`.
 fn mount_device(target: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())
         .map_err(|error| named("/dev/fuse", error.into()))?;
     let number = CString::new(device.as_raw_fd().to_string())?;
@@ -205,11 +205,24 @@ fn named(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
+/// Passes on requests until the file system is unmounted, or nobody answers any more: who waits
+/// for an answer then is told when the device is closed.
 fn pass_requests(device: impl AsFd, socket: &OwnedFd) {
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
     loop {
+        let mut fds = [
+            PollFd::new(&device, PollFlags::IN),
+            PollFd::new(socket, PollFlags::empty()),
+        ];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+        }
+        if !fds[1].revents().is_empty() {
+            return;
+        }
         match rustix::io::read(&device, &mut buffer) {
-            Ok(0) => return,
             Ok(count) => {
                 if send(socket, &buffer[..count]).is_err() {
                     return;

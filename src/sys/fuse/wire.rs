@@ -295,7 +295,14 @@ fn put_entry(bytes: &mut Vec<u8>, attr: &Attr) {
 fn put_attr(bytes: &mut Vec<u8>, attr: &Attr) {
     // The kernel reads seconds as signed.
     let seconds = attr.mtime.seconds as u64;
-    for number in [attr.node, attr.size, attr.size.div_ceil(512)] {
+    // As most file systems have it: data in whole blocks, short links in none.
+    let has_blocks = matches!(attr.mode >> 12, 0o4 | 0o10);
+    let blocks = if has_blocks {
+        attr.size.div_ceil(BLOCK.into())
+    } else {
+        0
+    };
+    for number in [attr.node, attr.size, blocks * u64::from(BLOCK / 512)] {
         put64(bytes, number);
     }
     for _ in 0..3 {
