@@ -366,6 +366,15 @@ impl ImageLayers {
         self.unpack_all(stack, context, true).await
     }
 
+    /// Has every layer of a stack unpacked, as a whole.
+    pub async fn unpack_whole(
+        self: &Arc<Self>,
+        stack: &[LayerId],
+        context: &OpContext,
+    ) -> Result<(), OpError> {
+        self.unpack_all(stack, context, false).await
+    }
+
     async fn unpack_all(
         self: &Arc<Self>,
         stack: &[LayerId],
@@ -413,7 +422,7 @@ impl ImageLayers {
         let mut result = self.bring_blobs(stack, &context).await;
         if files > 0 && result.is_ok() {
             let read = &stack[..files];
-            let unpacked = self.unpack_all(read, &context, false).await;
+            let unpacked = self.unpack_whole(read, &context).await;
             result = unpacked.map_err(|error| Lost {
                 layers: self.not_unpacked(read),
                 error,

@@ -40,7 +40,7 @@ impl LazyLayers {
                 true
             }
             Err(error) => {
-                let short = format!("{error}; it is fetched whole");
+                let short = format!("{error}; fetched whole instead");
                 if lock(&self.said).insert(short.clone()) {
                     context.progress.build().send(Event::Warning(Warning {
                         vertex: Some(context.progress.vertex().clone()),

@@ -119,6 +119,21 @@ fn only_what_is_read_moves_and_it_moves_once() {
     for file in ["read", "listed", "data/small", "copied/more"] {
         assert_eq!(text(&lazy, file), text(&whole, file), "{file}");
     }
+    // A cache in another compression has the layers of the base, too.
+    let again = TestEnv::empty();
+    again.write("context/Dockerfile", &dockerfile);
+    let to = "--cache-to=type=local,dest=cache,mode=max,compression=zstd,force-compression=true";
+    let cached = [
+        "--snapshotter=stargz",
+        "build",
+        to,
+        "-o",
+        "type=cacheonly",
+        "context",
+    ];
+    let (_, said) = again.ok(&cached);
+    assert!(!said.contains("WARNING"), "{said}");
+    assert!(again.path("cache/index.json").exists());
     let left = fs::read_dir(lazy.store().join("tmp")).unwrap();
     assert_eq!(left.count(), 0);
 }
@@ -142,7 +157,7 @@ fn a_layer_without_a_table_is_fetched_and_so_is_one_that_gives_no_parts() {
         env.write("context/Dockerfile", &dockerfile);
         let args = ["--snapshotter=stargz", "build", "-t", "x", "context"];
         let (_, said) = env.ok(&args);
-        let warned = said.contains("it is fetched whole");
+        let warned = said.contains("fetched whole instead");
         assert_eq!(warned, warning.is_some(), "{said}");
         assert!(said.contains(warning.unwrap_or("")), "{said}");
         assert!(bytes_read(&registry) > LARGE as u64);
