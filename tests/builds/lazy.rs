@@ -49,55 +49,91 @@ fn bytes_read(registry: &Registry) -> u64 {
     sizes.sum()
 }
 
+/// A build on `base` that reads little, writes over it and copies from it.
+fn dockerfile(base: &str) -> String {
+    format!(
+        "FROM {base} AS other\nFROM {base}\n\
+         RUN cat /data/small /data/link > /read; ls -lR /data | grep -v :.*: > /listed\n\
+         RUN echo more >> /data/small; rm /data/more\n\
+         COPY --from=other /data /copied\n"
+    )
+}
+
 #[test]
 fn only_what_is_read_moves_and_it_moves_once() {
     if !ready() {
         return;
     }
     let registry = Registry::start();
-    let base = push_base(&registry, "compression=estargz");
-    let (lazy, whole) = (TestEnv::empty(), TestEnv::empty());
-    let dockerfile = format!(
-        "FROM {base} AS other\nFROM {base}\n\
-         RUN cat /data/small /data/link > /read; ls -lR /data | grep -v :.*: > /listed\n\
-         RUN echo more >> /data/small; rm /data/more\n\
-         COPY --from=other /data /copied\n"
-    );
-    for env in [&lazy, &whole] {
-        env.write("context/Dockerfile", &dockerfile);
-    }
+    let dockerfile = dockerfile(&push_base(&registry, "compression=estargz"));
+    let env = TestEnv::empty();
+    env.write("context/Dockerfile", &dockerfile);
     let name = format!("{}/app:1", registry.host());
-    let build = ["build", "--push", "-t", &name, "context"];
-    lazy.ok(&[&["--snapshotter=stargz"], &build[..]].concat());
+    let build = [
+        "--snapshotter=stargz",
+        "build",
+        "--push",
+        "-t",
+        &name,
+        "context",
+    ];
+    env.ok(&build);
     let moved = bytes_read(&registry);
     // The shell is the largest part.
     assert!((1000..4_000_000).contains(&moved), "{moved}");
     let app = manifest(&registry, "app");
     let below = manifest(&registry, "base").layers;
-    let count = below.len();
     let digests = |layers: &[cooper::oci::Descriptor]| -> Vec<String> {
         layers
             .iter()
             .map(|layer| layer.digest.to_string())
             .collect()
     };
-    assert_eq!(digests(&app.layers[..count]), digests(&below));
-    assert_eq!(app.layers.len(), count + 3);
-    // The same steps on other results, with what was read before.
+    assert_eq!(digests(&app.layers[..below.len()]), digests(&below));
+    assert_eq!(app.layers.len(), below.len() + 3);
+    // The same steps with other results, and what was read before.
     registry.clear_log();
-    lazy.write(
+    env.write(
         "context/Dockerfile",
         &dockerfile.replace("/listed\n", "/again\n"),
     );
-    lazy.ok(&[&["--snapshotter=stargz"], &build[..]].concat());
+    env.ok(&build);
     assert_eq!(bytes_read(&registry), 0);
-    lazy.write("context/Dockerfile", &dockerfile);
-    // An output of files has all of them, and they are those of a usual build.
+    let left = fs::read_dir(env.store().join("tmp")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn what_needs_all_bytes_has_them() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let dockerfile = dockerfile(&push_base(&registry, "compression=zstd:chunked"));
+    let (lazy, whole) = (TestEnv::empty(), TestEnv::empty());
+    for env in [&lazy, &whole] {
+        env.write("context/Dockerfile", &dockerfile);
+    }
+    // A cache in another compression has the layers of the base, too.
+    let to = "--cache-to=type=local,dest=cache,mode=max,compression=gzip,force-compression=true";
+    let args = [
+        "--snapshotter=stargz",
+        "build",
+        to,
+        "-o",
+        "type=cacheonly",
+        "context",
+    ];
+    let (_, said) = lazy.ok(&args);
+    assert!(said.contains("reading on demand"), "{said}");
+    assert!(!said.contains("WARNING"), "{said}");
+    assert!(lazy.path("cache/index.json").exists());
+    // Files are those of a usual build.
     let out = |env: &TestEnv, args: &[&str]| {
         let to = ["build", "-o", "type=tar,dest=out.tar", "context"];
         env.ok(&[args, &to[..]].concat());
         let listed = tool("tar", &["-tvf", env.path("out.tar").to_str().unwrap()]);
-        // Files that steps wrote are as old as the steps.
+        // What steps wrote is as old as the steps.
         let lines = listed.lines().map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             format!(
@@ -119,23 +155,6 @@ fn only_what_is_read_moves_and_it_moves_once() {
     for file in ["read", "listed", "data/small", "copied/more"] {
         assert_eq!(text(&lazy, file), text(&whole, file), "{file}");
     }
-    // A cache in another compression has the layers of the base, too.
-    let again = TestEnv::empty();
-    again.write("context/Dockerfile", &dockerfile);
-    let to = "--cache-to=type=local,dest=cache,mode=max,compression=zstd,force-compression=true";
-    let cached = [
-        "--snapshotter=stargz",
-        "build",
-        to,
-        "-o",
-        "type=cacheonly",
-        "context",
-    ];
-    let (_, said) = again.ok(&cached);
-    assert!(!said.contains("WARNING"), "{said}");
-    assert!(again.path("cache/index.json").exists());
-    let left = fs::read_dir(lazy.store().join("tmp")).unwrap();
-    assert_eq!(left.count(), 0);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub use self::serve::Failures;
 use self::serve::{Data, Session};
 use self::table::Table;
 pub use self::table::has_table;
-use self::tree::LazyTree;
+use self::tree::{LazyTree, Shape};
 use super::error::Error;
 use super::id::LayerId;
 use super::meta::{LayerBlob, LayerMeta, Pending, RootEntry};
@@ -141,8 +141,9 @@ impl Drop for Mounted {
 }
 
 impl Snapshotter {
-    /// Shows a layer with a table without fetching it; `source` is asked for what is read. It can be
-    /// used like a layer that is there for as long as the returned value lives.
+    /// Shows a layer without fetching it; `source` is asked for what is read.
+    ///
+    /// It can be used like a layer that is there for as long as the returned value lives.
     pub fn show_lazily(
         &self,
         id: &LayerId,
@@ -166,25 +167,11 @@ impl Snapshotter {
         let files = table.read(chunks, &*source, descriptor);
         let files = files.map_err(refused)?;
         let tree = LazyTree::new(&files).map_err(refused)?;
-        let mut meta = self.new_meta();
-        meta.size_bytes = tree.shape.bytes;
-        meta.diff_id = Some(blob.diff_id.clone());
-        meta.blob = Some(descriptor.clone());
-        meta.is_empty = tree.shape.entries == 0 && !tree.shape.is_opaque;
-        meta.is_opaque = tree.shape.is_opaque;
-        meta.root = match tree.shape.has_root {
-            true => RootEntry::Told,
-            false => RootEntry::Silent,
-        };
-        meta.pending = Pending {
-            whiteout_parents: tree.shape.whiteout_parents.iter().cloned().collect(),
-            ..Pending::default()
-        };
         let layer = descriptor.digest.clone();
         let data = Data::new(layer, Arc::clone(chunks), Arc::clone(pool), source);
         let (tree, data) = (Arc::new(tree), Arc::new(data));
         let shown = Arc::new(LazyLayer {
-            meta: Arc::new(meta),
+            meta: Arc::new(self.shown_meta(blob, &tree.shape)),
             mounted: Mounted::new(self, Arc::clone(&tree), &data)?,
             tree,
             data,
@@ -194,6 +181,26 @@ impl Snapshotter {
         layers.retain(|_, layer| layer.strong_count() > 0);
         layers.insert(id.clone(), Arc::downgrade(&shown));
         Ok(shown)
+    }
+
+    /// Makes the record that unpacking would leave.
+    fn shown_meta(&self, blob: &LayerBlob, shape: &Shape) -> LayerMeta {
+        LayerMeta {
+            size_bytes: shape.bytes,
+            diff_id: Some(blob.diff_id.clone()),
+            blob: Some(blob.descriptor.clone()),
+            is_empty: shape.entries == 0 && !shape.is_opaque,
+            is_opaque: shape.is_opaque,
+            root: match shape.has_root {
+                true => RootEntry::Told,
+                false => RootEntry::Silent,
+            },
+            pending: Pending {
+                whiteout_parents: shape.whiteout_parents.iter().cloned().collect(),
+                ..Pending::default()
+            },
+            ..self.new_meta()
+        }
     }
 
     /// Finds a layer that is shown.
