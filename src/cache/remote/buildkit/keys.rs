@@ -200,6 +200,11 @@ impl View<'_> {
         }
     }
 
+    /// Says whether an input comes from a source.
+    pub(super) fn is_source(&self, input: &Input) -> bool {
+        self.steps[input.step].is_source
+    }
+
     /// Returns the checksums of what a step uses of an input, if they were made.
     pub(super) fn contents(&self, step: &Step, input: usize) -> &[Digest] {
         let noted = self.noted.contents.get(&(step.vertex.clone(), input));

@@ -120,10 +120,6 @@ impl Keys {
         let mut records = Records::default();
         for (number, step) in self.steps.iter().enumerate() {
             let mut of_outputs = Vec::new();
-            let inputs = match needed.contains(&number) {
-                true => records.inputs(&view, step),
-                false => None,
-            };
             for output in 0..step.outputs.max(1) {
                 let result = finished.get(&step.vertex);
                 let result = result.and_then(|result| {
@@ -131,9 +127,9 @@ impl Keys {
                     let own = stack.last().and_then(|layer| layer.created_ns);
                     Some((place(stack)?, time(own.unwrap_or(result.created_ns))?))
                 });
-                let made = match &inputs {
-                    Some(inputs) => records.add(view.records(step, output), inputs, result),
-                    None => Vec::new(),
+                let made = match needed.contains(&number) {
+                    true => records.add(&view, step, (output, result)),
+                    false => Vec::new(),
                 };
                 of_outputs.push(made);
             }
@@ -166,16 +162,50 @@ struct Records {
 }
 
 impl Records {
-    /// Returns what may stand for each input of a step; `None` where nothing may.
-    fn inputs(&mut self, view: &View<'_>, step: &Step) -> Option<Vec<Vec<Link>>> {
+    /// Returns what may stand for each input of a step that is written in one of `ways`; `None`
+    /// where nothing may.
+    ///
+    /// What differs between dialects is linked within its own: a graph that mixes them has
+    /// several ways from a source to a result, and BuildKit sometimes takes none.
+    fn inputs(
+        &mut self,
+        view: &View<'_>,
+        step: &Step,
+        (way, ways): (usize, usize),
+    ) -> Option<Vec<Vec<Link>>> {
         let mut inputs = Vec::new();
-        for (number, input) in step.inputs.iter().enumerate() {
-            let mut links = self.of_step(input);
-            for contents in view.contents(step, number) {
-                let link = self.of_contents(contents);
-                let selector = String::new();
-                links.push(Link { selector, link });
+        for (place, input) in step.inputs.iter().enumerate() {
+            let contents = view.contents(step, place);
+            let made = self.of_step(input).to_vec();
+            // Those of a source are other names of it, in every dialect.
+            let is_source = view.is_source(input);
+            let selectors = &input.dependency.selectors;
+            let dialects = match is_source {
+                true => selectors.len().max(contents.len()),
+                false => made.len().max(selectors.len()).max(contents.len()),
+            };
+            let wanted = match ways {
+                0 | 1 => 0..dialects.max(1),
+                _ => way..way + 1,
+            };
+            let mut links = Vec::new();
+            for dialect in wanted {
+                let selector = of_dialect(selectors, dialect).map(ToString::to_string);
+                let records = match is_source {
+                    true => &made[..],
+                    false => of_dialect(&made, dialect).map_or(&[][..], std::slice::from_ref),
+                };
+                links.extend(records.iter().map(|record| Link {
+                    selector: selector.clone().unwrap_or_default(),
+                    link: number(*record),
+                }));
+                links.extend(of_dialect(contents, dialect).map(|contents| Link {
+                    selector: String::new(),
+                    link: self.of_contents(contents),
+                }));
             }
+            links.sort();
+            links.dedup();
             if links.is_empty() {
                 return None;
             }
@@ -184,21 +214,11 @@ impl Records {
         Some(inputs)
     }
 
-    fn of_step(&self, input: &Input) -> Vec<Link> {
-        let selectors = input.dependency.selectors.iter().map(Digest::to_string);
-        let mut selectors: Vec<String> = selectors.collect();
-        if selectors.is_empty() {
-            selectors.push(String::new());
-        }
+    /// Returns the positions of the records of an input.
+    fn of_step(&self, input: &Input) -> &[usize] {
         let outputs = self.of_steps.get(input.step);
         let records = outputs.and_then(|outputs| outputs.get(input.output as usize));
-        let links = records.into_iter().flatten().flat_map(|record| {
-            selectors.iter().map(|selector| Link {
-                selector: selector.clone(),
-                link: number(*record),
-            })
-        });
-        links.collect()
+        records.map_or(&[], Vec::as_slice)
     }
 
     fn of_contents(&mut self, contents: &Digest) -> i64 {
@@ -216,14 +236,11 @@ impl Records {
     /// Adds the records of one output, one for each digest that it has.
     fn add(
         &mut self,
-        digests: Vec<String>,
-        inputs: &[Vec<Link>],
-        result: Option<(Placed, String)>,
+        view: &View<'_>,
+        step: &Step,
+        (output, result): (u32, Option<(Placed, String)>),
     ) -> Vec<usize> {
-        let mut record = Record {
-            inputs: inputs.to_vec(),
-            ..Record::default()
-        };
+        let mut record = Record::default();
         match result {
             Some((Placed::On(layer), created_at)) => {
                 record.results.push(Outcome { layer, created_at });
@@ -233,13 +250,28 @@ impl Records {
             }
             None => {}
         }
-        let first = self.all.len();
-        self.all.extend(digests.into_iter().map(|digest| Record {
-            digest,
-            ..record.clone()
-        }));
-        (first..self.all.len()).collect()
+        let digests = view.records(step, output);
+        // Other names of a source have nothing to link.
+        let ways = digests.len();
+        let mut made = Vec::new();
+        for (way, digest) in digests.into_iter().enumerate() {
+            let Some(inputs) = self.inputs(view, step, (way, ways)) else {
+                continue;
+            };
+            made.push(self.all.len());
+            self.all.push(Record {
+                digest,
+                inputs,
+                ..record.clone()
+            });
+        }
+        made
     }
+}
+
+/// Returns what stands for a dialect: the last one where they do not differ.
+fn of_dialect<T>(all: &[T], dialect: usize) -> Option<&T> {
+    all.get(dialect).or(all.last())
 }
 
 fn number(position: usize) -> i64 {
@@ -465,6 +497,64 @@ mod tests {
             keys("text", Vec::new()).write_inline(&finished(), &[]),
             None
         );
+    }
+
+    /// Steps that are written otherwise for BuildKit 0.13 have a chain of their own.
+    #[test]
+    fn dialects_are_not_mixed() {
+        let secret = pb::Mount {
+            input: -1,
+            output: -1,
+            dest: "/run/secrets/s".to_owned(),
+            mount_type: pb::MountType::Secret.into(),
+            ..pb::Mount::default()
+        };
+        let with_secret = |command: &str, base: &Vertex| {
+            let mut step = run(command, base);
+            if let pb::op::Op::Exec(exec) = &mut step.op {
+                exec.mounts.push(secret.clone());
+            }
+            step
+        };
+        let image = source("docker-image://base");
+        let first = with_secret("first", &image);
+        let last = with_secret("last", &first);
+        let steps = vec![image, first, last];
+        let keys = Keys::new(&steps, Vec::new());
+        let base = layer("base").diff_id;
+        keys.note_image(&steps[0], &Digest::of(b"manifest"), &[base]);
+        let finished = steps.iter().skip(1).map(|step| {
+            let made = Finished {
+                outputs: vec![vec![layer("own")]],
+                created_ns: 5,
+            };
+            (step.digest.clone(), made)
+        });
+        let written = keys.write(&finished.collect(), true).unwrap();
+        let config: Config = serde_json::from_slice(&written.config).unwrap();
+        let sources = config
+            .records
+            .iter()
+            .filter(|r| r.inputs.is_empty())
+            .count();
+        let mut links: Vec<usize> = config
+            .records
+            .iter()
+            .filter_map(|record| Some(record.inputs.first()?.len()))
+            .collect();
+        links.sort_unstable();
+        // Each of the two steps twice: the first on both names of the image, the last on one.
+        assert_eq!((sources, links), (2, vec![1, 1, 2, 2]));
+        let lasts = config
+            .records
+            .iter()
+            .filter_map(|record| match &record.inputs[..] {
+                [links] if links.len() == 1 => Some(&links[0]),
+                _ => None,
+            });
+        let (one, other): (Vec<_>, Vec<_>) = lasts.map(|link| (link.link, &link.selector)).unzip();
+        assert_ne!(one[0], one[1]);
+        assert_ne!(other[0], other[1]);
     }
 
     #[test]
