@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chains::Chains;
 use super::checksum::Checksums;
 use super::config::Link;
-use super::ops::{self, Dependency, Dialect, Used};
+use super::ops::{self, Dependency, Dialect, Used, of_dialect};
 use crate::cache::record::RUN_PLACE;
 use crate::cache::remote::{CachedLayer, FoundUnder, RemoteRecord, RemoteStore};
 use crate::cache::{CacheKey, ContentHash};
@@ -200,9 +200,14 @@ impl View<'_> {
         }
     }
 
-    /// Says whether an input comes from a source.
-    pub(super) fn is_source(&self, input: &Input) -> bool {
-        self.steps[input.step].is_source
+    /// Returns the digests of the records that stand for an output in a dialect: all names of a
+    /// source, the one of a step.
+    pub(super) fn records_in(&self, step: &Step, output: u32, dialect: Dialect) -> Vec<String> {
+        let all = self.records(step, output);
+        match step.is_source {
+            true => all,
+            false => of_dialect(&all, dialect).cloned().into_iter().collect(),
+        }
     }
 
     /// Returns the checksums of what a step uses of an input, if they were made.
