@@ -31,7 +31,7 @@ impl Engine {
     }
 }
 
-impl Build<'_> {
+impl Build {
     /// Keeps what happened, where the request has an id to keep it under.
     pub(super) fn keep_record(&self, begun_ns: i64, result: &Result<BuildOutcome, EngineError>) {
         let Some(id) = &self.request.id else {

@@ -75,6 +75,9 @@ pub struct EngineOptions {
     pub registries: RegistrySettings,
     /// Most steps that run at the same time; the number of processors where `None`.
     pub parallelism_max: Option<usize>,
+    /// Places of BuildKit's `buildkitd.toml`, which says what frontends may be used; the first
+    /// that is there is read.
+    pub frontend_files: Vec<PathBuf>,
     /// How the store is kept under its cap, where not as its own settings say.
     pub gc: GcOptions,
 }
@@ -181,7 +184,7 @@ pub enum BuildContext {
     /// A folder on this machine.
     Directory(PathBuf),
     /// A tar archive, maybe compressed, read to its end once (`cooper build - < context.tar`).
-    Tar(Box<dyn Read + Send>),
+    Tar(Box<dyn Read + Send + Sync>),
     /// The URL of a git repository, of a tar archive, or of a file that is the Dockerfile.
     Remote(String),
     /// A tar archive in a bucket.

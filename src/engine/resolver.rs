@@ -149,6 +149,19 @@ impl Resolver {
     }
 
     async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+        let image = self.find_shown(request).await?;
+        Ok(ResolvedImage {
+            reference: image.reference.clone(),
+            digest: image.root.digest.clone(),
+            config: image.config.clone(),
+        })
+    }
+
+    /// Finds an image, as a step of the progress.
+    pub(super) async fn find_shown(
+        &self,
+        request: &ImageRequest,
+    ) -> Result<Arc<PinnedImage>, ResolveError> {
         let platform = &request.platform.0;
         let name = &request.log_name;
         let step = self
@@ -158,11 +171,7 @@ impl Resolver {
         match self.find(request, &step).await {
             Ok(image) => {
                 step.complete(None);
-                Ok(ResolvedImage {
-                    reference: image.reference.clone(),
-                    digest: image.root.digest.clone(),
-                    config: image.config.clone(),
-                })
+                Ok(image)
             }
             Err(error) => {
                 let message = chain(&error);

@@ -1,5 +1,6 @@
 //! The source op: images, local folders, web servers and git, pinned first and fetched later.
 
+mod described;
 mod pinned;
 
 use std::path::Path;
@@ -19,6 +20,7 @@ use crate::sys::metadata::{Metadata, Timestamp};
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 
+pub use described::DescribedSource;
 pub use pinned::PinnedSource;
 
 /// Mode of the folder that a checkout is, whatever our mask is.
