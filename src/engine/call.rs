@@ -23,11 +23,11 @@ use crate::progress::Progress;
 use crate::session::Session;
 use crate::source::local;
 
+pub use super::foreign::ForeignAnswer;
 pub use crate::frontend::diagnostic::Diagnostic;
 pub use crate::frontend::fix::Mended;
 pub use crate::frontend::subrequest::{CheckResults, columns};
 pub use crate::frontend::{CheckReport, LintWarning, Outline, RULES, Rule, Target, TargetList};
-pub use super::foreign::ForeignAnswer;
 pub use build_context::{Amount, ContextReport, FolderReport, IgnoreLine, PathSize};
 
 /// What is asked.

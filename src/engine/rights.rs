@@ -52,7 +52,9 @@ pub(super) fn check_network(network: i32, request: &BuildRequest) -> Result<(), 
 
 /// Says whether processes may run without confinement.
 pub(super) fn may_be_insecure(request: &BuildRequest) -> bool {
-    request.entitlements.contains(&Entitlement::SecurityInsecure)
+    request
+        .entitlements
+        .contains(&Entitlement::SecurityInsecure)
 }
 
 /// Says that a right was not granted.

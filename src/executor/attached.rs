@@ -161,7 +161,8 @@ fn gone() -> ExecutorError {
 
 /// Says that a runtime cannot take further processes.
 pub(super) fn refused() -> ExecutorError {
-    let text = "an external runtime starts no further processes in a container: leave --runtime out";
+    let text =
+        "an external runtime starts no further processes in a container: leave --runtime out";
     ExecutorError::Spec(text.to_owned())
 }
 
@@ -238,7 +239,11 @@ impl Guests {
         match heard {
             Heard::Silence => self.asks = None,
             Heard::Reports => {
-                let reports = slot.reports()?;
+                let (reports, is_over) = slot.heard()?;
+                if is_over {
+                    // A closed channel is readable for ever.
+                    self.channel = None;
+                }
                 for report in reports {
                     self.pass_on(report);
                 }
@@ -262,12 +267,7 @@ impl Guests {
         Ok(())
     }
 
-    fn start(
-        &self,
-        process: u32,
-        what: &FurtherProcess,
-        slot: &Slot,
-    ) -> Result<(), ExecutorError> {
+    fn start(&self, process: u32, what: &FurtherProcess, slot: &Slot) -> Result<(), ExecutorError> {
         let tree = self.tree.as_ref().ok_or_else(gone)?;
         let order = prepare::further(tree, what)?;
         slot.send(&Request::Start { process })

@@ -166,7 +166,8 @@ impl Executor {
         }
         let shared = Arc::clone(&self.shared);
         let (owned_spec, owned_log) = (spec.clone(), log.clone());
-        let begun = tokio::task::spawn_blocking(move || shared.begin(&owned_spec, attachment, &owned_log));
+        let begun =
+            tokio::task::spawn_blocking(move || shared.begin(&owned_spec, attachment, &owned_log));
         let (mut container, guests) = begun.await.map_err(join_error)??;
         self.refill();
         let ended = container.supervise(guests, log, cancel).await;

@@ -90,7 +90,9 @@ pub fn missing_cap(
 }
 
 fn caps(list: &str) -> BTreeSet<&str> {
-    let names = list.split(',').map(|cap| cap.split('+').next().unwrap_or(cap));
+    let names = list
+        .split(',')
+        .map(|cap| cap.split('+').next().unwrap_or(cap));
     names.filter(|name| !name.is_empty()).collect()
 }
 
@@ -131,9 +133,15 @@ mod tests {
         }}));
         let asks = |caps: &str| BTreeMap::from([(CAPS_OPTION.to_owned(), caps.to_owned())]);
         assert_eq!(missing_cap(&config, &asks("a+forward"), true), None);
-        assert_eq!(missing_cap(&config, &asks("a,b"), false).as_deref(), Some("b"));
+        assert_eq!(
+            missing_cap(&config, &asks("a,b"), false).as_deref(),
+            Some("b")
+        );
         let plain = ImageConfig::default();
-        assert_eq!(missing_cap(&plain, &asks(""), true).as_deref(), Some(INPUTS_CAP));
+        assert_eq!(
+            missing_cap(&plain, &asks(""), true).as_deref(),
+            Some(INPUTS_CAP)
+        );
         assert!(wants_no_network(&config) && !wants_no_network(&plain));
     }
 }

@@ -19,10 +19,10 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
 use super::bridge::{BridgeError, Container, Outcome, ProcessRequest};
+use super::status;
 use super::table::Table;
 use super::terminal::{self, Ends};
 use super::wire::{self, ExecMessage, exec_message::Input};
-use super::status;
 
 /// Most processes of one stream.
 const PROCESSES_MAX: usize = 1024;
@@ -31,8 +31,7 @@ const ANSWERS_MAX: usize = 64;
 /// Pieces of input that wait for a process to read them.
 const INPUTS_MAX: usize = 64;
 /// Type of the detail that holds an exit code.
-pub(super) const EXIT_DETAIL: &str =
-    "github.com/moby/buildkit/gatewayapi.ExitMessage+json";
+pub(super) const EXIT_DETAIL: &str = "github.com/moby/buildkit/gatewayapi.ExitMessage+json";
 /// Exit code that stands for a process that was not started.
 const NOT_STARTED: u32 = 255;
 

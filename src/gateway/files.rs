@@ -353,7 +353,13 @@ mod tests {
             assert_eq!((stat.path.as_str(), stat.size), ("a.txt", 10));
             assert_eq!(stat.mode >> 9, 0);
             assert_eq!(files.stat(".").unwrap().path, ".");
-            assert!(files.stat("x").unwrap_err().message.starts_with("lstat x: no such"));
+            assert!(
+                files
+                    .stat("x")
+                    .unwrap_err()
+                    .message
+                    .starts_with("lstat x: no such")
+            );
         }
     }
 

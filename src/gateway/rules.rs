@@ -128,7 +128,12 @@ mod tests {
         let off = "[frontend.\"dockerfile.v0\"]\nenabled = false\n\
                    [frontend.\"gateway.v0\"]\nenabled = false\n";
         let rules = FrontendRules::parse(off).unwrap();
-        assert!(rules.refuse_dockerfile().unwrap_err().contains("dockerfile.v0"));
+        assert!(
+            rules
+                .refuse_dockerfile()
+                .unwrap_err()
+                .contains("dockerfile.v0")
+        );
         assert!(rules.refuse_image("a").unwrap_err().contains("gateway.v0"));
         assert_eq!(FrontendRules::parse("").unwrap(), FrontendRules::default());
         assert!(FrontendRules::parse("frontend = 1").is_err());

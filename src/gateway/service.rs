@@ -124,7 +124,10 @@ impl Service {
             let mut attestation = Vec::new();
             for Attested { statement, files } in attested {
                 attestation.push(wire::Attestation {
-                    r#ref: files.is_some().then(|| self.reference(&files)).transpose()?,
+                    r#ref: files
+                        .is_some()
+                        .then(|| self.reference(&files))
+                        .transpose()?,
                     ..statement
                 });
             }
@@ -163,7 +166,10 @@ impl Service {
                     None => None,
                 };
                 let attested = Attested { statement, files };
-                attestations.entry(platform.clone()).or_default().push(attested);
+                attestations
+                    .entry(platform.clone())
+                    .or_default()
+                    .push(attested);
             }
         }
         Ok(Answer {
@@ -309,7 +315,9 @@ fn piece(range: Option<wire::FileRange>) -> Outcome<Option<Piece>> {
     let (offset, length) = (u64::try_from(range.offset), u64::try_from(range.length));
     match (offset, length) {
         (Ok(offset), Ok(length)) => Ok(Some(Piece { offset, length })),
-        _ => Err(BridgeError::invalid("a range begins and ends inside the file")),
+        _ => Err(BridgeError::invalid(
+            "a range begins and ends inside the file",
+        )),
     }
 }
 
@@ -429,25 +437,37 @@ impl LlbBridge for Service {
         }))
     }
 
-    async fn read_file(&self, request: Request<wire::ReadFileRequest>) -> Reply<wire::ReadFileResponse> {
+    async fn read_file(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Reply<wire::ReadFileResponse> {
         let request = request.into_inner();
         let files = self.files(&request.r#ref).await?;
         read_file(files, request).await
     }
 
-    async fn read_dir(&self, request: Request<wire::ReadDirRequest>) -> Reply<wire::ReadDirResponse> {
+    async fn read_dir(
+        &self,
+        request: Request<wire::ReadDirRequest>,
+    ) -> Reply<wire::ReadDirResponse> {
         let request = request.into_inner();
         let files = self.files(&request.r#ref).await?;
         read_dir(files, request).await
     }
 
-    async fn stat_file(&self, request: Request<wire::StatFileRequest>) -> Reply<wire::StatFileResponse> {
+    async fn stat_file(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Reply<wire::StatFileResponse> {
         let request = request.into_inner();
         let files = self.files(&request.r#ref).await?;
         stat_file(files, request).await
     }
 
-    async fn evaluate(&self, request: Request<wire::EvaluateRequest>) -> Reply<wire::EvaluateResponse> {
+    async fn evaluate(
+        &self,
+        request: Request<wire::EvaluateRequest>,
+    ) -> Reply<wire::EvaluateResponse> {
         self.files(&request.into_inner().r#ref).await?;
         Ok(Response::new(wire::EvaluateResponse {}))
     }
@@ -548,13 +568,19 @@ impl LlbBridge for Service {
     }
 }
 
-async fn read_file(files: Arc<Files>, request: wire::ReadFileRequest) -> Reply<wire::ReadFileResponse> {
+async fn read_file(
+    files: Arc<Files>,
+    request: wire::ReadFileRequest,
+) -> Reply<wire::ReadFileResponse> {
     let piece = piece(request.range)?;
     let data = look(files, move |files| files.read(&request.file_path, piece)).await?;
     Ok(Response::new(wire::ReadFileResponse { data }))
 }
 
-async fn read_dir(files: Arc<Files>, request: wire::ReadDirRequest) -> Reply<wire::ReadDirResponse> {
+async fn read_dir(
+    files: Arc<Files>,
+    request: wire::ReadDirRequest,
+) -> Reply<wire::ReadDirResponse> {
     let listing = look(files, move |files| {
         files.list(&request.dir_path, &request.include_pattern)
     });
@@ -562,7 +588,10 @@ async fn read_dir(files: Arc<Files>, request: wire::ReadDirRequest) -> Reply<wir
     Ok(Response::new(wire::ReadDirResponse { entries }))
 }
 
-async fn stat_file(files: Arc<Files>, request: wire::StatFileRequest) -> Reply<wire::StatFileResponse> {
+async fn stat_file(
+    files: Arc<Files>,
+    request: wire::StatFileRequest,
+) -> Reply<wire::StatFileResponse> {
     let stat = look(files, move |files| files.stat(&request.path)).await?;
     Ok(Response::new(wire::StatFileResponse { stat: Some(stat) }))
 }

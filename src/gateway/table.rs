@@ -73,7 +73,9 @@ impl Table {
     /// Finds a result that somebody wants to look into.
     pub(super) fn existing(&self, name: &str) -> Outcome<Handle> {
         if name.is_empty() {
-            return Err(BridgeError::unknown("no such ref: the empty result has no files"));
+            return Err(BridgeError::unknown(
+                "no such ref: the empty result has no files",
+            ));
         }
         self.result(name)
     }

@@ -83,7 +83,8 @@ pub(super) fn pipes(wanted: &[u32]) -> io::Result<(Streams, Ends)> {
                     _ => &mut streams.stderr,
                 };
                 *stream = Some(write);
-                ends.outputs.push((*number, End::new(read, Interest::READABLE)?));
+                ends.outputs
+                    .push((*number, End::new(read, Interest::READABLE)?));
             }
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }
@@ -137,7 +138,10 @@ mod tests {
         assert_eq!(&bytes[..count], b"in");
         rustix::io::write(streams.stdout.as_ref().unwrap(), b"out").unwrap();
         let (number, output) = &ends.outputs[0];
-        assert_eq!((*number, output.read().await.unwrap()), (1, b"out".to_vec()));
+        assert_eq!(
+            (*number, output.read().await.unwrap()),
+            (1, b"out".to_vec())
+        );
         drop(streams);
         assert!(output.read().await.unwrap().is_empty());
         assert!(pipes(&[3]).is_err());

@@ -33,8 +33,14 @@ impl Definition {
         let result = filled.result()?;
         let mut work = Work {
             made: filled,
-            renamed: sources.iter().map(|d| (d.clone(), result.clone())).collect(),
-            source: self.source.as_ref().map(|map| SourceMap::new(map.files().to_vec())),
+            renamed: sources
+                .iter()
+                .map(|d| (d.clone(), result.clone()))
+                .collect(),
+            source: self
+                .source
+                .as_ref()
+                .map(|map| SourceMap::new(map.files().to_vec())),
         };
         // Its terminal op; that of the whole follows.
         work.made.ops.pop();

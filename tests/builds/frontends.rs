@@ -31,7 +31,9 @@ impl Fixture {
         let listed = run(Command::new("ldd").arg(&program));
         let listed = String::from_utf8(listed.stdout).unwrap();
         let words = listed.split_whitespace();
-        let libraries = words.filter(|word| word.starts_with('/')).map(PathBuf::from);
+        let libraries = words
+            .filter(|word| word.starts_with('/'))
+            .map(PathBuf::from);
         for library in libraries {
             let target = image.join("root").join(library.strip_prefix("/").unwrap());
             fs::create_dir_all(target.parent().unwrap()).unwrap();
@@ -185,10 +187,15 @@ fn a_frontend_answers_for_platforms() {
     }
     let fixture = Fixture::new();
     let archive = fixture.env.path("image.tar");
-    let output = format!("--output=type=oci,dest={}", archive.display());
-    fixture.ok("platforms", &[&output, "-t", "several:1"]);
-    let inspected = fixture.env.ok(&["inspect", "--platform=linux/arm64", "several:1"]).0;
-    assert!(inspected.contains("\"Architecture\": \"arm64\""), "{inspected}");
+    fixture.ok("platforms", &["-t", "several:1"]);
+    let inspected = fixture
+        .env
+        .ok(&["inspect", "--platform=linux/arm64", "several:1"])
+        .0;
+    assert!(
+        inspected.contains("\"Architecture\": \"arm64\""),
+        "{inspected}"
+    );
     let output = format!("--output=type=docker,dest={}", archive.display());
     let shown = fixture.fails(3, "platforms", &[&output]);
     assert!(shown.contains("docker exporter"), "{shown}");
@@ -219,7 +226,10 @@ fn failures_are_told_as_they_are() {
     assert!(shown.contains("the second line is wrong"), "{shown}");
     assert!(shown.contains("the last line"), "{shown}");
     let shown = fixture.fails(3, "crash", &[]);
-    assert!(shown.contains(&format!("the frontend {FRONTEND} failed: exit code: 3")), "{shown}");
+    assert!(
+        shown.contains(&format!("the frontend {FRONTEND} failed: exit code: 3")),
+        "{shown}"
+    );
     let shown = fixture.fails(3, "silence", &[]);
     assert!(shown.contains("ended without a result"), "{shown}");
     let shown = fixture.fails(3, "juggle", &[]);
@@ -236,10 +246,16 @@ fn a_frontend_has_only_the_rights_of_the_build() {
     let lines: Vec<&str> = told.lines().collect();
     assert!(lines[0].contains("network.host is not allowed"), "{told}");
     assert!(lines[1].contains("network.host is not allowed"), "{told}");
-    assert!(lines[2].contains("\"nobody-gave-this\" was not given"), "{told}");
+    assert!(
+        lines[2].contains("\"nobody-gave-this\" was not given"),
+        "{told}"
+    );
     let told = fixture.told("confined", &[]);
     let lines: Vec<&str> = told.lines().collect();
-    assert!(lines[0].contains("\"frontend\"") && !lines[0].contains("\"home\""), "{told}");
+    assert!(
+        lines[0].contains("\"frontend\"") && !lines[0].contains("\"home\""),
+        "{told}"
+    );
     assert_eq!(lines[1], "[\"lo\"]");
     assert_eq!(lines[2], "ops: 2");
 }
@@ -268,7 +284,10 @@ fn nothing_is_left_of_a_frontend_that_hangs() {
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         let begun = Instant::now();
         let status = child.wait().unwrap();
-        assert!(!status.success() && begun.elapsed() < STOP_LIMIT, "{task}: {status}");
+        assert!(
+            !status.success() && begun.elapsed() < STOP_LIMIT,
+            "{task}: {status}"
+        );
         let steps = fixture.env.store().join("executor/steps");
         let left = fs::read_dir(steps).unwrap().count();
         assert_eq!(left, 0, "{task}");
@@ -289,20 +308,26 @@ fn frontends_are_allowed_by_configuration() {
         let args = fixture.args(task, &["--call=outline"]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut command = fixture.env.cooper(&args);
-        let output = command.env("XDG_CONFIG_HOME", fixture.env.path("config")).output().unwrap();
+        let output = command
+            .env("XDG_CONFIG_HOME", fixture.env.path("config"))
+            .output()
+            .unwrap();
         let shown = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{shown}");
         shown
     };
     config("[frontend.\"gateway.v0\"]\nallowedRepositories = [\"example.org/other\"]\n");
     let shown = build(4, "question");
-    assert!(shown.contains("is not an allowed gateway source"), "{shown}");
+    assert!(
+        shown.contains("is not an allowed gateway source"),
+        "{shown}"
+    );
     config("[frontend.\"gateway.v0\"]\nallowedRepositories = [\"example.org/test/frontend\"]\n");
     build(0, "question");
     config("[frontend.\"gateway.v0\"]\nenabled = false\n");
     let shown = build(4, "question");
     assert!(shown.contains("gateway.v0 is switched off"), "{shown}");
     config("[frontend.\"dockerfile.v0\"]\nenabled = false\n");
-    let shown = build(3, "dockerfile");
-    assert!(shown.contains("does not answer frontend.outline") || shown.contains("dockerfile.v0 is switched off"), "{shown}");
+    let shown = build(4, "dockerfile");
+    assert!(shown.contains("dockerfile.v0 is switched off"), "{shown}");
 }

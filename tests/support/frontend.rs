@@ -73,7 +73,9 @@ impl Graph {
 
     fn source(identifier: &str, attrs: &[(&str, &str)]) -> (Self, String) {
         let mut graph = Self::default();
-        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let attrs = attrs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let op = pb::SourceOp {
             identifier: identifier.to_owned(),
             attrs: attrs.collect(),
@@ -137,7 +139,10 @@ impl Graph {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 
@@ -173,8 +178,16 @@ async fn main() {
     let origin = hyper::Uri::from_static("http://localhost");
     let mut gateway = LlbBridgeClient::with_origin(Connection(sender), origin)
         .max_decoding_message_size(16 << 20);
-    let caps = gateway.ping(wire::PingRequest {}).await.unwrap().into_inner();
-    assert!(caps.frontend_api_caps.iter().any(|cap| cap.id == "gateway.exec"));
+    let caps = gateway
+        .ping(wire::PingRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        caps.frontend_api_caps
+            .iter()
+            .any(|cap| cap.id == "gateway.exec")
+    );
     assert!(caps.llb_caps.iter().any(|cap| cap.id == "file.base"));
     assert_eq!(caps.workers.len(), 1);
     match task.as_str() {
@@ -186,7 +199,9 @@ async fn main() {
     let (result, error) = match outcome {
         Ok(result) => (Some(result), None),
         Err(status) => {
-            let details = rpc::Status::decode(status.details()).unwrap_or_default().details;
+            let details = rpc::Status::decode(status.details())
+                .unwrap_or_default()
+                .details;
             let error = rpc::Status {
                 code: status.code() as i32,
                 message: format!("the test frontend: {}", status.message()),
@@ -195,7 +210,10 @@ async fn main() {
             (None, Some(error))
         }
     };
-    gateway.r#return(wire::ReturnRequest { result, error }).await.unwrap();
+    gateway
+        .r#return(wire::ReturnRequest { result, error })
+        .await
+        .unwrap();
     // A thread that waits for input would hold the end up.
     std::process::exit(0);
 }
@@ -223,12 +241,17 @@ async fn work(gateway: &mut Gateway, task: &str, options: &BTreeMap<String, Stri
         "rights" => rights(gateway, options).await,
         "confined" => told(gateway, &confined()).await,
         "question" => Ok(answer(options)),
-        other => Err(tonic::Status::invalid_argument(format!("cannot do {other:?}"))),
+        other => Err(tonic::Status::invalid_argument(format!(
+            "cannot do {other:?}"
+        ))),
     }
 }
 
 /// Solves a definition and returns its reference.
-async fn solve(gateway: &mut Gateway, definition: pb::Definition) -> Result<wire::Ref, tonic::Status> {
+async fn solve(
+    gateway: &mut Gateway,
+    definition: pb::Definition,
+) -> Result<wire::Ref, tonic::Status> {
     let request = wire::SolveRequest {
         definition: Some(definition),
         allow_result_return: true,
@@ -276,7 +299,10 @@ async fn files(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Out
     lines.push(format!("dockerfile: {:?}", text.lines().last().unwrap()));
     lines.push(format!("command line: {}", options["cmdline"]));
     lines.push(format!("target: {}", options["target"]));
-    let (graph, name) = Graph::source("local://context", &[("local.excludepatterns", "[\"secret\"]")]);
+    let (graph, name) = Graph::source(
+        "local://context",
+        &[("local.excludepatterns", "[\"secret\"]")],
+    );
     let folder = solve(gateway, graph.of(&name)).await?.id;
     let request = wire::ReadDirRequest {
         r#ref: folder.clone(),
@@ -290,7 +316,10 @@ async fn files(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Out
     let request = wire::ReadFileRequest {
         r#ref: folder.clone(),
         file_path: "a.txt".to_owned(),
-        range: Some(wire::FileRange { offset: 1, length: 2 }),
+        range: Some(wire::FileRange {
+            offset: 1,
+            length: 2,
+        }),
         ..wire::ReadFileRequest::default()
     };
     let piece = gateway.read_file(request).await?.into_inner().data;
@@ -326,7 +355,10 @@ async fn dockerfile(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
     let text = "FROM busybox\nARG SAID\nCOPY given /given\nRUN echo $SAID > /told\nCMD [\"x\"]\n";
     let inputs = [
         ("dockerfile".to_owned(), Graph::file("/Dockerfile", text)),
-        ("context".to_owned(), Graph::file("/given", "by the frontend")),
+        (
+            "context".to_owned(),
+            Graph::file("/given", "by the frontend"),
+        ),
     ];
     let said = options.get("build-arg:SAID").cloned().unwrap_or_default();
     let request = wire::SolveRequest {
@@ -368,7 +400,11 @@ async fn platforms(gateway: &mut Gateway) -> Outcome {
 
 /// Asks for something that fails, and does not need it.
 async fn lazy(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
-    let unused = solve(gateway, Graph::step(&options["build-arg:IMAGE"], &["/bin/false"])).await?;
+    let unused = solve(
+        gateway,
+        Graph::step(&options["build-arg:IMAGE"], &["/bin/false"]),
+    )
+    .await?;
     let warning = wire::WarnRequest {
         digest: digest(b"nothing"),
         short: b"mind the gap".to_vec(),
@@ -383,7 +419,9 @@ async fn lazy(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outc
 async fn fail(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
     let args = ["/bin/sh", "-c", "echo these are its last words; exit 7"];
     let step = solve(gateway, Graph::step(&options["build-arg:IMAGE"], &args)).await?;
-    gateway.evaluate(wire::EvaluateRequest { r#ref: step.id }).await?;
+    gateway
+        .evaluate(wire::EvaluateRequest { r#ref: step.id })
+        .await?;
     told(gateway, "it did not fail").await
 }
 
@@ -407,13 +445,20 @@ async fn refuse(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Ou
         }],
     };
     let details = status.encode_to_vec().into();
-    Err(tonic::Status::with_details(Code::InvalidArgument, status.message, details))
+    Err(tonic::Status::with_details(
+        Code::InvalidArgument,
+        status.message,
+        details,
+    ))
 }
 
 /// Asks for what was not granted.
 async fn rights(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
     let mut lines = Vec::new();
-    let (mut graph, root) = Graph::source(&format!("docker-image://{}", options["build-arg:IMAGE"]), &[]);
+    let (mut graph, root) = Graph::source(
+        &format!("docker-image://{}", options["build-arg:IMAGE"]),
+        &[],
+    );
     let exec = pb::ExecOp {
         meta: Some(meta(&["/bin/true"])),
         network: pb::NetMode::Host as i32,
@@ -516,7 +561,8 @@ impl Talk {
 
     async fn feed(&self, process: &str, data: &str, eof: bool) {
         let data = data.as_bytes().to_vec();
-        self.send(process, Input::File(wire::FdMessage { fd: 0, eof, data })).await;
+        self.send(process, Input::File(wire::FdMessage { fd: 0, eof, data }))
+            .await;
     }
 
     /// Returns the next message about a process.
@@ -574,7 +620,9 @@ async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
     assert!(found.digest.starts_with("sha256:") && !found.config.is_empty());
     let (graph, name) = Graph::source(&format!("docker-image://{image}"), &[]);
     let root = solve(gateway, graph.of(&name)).await?.id;
-    let note = solve(gateway, Graph::file("/note", "from a result")).await?.id;
+    let note = solve(gateway, Graph::file("/note", "from a result"))
+        .await?
+        .id;
     let mount = |dest: &str, result_id: &str, mount_type: pb::MountType| pb::Mount {
         dest: dest.to_owned(),
         result_id: result_id.to_owned(),
@@ -605,17 +653,47 @@ async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
     };
     talk.send("main", Input::Signal(signal)).await;
     talk.until("main", "caught\n").await?;
-    talk.start("second", &["/bin/sh", "-c", "echo from; read x; echo \"$x\" >&2; exit 4"], false).await;
+    talk.start(
+        "second",
+        &[
+            "/bin/sh",
+            "-c",
+            "echo from; read x; echo \"$x\" >&2; exit 4",
+        ],
+        false,
+    )
+    .await;
     talk.feed("second", "afar\n", true).await;
     lines.push(format!("second: {:?}", talk.end("second").await?));
-    talk.start("terminal", &["/bin/sh", "-c", "read x; stty size; tty -s && echo is one"], true).await;
-    talk.send("terminal", Input::Resize(wire::ResizeMessage { rows: 9, cols: 33 })).await;
+    talk.start(
+        "terminal",
+        &[
+            "/bin/sh",
+            "-c",
+            "read x; stty size; [ -t 0 ] && echo is one",
+        ],
+        true,
+    )
+    .await;
+    talk.send(
+        "terminal",
+        Input::Resize(wire::ResizeMessage { rows: 9, cols: 33 }),
+    )
+    .await;
     talk.feed("terminal", "\n", false).await;
     let (output, code) = talk.end("terminal").await?;
-    lines.push(format!("terminal: {:?} {code}", output.trim().replace("\r\n", " ")));
+    lines.push(format!(
+        "terminal: {:?} {code}",
+        output.trim().replace("\r\n", " ")
+    ));
     talk.start("absent", &["/bin/no-such-program"], false).await;
     lines.push(format!("absent: {}", talk.end("absent").await?.1));
-    talk.start("helper", &["/bin/sh", "-c", "echo x > /made; touch /tmp/go"], false).await;
+    talk.start(
+        "helper",
+        &["/bin/sh", "-c", "echo x > /made; touch /tmp/go"],
+        false,
+    )
+    .await;
     lines.push(format!("helper: {:?}", talk.end("helper").await?));
     lines.push(format!("made: {:?}", read_mount(gateway, 0, "made").await?));
     talk.feed("main", "what it reads\n", true).await;
@@ -635,13 +713,21 @@ async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
     told(gateway, &lines.join("\n")).await
 }
 
-async fn read_mount(gateway: &mut Gateway, mount: i32, path: &str) -> Result<String, tonic::Status> {
+async fn read_mount(
+    gateway: &mut Gateway,
+    mount: i32,
+    path: &str,
+) -> Result<String, tonic::Status> {
     let request = wire::ReadFileRequest {
         r#ref: "c".to_owned(),
         file_path: path.to_owned(),
         mount_index: mount,
         ..wire::ReadFileRequest::default()
     };
-    let data = gateway.read_file_container(request).await?.into_inner().data;
+    let data = gateway
+        .read_file_container(request)
+        .await?
+        .into_inner()
+        .data;
     Ok(String::from_utf8(data).unwrap())
 }

@@ -89,7 +89,10 @@ impl Build {
                 let named = platforms.and_then(|all| all.into_iter().next());
                 let part = Part::read(metadata, named.as_ref())?;
                 lowered.push(part.lowered(&handle, source)?);
-                (named.map(|named| vec![Platform::from(named.platform)]), false)
+                (
+                    named.map(|named| vec![Platform::from(named.platform)]),
+                    false,
+                )
             }
             Answered::ByName(mut handles) => {
                 let all = platforms.ok_or_else(|| wrong("names no platforms of its results"))?;
@@ -108,7 +111,9 @@ impl Build {
                 (Some(named), true)
             }
         };
-        let targets = self.targets().answered(named, multi_platform, &self.request)?;
+        let targets = self
+            .targets()
+            .answered(named, multi_platform, &self.request)?;
         Ok((targets, lowered))
     }
 }
@@ -131,7 +136,9 @@ impl Part {
         };
         let config = |key: &str| {
             let bytes = find(key).filter(|bytes| !bytes.is_empty());
-            bytes.map(|bytes| parsed::<ImageConfig>(key, bytes)).transpose()
+            bytes
+                .map(|bytes| parsed::<ImageConfig>(key, bytes))
+                .transpose()
         };
         let mut image = config(CONFIG)?.unwrap_or_default();
         if image.os.is_empty() || image.architecture.is_empty() {
@@ -179,7 +186,8 @@ fn with_layer(definition: &Definition) -> Result<Definition, EngineError> {
         EngineError::new(ErrorKind::User, text).with_source(error)
     })?;
     let result = loaded.results.first().and_then(Option::as_ref);
-    let vertex = result.and_then(|result| loaded.vertices.iter().find(|v| v.digest == result.vertex));
+    let vertex =
+        result.and_then(|result| loaded.vertices.iter().find(|v| v.digest == result.vertex));
     let is_folder = vertex.is_some_and(|vertex| {
         matches!(&vertex.op, pb::op::Op::Source(op) if op.identifier.starts_with("local://"))
     });

@@ -14,8 +14,8 @@ use crate::engine::build::{Build, Others};
 use crate::engine::caches;
 use crate::engine::error::EngineError;
 use crate::engine::rights;
-use crate::frontend::resolve::{ImageRequest, RequestPlatform};
 use crate::frontend::ResolveMode;
+use crate::frontend::resolve::{ImageRequest, RequestPlatform};
 use crate::gateway::bridge::Outcome;
 use crate::gateway::{
     Answer, Bridge, BridgeError, Code, Container, ContainerRequest, Files, Forward, Handle,
@@ -24,8 +24,8 @@ use crate::gateway::{
 use crate::llb::{Definition, VertexDigest};
 use crate::oci::{Digest, Platform, Reference};
 use crate::progress::{Event, Place, Warning, WarningSource};
-use crate::solver;
 use crate::snapshot::LayerId;
+use crate::solver;
 use crate::worker::{LocalWorker, Lost};
 
 pub(super) use crate::worker::OpOutput as Output;
@@ -147,9 +147,8 @@ impl BuildBridge {
     pub(super) fn worker(&self, definition: &Definition) -> Result<Arc<LocalWorker>, EngineError> {
         let build = &self.build;
         let loaded = definition.load();
-        let loaded = loaded.map_err(|error| {
-            errors::to_user(invalid_definition(error), "", Vec::new())
-        })?;
+        let loaded =
+            loaded.map_err(|error| errors::to_user(invalid_definition(error), "", Vec::new()))?;
         let devices = Arc::new(build.devices(&loaded));
         rights::check(&loaded.vertices, &build.request, &devices)?;
         Ok(build.worker(&loaded, &self.others, (devices, BTreeSet::new()), None))

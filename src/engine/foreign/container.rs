@@ -135,19 +135,27 @@ impl FrontendContainer {
         let failed = |error| to_frontend(&EngineError::from_op(error));
         let exit = match process.number {
             0 => {
-                let spec = self.prepared.first(meta, secrets, insecure).map_err(failed)?;
+                let spec = self
+                    .prepared
+                    .first(meta, secrets, insecure)
+                    .map_err(failed)?;
                 let (attachment, controls) = Attachment::controlled(process.streams);
                 *self.state() = State::Begun(controls);
                 self.runs.send_replace(true);
                 let log = VertexProgress::silent();
-                let running = self.executor.run_attached(&spec, attachment, &log, &self.cancel);
+                let running = self
+                    .executor
+                    .run_attached(&spec, attachment, &log, &self.cancel);
                 let exit = running.await;
                 self.runs.send_replace(false);
                 exit
             }
             number => {
                 let streams = process.streams;
-                let further = self.prepared.further(meta, secrets, streams).map_err(failed)?;
+                let further = self
+                    .prepared
+                    .further(meta, secrets, streams)
+                    .map_err(failed)?;
                 let controls = self.controls();
                 let controls = controls
                     .ok_or_else(|| BridgeError::unknown("the first process was not started"))?;
@@ -184,7 +192,9 @@ impl Container for FrontendContainer {
         }
         let place = self.prepared.place(mount);
         let (path, part) = place.ok_or_else(|| {
-            BridgeError::unknown(format!("mount {mount} of the container has no files to read"))
+            BridgeError::unknown(format!(
+                "mount {mount} of the container has no files to read"
+            ))
         })?;
         let files = Files::of_part(path, part);
         files.map(Arc::new).map_err(|error| {

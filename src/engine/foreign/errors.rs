@@ -70,7 +70,11 @@ fn draw(message: &str, detail: &Value) -> Option<String> {
     let data = base64::engine::general_purpose::STANDARD.decode(info["data"].as_str()?);
     let text = String::from_utf8(data.ok()?).ok()?;
     let range = detail["ranges"].get(0)?;
-    let line = |end: &str| range[end]["line"].as_u64().and_then(|l| u32::try_from(l).ok());
+    let line = |end: &str| {
+        range[end]["line"]
+            .as_u64()
+            .and_then(|l| u32::try_from(l).ok())
+    };
     let (first, last) = (line("start")?, line("end")?);
     let source = Source::new(info["filename"].as_str()?, text);
     let span = Span::of_lines(&source.text, first, last)?;
@@ -83,7 +87,9 @@ pub(super) fn invalid_definition(error: impl std::error::Error) -> BridgeError {
 }
 
 /// Names the result of a definition: equal definitions have equal names.
-pub(super) fn result_of(definition: &Definition) -> Result<Option<(VertexDigest, u32)>, BridgeError> {
+pub(super) fn result_of(
+    definition: &Definition,
+) -> Result<Option<(VertexDigest, u32)>, BridgeError> {
     let loaded = definition.load().map_err(invalid_definition)?;
     let result = loaded.results.into_iter().next().flatten();
     Ok(result.map(|result| (result.vertex, result.index)))

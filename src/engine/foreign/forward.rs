@@ -145,7 +145,9 @@ impl BuildBridge {
                     Some(known) => known.clone(),
                     None => text
                         .parse()
-                        .map_err(|error: frontend::options::InvalidContext| user(error.to_string()))?,
+                        .map_err(|error: frontend::options::InvalidContext| {
+                            user(error.to_string())
+                        })?,
                 },
             };
             contexts.insert(name, source);
@@ -192,9 +194,11 @@ impl BuildBridge {
         let mut handles = BTreeMap::new();
         let mut named = Vec::new();
         for lowered in translated {
-            let definition = inputs.iter().try_fold(lowered.definition, |whole, (name, input)| {
-                whole.grafted(&input_identifier(name), input)
-            });
+            let definition = inputs
+                .iter()
+                .try_fold(lowered.definition, |whole, (name, input)| {
+                    whole.grafted(&input_identifier(name), input)
+                });
             let definition = definition.map_err(|error| user(error.to_string()))?;
             let platform = lowered.image.platform().normalized();
             let id = platform.to_string();
@@ -213,10 +217,16 @@ impl BuildBridge {
                 metadata.insert(key(EPOCH), epoch.to_string().into_bytes());
             }
             named.push(written(&id, &platform));
-            handles.insert(id, (!definition.ops.is_empty()).then(|| Arc::new(definition)));
+            handles.insert(
+                id,
+                (!definition.ops.is_empty()).then(|| Arc::new(definition)),
+            );
         }
         let platforms = serde_json::json!({"Platforms": named});
-        metadata.insert("refs.platforms".to_owned(), platforms.to_string().into_bytes());
+        metadata.insert(
+            "refs.platforms".to_owned(),
+            platforms.to_string().into_bytes(),
+        );
         let results = match is_several {
             true => Answered::ByName(handles),
             false => Answered::One(handles.into_values().next().flatten()),

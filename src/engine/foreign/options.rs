@@ -70,8 +70,14 @@ fn add_machine(request: &BuildRequest, opts: &mut Opts) {
         ("cgroup-parent", limits.cgroup_parent.clone()),
         ("memory", number(limits.memory_bytes)),
         ("memswap", number(limits.memory_swap_bytes)),
-        ("cpushares", limits.cpu_shares.map(|shares| shares.to_string())),
-        ("cpuperiod", limits.cpu_period_us.map(|period| period.to_string())),
+        (
+            "cpushares",
+            limits.cpu_shares.map(|shares| shares.to_string()),
+        ),
+        (
+            "cpuperiod",
+            limits.cpu_period_us.map(|period| period.to_string()),
+        ),
         ("cpuquota", number(limits.cpu_quota_us)),
         ("cpusetcpus", limits.cpuset_cpus.clone()),
         ("cpusetmems", limits.cpuset_mems.clone()),

@@ -132,8 +132,10 @@ impl Build {
         })?;
         let reference = found.reference.with_digest(found.digest);
         let source = match request.oci_layout {
-            Some(store) => Source::new(format!("oci-layout://{reference}"), caps::SOURCE_OCI_LAYOUT)
-                .with("oci.store", store),
+            Some(store) => {
+                Source::new(format!("oci-layout://{reference}"), caps::SOURCE_OCI_LAYOUT)
+                    .with("oci.store", store)
+            }
             None => Source::new(format!("docker-image://{reference}"), caps::SOURCE_IMAGE),
         };
         let mut builder = Builder::new(platform, Vec::new());

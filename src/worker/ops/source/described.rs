@@ -42,7 +42,9 @@ impl LocalWorker {
                         pinned.map_err(error)?
                     }
                 };
-                let with_suffix = suffix.map(|suffix| self.suffixed(&pinned, suffix)).transpose()?;
+                let with_suffix = suffix
+                    .map(|suffix| self.suffixed(&pinned, suffix))
+                    .transpose()?;
                 Ok(Some(DescribedSource::File {
                     pinned,
                     with_suffix,
