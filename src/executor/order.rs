@@ -218,7 +218,7 @@ pub(super) enum Report {
         /// Its number.
         process: u32,
         /// What.
-        report: Box<Report>,
+        report: Box<Self>,
     },
 }
 

@@ -113,7 +113,7 @@ struct Container {
 }
 
 /// Returns a stream that was given, or another one.
-fn stream(given: &Option<OwnedFd>, other: impl FnOnce() -> Stdio) -> std::io::Result<Stdio> {
+fn stream(given: Option<&OwnedFd>, other: impl FnOnce() -> Stdio) -> std::io::Result<Stdio> {
     match given {
         Some(given) => Ok(given.try_clone()?.into()),
         None => Ok(other()),
@@ -293,9 +293,9 @@ impl Container {
             .args(["--log-format", "json", "run", "--bundle"])
             .arg(self.bundle())
             .arg(&self.id)
-            .stdin(stream(&streams.stdin, Stdio::null).tried(what)?)
-            .stdout(stream(&streams.stdout, || stdout_end.into()).tried(what)?)
-            .stderr(stream(&streams.stderr, || stderr_end.into()).tried(what)?)
+            .stdin(stream(streams.stdin.as_ref(), Stdio::null).tried(what)?)
+            .stdout(stream(streams.stdout.as_ref(), || stdout_end.into()).tried(what)?)
+            .stderr(stream(streams.stderr.as_ref(), || stderr_end.into()).tried(what)?)
             // A key press in our terminal is no business of the container.
             .process_group(0);
         let runtime = tokio::runtime::Handle::current();
