@@ -667,7 +667,11 @@ async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
     lines.push(format!("second: {:?}", talk.end("second").await?));
     talk.start(
         "terminal",
-        &["/bin/sh", "-c", "read x; stty size; tty -s && echo is one"],
+        &[
+            "/bin/sh",
+            "-c",
+            "read x; stty size; [ -t 0 ] && echo is one",
+        ],
         true,
     )
     .await;
