@@ -39,7 +39,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
     let request = build::request(program, args)?;
     let session = build::session(args, &request, &program.environment)?;
     let place = Place::of(&request);
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         let answer = engine.call(request, question, session, &progress, &cancel);
         answer.await

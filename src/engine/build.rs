@@ -353,6 +353,8 @@ impl Build {
             images: self.images.clone(),
             session: Arc::clone(&self.inputs.session),
             falls_back: self.request.pull == PullPolicy::Newer,
+            short_names: self.request.short_names.clone(),
+            hosts: self.engine.options.registries.hosts.clone(),
             progress: self.progress.clone(),
         }
     }
@@ -544,9 +546,13 @@ impl Build {
 
     /// Returns the cache, with what other machines know behind it.
     pub(super) fn cache(&self, others: &Others) -> Cache {
-        match others.imports.is_empty() {
+        let cache = match others.imports.is_empty() {
             true => self.engine.cache.clone(),
             false => self.engine.cache.with_imports(Arc::clone(&others.imports)),
+        };
+        match self.request.cache_ttl {
+            Some(age_max) => cache.no_older_than(age_max, clock::now_ns()),
+            None => cache,
         }
     }
 

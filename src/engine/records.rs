@@ -4,14 +4,30 @@ use super::Engine;
 use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::explain::find;
 use super::request::BuildOutcome;
 use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
+use crate::cache::pins::BuildBounds;
 use crate::solver::{StepVerdict, TracedStep};
 
 impl Engine {
     /// Returns what is kept of builds.
     pub fn build_records(&self) -> BuildRecords {
         BuildRecords::new(self.dir("builds"))
+    }
+}
+
+impl Engine {
+    /// Returns how many records of builds are kept, and how long.
+    pub(super) fn build_bounds(&self) -> BuildBounds {
+        // Settings that cannot be read are told by what collects.
+        let settings = self.gc_settings();
+        settings.map_or_else(|_| BuildBounds::default(), |settings| settings.builds)
+    }
+
+    /// Finds a build by its id or the beginning of it, its name, a name of its image, or `^N`.
+    pub fn find_build(&self, name: &str) -> Result<BuildRecord, EngineError> {
+        find(&self.known_builds()?, name).cloned()
     }
 }
 
@@ -39,7 +55,11 @@ impl Build {
             ..BuildRecord::default()
         };
         // A build does not fail because nothing can be kept of it.
-        let _ = self.engine.build_records().keep(record);
+        let bounds = self.engine.build_bounds();
+        let _ = self
+            .engine
+            .build_records()
+            .keep(record, &bounds, clock::now_ns());
     }
 }
 

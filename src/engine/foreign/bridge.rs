@@ -193,6 +193,7 @@ impl BuildBridge {
             mode,
             oci_layout: query.oci_layout,
             file: None,
+            short_name: None,
             log_name,
         };
         let resolver = self.build.resolver();

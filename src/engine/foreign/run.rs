@@ -144,6 +144,7 @@ impl Build {
             log_name: format!("resolve image config for docker-image://{name}"),
             oci_layout,
             file: None,
+            short_name: None,
         };
         let found = self.resolver().resolve(&request).await.map_err(|error| {
             let text = format!("cannot find the frontend {source}: {error}");

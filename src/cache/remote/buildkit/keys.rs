@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chains::Chains;
 use super::checksum::Checksums;
 use super::config::Link;
-use super::ops::{self, Dependency, Dialect, Used};
+use super::ops::{self, Dependency, Dialect, Used, of_dialect};
+use crate::cache::record::RUN_PLACE;
 use crate::cache::remote::{CachedLayer, FoundUnder, RemoteRecord, RemoteStore};
 use crate::cache::{CacheKey, ContentHash};
 use crate::llb::{Vertex, VertexDigest, pb};
@@ -43,6 +44,7 @@ pub(super) struct Step {
     pub(super) inputs: Vec<Input>,
     pub(super) outputs: u32,
     is_source: bool,
+    is_process: bool,
 }
 
 /// An input of a step.
@@ -198,6 +200,16 @@ impl View<'_> {
         }
     }
 
+    /// Returns the digests of the records that stand for an output in a dialect: all names of a
+    /// source, the one of a step.
+    pub(super) fn records_in(&self, step: &Step, output: u32, dialect: Dialect) -> Vec<String> {
+        let all = self.records(step, output);
+        match step.is_source {
+            true => all,
+            false => of_dialect(&all, dialect).cloned().into_iter().collect(),
+        }
+    }
+
     /// Returns the checksums of what a step uses of an input, if they were made.
     pub(super) fn contents(&self, step: &Step, input: usize) -> &[Digest] {
         let noted = self.noted.contents.get(&(step.vertex.clone(), input));
@@ -229,6 +241,7 @@ fn step(vertex: &Vertex, places: &BTreeMap<VertexDigest, usize>) -> Step {
         inputs: inputs.collect(),
         outputs,
         is_source: matches!(vertex.op, pb::op::Op::Source(_)),
+        is_process: matches!(vertex.op, pb::op::Op::Exec(_)),
     }
 }
 
@@ -318,7 +331,11 @@ fn translated(
             .unwrap_or(0),
         touched_day: 0,
         name: step.name.clone(),
-        place: String::new(),
+        // Where it stood in its Dockerfile is not known; that a process made it counts.
+        place: match step.is_process {
+            true => RUN_PLACE.to_owned(),
+            false => String::new(),
+        },
         op: ContentHash::of(step.vertex.to_string().as_bytes()),
         detail: String::new(),
         lists: Vec::new(),
