@@ -277,6 +277,14 @@ impl Build<'_> {
                     let url = PackageUrl::of_image("oci", &image, Some(&vertex.platform));
                     Material::new(&url.to_string(), digest)
                 }),
+                Some(PinnedSource::Blob {
+                    reference,
+                    is_local,
+                }) => reference.digest().map(|digest| {
+                    let kind = if is_local { "oci" } else { "docker" };
+                    let url = PackageUrl::of_image(kind, &reference, None).with("ref_type", "blob");
+                    Material::new(&url.to_string(), digest)
+                }),
                 Some(PinnedSource::File { url, digest }) => {
                     let material = Material::new(&url, &digest);
                     if context.as_ref() == Some(&url) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{EngineError, ErrorKind};
+use super::llb;
 use super::preprocess::preprocessed;
 use super::remote::{self, Setup};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
@@ -12,6 +13,7 @@ use super::warnings::DEFINITION_STEP;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::{ContextSource, FrontendOptions};
+use crate::llb::Definition;
 use crate::oci::{Descriptor, Digest};
 use crate::session::{IgnoreLines, Session, UPLOAD_URL};
 use crate::source::BlobFolder;
@@ -45,6 +47,8 @@ pub(super) struct Inputs {
     pub(super) session: Arc<Session>,
     /// Time of what `SOURCE_DATE_EPOCH` names, in seconds since 1970.
     pub(super) epoch_s: Option<i64>,
+    /// What is built instead of a Dockerfile.
+    pub(super) definition: Option<Definition>,
     /// Tells the main build context from others, in explanations of cache misses.
     pub(super) place: String,
     /// What was made for this build.
@@ -69,6 +73,9 @@ impl Inputs {
         request: &mut BuildRequest,
         mut session: Session,
     ) -> Result<Self, EngineError> {
+        if let Some(given) = request.definition.take() {
+            return llb::open(setup, request, given, session);
+        }
         let mut contexts = BTreeMap::new();
         for (name, context) in &request.named_contexts {
             let source = named(setup, name, context, &mut session).await?;
@@ -119,6 +126,7 @@ impl Inputs {
             contexts,
             session,
             epoch_s,
+            definition: None,
             place,
             _made: made,
         })
@@ -126,6 +134,27 @@ impl Inputs {
 }
 
 impl Inputs {
+    /// Takes a definition for what is built.
+    pub(super) fn of_definition(
+        name: String,
+        definition: Definition,
+        session: Arc<Session>,
+        place: String,
+    ) -> Self {
+        Self {
+            filename: name,
+            text: String::new(),
+            dockerfile: None,
+            context: ContextSource::Image("scratch".to_owned()),
+            contexts: BTreeMap::new(),
+            session,
+            epoch_s: None,
+            definition: Some(definition),
+            place,
+            _made: None,
+        }
+    }
+
     /// Returns the folder that is the main build context, if it is one of the user's.
     pub(super) fn main_folder(&self) -> Option<&Path> {
         let is_local = matches!(self.context, ContextSource::Local { .. });
@@ -231,7 +260,8 @@ async fn open_remote(
     Ok((found, source))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
+/// Finds the folder of a build context.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
     path.canonicalize().map_err(|error| {
         let text = format!(
             "cannot use {} as the build context: {error}",

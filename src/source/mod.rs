@@ -3,12 +3,13 @@
 //! Read in order: [`image`], [`http`] (with `http_request`), [`git`] (with [`git_remote`], [`git_options`],
 //! `git_mirror`, `git_checkout`, `git_command`), [`local`] (Dockerfiles and contexts),
 //! [`bundle`] (images in archives), [`layout`] (images in folders), `image_file` (which of the
-//! two a file is). Pinning
+//! two a file is), `blob` (single blobs). Pinning
 //! turns a name that may move (a tag, a URL, a branch) into an identity that cannot (a digest, a
 //! commit); fetching takes such an identity only. Invariants: credentials appear in no message
 //! and on no command line; what a server says (file names, refs, digests) is checked before it
 //! is used. Deliberately absent: Dockerfile words.
 
+mod blob;
 pub mod bundle;
 mod error;
 pub mod git;
@@ -26,6 +27,7 @@ pub mod layout;
 pub mod local;
 mod working_tree;
 
+pub use blob::BlobPlace;
 pub use error::Error;
 pub use git::{PinnedGit, Repositories};
 pub use git_mirror::GitMirror;

@@ -1,5 +1,9 @@
 //! The source op: images, local folders, web servers and git, pinned first and fetched later.
 
+mod blob;
+mod file;
+mod image;
+mod local;
 mod pinned;
 
 use std::path::Path;
@@ -11,14 +15,17 @@ use super::{blocking, failed, invalid, io_failed};
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Reference;
 use crate::session::UPLOAD_URL;
-use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveMode};
-use crate::sys::metadata::{Metadata, Timestamp};
+use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp};
+use crate::sys::metadata::Metadata;
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 
+use file::FileAttributes;
+use image::ImageWish;
+
+pub(in crate::worker) use file::number;
 pub use pinned::PinnedSource;
 
 /// Mode of the folder that a checkout is, whatever our mask is.
@@ -30,6 +37,7 @@ const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 enum Kind<'a> {
     Image(&'a str),
     OciLayout(&'a str),
+    Blob(&'a str),
     Local(&'a str),
     Http,
     Git,
@@ -43,6 +51,7 @@ fn kind(op: &pb::SourceOp) -> Result<Kind<'_>, OpError> {
     match scheme {
         "docker-image" => Ok(Kind::Image(rest)),
         "oci-layout" => Ok(Kind::OciLayout(rest)),
+        blob::REGISTRY_SCHEME | blob::LAYOUT_SCHEME => Ok(Kind::Blob(rest)),
         "local" => Ok(Kind::Local(rest)),
         "http" | "https" => Ok(Kind::Http),
         "git" => Ok(Kind::Git),
@@ -68,6 +77,7 @@ pub(in crate::worker) async fn pin(
             buildkit::note_image(worker, vertex, &image);
             Ok(keys::source_map(vertex, &layers.join(" ")))
         }
+        Kind::Blob(name) => blob::pin(worker, vertex, op, name),
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
             let identity = match upload(worker, &file)? {
@@ -78,9 +88,8 @@ pub(in crate::worker) async fn pin(
                     identity.await.map_err(error)?
                 }
             };
-            let FileAttributes { mode, uid, gid } = attributes;
             buildkit::note_download(worker, vertex, op, &identity);
-            Ok(keys::download_map(vertex, &identity, [mode, uid, gid]))
+            Ok(keys::download_map(vertex, &identity, attributes.numbers()))
         }
         Kind::Git => {
             let (source, options) = git(worker, op).await?;
@@ -101,11 +110,12 @@ pub(super) async fn fetch(
     context: &OpContext,
 ) -> Result<Vec<OpOutput>, OpError> {
     let output = match kind(op)? {
-        Kind::Local(name) => local(worker, op, name).await?,
+        Kind::Local(name) => local::fetch(worker, op, name, context).await?,
         Kind::Image(_) | Kind::OciLayout(_) => {
             let image = image(worker, vertex, op).await?;
             OpOutput::Stack(worker.options.layers.register(&image))
         }
+        Kind::Blob(name) => blob::fetch(worker, op, name, context).await?,
         Kind::Http => http(worker, op, context).await?,
         Kind::Git => git_checkout(worker, op, context).await?,
     };
@@ -118,28 +128,31 @@ async fn image(
     op: &pb::SourceOp,
 ) -> Result<Arc<source::PinnedImage>, OpError> {
     let (platform, images) = (&vertex.platform, &worker.options.images);
-    let reference = |name: &str| {
-        name.parse::<Reference>()
-            .map_err(|error| invalid(error.to_string()))
-    };
+    let wish = ImageWish::read(op)?;
     let image = match kind(op)? {
         Kind::OciLayout(name) => {
             let (reference, folder) = (reference(name)?, oci_layout(worker, op)?);
             let found = images.resolve_in_layout(&reference, platform, folder);
             let image = found.await.map_err(error)?;
+            let image = wish.granted(image)?;
             let blobs = BlobFolder::oci_layout(folder);
             images.take_layers(&image, &blobs).await.map_err(error)?;
             image
         }
         Kind::Image(name) => {
             let reference = reference(name)?;
-            let found = images.resolve(&reference, platform, ResolveMode::Default);
-            found.await.map_err(error)?
+            let found = images.resolve(&reference, platform, wish.mode(&reference));
+            wish.granted(found.await.map_err(error)?)?
         }
         _ => return Err(invalid(format!("{} is no image", op.identifier))),
     };
     worker.options.layers.register(&image);
     Ok(image)
+}
+
+fn reference(name: &str) -> Result<Reference, OpError> {
+    let parsed = name.parse::<Reference>();
+    parsed.map_err(|error| invalid(error.to_string()))
 }
 
 /// Finds the folder that a source calls by a name.
@@ -151,43 +164,11 @@ fn oci_layout<'a>(worker: &'a LocalWorker, op: &pb::SourceOp) -> Result<&'a Path
     }
 }
 
-async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<OpOutput, OpError> {
-    let session = &worker.options.session;
-    let ignore = session.ignore_files.get(name).cloned();
-    let folder = session
-        .build_contexts
-        .get(name)
-        .ok_or_else(|| invalid(format!("the build context {name:?} was not given")))?
-        .clone();
-    let excludes: Vec<String> = match op.attrs.get("local.excludepatterns") {
-        Some(json) => serde_json::from_str(json)
-            .map_err(|_| invalid("the exclude patterns of a local source are not a JSON list"))?,
-        None => Vec::new(),
-    };
-    blocking(move || match Tree::walk(&folder, &excludes) {
-        Ok(tree) => Ok(OpOutput::Tree(Arc::new(tree.with_ignore_lines(ignore)))),
-        Err(error) => Err(OpError::new(FailureKind::User, error.to_string()).caused_by(error)),
-    })
-    .await
-}
-
-/// What a downloaded file is to look like.
-#[derive(Debug, Clone, Copy)]
-struct FileAttributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-}
-
 fn http_file(
     worker: &LocalWorker,
     op: &pb::SourceOp,
 ) -> Result<(HttpFile, FileAttributes), OpError> {
     let attr = |key: &str| op.attrs.get(key).filter(|value| !value.is_empty());
-    let number = |key: &str, default| match attr(key) {
-        Some(text) => number(text).ok_or_else(|| invalid(format!("{key} is no number: {text:?}"))),
-        None => Ok(default),
-    };
     refuse_signatures(op, "http.sig.")?;
     let checksum = match attr("http.checksum") {
         Some(text) => Some(
@@ -210,21 +191,7 @@ fn http_file(
     let secret = attr("http.authheadersecret").map(String::as_str);
     file.authorize(secret, &worker.options.session)
         .map_err(error)?;
-    let attributes = FileAttributes {
-        mode: number("http.perm", source::http::DEFAULT_MODE)?,
-        uid: number("http.uid", 0)?,
-        gid: number("http.gid", 0)?,
-    };
-    Ok((file, attributes))
-}
-
-/// Reads a number as C does: octal after a `0` or `0o`, otherwise decimal.
-pub(in crate::worker) fn number(text: &str) -> Option<u32> {
-    let octal = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
-    match octal {
-        Some(digits) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
-        _ => text.parse().ok(),
-    }
+    Ok((file, FileAttributes::read(op)?))
 }
 
 /// Refuses a source whose signature somebody relies on.
@@ -269,28 +236,8 @@ async fn http(
             pinned.await.map_err(error)?
         }
     };
-    let options = Arc::clone(&worker.options);
-    blocking(move || {
-        let active = options.snapshots.prepare(&[]).map_err(failed)?;
-        let path = Path::new(&pinned.filename);
-        let write = || {
-            let root = Root::open(active.mounted().map_err(std::io::Error::other)?)?;
-            let mut blob = options.content.open_blob(&pinned.content)?;
-            std::io::copy(&mut blob, &mut root.create_file(path, attributes.mode)?)?;
-            root.set_owner(path, attributes.uid, attributes.gid)?;
-            root.set_mode(path, attributes.mode)?;
-            root.set_times(path, Timestamp::from_seconds(pinned.mtime_s))
-        };
-        write()
-            .map_err(|error| io_failed(&format!("cannot write {:?}", pinned.filename), error))?;
-        let layer = active
-            .commit(LayerInfo {
-                created_ns: (options.now_ns)(),
-            })
-            .map_err(failed)?;
-        Ok(OpOutput::Stack(vec![layer]))
-    })
-    .await
+    let named = (pinned.filename, pinned.mtime_s);
+    file::written(worker, pinned.content, named, attributes).await
 }
 
 /// Reads a git source: what it is, and with what it may be fetched.
