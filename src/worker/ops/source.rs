@@ -5,6 +5,7 @@ mod file;
 mod image;
 mod local;
 mod pinned;
+mod signature;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::{blocking, failed, invalid, io_failed};
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Reference;
+use crate::progress::VertexProgress;
 use crate::session::UPLOAD_URL;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp};
+use crate::source::{self, BlobFolder, BundleBlob, GitOptions, HttpFile, PinnedHttp};
 use crate::sys::metadata::Metadata;
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
@@ -30,6 +32,8 @@ pub use pinned::PinnedSource;
 
 /// Mode of the folder that a checkout is, whatever our mask is.
 const CHECKOUT_MODE: u32 = 0o755;
+/// Nanoseconds in a second.
+const NS_IN_S: i64 = 1_000_000_000;
 /// Headers that a definition may set, as with BuildKit; others are left out.
 const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 
@@ -80,6 +84,7 @@ pub(in crate::worker) async fn pin(
         Kind::Blob(name) => blob::pin(worker, vertex, op, name),
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
+            signature::check(worker, op, &file, context).await?;
             let identity = match upload(worker, &file)? {
                 Some(given) => format!("{} {:?} 0", given.content.digest, given.filename),
                 None => {
@@ -92,10 +97,16 @@ pub(in crate::worker) async fn pin(
             Ok(keys::download_map(vertex, &identity, attributes.numbers()))
         }
         Kind::Git => {
-            let (source, options) = git(worker, op).await?;
-            let repositories = &worker.options.repositories;
-            let pinned = repositories.pin(&source, &options, &context.progress).await;
-            let identity = pinned.map_err(error)?.identity();
+            let (source, options) = git(worker, op, &context.progress).await?;
+            let (repositories, progress) = (&worker.options.repositories, &context.progress);
+            let pinned = repositories.pin(&source, &options, progress).await;
+            let pinned = pinned.map_err(error)?;
+            let now_s = (worker.options.now_ns)().div_euclid(NS_IN_S);
+            let verified = repositories
+                .verify(&pinned, &options, progress, now_s)
+                .await;
+            verified.map_err(error)?;
+            let identity = pinned.identity();
             buildkit::note_source(worker, vertex, &identity);
             Ok(keys::source_map(vertex, &identity))
         }
@@ -157,10 +168,17 @@ fn reference(name: &str) -> Result<Reference, OpError> {
 
 /// Finds the folder that a source calls by a name.
 fn oci_layout<'a>(worker: &'a LocalWorker, op: &pb::SourceOp) -> Result<&'a Path, OpError> {
-    let name = op.attrs.get("oci.store").map_or("", String::as_str);
+    named_layout(worker, op.attrs.get("oci.store").map_or("", String::as_str))
+}
+
+fn named_layout<'a>(worker: &'a LocalWorker, name: &str) -> Result<&'a Path, OpError> {
     match worker.options.session.oci_layouts.get(name) {
         Some(folder) => Ok(folder),
-        None => Err(invalid(format!("the OCI layout {name:?} was not given"))),
+        None => Err(
+            invalid(format!("the OCI layout {name:?} was not given")).hint(format!(
+                "give it with --build-context {name}=oci-layout://FOLDER"
+            )),
+        ),
     }
 }
 
@@ -169,7 +187,6 @@ fn http_file(
     op: &pb::SourceOp,
 ) -> Result<(HttpFile, FileAttributes), OpError> {
     let attr = |key: &str| op.attrs.get(key).filter(|value| !value.is_empty());
-    refuse_signatures(op, "http.sig.")?;
     let checksum = match attr("http.checksum") {
         Some(text) => Some(
             text.parse()
@@ -194,17 +211,6 @@ fn http_file(
     Ok((file, FileAttributes::read(op)?))
 }
 
-/// Refuses a source whose signature somebody relies on.
-fn refuse_signatures(op: &pb::SourceOp, prefix: &str) -> Result<(), OpError> {
-    let wanted = op.attrs.keys().find(|key| key.starts_with(prefix));
-    match wanted {
-        Some(key) => Err(invalid(format!(
-            "signatures of sources are not verified here: {key} cannot be honoured"
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// Finds a file that the client gave on a stream, if the URL names one.
 fn upload(worker: &LocalWorker, file: &HttpFile) -> Result<Option<PinnedHttp>, OpError> {
     let Some(name) = file.url.strip_prefix(UPLOAD_URL) else {
@@ -222,37 +228,49 @@ fn upload(worker: &LocalWorker, file: &HttpFile) -> Result<Option<PinnedHttp>, O
     }))
 }
 
+/// Brings a file from a web server, or from the client.
+async fn pinned_file(
+    worker: &LocalWorker,
+    file: &HttpFile,
+    context: &OpContext,
+) -> Result<PinnedHttp, OpError> {
+    match upload(worker, file)? {
+        Some(given) => Ok(given),
+        None => {
+            let pinned = worker.options.web_files.pin(file, &context.progress);
+            pinned.await.map_err(error)
+        }
+    }
+}
+
 async fn http(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = match upload(worker, &file)? {
-        Some(given) => given,
-        None => {
-            let web_files = &worker.options.web_files;
-            let pinned = web_files.pin(&file, &context.progress);
-            pinned.await.map_err(error)?
-        }
-    };
+    let pinned = pinned_file(worker, &file, context).await?;
     let named = (pinned.filename, pinned.mtime_s);
     file::written(worker, pinned.content, named, attributes).await
 }
 
 /// Reads a git source: what it is, and with what it may be fetched.
-async fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitSource, GitOptions), OpError> {
-    refuse_signatures(op, "git.sig.")?;
-    for key in ["git.bundle", "git.checkoutbundle"] {
-        if op.attrs.contains_key(key) {
-            return Err(invalid(format!("{key} of a git source is not supported")));
-        }
-    }
+async fn git(
+    worker: &LocalWorker,
+    op: &pb::SourceOp,
+    progress: &VertexProgress,
+) -> Result<(GitSource, GitOptions), OpError> {
     let (source, options) = (GitSource::read(op), Arc::clone(&worker.options));
+    let bundle = match BundleBlob::of(&source).map_err(error)? {
+        Some(bundle) => Some(blob::bundle(worker, op, bundle, progress).await?),
+        None => None,
+    };
     // An agent for keys is a program that has to start.
     blocking(move || {
         let lent = GitOptions::lent(&source, &options.session, &options.scratch);
-        Ok((source, lent.map_err(error)?))
+        let mut lent = lent.map_err(error)?;
+        lent.bundle = bundle.map(Arc::new);
+        Ok((source, lent))
     })
     .await
 }
@@ -262,7 +280,7 @@ async fn git_checkout(
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
-    let (source, git_options) = git(worker, op).await?;
+    let (source, git_options) = git(worker, op, &context.progress).await?;
     let options = Arc::clone(&worker.options);
     let (repositories, progress) = (&options.repositories, &context.progress);
     let pinned = repositories.pin(&source, &git_options, progress).await;
@@ -320,6 +338,7 @@ pub(in crate::worker) fn error(error: source::Error) -> OpError {
         | Error::Bundle { .. }
         | Error::NoSecret { .. }
         | Error::NotInGit { .. }
+        | Error::Unsigned { .. }
         | Error::Session(_) => FailureKind::User,
         Error::Content(_) | Error::Io { .. } | Error::NoGit { .. } => FailureKind::Config,
         _ => FailureKind::Remote,

@@ -1,13 +1,18 @@
 //! Single blobs as files: `docker-image+blob://name@digest` and `oci-layout+blob://name@digest`.
 
-use super::super::invalid;
+use std::sync::Arc;
+
+use tempfile::TempPath;
+
+use super::super::{blocking, invalid, io_failed};
 use super::file::{self, FileAttributes};
-use super::{error, reference};
+use super::{error, named_layout, oci_layout, reference};
 use crate::llb::{Vertex, pb};
 use crate::oci::{Descriptor, Digest, Reference};
+use crate::progress::VertexProgress;
 use crate::solver::{CacheMap, OpContext, OpError};
-use crate::source::BlobPlace;
 use crate::source::http::safe_file_name;
+use crate::source::{BlobPlace, BundleBlob};
 use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 
 /// Scheme of a blob in a registry.
@@ -106,7 +111,7 @@ pub(super) async fn fetch(
 }
 
 /// Brings a blob into the store, from where the scheme of the op says.
-pub(super) async fn bring(
+async fn bring(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     reference: &Reference,
@@ -115,9 +120,38 @@ pub(super) async fn bring(
     let digest = digest_of(reference)?;
     let place = match op.identifier.starts_with(LAYOUT_SCHEME) {
         false => BlobPlace::Registry(reference),
-        true => BlobPlace::Layout(super::oci_layout(worker, op)?),
+        true => BlobPlace::Layout(oci_layout(worker, op)?),
     };
     let images = &worker.options.images;
     let brought = images.bring_blob(place, &digest, &context.progress);
     brought.await.map_err(error)
+}
+
+/// Brings the blob with a git bundle, and makes a file of it that goes when it is dropped.
+pub(super) async fn bundle(
+    worker: &LocalWorker,
+    op: &pb::SourceOp,
+    bundle: BundleBlob,
+    progress: &VertexProgress,
+) -> Result<TempPath, OpError> {
+    let digest = digest_of(&bundle.reference)?;
+    let place = match (&bundle.layout, op.attrs.get("oci.store")) {
+        (None, _) => BlobPlace::Registry(&bundle.reference),
+        (Some(_), Some(store)) if !store.is_empty() => {
+            BlobPlace::Layout(named_layout(worker, store)?)
+        }
+        (Some(store), _) => BlobPlace::Layout(named_layout(worker, store)?),
+    };
+    let options = Arc::clone(&worker.options);
+    let brought = options.images.bring_blob(place, &digest, progress).await;
+    let content = brought.map_err(error)?;
+    blocking(move || {
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&options.scratch)?;
+            std::io::copy(&mut options.content.open_blob(&content)?, &mut file)?;
+            Ok(file.into_temp_path())
+        };
+        write().map_err(|error| io_failed("cannot write a git bundle", error))
+    })
+    .await
 }

@@ -78,7 +78,7 @@ impl LocalWorker {
                 Some(PinnedSource::File { url, digest })
             }
             Kind::Git => {
-                let (source, options) = git(self, op).await?;
+                let (source, options) = git(self, op, progress).await?;
                 let repositories = &self.options.repositories;
                 let pinned = repositories.pin(&source, &options, progress).await;
                 let commit = pinned.map_err(error)?.commit;
