@@ -77,11 +77,11 @@ fn parse_commit(raw: &[u8]) -> SignedObject {
             signature.get_or_insert_with(|| first.to_vec());
             continue;
         }
-        if let (Some(text), Some(rest)) = (&mut signature, line.strip_prefix(b" ")) {
-            if in_signature {
-                text.extend_from_slice(rest);
-                continue;
-            }
+        if let Some(text) = signature.as_mut().filter(|_| in_signature)
+            && let Some(rest) = line.strip_prefix(b" ")
+        {
+            text.extend_from_slice(rest);
+            continue;
         }
         in_signature = false;
         data.extend_from_slice(line);

@@ -38,5 +38,6 @@ mod session;
 mod sign;
 mod source;
 mod source_git;
+mod source_git_signed;
 mod source_git_ssh;
 mod source_http;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tempfile::TempPath;
 
-use super::super::{blocking, invalid, io_failed};
 use super::file::{self, FileAttributes};
 use super::{error, named_layout, oci_layout, reference};
 use crate::llb::{Vertex, pb};
@@ -13,6 +12,7 @@ use crate::progress::VertexProgress;
 use crate::solver::{CacheMap, OpContext, OpError};
 use crate::source::http::safe_file_name;
 use crate::source::{BlobPlace, BundleBlob};
+use crate::worker::ops::{blocking, invalid, io_failed};
 use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 
 /// Scheme of a blob in a registry.
@@ -88,6 +88,10 @@ pub(super) fn pin(
     name: &str,
 ) -> Result<CacheMap, OpError> {
     let file = BlobFile::read(op, &reference(name)?)?;
+    let in_layout = op.identifier.starts_with(LAYOUT_SCHEME);
+    if in_layout && op.attrs.get("oci.store").is_none_or(String::is_empty) {
+        return Err(invalid(format!("{} needs oci.store", op.identifier)));
+    }
     buildkit::note_source(worker, vertex, &file.buildkit_key(op));
     let identity = format!("{} {:?} 0", file.digest, file.filename);
     Ok(keys::download_map(

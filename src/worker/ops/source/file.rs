@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::{blocking, failed, invalid, io_failed};
 use crate::llb::pb;
 use crate::oci::Descriptor;
 use crate::snapshot::LayerInfo;
@@ -11,6 +10,7 @@ use crate::solver::OpError;
 use crate::source;
 use crate::sys::metadata::Timestamp;
 use crate::sys::root::Root;
+use crate::worker::ops::{blocking, failed, invalid, io_failed};
 use crate::worker::{LocalWorker, OpOutput};
 
 /// What the file is to look like.

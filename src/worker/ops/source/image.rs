@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::super::invalid;
 use crate::llb::pb;
 use crate::oci::{Digest, Reference};
 use crate::solver::{FailureKind, OpError};
 use crate::source::{PinnedImage, ResolveMode};
+use crate::worker::ops::invalid;
 
 /// What an op asks of an image.
 #[derive(Debug, Default)]

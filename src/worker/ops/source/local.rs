@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::{blocking, failed, file_error, folder_mount, invalid, io_failed};
 use crate::llb::pattern::PatternMatcher;
 use crate::llb::pb;
 use crate::session::tree::{Filter, LISTING_FILE, Tree, TreeError, followed, joined};
 use crate::snapshot::LayerInfo;
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::root::Root;
+use crate::worker::ops::{blocking, failed, file_error, folder_mount, invalid, io_failed};
 use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
 
 /// Mode of the file that lists a folder.

@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::super::{blocking, invalid};
 use super::{NS_IN_S, error, pinned_file};
 use crate::llb::pb;
 use crate::solver::{OpContext, OpError};
 use crate::source::{HttpFile, verify_file};
 use crate::worker::LocalWorker;
+use crate::worker::ops::{blocking, invalid};
 
 /// Attributes with the armored public key and the armored signature.
 const KEYS: &str = "http.sig.pubkey";
