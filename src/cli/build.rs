@@ -47,6 +47,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         program.console.warn(&format!("{option} is ignored"));
     }
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
+        llb::check_call(args)?;
         return call::run(program, args, call);
     }
     let mut request = request(program, args)?;

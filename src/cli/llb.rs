@@ -19,11 +19,23 @@ pub(crate) fn definition(args: &BuildArgs) -> Result<Option<GivenDefinition>, Fa
     let Some(path) = args.llb.as_deref() else {
         return Ok(None);
     };
-    if path == "-" && args.context == "-" {
-        let text = "stdin cannot be both the definition and the build context";
-        return Err(Failure::Usage(text.to_owned()));
+    let refused = match path {
+        "-" if args.context == "-" => "stdin cannot be both the definition and the build context",
+        "-" if args.reproduce.verify => "--verify reads the definition twice: name a file",
+        _ => return read(path).map(Some),
+    };
+    Err(Failure::Usage(refused.to_owned()))
+}
+
+/// Refuses questions about Dockerfiles.
+pub(crate) fn check_call(args: &BuildArgs) -> Result<(), Failure> {
+    match args.llb {
+        None => Ok(()),
+        Some(_) => {
+            let text = "--llb builds: it cannot go with --call, --check and --fix";
+            Err(Failure::Usage(text.to_owned()))
+        }
     }
-    read(path).map(Some)
 }
 
 /// Reads a definition; `-` stands for stdin.

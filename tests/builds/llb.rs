@@ -530,6 +530,7 @@ fn what_is_not_known_or_makes_no_sense_is_refused() {
         (&["-f", "Dockerfile"][..], "cannot be used with"),
         (&["--build-arg", "A=b"], "cannot be used with"),
         (&["--target", "t"], "cannot be used with"),
+        (&["--check"], "it cannot go with --call"),
         (
             &["--build-context", "a=docker-image://b"],
             "is a folder or oci-layout://",
