@@ -192,12 +192,13 @@ impl Build<'_> {
         let loaded = made.lowered.definition.load().map_err(|error| {
             EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
         })?;
-        let mut capture = Capture {
-            frontend: FRONTEND.to_owned(),
-            args: arguments(&self.request, self.is_multi_platform()),
-            ..Capture::default()
-        };
-        capture.config.path = self.inputs.filename.clone();
+        // A definition was made by nobody who is known here.
+        let mut capture = Capture::default();
+        if self.inputs.definition.is_none() {
+            capture.frontend = FRONTEND.to_owned();
+            capture.args = arguments(&self.request, self.is_multi_platform());
+            capture.config.path = self.inputs.filename.clone();
+        }
         capture.read(&loaded.vertices);
         self.add_context(&mut capture);
         let mut sources = loaded.vertices.clone();

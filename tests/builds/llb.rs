@@ -494,6 +494,20 @@ fn definitions_go_out_and_come_in_again() {
     let paths = built(&env, &graph.end((run, 0)), &[]);
     let path = "path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
     assert!(paths.contains(&path.to_owned()), "{paths:?}");
+    // Nobody knows who made it, but of what.
+    env.ok(&[
+        "build",
+        "--llb",
+        "definition",
+        "-t",
+        "made",
+        "--provenance=mode=max",
+    ]);
+    let (said, _) = env.ok(&["inspect", "--attestations", "made"]);
+    assert!(
+        said.contains("pkg:docker/busybox@latest") && !said.contains("dockerfile.v0"),
+        "{said}"
+    );
     let mut graph = Graph::default();
     let local = graph.source("local://context", &[]);
     let run = graph.run(local, "echo hello > /said");
