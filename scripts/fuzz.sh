@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for SECONDS (60 unless told), as many at a time as there are processors.
 # Needs stable Rust and a C++ compiler. Usage: scripts/fuzz.sh [SECONDS [TARGET …]]
+#
+# Every run takes other ways and starts from what earlier ones kept. With FUZZ_SEED=NUMBER it takes
+# the same way from the fixtures alone every time, as far as the time suffices.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+export LC_ALL=C
 
 seconds=${1:-60}
 shift || true
 work=target/fuzz
+seed=${FUZZ_SEED:-0}
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] ||
     mapfile -t targets < <(sed -n 's/^path = "targets\/\(.*\)\.rs"$/\1/p' fuzz/Cargo.toml)
@@ -62,18 +67,22 @@ lines() {
         line=${line#FROM }
         line=${line#--mount=}
         printf '%s' "${line#--device=}" >"$dir/line-$count"
-    done < <("$@")
+    done < <("$@" | sort -u)
 }
 
 # run TARGET: fuzzes one target; prints the end of its log when it finds something.
 run() {
-    local target=$1 log=$work/$1.log found=$work/found
-    mkdir -p "$found"
-    seeds "$target" "$work/corpus/$target"
-    if "$work/$host/release/$target" "$work/corpus/$target" -max_total_time="$seconds" \
-        -max_len=4096 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$found/$target-" \
-        >"$log" 2>&1; then
-        echo "$target: $(grep -c . < <(ls "$work/corpus/$target")) texts," \
+    local target=$1 log=$work/$1.log found=$work/found corpus=$work/corpus/$1
+    [ "$seed" = 0 ] || { corpus=$work/from-seed/$target && rm -rf "$corpus"; }
+    mkdir -p "$found" "$corpus"
+    rm -rf "$work/seeds/$target"
+    seeds "$target" "$work/seeds/$target"
+    # In an order that is the same everywhere, as `-seed` needs it.
+    find "$work/seeds/$target" -type f | sort | paste -sd, >"$work/$target.seeds"
+    if "$work/$host/release/$target" "$corpus" -seed_inputs="@$work/$target.seeds" \
+        -seed="$seed" -max_total_time="$seconds" -max_len=4096 -timeout=10 \
+        -rss_limit_mb=2048 -artifact_prefix="$found/$target-" >"$log" 2>&1; then
+        echo "$target: $(find "$corpus" -type f | wc -l) texts," \
             "$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$log") runs, nothing found"
     else
         tail -n 60 "$log" >&2
@@ -82,7 +91,7 @@ run() {
     fi
 }
 export -f run seeds lines
-export work host seconds
+export work host seconds seed
 
 say "fuzz: ${targets[*]}, $seconds s each"
 printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -euc 'run {}'

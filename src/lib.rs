@@ -23,6 +23,7 @@ pub mod registry;
 pub mod snapshot;
 
 pub mod executor;
+pub mod gateway;
 
 pub mod cache;
 pub mod source;

@@ -26,10 +26,13 @@ fn check_tree(text: &str, dockerfile: &Dockerfile) {
         for instruction in &stage.instructions {
             check_span(text, instruction.span);
             let original = &instruction.original;
+            // Bodies below it belong to it, also those that no source of a COPY means.
+            let (start, end) = (instruction.span.start.offset(), instruction.span.end.offset());
+            let has_bodies = original.contains("<<") && text[start..end] != *original;
             let reads_alone = dockerfile.escape() == '\\'
                 && !original.ends_with('\\')
                 && !original.starts_with('#')
-                && instruction.kind.heredocs().is_empty();
+                && !has_bodies;
             if reads_alone {
                 let (again, _) = parse_trigger(original).expect("an instruction by itself");
                 assert_eq!(again.original, *original);

@@ -4,8 +4,7 @@
 //! keys; what a key was made from (parts, digests of inputs, lists of files) stays in the cache's
 //! own records, to which the keys lead. Nothing is synced: a record is worth no waiting.
 //!
-//! Bounds: [`BUILDS_MAX`] records and [`BYTES_MAX`] bytes, of which the oldest go first; a record
-//! has at most [`STEPS_MAX`] steps. They are kept to by `prune`, by builds that ran anything and
+//! Which records stay says [`pins`](super::pins), and a record has at most [`STEPS_MAX`] steps. Bounds are kept to by `prune`, by builds that ran anything and
 //! by every [`SWEEP_EVERY`]th of the others, so that a build that finds everything hardly notices.
 //! A record that cannot be written or read is left out: no build fails because of it.
 
@@ -16,14 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::key::{CacheKey, ContentHash};
+use super::pins::BuildBounds;
 use crate::sys::atomic;
 
 /// Version of the records.
 const VERSION: u32 = 1;
-/// Most records that are kept.
-pub const BUILDS_MAX: usize = 500;
-/// Most bytes that all records together take.
-pub const BYTES_MAX: u64 = 64 << 20;
 /// Most steps of a record.
 pub const STEPS_MAX: usize = 20_000;
 /// Largest record that is read.
@@ -170,7 +166,12 @@ impl BuildRecords {
     }
 
     /// Keeps a record, and keeps to the bounds.
-    pub fn keep(&self, mut record: BuildRecord) -> io::Result<()> {
+    pub fn keep(
+        &self,
+        mut record: BuildRecord,
+        bounds: &BuildBounds,
+        now_ns: i64,
+    ) -> io::Result<()> {
         record.version = VERSION;
         record.steps.truncate(STEPS_MAX);
         let name = format!("{:020}-{}.json", record.begun_ns.max(0), record.id);
@@ -187,23 +188,9 @@ impl BuildRecords {
         let first = record.id.bytes().next().unwrap_or(0);
         let turn = first.is_multiple_of(SWEEP_EVERY);
         if ran || turn {
-            self.sweep()?;
+            self.sweep(bounds, now_ns)?;
         }
         Ok(())
-    }
-
-    /// Removes the oldest records beyond the bounds; returns how many.
-    pub fn sweep(&self) -> io::Result<usize> {
-        let (mut kept, mut bytes, mut removed) = (0, 0, 0);
-        for path in self.files()? {
-            bytes += std::fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
-            kept += 1;
-            if kept > BUILDS_MAX || bytes > BYTES_MAX {
-                std::fs::remove_file(&path)?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
     }
 
     /// Returns the records, the latest first, reading each only when it is asked for.
@@ -217,7 +204,7 @@ impl BuildRecords {
     }
 
     /// Lists the files, the latest first.
-    fn files(&self) -> io::Result<Vec<PathBuf>> {
+    pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match std::fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -240,6 +227,7 @@ impl BuildRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::pins::BUILDS_MAX;
 
     fn record(number: usize) -> BuildRecord {
         BuildRecord {
@@ -252,15 +240,21 @@ mod tests {
         }
     }
 
+    fn keep(builds: &BuildRecords, record: BuildRecord) {
+        builds
+            .keep(record, &BuildBounds::default(), i64::MAX)
+            .unwrap();
+    }
+
     #[test]
     fn the_latest_records_stay() {
         let temp = tempfile::tempdir().unwrap();
         let builds = BuildRecords::new(temp.path().join("builds"));
         assert_eq!(builds.records().unwrap().count(), 0);
         for number in 0..BUILDS_MAX + 3 {
-            builds.keep(record(number)).unwrap();
+            keep(&builds, record(number));
         }
-        builds.sweep().unwrap();
+        builds.sweep(&BuildBounds::default(), i64::MAX).unwrap();
         let ids: Vec<String> = builds.records().unwrap().map(|r| r.id).collect();
         assert_eq!(ids.len(), BUILDS_MAX);
         assert_eq!(ids[0], format!("b{}", BUILDS_MAX + 2));
@@ -276,9 +270,9 @@ mod tests {
                 error: Some("x".repeat(30 << 20)),
                 ..record(number)
             };
-            builds.keep(large).unwrap();
+            keep(&builds, large);
         }
-        assert_eq!(builds.sweep().unwrap(), 1);
+        assert_eq!(builds.sweep(&BuildBounds::default(), i64::MAX).unwrap(), 1);
         assert_eq!(builds.records().unwrap().count(), 2);
     }
 
@@ -286,7 +280,7 @@ mod tests {
     fn what_cannot_be_read_is_left_out() {
         let temp = tempfile::tempdir().unwrap();
         let builds = BuildRecords::new(temp.path().to_owned());
-        builds.keep(record(5)).unwrap();
+        keep(&builds, record(5));
         std::fs::write(temp.path().join("00000000000000000007-half.json"), "{").unwrap();
         let later = BuildRecord {
             version: VERSION + 1,

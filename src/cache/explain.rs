@@ -24,7 +24,12 @@ pub use super::reason::{MissReason, Variable};
 
 impl Cache {
     /// Says why `step`, whose keys these are, has no result. A fault is [`MissReason::Other`].
+    ///
+    /// The last of the keys is the content key.
     pub fn explain(&self, keys: &[CacheKey], step: &Step) -> MissReason {
+        if let Some(reason) = keys.last().and_then(|key| self.too_old(key)) {
+            return reason;
+        }
         let reason = self
             .read(|db| explain(db, keys, step))
             .unwrap_or(MissReason::Other);
@@ -61,7 +66,7 @@ impl Cache {
             let mut inputs = other.keys.iter().flat_map(|under| &under.made_from);
             inputs.any(|input| *input == Some(output))
         };
-        if imports.lookup(record).is_some() || records.iter().any(is_used) {
+        if imports.under(record).is_some() || records.iter().any(is_used) {
             return Elsewhere::Same;
         }
         let Ok(own) = self.read(|db| placed_side(db, record)) else {

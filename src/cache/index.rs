@@ -40,6 +40,7 @@ use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
+use super::age::AgeLimit;
 use super::flight::{Flight, Flights};
 use super::key::{CacheKey, ContentHash};
 use super::open;
@@ -77,6 +78,8 @@ pub struct Cache {
     inner: Arc<Inner>,
     /// Asked for what the index does not know.
     imports: Option<Arc<Imports>>,
+    /// What ran before this is not found.
+    pub(super) age_limit: AgeLimit,
 }
 
 struct Inner {
@@ -143,6 +146,7 @@ impl Cache {
                 notes,
             }),
             imports: None,
+            age_limit: AgeLimit::NONE,
         }
     }
 
@@ -150,8 +154,16 @@ impl Cache {
     #[must_use]
     pub fn with_imports(&self, imports: Arc<Imports>) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             imports: Some(imports),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the cache with another age from which results are not found.
+    pub(super) fn with_age_limit(&self, age_limit: AgeLimit) -> Self {
+        Self {
+            age_limit,
+            ..self.clone()
         }
     }
 
@@ -171,12 +183,13 @@ impl Cache {
             return Ok(Vec::new());
         }
         let noted = self.write(|db| {
-            let found = find_all(db, keys)?;
+            let found = find_all(db, keys, &self.age_limit)?;
             let mut touch = db.prepare_cached(
                 "UPDATE records SET last_used_ns = max(last_used_ns, ?2), uses = uses + 1
                  WHERE seq = ?1",
             )?;
-            for (seq, _) in found.iter().flatten() {
+            let used = found.iter().flatten().filter(|(_, found)| !found.too_old);
+            for (seq, _) in used {
                 touch.execute(params![seq, now_ns])?;
             }
             Ok(found)
@@ -184,7 +197,7 @@ impl Cache {
         let found = match noted {
             Err(CacheError::Database(error)) if !is_damage(&error) => {
                 // No space, or a read-only store: an answer whose use is not noted will do.
-                self.read(|db| find_all(db, keys))?
+                self.read(|db| find_all(db, keys, &self.age_limit))?
             }
             other => other?,
         };
@@ -200,17 +213,22 @@ impl Cache {
         let imported = |key| {
             self.imports
                 .as_ref()
-                .and_then(|imports| imports.lookup(key))
+                .and_then(|imports| imports.lookup_aged(key, &self.age_limit))
+        };
+        let best = |own: Option<Found>, key| match own {
+            Some(own) if own.too_old => imported(key).filter(|other| !other.too_old).or(Some(own)),
+            Some(own) => Some(own),
+            None => imported(key),
         };
         let found = found.into_iter().zip(keys);
         found
-            .map(|(found, key)| found.map(|(_, found)| found).or_else(|| imported(key)))
+            .map(|(own, key)| best(own.map(|(_, own)| own), key))
             .collect()
     }
 
     /// Finds the records that `keys` lead to without noting that anybody used them.
     pub fn peek(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, CacheError> {
-        let found = self.read(|db| find_all(db, keys))?;
+        let found = self.read(|db| find_all(db, keys, &self.age_limit))?;
         Ok(self.or_imported(found, keys))
     }
 
@@ -462,9 +480,13 @@ pub(super) fn row_sum(id: &[u8], result: &str) -> i64 {
     i64::from_le_bytes(sum)
 }
 
-fn find_all(db: &Connection, keys: &[CacheKey]) -> rusqlite::Result<Vec<Option<(i64, Found)>>> {
+fn find_all(
+    db: &Connection,
+    keys: &[CacheKey],
+    age_limit: &AgeLimit,
+) -> rusqlite::Result<Vec<Option<(i64, Found)>>> {
     let mut select = db.prepare_cached(
-        "SELECT r.seq, r.id, r.result, r.sum, k.made_from
+        "SELECT r.seq, r.id, r.result, r.sum, k.made_from, r.created_ns, r.place
          FROM keys k JOIN records r ON r.id = k.record
          WHERE k.key = ?1 AND r.gone = 0",
     )?;
@@ -474,6 +496,7 @@ fn find_all(db: &Connection, keys: &[CacheKey]) -> rusqlite::Result<Vec<Option<(
             let (id, result): (Vec<u8>, String) = (row.get(1)?, row.get(2)?);
             let (sum, made_from): (i64, Vec<u8>) = (row.get(3)?, row.get(4)?);
             let whole = row_sum(&id, &result) == sum;
+            let too_old = age_limit.is_passed(row.get(5)?, &row.get::<_, String>(6)?);
             let parts = CacheKey::from_slice(&id).zip(decode_inputs(&made_from));
             let seq: i64 = row.get(0)?;
             Ok(parts.filter(|_| whole).map(|(id, made_from)| {
@@ -484,6 +507,7 @@ fn find_all(db: &Connection, keys: &[CacheKey]) -> rusqlite::Result<Vec<Option<(
                         id,
                         result,
                         made_from,
+                        too_old,
                     },
                 )
             }))

@@ -47,27 +47,12 @@ impl CacheKey {
     }
 
     fn of_step(version: u32, kind: &[u8], op: &ContentHash, inputs: &[InputPart]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(TAG_STEP);
-        hasher.update(kind).update(b"\0");
-        hasher.update(&version.to_le_bytes());
-        hasher.update(&op.0);
-        for input in inputs {
-            match input {
-                InputPart::Key(key) => hasher.update(b"k").update(&key.0),
-                InputPart::Content(hash) => hasher.update(b"c").update(&hash.0),
-            };
-        }
-        Self(*hasher.finalize().as_bytes())
+        Self(ContentHash::of(&step_bytes(version, kind, op, inputs)).0)
     }
 
     /// Makes the key of one output of the step with this key.
     pub fn output(&self, index: u32) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(TAG_OUTPUT);
-        hasher.update(&self.0);
-        hasher.update(&index.to_le_bytes());
-        Self(*hasher.finalize().as_bytes())
+        Self(ContentHash::of(&output_bytes(self, index)).0)
     }
 
     /// Makes the key under which results are found that look like `print`, whatever made them.
@@ -99,6 +84,29 @@ impl CacheKey {
     pub fn hex(&self) -> String {
         hex_of(&self.0)
     }
+}
+
+/// Returns the bytes whose hash is the content key of a step, in some version.
+pub(super) fn content_bytes(version: u32, op: &ContentHash, inputs: &[InputPart]) -> Vec<u8> {
+    step_bytes(version, b"content", op, inputs)
+}
+
+/// Returns the bytes whose hash is the key of an output of a step.
+pub(super) fn output_bytes(step: &CacheKey, index: u32) -> Vec<u8> {
+    [TAG_OUTPUT, &step.0, &index.to_le_bytes()].concat()
+}
+
+fn step_bytes(version: u32, kind: &[u8], op: &ContentHash, inputs: &[InputPart]) -> Vec<u8> {
+    let mut bytes = [TAG_STEP, kind, b"\0", &version.to_le_bytes(), &op.0].concat();
+    for input in inputs {
+        let (letter, hash) = match input {
+            InputPart::Key(key) => (b'k', &key.0),
+            InputPart::Content(hash) => (b'c', &hash.0),
+        };
+        bytes.push(letter);
+        bytes.extend_from_slice(hash);
+    }
+    bytes
 }
 
 impl ContentHash {

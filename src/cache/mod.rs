@@ -1,10 +1,10 @@
 //! Cache: from the key of a step to a result that can be loaded, and *why* a step missed.
 //!
-//! Read in order: [`key`] (how keys are made), [`files`] (content digests and the file lists
+//! Read in order: [`key`] (how keys are made), [`age`] (which results are too old), [`files`] (content digests and the file lists
 //! that explain them), [`record`] (what is kept of a step), [`index`] (the database), `integrity`, [`prune`],
 //! [`mounts`] (folders of cache mounts), [`usage`] with [`usage_filter`] and [`policy`] (what takes space, and what of it goes),
 //! [`explain`] (miss reasons) with `side` (two runs of a step compared), `changes` (two lists of
-//! files compared) and `reason` (in words), [`adopted`] (records of other machines), [`builds`] (what is kept of each build), [`flight`]
+//! files compared) and `reason` (in words), [`preimage`] (digests looked up), [`adopted`] (records of other machines), [`builds`] (what is kept of each build) and [`pins`] (how long), [`flight`]
 //! (one process works on a key, the others wait).
 //!
 //! A step has a *definition key*, known before anything ran, and a *content key*, known when
@@ -33,6 +33,7 @@
 //! meaning of results (a [`ResultId`] is opaque here).
 
 pub mod adopted;
+pub mod age;
 pub mod builds;
 mod changes;
 pub mod content_hash;
@@ -45,7 +46,9 @@ mod kept;
 pub mod key;
 pub mod mounts;
 mod open;
+pub mod pins;
 pub mod policy;
+pub mod preimage;
 pub mod prune;
 mod reason;
 pub mod record;

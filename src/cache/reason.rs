@@ -1,5 +1,7 @@
 //! Why a step misses, as a value and in words.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::changes::FileChanges;
@@ -21,6 +23,13 @@ pub enum MissReason {
     CacheIgnored,
     /// An earlier result is gone.
     Gone(Gone),
+    /// An earlier result is older than the user wants any to be.
+    TooOld {
+        /// How old it is.
+        age: Duration,
+        /// How old it may be.
+        age_max: Duration,
+    },
     /// The earlier record was made by a cooper that makes keys in another way.
     OtherVersion,
     /// The instruction reads differently.
@@ -88,6 +97,11 @@ impl MissReason {
                 "its result was not yet safe on disk when the machine restarted".to_owned()
             }
             Self::Gone(Gone::Missing) => "the layer of its result is gone".to_owned(),
+            Self::TooOld { age, age_max } => format!(
+                "its result is {} old (--cache-ttl {})",
+                duration_text(*age),
+                duration_text(*age_max)
+            ),
             Self::OtherVersion => "another version of cooper wrote the cache".to_owned(),
             Self::Instruction { old, new } => changed("instruction", old, new),
             Self::Platform { old, new } => changed("platform", old, new),
@@ -132,6 +146,10 @@ impl MissReason {
                 set("files", changes.names.clone().into());
             }
             Self::Input { name } => set("name", name.as_str().into()),
+            Self::TooOld { age, age_max } => {
+                set("age_s", age.as_secs().into());
+                set("age_max_s", age_max.as_secs().into());
+            }
             Self::NeverBuilt
             | Self::CacheIgnored
             | Self::Gone(_)
@@ -150,6 +168,7 @@ impl MissReason {
             Self::Gone(Gone::Pruned) => "pruned",
             Self::Gone(Gone::LostAtRestart) => "lost-at-restart",
             Self::Gone(Gone::Missing) => "layer-gone",
+            Self::TooOld { .. } => "too-old",
             Self::OtherVersion => "other-version",
             Self::Instruction { .. } => "instruction",
             Self::Platform { .. } => "platform",
@@ -162,6 +181,23 @@ impl MissReason {
             Self::Other => "other",
         }
     }
+}
+
+/// Writes a duration with its two largest units, as `--cache-ttl` takes it: `3d4h`.
+fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let first = units.iter().position(|(count, _)| *count > 0);
+    let shown = units.iter().skip(first.unwrap_or(units.len() - 1)).take(2);
+    let counted = shown.filter(|(count, unit)| *count > 0 || first.is_none() && *unit == "s");
+    counted
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect()
 }
 
 fn part_text(name: &str, old: &str, new: &str) -> String {
@@ -266,6 +302,19 @@ mod tests {
             new: "make  all".to_owned(),
         };
         assert_eq!(spaces.words(), "instruction changed (only white space)");
+    }
+
+    #[test]
+    fn ages_are_written_as_they_are_typed() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (3_600, "1h"),
+            (90_061, "1d1h"),
+            (86_400 * 300 + 59, "300d"),
+        ] {
+            assert_eq!(duration_text(Duration::from_secs(seconds)), text);
+        }
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub struct ResultId(pub String);
 /// Begins values that are fingerprints; nobody writes it in a Dockerfile.
 const FINGERPRINT: char = '\u{1}';
 
+/// Begins the places of steps that run a process.
+pub(super) const RUN_PLACE: &str = "run ";
+
 /// One thing that the key of a step was made from, in words. It explains and never identifies.
 ///
 /// Names with a meaning to explanations: `command` (the words of a process as a JSON list, or
@@ -57,13 +60,18 @@ impl KeyPart {
 
     /// Returns the part as it may lie on a disk: values of variables only as a hash.
     fn kept(&self) -> Self {
-        if self.name.starts_with("env:") || self.name.starts_with("arg:") {
+        if !has_value(self) {
             let hash = ContentHash::of(self.value.as_bytes()).hex();
             Self::new(self.name.clone(), &hash[..16])
         } else {
             self.clone()
         }
     }
+}
+
+/// Says whether a part that was kept has its value, and not just the hash of one.
+pub(super) fn has_value(part: &KeyPart) -> bool {
+    !(part.name.starts_with("env:") || part.name.starts_with("arg:"))
 }
 
 /// A step as the cache knows it: who it is to people, and what its key was made from.
@@ -224,6 +232,8 @@ pub struct Found {
     pub result: ResultId,
     /// Result keys of the inputs at the time the key was stored; see [`NewRecord::made_from`].
     pub made_from: Vec<Option<CacheKey>>,
+    /// Whether it is older than the user wants any result to be; see [`super::age`].
+    pub too_old: bool,
 }
 
 /// A record as people see it.

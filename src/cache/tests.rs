@@ -67,6 +67,7 @@ fn records_are_found_by_every_key_and_survive_reopening() {
         id: key(1),
         result: ResultId("layer-1".to_owned()),
         made_from: vec![Some(key(2)), None],
+        too_old: false,
     };
     let by_alias = Found {
         made_from: vec![None],

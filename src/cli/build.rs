@@ -29,7 +29,7 @@ use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
     Destination, DockerfileSource, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache,
-    OutputSpec, Place, RunLimits,
+    OutputSpec, Place, RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::{Platform, Reference};
@@ -84,6 +84,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
     if mode != ProgressMode::Rawjson {
         conclude(program, mode, &journal);
     }
+    write_metrics(program, args, &journal)?;
     if let Some(format) = args.explained.explain {
         explain::built(program, &engine, &id, format)?;
     }
@@ -151,9 +152,11 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         names: args.names.clone(),
         platforms: platforms(args, environment)?,
         no_cache: no_cache(args),
+        cache_ttl: args.caches.ttl(),
         cache_from: args.caches.imports(&from_environment).map_err(usage)?,
         cache_to: args.caches.exports(&from_environment).map_err(usage)?,
         load: args.shape.load().is_some(),
+        short_names: short_names(args, environment)?,
         pull: args.pull,
         network,
         extra_hosts: value::extra_hosts(&args.extra_hosts).map_err(usage)?,
@@ -170,6 +173,20 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         decryption_keys: encryption::decryption(&args.decryption)?,
         encryption: encryption::encryption(&args.encryption)?,
     })
+}
+
+/// Says what names of images mean that name no registry: who names a file of aliases, or sets
+/// the variable, wants podman's rules.
+fn short_names(args: &BuildArgs, environment: &Environment) -> Result<ShortNames, Failure> {
+    let alias_file = args.short_name_aliases.clone();
+    match environment.short_names().as_deref() {
+        _ if alias_file.is_some() => Ok(ShortNames::Configured { alias_file }),
+        Some("registries.conf") => Ok(ShortNames::Configured { alias_file: None }),
+        None | Some("" | "docker.io") => Ok(ShortNames::DockerHub),
+        Some(other) => Err(Failure::Usage(format!(
+            "COOPER_SHORT_NAMES={other}: expected docker.io or registries.conf"
+        ))),
+    }
 }
 
 /// Reads the build contexts that have names.
@@ -304,6 +321,26 @@ pub(crate) fn metadata(response: &BTreeMap<String, String>) -> Value {
     Value::Object(response.iter().map(pair).collect())
 }
 
+/// Writes how the cache did, where that is asked for; also when the build failed.
+fn write_metrics(program: &Program, args: &BuildArgs, journal: &Journal) -> Result<(), Failure> {
+    let text = || journal.metrics.text();
+    match args.caches.metrics.as_deref() {
+        None | Some("") => Ok(()),
+        Some("stdout") => {
+            let result = program.console.result(text().trim_end());
+            result.map_err(Failure::stdout)
+        }
+        Some("stderr") => {
+            program.console.note(text().trim_end());
+            Ok(())
+        }
+        Some(path) => {
+            let path = Path::new(path);
+            std::fs::write(path, text()).map_err(|error| Failure::file("write", path, error))
+        }
+    }
+}
+
 /// Prints warnings and how the cache did.
 fn conclude(program: &Program, mode: ProgressMode, journal: &Journal) {
     program.warn_of(journal);
@@ -389,7 +426,8 @@ fn network(text: &str) -> Result<NetworkMode, String> {
 }
 
 fn no_cache(args: &BuildArgs) -> NoCache {
-    match (args.no_cache, args.no_cache_stages.is_empty()) {
+    let everything = args.no_cache || args.caches.takes_nothing();
+    match (everything, args.no_cache_stages.is_empty()) {
         (true, _) => NoCache::Everything,
         (false, true) => NoCache::Nothing,
         (false, false) => NoCache::Stages(args.no_cache_stages.clone()),

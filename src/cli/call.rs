@@ -15,7 +15,9 @@ use super::failure::Failure;
 use super::program::Program;
 use super::progress::text;
 use super::table::Table;
-use crate::engine::call::{self, Answer, ContextReport, FolderReport, PathSize, Question};
+use crate::engine::call::{
+    self, Answer, ContextReport, FolderReport, ForeignAnswer, PathSize, Question,
+};
 use crate::engine::request::{BuildContext, BuildRequest, DockerfileSource};
 use crate::engine::{EngineError, ErrorKind};
 
@@ -37,7 +39,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
     let request = build::request(program, args)?;
     let session = build::session(args, &request, &program.environment)?;
     let place = Place::of(&request);
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         let answer = engine.call(request, question, session, &progress, &cancel);
         answer.await
@@ -60,6 +62,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
         Answer::Outline(outline) => (outline.text(), value(&outline)?),
         Answer::Targets(targets) => (targets.text(), value(&targets)?),
         Answer::Context(report) => (context_text(&report), value(&report)?),
+        Answer::Foreign(answer) => return show_foreign(program, args, &answer, call),
     };
     if let Some(path) = &args.metadata_file {
         write_metadata(path, &metadata(&text, &json))?;
@@ -69,6 +72,28 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
         _ => text,
     };
     program.console.result(&shown).map_err(Failure::stdout)
+}
+
+/// Shows what a frontend from an image answered.
+fn show_foreign(
+    program: &Program,
+    args: &BuildArgs,
+    answer: &ForeignAnswer,
+    call: Call,
+) -> Result<(), Failure> {
+    if let Some(path) = &args.metadata_file {
+        let json: Value = serde_json::from_str(&answer.json).unwrap_or_default();
+        write_metadata(path, &metadata(&answer.text, &json))?;
+    }
+    let shown = match call.format {
+        ReportFormat::Json => answer.json.clone(),
+        _ => answer.text.clone(),
+    };
+    program.console.result(&shown).map_err(Failure::stdout)?;
+    match answer.status {
+        0 => Ok(()),
+        _ => found(call),
+    }
 }
 
 /// Returns what a metadata file says of an answer, with BuildKit's names.

@@ -30,7 +30,7 @@ const USTAR: std::ops::Range<usize> = 257..262;
 pub(crate) fn resolve(
     context: &str,
     file: Option<&str>,
-    stdin: impl Read + Send + 'static,
+    stdin: impl Read + Send + Sync + 'static,
     variable: Variable<'_>,
 ) -> Result<(BuildContext, DockerfileSource), String> {
     let context = context.strip_prefix(FOLDER).unwrap_or(context);
@@ -83,7 +83,7 @@ pub(crate) fn resolve(
 /// Finds a Dockerfile that needs no build context.
 pub(crate) fn dockerfile(
     file: &str,
-    stdin: impl Read + Send + 'static,
+    stdin: impl Read + Send + Sync + 'static,
 ) -> Result<DockerfileSource, String> {
     match file {
         "-" => Ok(DockerfileSource::Text(read_text(stdin)?)),
@@ -113,7 +113,7 @@ pub(crate) fn several(
 /// is absolute.
 fn remote_dockerfile(
     file: Option<&str>,
-    stdin: impl Read + Send + 'static,
+    stdin: impl Read + Send + Sync + 'static,
 ) -> Result<DockerfileSource, String> {
     match file {
         None => Ok(DockerfileSource::Default),
@@ -205,7 +205,7 @@ fn oci_layout(text: &str) -> Result<NamedContext, String> {
 
 fn from_stdin(
     file: Option<&str>,
-    mut stdin: impl Read + Send + 'static,
+    mut stdin: impl Read + Send + Sync + 'static,
 ) -> Result<(BuildContext, DockerfileSource), String> {
     let mut head = Vec::new();
     let peek = stdin.by_ref().take(PEEK_BYTES);

@@ -12,7 +12,7 @@ use super::program::Program;
 use super::registries;
 use crate::engine::request::{
     AttestationRequest, BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy,
-    RunLimits,
+    RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::{Definition, dump};
@@ -90,9 +90,11 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         names: Vec::new(),
         platforms: args.platform.iter().cloned().collect(),
         no_cache: NoCache::Nothing,
+        cache_ttl: None,
         cache_from: Vec::new(),
         cache_to: Vec::new(),
         load: false,
+        short_names: ShortNames::DockerHub,
         pull: PullPolicy::Missing,
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),

@@ -14,6 +14,7 @@
 //! | `REGISTRY_AUTH_FILE` | file with registry credentials, read first and written by `login` |
 //! | `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`, `HOME` | where podman's `auth.json` and configuration of registries are |
 //! | `CONTAINERS_REGISTRIES_CONF` | `registries.conf` |
+//! | `COOPER_SHORT_NAMES` | `registries.conf` where that says what names without a registry mean |
 //! | `GITHUB_RUN_ID`, `CI_PIPELINE_ID`, `CIRCLE_WORKFLOW_ID`, `BUILD_BUILDID`, `BUILD_TAG` | the run of `--join` |
 //! | `DOCKER_HOST`, `DOCKER_CONTEXT` | whose proxies of that file become build arguments; the engine of `--load` |
 //! | `PATH` | where podman is looked for |
@@ -168,6 +169,11 @@ impl Environment {
             buildkitd: both("buildkit/buildkitd.toml", "/etc/buildkit/buildkitd.toml"),
             daemon: both("docker/daemon.json", "/etc/docker/daemon.json"),
         }
+    }
+
+    /// Returns who says what names of images mean that name no registry.
+    pub(crate) fn short_names(&self) -> Option<String> {
+        self.text("COOPER_SHORT_NAMES")
     }
 
     /// Returns which run of continuous integration this is.

@@ -35,7 +35,7 @@ pub(super) fn plan(
     request: BuildRequest,
     session: Session,
 ) -> Result<(), Failure> {
-    let engine = program.engine()?;
+    let engine = program.engine_with(&args.registry)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         engine.plan(request, session, progress, cancel).await
     })?;
@@ -135,16 +135,25 @@ fn show(program: &Program, format: ReasonFormat, explanation: &Explanation) -> R
 }
 
 /// Lists the builds that are known, the latest first.
-fn list(program: &Program, engine: &Engine, format: ReasonFormat) -> Result<(), Failure> {
+pub(super) fn list(
+    program: &Program,
+    engine: &Engine,
+    format: ReasonFormat,
+) -> Result<(), Failure> {
     let records = engine.build_records().records().map_err(unreadable)?;
+    let pinned = engine.build_records().pinned().map_err(unreadable)?;
+    let json = |record: &BuildRecord| {
+        let mut json = record_json(record);
+        json["pinned"] = pinned.contains(&record.id).into();
+        json.to_string()
+    };
     let lines = match format {
-        ReasonFormat::Json => records
-            .map(|record| record_json(&record).to_string())
-            .collect(),
+        ReasonFormat::Json => records.map(|record| json(&record)).collect(),
         ReasonFormat::Text => {
             let mut table = Table::new(&["BUILD", "NAME", "BEGAN", "TOOK", "RAN", "OF"]);
             for record in records {
-                table.row(listed(&record, program::now()));
+                let is_pinned = pinned.contains(&record.id);
+                table.row(listed(&record, is_pinned, program::now()));
             }
             table.lines()
         }
@@ -155,7 +164,7 @@ fn list(program: &Program, engine: &Engine, format: ReasonFormat) -> Result<(), 
         .map_err(Failure::stdout)
 }
 
-fn listed(record: &BuildRecord, now: Timestamp) -> [String; 6] {
+fn listed(record: &BuildRecord, is_pinned: bool, now: Timestamp) -> [String; 6] {
     let ran = record
         .steps
         .iter()
@@ -167,7 +176,7 @@ fn listed(record: &BuildRecord, now: Timestamp) -> [String; 6] {
         BuildEnd::Cancelled => format!("{ran} steps, cancelled"),
     };
     [
-        short(&record.id).to_owned(),
+        format!("{}{}", short(&record.id), if is_pinned { "*" } else { "" }),
         record.name.clone(),
         table::age(Some(&time(record.begun_ns).to_string()), now),
         text::seconds(std::time::Duration::from_nanos(
@@ -358,7 +367,7 @@ fn short(id: &str) -> &str {
     id.get(..ID_CHARS).unwrap_or(id)
 }
 
-fn unreadable(error: std::io::Error) -> Failure {
+pub(super) fn unreadable(error: std::io::Error) -> Failure {
     let text = "cannot read what is kept of builds";
     EngineError::new(ErrorKind::Config, text)
         .with_source(error)

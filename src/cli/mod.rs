@@ -3,9 +3,9 @@
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
 //! [`context`] and [`llb`], [`outputs`] with [`engines`], [`attest`] with [`provenance`], and [`verify`],
-//! [`explain`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
+//! [`explain`] and [`builds`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
 //! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
-//! [`debug`], [`manual`];
+//! [`debug`] with [`preimage`], [`manual`];
 //! [`registries`] is what all of them tell the engine about registries, [`encryption`] what some do about keys. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
@@ -19,6 +19,7 @@ use clap::Parser;
 mod args;
 mod attest;
 mod build;
+mod builds;
 mod cache;
 mod call;
 mod check;
@@ -37,6 +38,7 @@ mod login;
 mod manifest;
 mod manual;
 mod outputs;
+mod preimage;
 mod program;
 mod progress;
 mod prompt;
@@ -108,6 +110,7 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(args) => build::run(program, &args),
         Command::Explain(args) => explain::run(program, &args),
+        Command::Builds(command) => builds::run(program, &command),
         Command::Pull(args) => images::pull(program, &args),
         Command::Push(args) => images::push(program, &args),
         Command::Sign(args) => sign::sign(program, &args),
@@ -129,6 +132,7 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Gc(args) => store::collect(program, &args),
         Command::Cache(command) => cache::run(program, &command),
         Command::Debug(args::DebugCommand::DumpLlb(args)) => debug::dump_llb(program, &args),
+        Command::Debug(args::DebugCommand::Cache(command)) => preimage::run(program, &command),
         Command::Version => manual::version(program),
         Command::Completion(args) => manual::completion(program, &args),
         Command::Man(args) => manual::pages(program, &args),

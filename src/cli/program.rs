@@ -51,6 +51,7 @@ impl Program {
             runtime: self.global.runtime.clone(),
             registries: registries::settings(self, registry)?,
             parallelism_max: None,
+            frontend_files: self.environment.host_files().buildkitd,
             gc: self.environment.gc().map_err(Failure::Usage)?,
         };
         Ok(Engine::open(options)?)

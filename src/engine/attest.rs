@@ -26,7 +26,8 @@ use crate::oci::{Digest, Platform};
 use crate::snapshot::LayerId;
 use crate::worker::{LocalWorker, PinnedSource};
 
-use facts::{arguments, context_remote, digest_of, image_material, step_layers};
+pub(in crate::engine) use facts::arguments;
+use facts::{context_remote, digest_of, image_material, step_layers};
 
 /// What reads Dockerfiles, under BuildKit's name.
 const FRONTEND: &str = "dockerfile.v0";
@@ -105,7 +106,7 @@ pub(super) struct Said {
     pub(super) response: BTreeMap<String, String>,
 }
 
-impl Build<'_> {
+impl Build {
     /// Says what was asked for about every result. `layers` are those of the results, and of what
     /// is scanned besides, in the order of the definitions that were solved.
     pub(super) async fn say(

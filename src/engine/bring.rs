@@ -20,7 +20,7 @@ pub(super) struct Brought {
     pub(super) elsewhere: BTreeSet<Digest>,
 }
 
-impl Build<'_> {
+impl Build {
     /// Fetches what is still missing of the results, and unpacks it where an output needs
     /// files. What is only pushed goes from registry to registry where that is possible.
     pub(super) async fn bring(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::attest::Run;
 use super::bring::Brought;
-use super::caches::{self, Giving};
+use super::caches::{self, Giving, Ready};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
@@ -50,9 +50,9 @@ use crate::worker::{
 /// What other machines have to do with a build.
 pub(super) struct Others {
     /// What they know.
-    imports: Arc<Imports>,
+    pub(super) imports: Arc<Imports>,
     /// The layers that they and registries have.
-    layers: Arc<ImageLayers>,
+    pub(super) layers: Arc<ImageLayers>,
     /// Takes what they shall know.
     offers: Offers,
     /// Their cache mounts, on the way.
@@ -62,15 +62,20 @@ pub(super) struct Others {
 }
 
 /// One build on its way: what was asked, and what it works with.
-pub(super) struct Build<'a> {
-    pub(super) engine: &'a Engine,
+pub(super) struct Build {
+    pub(super) engine: Engine,
     pub(super) request: BuildRequest,
-    targets: Targets,
+    /// What was asked for.
+    asked: Targets,
+    /// What other machines know, as far as that is of use before the translation.
+    pub(super) imports: OnceLock<Arc<Imports>>,
+    /// What a frontend from an image answered for, where that has the last word.
+    answered: OnceLock<Targets>,
     pub(super) inputs: Inputs,
     /// What git knows about the main build context, where that is asked for.
     pub(super) vcs: Option<Known>,
     pub(super) client: registry::Client,
-    images: Images,
+    pub(super) images: Images,
     web_files: WebFiles,
     repositories: Repositories,
     pub(super) progress: Progress,
@@ -100,7 +105,7 @@ impl Engine {
     ) -> Result<BuildOutcome, EngineError> {
         self.settle_in_background();
         let begun_ns = clock::now_ns();
-        let build = Build::open(self, request, session, progress, cancel).await?;
+        let build = Arc::new(Build::open(self, request, session, progress, cancel).await?);
         let result = build.run().await;
         build.keep_record(begun_ns, &result);
         result
@@ -115,12 +120,14 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Definition, EngineError> {
         let (progress, cancel) = (progress.clone(), cancel.clone());
-        let build = Build::open(self, request, session, progress, cancel).await?;
-        let [platform] = &build.targets.platforms[..] else {
-            let text = "a dump shows the graph for one platform";
-            return Err(EngineError::new(ErrorKind::User, text).with_hint("name one"));
-        };
-        Ok(build.lower(platform.clone()).await?.definition)
+        let build = Arc::new(Build::open(self, request, session, progress, cancel).await?);
+        match <[Lowered; 1]>::try_from(build.lower_all().await?) {
+            Ok([lowered]) => Ok(lowered.definition),
+            Err(_) => {
+                let text = "a dump shows the graph for one platform";
+                Err(EngineError::new(ErrorKind::User, text).with_hint("name one"))
+            }
+        }
     }
 
     /// Makes a registry client with what the session lends.
@@ -130,16 +137,15 @@ impl Engine {
     }
 }
 
-impl<'a> Build<'a> {
-    async fn run(&self) -> Result<BuildOutcome, EngineError> {
-        let importing = self.start_imports();
+impl Build {
+    async fn run(self: &Arc<Self>) -> Result<BuildOutcome, EngineError> {
+        let (mut ready, translated) = self.import_and_translate().await?;
         let Translated {
             mut lowered,
             definitions,
             loaded,
             devices,
-        } = self.translate().await?;
-        let mut ready = importing.finish().await;
+        } = translated;
         ready.look_up(&loaded, self.writes_buildkit());
         let imports = Arc::clone(&ready.imports);
         let layers = self.layers(&imports);
@@ -175,19 +181,10 @@ impl<'a> Build<'a> {
     }
 
     /// Says what would become of each step.
-    pub(super) async fn plan(&self) -> Result<Vec<PlannedStep>, EngineError> {
-        let importing = self.start_imports();
-        let translated = self.translate().await?;
-        let mut ready = importing.finish().await;
+    pub(super) async fn plan(self: &Arc<Self>) -> Result<Vec<PlannedStep>, EngineError> {
+        let (mut ready, translated) = self.import_and_translate().await?;
         ready.look_up(&translated.loaded, false);
-        let imports = ready.imports;
-        let others = Others {
-            layers: self.layers(&imports),
-            imports,
-            offers: Offers::default(),
-            mounts: None,
-            mount_exports: Vec::new(),
-        };
+        let others = self.others(ready.imports);
         let named = (translated.devices, arguments_of(&translated.lowered));
         let worker = self.worker(&translated.loaded, &others, named, None);
         let definitions = translated.definitions;
@@ -197,8 +194,21 @@ impl<'a> Build<'a> {
         plan.map_err(|error| EngineError::from_solve(error, &definitions))
     }
 
+    /// Reads what other machines know, and translates meanwhile.
+    async fn import_and_translate(self: &Arc<Self>) -> Result<(Ready, Translated), EngineError> {
+        let importing = self.start_imports();
+        if self.foreign_frontend()?.is_none() {
+            let translated = self.translate().await?;
+            return Ok((importing.finish().await, translated));
+        }
+        let ready = importing.finish().await;
+        // What a frontend looks into may be known to other machines. There is one translation.
+        let _ = self.imports.set(Arc::clone(&ready.imports));
+        Ok((ready, self.translate().await?))
+    }
+
     /// Translates, and checks that the build may do what it wants.
-    async fn translate(&self) -> Result<Translated, EngineError> {
+    async fn translate(self: &Arc<Self>) -> Result<Translated, EngineError> {
         let lowered = self.lower_all().await?;
         if let Some(first) = lowered.first() {
             // The other platforms would say the same again.
@@ -218,16 +228,27 @@ impl<'a> Build<'a> {
         })
     }
 
+    /// Returns what other machines have to do with a part of the build that gives them nothing.
+    pub(super) fn others(&self, imports: Arc<Imports>) -> Others {
+        Others {
+            layers: self.layers(&imports),
+            imports,
+            offers: Offers::default(),
+            mounts: None,
+            mount_exports: Vec::new(),
+        }
+    }
+
     /// Starts to keep account of the layers that images and other machines have.
     fn layers(&self, imports: &Arc<Imports>) -> Arc<ImageLayers> {
-        let engine = self.engine;
+        let engine = &self.engine;
         let (snapshots, content) = (engine.snapshots.clone(), engine.content.clone());
         let layers = ImageLayers::new(snapshots, content, self.images.clone());
         Arc::new(layers.with_memory(self.memory(imports)))
     }
 
     pub(super) async fn open(
-        engine: &'a Engine,
+        engine: &Engine,
         mut request: BuildRequest,
         session: Session,
         progress: Progress,
@@ -265,16 +286,18 @@ impl<'a> Build<'a> {
             progress: &progress,
             cancel: &cancel,
         };
-        let inputs = Inputs::open(&setup, &mut request, session).await?;
+        let inputs = llb::inputs(&setup, &mut request, session).await?;
         let vcs = Known::look(&request, &inputs, &progress).await;
         if let Some(known) = vcs.as_ref().filter(|_| request.attestations.git.labels) {
             let labels = known.labels(inputs.dockerfile.as_deref());
             request.labels.extend(labels);
         }
         Ok(Self {
-            engine,
+            engine: engine.clone(),
             request,
-            targets,
+            asked: targets,
+            imports: OnceLock::new(),
+            answered: OnceLock::new(),
             inputs,
             vcs,
             client,
@@ -288,9 +311,20 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// Translates the Dockerfile for every platform.
-    async fn lower_all(&self) -> Result<Vec<Lowered>, EngineError> {
-        let platforms = self.targets.platforms.iter().cloned();
+    /// Says what the build is for.
+    pub(super) fn targets(&self) -> &Targets {
+        self.answered.get().unwrap_or(&self.asked)
+    }
+
+    /// Has the frontend translate the Dockerfile for every platform.
+    async fn lower_all(self: &Arc<Self>) -> Result<Vec<Lowered>, EngineError> {
+        if let Some(foreign) = self.foreign_frontend()? {
+            let (targets, lowered) = self.ask_frontend(foreign).await?;
+            // There is one translation in the life of a build.
+            let _ = self.answered.set(targets);
+            return Ok(lowered);
+        }
+        let platforms = self.asked.platforms.iter().cloned();
         try_join_all(platforms.map(|platform| self.lower(platform))).await
     }
 
@@ -301,7 +335,7 @@ impl<'a> Build<'a> {
         }
         let options = FrontendOptions {
             platform,
-            multi_platform: self.targets.multi_platform,
+            multi_platform: self.asked.multi_platform,
             ..options::frontend_options(&self.request, &self.inputs)?
         };
         let resolver = self.resolver();
@@ -324,13 +358,15 @@ impl<'a> Build<'a> {
             images: self.images.clone(),
             session: Arc::clone(&self.inputs.session),
             falls_back: self.request.pull == PullPolicy::Newer,
+            short_names: self.request.short_names.clone(),
+            hosts: self.engine.options.registries.hosts.clone(),
             progress: self.progress.clone(),
         }
     }
 
     /// Says whether the result is an index, and trees get a folder for each platform.
     pub(super) fn is_multi_platform(&self) -> bool {
-        self.targets.multi_platform
+        self.targets().multi_platform
     }
 
     /// Returns where layers are.
@@ -348,7 +384,7 @@ impl<'a> Build<'a> {
         (giving, lowered): (&Giving, &mut Vec<Lowered>),
     ) -> Result<(Solved<OpOutput>, Exported), EngineError> {
         let started_ns = clock::now_ns();
-        let (engine, progress) = (self.engine, &self.progress);
+        let (engine, progress) = (&self.engine, &self.progress);
         let images = &lowered[..];
         let results = || self.results(definitions, images, Arc::clone(worker), others);
         let results = engine.with_room("unpack", progress, results).await;
@@ -417,7 +453,7 @@ impl<'a> Build<'a> {
     }
 
     /// Reads which devices there are, where a step asks for any.
-    fn devices(&self, loaded: &Loaded) -> NamedDevices {
+    pub(super) fn devices(&self, loaded: &Loaded) -> NamedDevices {
         let asks = loaded.vertices.iter().any(|vertex| match &vertex.op {
             pb::op::Op::Exec(exec) => !exec.cdi_devices.is_empty(),
             // What it asks for is in its definition, which nobody has read.
@@ -432,14 +468,14 @@ impl<'a> Build<'a> {
         NamedDevices::read(&directories)
     }
 
-    fn worker(
+    pub(super) fn worker(
         &self,
         loaded: &Loaded,
         others: &Others,
         (devices, arguments): (Arc<NamedDevices>, BTreeSet<String>),
         uploads: Option<Arc<Uploads>>,
     ) -> Arc<LocalWorker> {
-        let engine = self.engine;
+        let engine = &self.engine;
         let image_steps = loaded.results.iter().flatten();
         let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
         Arc::new(LocalWorker::new(WorkerOptions {
@@ -505,7 +541,7 @@ impl<'a> Build<'a> {
         made.map(Arc::new)
     }
 
-    fn solve_options(&self) -> SolveOptions {
+    pub(super) fn solve_options(&self) -> SolveOptions {
         let mut options = SolveOptions::new(clock::now_ns());
         options.no_cache = self.request.no_cache == NoCache::Everything;
         if let Some(most) = self.engine.options.parallelism_max {
@@ -519,10 +555,14 @@ impl<'a> Build<'a> {
     }
 
     /// Returns the cache, with what other machines know behind it.
-    fn cache(&self, others: &Others) -> Cache {
-        match others.imports.is_empty() {
+    pub(super) fn cache(&self, others: &Others) -> Cache {
+        let cache = match others.imports.is_empty() {
             true => self.engine.cache.clone(),
             false => self.engine.cache.with_imports(Arc::clone(&others.imports)),
+        };
+        match self.request.cache_ttl {
+            Some(age_max) => cache.no_older_than(age_max, clock::now_ns()),
+            None => cache,
         }
     }
 
@@ -550,10 +590,10 @@ impl<'a> Build<'a> {
         brought: &Brought,
         attestations: &[Vec<Attestation>],
     ) -> Result<Exported, EngineError> {
-        let engine = self.engine;
+        let engine = &self.engine;
         let (content, snapshots) = (engine.content.clone(), engine.snapshots.clone());
         let exporter = Exporter::new(content, snapshots, self.client.clone());
-        let targets = self.targets.platforms.iter();
+        let targets = self.targets().platforms.iter();
         let mut outputs = self.outputs();
         for (target, lowered) in targets.clone().zip(lowered) {
             let platform = described_platform(target.as_ref(), &lowered.image);
@@ -572,7 +612,7 @@ impl<'a> Build<'a> {
         );
         let export = ExportRequest {
             results: results.collect(),
-            multi_platform: self.targets.multi_platform,
+            multi_platform: self.targets().multi_platform,
             names: self.request.names.clone(),
             outputs,
             elsewhere: brought.elsewhere.clone(),

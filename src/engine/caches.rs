@@ -287,7 +287,7 @@ impl CacheReader {
     }
 }
 
-impl Build<'_> {
+impl Build {
     /// Begins to read the caches that the build takes from.
     pub(super) fn start_imports(&self) -> Importing {
         Importing {

@@ -7,6 +7,7 @@
 mod build_context;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::progress::Progress;
 use crate::session::Session;
 use crate::source::local;
 
+pub use super::foreign::ForeignAnswer;
 pub use crate::frontend::diagnostic::Diagnostic;
 pub use crate::frontend::fix::Mended;
 pub use crate::frontend::subrequest::{CheckResults, columns};
@@ -43,6 +45,18 @@ pub enum Question {
     Context,
 }
 
+impl Question {
+    /// Returns what frontends call it; `None` for what only the built-in one is asked.
+    fn id(self) -> Option<&'static str> {
+        match self {
+            Self::Check => Some("frontend.lint"),
+            Self::Outline => Some("frontend.outline"),
+            Self::Targets => Some("frontend.targets"),
+            Self::Mend | Self::Context => None,
+        }
+    }
+}
+
 /// What is answered.
 #[derive(Debug)]
 pub enum Answer {
@@ -56,6 +70,8 @@ pub enum Answer {
     Targets(TargetList),
     /// What is read.
     Context(ContextReport),
+    /// What a frontend from an image says.
+    Foreign(ForeignAnswer),
 }
 
 impl Engine {
@@ -71,7 +87,7 @@ impl Engine {
         // The answer is about one platform: the first one.
         request.platforms.truncate(1);
         let (progress, cancel) = (progress.clone(), cancel.clone());
-        let build = Build::open(self, request, session, progress, cancel).await?;
+        let build = Arc::new(Build::open(self, request, session, progress, cancel).await?);
         tokio::select! {
             answer = build.answer(question) => answer,
             () = build.cancel.cancelled() => Err(EngineError::cancelled()),
@@ -79,8 +95,12 @@ impl Engine {
     }
 }
 
-impl Build<'_> {
-    async fn answer(&self, question: Question) -> Result<Answer, EngineError> {
+impl Build {
+    async fn answer(self: &Arc<Self>, question: Question) -> Result<Answer, EngineError> {
+        if let (Some(foreign), Some(id)) = (self.foreign_frontend()?, question.id()) {
+            let answer = self.question_frontend(foreign, id).await;
+            return answer.map(Answer::Foreign);
+        }
         let text = &self.inputs.text;
         let options = &options::frontend_options(&self.request, &self.inputs)?;
         let resolver = &self.resolver();

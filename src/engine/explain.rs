@@ -5,13 +5,15 @@ use super::caches::CacheReader;
 use super::error::{EngineError, ErrorKind};
 use super::options;
 use super::request::CacheImport;
-use crate::cache::MissReason;
 use crate::cache::builds::{BuildRecord, StepRecord};
 use crate::cache::explain::Elsewhere;
+pub use crate::cache::preimage::{Preimage, PreimageKind};
 use crate::cache::record::place_of;
+use crate::cache::{CacheError, ContentHash, MissReason};
 use crate::oci::Reference;
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::worker::keys;
 
 /// Which builds are compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,8 +132,33 @@ impl Engine {
         })
     }
 
+    /// Says what a digest of the cache, written in hexadecimal digits, was made from, and what
+    /// the digests in it were made from.
+    pub fn preimages(&self, digest: &str) -> Result<Vec<Preimage>, EngineError> {
+        let Some(hash) = ContentHash::from_hex(digest) else {
+            let text =
+                format!("{digest:?} is no digest of the cache: expected 64 hexadecimal digits");
+            return Err(EngineError::new(ErrorKind::User, text));
+        };
+        let found = self.cache.preimages(&hash, &keys::op_bytes);
+        let found = found.map_err(unreadable)?;
+        if found.is_empty() {
+            let text = format!("no record of the cache knows {digest}");
+            let hint = "`cooper debug cache all` lists the digests of steps";
+            return Err(EngineError::new(ErrorKind::User, text).with_hint(hint));
+        }
+        Ok(found)
+    }
+
+    /// Lists the digests of all steps that the cache knows, with their names.
+    pub fn step_digests(&self) -> Result<Vec<(String, String)>, EngineError> {
+        let steps = self.cache.step_digests().map_err(unreadable)?;
+        let steps = steps.into_iter().map(|(digest, name)| (digest.hex(), name));
+        Ok(steps.collect())
+    }
+
     /// Reads what is kept of builds, the latest first.
-    fn known_builds(&self) -> Result<Vec<BuildRecord>, EngineError> {
+    pub(super) fn known_builds(&self) -> Result<Vec<BuildRecord>, EngineError> {
         let records = self.build_records().records().map_err(|error| {
             let text = "cannot read what is kept of builds";
             EngineError::new(ErrorKind::Config, text).with_source(error)
@@ -159,9 +186,16 @@ impl Engine {
     }
 }
 
+fn unreadable(error: CacheError) -> EngineError {
+    EngineError::new(ErrorKind::Config, "cannot read the build cache").with_source(error)
+}
+
 /// Finds a build by its id or the beginning of it, its name, a name of its image, or `^N`, the
 /// Nth before the latest.
-fn find<'r>(records: &'r [BuildRecord], name: &str) -> Result<&'r BuildRecord, EngineError> {
+pub(super) fn find<'r>(
+    records: &'r [BuildRecord],
+    name: &str,
+) -> Result<&'r BuildRecord, EngineError> {
     let unknown = || {
         let text = format!("there is no build {name:?}");
         let hint = "`cooper explain --list` shows the builds that are known";

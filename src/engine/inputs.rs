@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{EngineError, ErrorKind};
-use super::llb;
+use super::foreign::lent::{DOCKERFILE_FOLDER, LentDockerfile, ReadDockerfile};
 use super::preprocess::preprocessed;
 use super::remote::{self, Setup};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
@@ -51,6 +51,8 @@ pub(super) struct Inputs {
     pub(super) definition: Option<Definition>,
     /// Tells the main build context from others, in explanations of cache misses.
     pub(super) place: String,
+    /// The Dockerfile as a frontend from an image sees it.
+    lent: Option<LentDockerfile>,
     /// What was made for this build.
     _made: Option<EmptyContext>,
 }
@@ -73,9 +75,6 @@ impl Inputs {
         request: &mut BuildRequest,
         mut session: Session,
     ) -> Result<Self, EngineError> {
-        if let Some(given) = request.definition.take() {
-            return llb::open(setup, request, given, session);
-        }
         let mut contexts = BTreeMap::new();
         for (name, context) in &request.named_contexts {
             let source = named(setup, name, context, &mut session).await?;
@@ -115,6 +114,18 @@ impl Inputs {
             let ignore_files = &mut Arc::make_mut(&mut session).ignore_files;
             ignore_files.insert(MAIN.to_owned(), ignore);
         }
+        let read = ReadDockerfile {
+            filename: &found.filename,
+            text: &found.text,
+            path: found.path.as_deref(),
+        };
+        let lent = match comes_with(&context, request) && found.path.is_none() {
+            true => None,
+            false => read.lend(setup.engine, request)?,
+        };
+        if let Some(lent) = &lent {
+            lent.add_to(Arc::make_mut(&mut session));
+        }
         let folder = session.build_contexts.get(MAIN);
         let folder = folder.map(|folder| folder.display().to_string());
         let place = context.shown_url().or(folder).unwrap_or_default();
@@ -128,9 +139,20 @@ impl Inputs {
             epoch_s,
             definition: None,
             place,
+            lent,
             _made: made,
         })
     }
+}
+
+/// Says whether the Dockerfile lies in a context from elsewhere, where a frontend finds it too.
+fn comes_with(context: &ContextSource, request: &BuildRequest) -> bool {
+    let is_remote = matches!(context, ContextSource::Git(_) | ContextSource::Http { .. });
+    let is_inside = matches!(
+        request.dockerfile,
+        DockerfileSource::Default | DockerfileSource::InContext(_)
+    );
+    is_remote && is_inside
 }
 
 impl Inputs {
@@ -151,8 +173,14 @@ impl Inputs {
             epoch_s: None,
             definition: Some(definition),
             place,
+            lent: None,
             _made: None,
         }
+    }
+
+    /// Says whether a frontend from an image sees the Dockerfile apart from the build context.
+    pub(super) fn lends_dockerfile(&self) -> bool {
+        self.lent.is_some()
     }
 
     /// Returns the folder that is the main build context, if it is one of the user's.
@@ -450,8 +478,12 @@ async fn named(
         NamedContext::Directory(path) => {
             let folder = absolute(path)?;
             let (excludes, ignore) = read_ignore(&folder, None, DOCKERFILE)?;
-            // The main build context has this name.
-            let lent = if name == MAIN { "_context" } else { name };
+            // The main build context and the folder of the Dockerfile have these names.
+            let lent = match name {
+                MAIN => "_context",
+                DOCKERFILE_FOLDER => "_dockerfile",
+                name => name,
+            };
             if let Some(ignore) = ignore {
                 session.ignore_files.insert(lent.to_owned(), ignore);
             }

@@ -27,8 +27,21 @@ const MAIN: &str = "context";
 /// Names the step in which results become file systems.
 const RESULT_STEP: &[u8] = b"[internal] settle the result";
 
+/// Opens what a build reads first: a Dockerfile with its contexts, or a definition with what it may
+/// use.
+pub(super) async fn inputs(
+    setup: &Setup<'_>,
+    request: &mut BuildRequest,
+    session: Session,
+) -> Result<Inputs, EngineError> {
+    match request.definition.take() {
+        Some(given) => open(setup, request, given, session),
+        None => Inputs::open(setup, request, session).await,
+    }
+}
+
 /// Checks a definition that is built instead of a Dockerfile, and lends it what it may use.
-pub(super) fn open(
+fn open(
     setup: &Setup<'_>,
     request: &mut BuildRequest,
     given: GivenDefinition,
@@ -108,7 +121,7 @@ fn checked(definition: &Definition) -> Result<Loaded, String> {
     Ok(loaded)
 }
 
-impl Build<'_> {
+impl Build {
     /// Makes file systems of results that are folders of the user's or changes.
     pub(super) async fn settle_results(
         &self,

@@ -20,7 +20,7 @@ struct Memory {
     content: ContentStore,
 }
 
-impl Build<'_> {
+impl Build {
     /// Returns what knows where layers lie that earlier builds were promised.
     pub(super) fn memory(&self, imports: &Arc<Imports>) -> Arc<dyn LayerMemory> {
         Arc::new(Memory {

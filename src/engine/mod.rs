@@ -4,7 +4,7 @@
 //! twelve steps), `caches` (other machines' results), `bring` (what of them the outputs need), `memory` (where an earlier build found them), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `llb` (definitions instead of Dockerfiles), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
-//! (two of them compared), [`call`] (questions that are answered without building), [`images`],
+//! (two of them compared), [`foreign`] (frontends from images), [`call`] (questions that are answered without building), [`images`],
 //! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
 //! [`manifest`] (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it
 //! back), [`gc`] (doing so without being asked), `integrity` (looking for damage), `mounts` and
@@ -23,6 +23,7 @@ pub mod call;
 pub mod clock;
 pub mod error;
 pub mod explain;
+pub mod foreign;
 pub mod gc;
 pub mod images;
 mod inputs;
@@ -60,7 +61,9 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::content::{ContentStore, Lease};
 use crate::executor::{Executor, ExecutorOptions};
+use crate::gateway::FrontendRules;
 use crate::snapshot::Snapshotter;
+use crate::source::local;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
 pub use rebase::RebaseRequest;
@@ -110,6 +113,22 @@ impl Engine {
             lease,
             options,
         })
+    }
+
+    /// Returns which frontends may be used.
+    fn frontend_rules(&self) -> Result<FrontendRules, EngineError> {
+        for path in &self.options.frontend_files {
+            let found = local::read_text(path)?.map(|text| FrontendRules::parse(&text));
+            match found {
+                None => {}
+                Some(Ok(rules)) => return Ok(rules),
+                Some(Err(reason)) => {
+                    let text = format!("{} cannot be used: {reason}", path.display());
+                    return Err(EngineError::new(ErrorKind::Config, text));
+                }
+            }
+        }
+        Ok(FrontendRules::default())
     }
 
     /// Returns the folder of the store.

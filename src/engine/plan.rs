@@ -1,5 +1,7 @@
 //! What a build would do, without doing it.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -22,6 +24,6 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<Vec<PlannedStep>, EngineError> {
         let build = Build::open(self, request, session, progress, cancel).await?;
-        build.plan().await
+        Arc::new(build).plan().await
     }
 }

@@ -38,10 +38,6 @@ pub(super) fn targets(request: &BuildRequest) -> Result<Targets, EngineError> {
         let text = format!("{MULTI_PLATFORM} is off and several platforms are asked for");
         return Err(user(text).with_hint("name one platform, or leave the build argument out"));
     }
-    let is_docker = |output: &OutputSpec| {
-        let loads = matches!(output, OutputSpec::Image { load: Some(_), .. });
-        loads || matches!(output, OutputSpec::Docker { .. })
-    };
     if multi_platform && request.outputs.iter().any(is_docker) {
         return Err(crate::exporter::Error::DockerIndex.into());
     }
@@ -63,6 +59,31 @@ pub(super) fn targets(request: &BuildRequest) -> Result<Targets, EngineError> {
         platforms,
         multi_platform,
     })
+}
+
+impl Targets {
+    /// Returns what a frontend answered for, where it says for which platforms.
+    pub(super) fn answered(
+        &self,
+        platforms: Option<Vec<Platform>>,
+        multi_platform: bool,
+        request: &BuildRequest,
+    ) -> Result<Self, EngineError> {
+        if multi_platform && request.outputs.iter().any(is_docker) {
+            return Err(crate::exporter::Error::DockerIndex.into());
+        }
+        let named = platforms.map(|all| all.into_iter().map(Some).collect());
+        Ok(Self {
+            platforms: named.unwrap_or_else(|| vec![None]),
+            multi_platform,
+        })
+    }
+}
+
+/// Says whether an output holds one image only, in Docker's form.
+fn is_docker(output: &OutputSpec) -> bool {
+    let loads = matches!(output, OutputSpec::Image { load: Some(_), .. });
+    loads || matches!(output, OutputSpec::Docker { .. })
 }
 
 /// Reads a boolean in Go's spelling.

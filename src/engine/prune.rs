@@ -141,7 +141,9 @@ impl Engine {
             pruned.freed_bytes += self.remove_blobs(in_use_since_ns)?;
             earlier::sweep(&self.dir("cache/copies"), &self.snapshots);
             // Records of builds beyond the bounds; another prune tries again.
-            let _ = self.build_records().sweep();
+            let _ = self
+                .build_records()
+                .sweep(&self.build_bounds(), clock::now_ns());
         }
         Ok(pruned)
     }

@@ -4,8 +4,10 @@ use super::Engine;
 use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::explain::find;
 use super::request::BuildOutcome;
 use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
+use crate::cache::pins::BuildBounds;
 use crate::solver::{StepVerdict, TracedStep};
 
 impl Engine {
@@ -15,7 +17,21 @@ impl Engine {
     }
 }
 
-impl Build<'_> {
+impl Engine {
+    /// Returns how many records of builds are kept, and how long.
+    pub(super) fn build_bounds(&self) -> BuildBounds {
+        // Settings that cannot be read are told by what collects.
+        let settings = self.gc_settings();
+        settings.map_or_else(|_| BuildBounds::default(), |settings| settings.builds)
+    }
+
+    /// Finds a build by its id or the beginning of it, its name, a name of its image, or `^N`.
+    pub fn find_build(&self, name: &str) -> Result<BuildRecord, EngineError> {
+        find(&self.known_builds()?, name).cloned()
+    }
+}
+
+impl Build {
     /// Keeps what happened, where the request has an id to keep it under.
     pub(super) fn keep_record(&self, begun_ns: i64, result: &Result<BuildOutcome, EngineError>) {
         let Some(id) = &self.request.id else {
@@ -39,7 +55,11 @@ impl Build<'_> {
             ..BuildRecord::default()
         };
         // A build does not fail because nothing can be kept of it.
-        let _ = self.engine.build_records().keep(record);
+        let bounds = self.engine.build_bounds();
+        let _ = self
+            .engine
+            .build_records()
+            .keep(record, &bounds, clock::now_ns());
     }
 }
 

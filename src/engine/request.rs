@@ -37,11 +37,13 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
     Asked, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation, Reported,
 };
+pub use crate::cache::FileEntry;
 pub use crate::cache::builds::{BuildEnd, BuildRecord, BuildRecords, StepRecord};
 pub use crate::cache::content_hash::Modes as CacheModes;
 pub use crate::cache::policy::{Amount, Policy};
@@ -74,6 +76,9 @@ pub struct EngineOptions {
     pub registries: RegistrySettings,
     /// Most steps that run at the same time; the number of processors where `None`.
     pub parallelism_max: Option<usize>,
+    /// Places of BuildKit's `buildkitd.toml`, which says what frontends may be used; the first
+    /// that is there is read.
+    pub frontend_files: Vec<PathBuf>,
     /// How the store is kept under its cap, where not as its own settings say.
     pub gc: GcOptions,
 }
@@ -133,10 +138,14 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// What must run although its result is in the cache.
     pub no_cache: NoCache,
+    /// How old the result of a process may be to be taken from a cache; any age where `None`.
+    pub cache_ttl: Option<Duration>,
     /// Caches of other machines to take from, the best first.
     pub cache_from: Vec<CacheImport>,
     /// Caches to give to.
     pub cache_to: Vec<CacheExport>,
+    /// What names of base images mean that name no registry.
+    pub short_names: ShortNames,
     /// When base images are looked up in their registry although they are in the store.
     pub pull: PullPolicy,
     /// Network of RUN steps that do not name one.
@@ -178,7 +187,7 @@ pub enum BuildContext {
     /// A folder on this machine.
     Directory(PathBuf),
     /// A tar archive, maybe compressed, read to its end once (`cooper build - < context.tar`).
-    Tar(Box<dyn Read + Send>),
+    Tar(Box<dyn Read + Send + Sync>),
     /// The URL of a git repository, of a tar archive, or of a file that is the Dockerfile.
     Remote(String),
     /// A tar archive in a bucket.
@@ -248,6 +257,19 @@ pub enum PullPolicy {
     Newer,
     /// Never.
     Never,
+}
+
+/// What names of images mean that name no registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ShortNames {
+    /// Images of `docker.io`, as docker has it.
+    #[default]
+    DockerHub,
+    /// What podman's files on this machine say.
+    Configured {
+        /// A file with aliases that come before those of `registries.conf`.
+        alias_file: Option<PathBuf>,
+    },
 }
 
 /// What must run although its result is in the cache.

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use super::request::ShortNames;
 use crate::frontend::resolve::ImageRequest;
 use crate::frontend::{ImageResolver, ResolveError, ResolveMode, ResolvedImage};
-use crate::oci::Digest;
-use crate::progress::Progress;
+use crate::oci::{Digest, Reference};
+use crate::progress::{LogStream, Progress, VertexProgress};
+use crate::registry::{Candidates, Hosts};
 use crate::session::Session;
+use crate::solver::error::chain;
 use crate::source::{self, Images, PinnedImage};
 
 /// Looks images up in the store and in registries, one step of the progress for each.
@@ -21,6 +24,10 @@ pub(super) struct Resolver {
     pub(super) session: Arc<Session>,
     /// Whether an image in the store serves when its registry does not answer.
     pub(super) falls_back: bool,
+    /// What names mean that name no registry.
+    pub(super) short_names: ShortNames,
+    /// What this machine's files say of that.
+    pub(super) hosts: Hosts,
     /// Where look-ups are shown.
     pub(super) progress: Progress,
 }
@@ -35,7 +42,11 @@ impl ImageResolver for Resolver {
 }
 
 impl Resolver {
-    async fn find(&self, request: &ImageRequest) -> Result<Arc<PinnedImage>, source::Error> {
+    async fn find(
+        &self,
+        request: &ImageRequest,
+        step: &VertexProgress,
+    ) -> Result<Arc<PinnedImage>, source::Error> {
         let (reference, platform) = (&request.reference, &request.platform.0);
         if let Some(store) = &request.oci_layout {
             let Some(folder) = self.session.oci_layouts.get(store) else {
@@ -52,6 +63,24 @@ impl Resolver {
         {
             return self.images.resolve_file(file, platform).await;
         }
+        match (&request.short_name, &self.short_names) {
+            (Some(short), ShortNames::Configured { alias_file }) => {
+                let candidates = self
+                    .hosts
+                    .candidates(alias_file.as_deref(), short, reference)?;
+                self.find_any(request, short, candidates, step).await
+            }
+            _ => self.find_named(request, reference).await,
+        }
+    }
+
+    /// Looks an image up under its full name.
+    async fn find_named(
+        &self,
+        request: &ImageRequest,
+        reference: &Reference,
+    ) -> Result<Arc<PinnedImage>, source::Error> {
+        let platform = &request.platform.0;
         let mode = match request.mode {
             ResolveMode::Default => source::ResolveMode::Default,
             ResolveMode::Pull => source::ResolveMode::Pull,
@@ -68,24 +97,72 @@ impl Resolver {
         }
     }
 
+    /// Takes the first image that a short name may mean, and says which one it is.
+    async fn find_any(
+        &self,
+        request: &ImageRequest,
+        short: &str,
+        candidates: Candidates,
+        step: &VertexProgress,
+    ) -> Result<Arc<PinnedImage>, source::Error> {
+        let Candidates {
+            references,
+            is_alias,
+            origin,
+        } = candidates;
+        let how = match is_alias {
+            true => "alias",
+            false => "unqualified-search-registries",
+        };
+        let origin = origin.display();
+        let mut faults = Vec::new();
+        for reference in &references {
+            match self.find_named(request, reference).await {
+                Ok(found) => {
+                    let line = format!("{short:?} is {reference} ({how} of {origin})\n");
+                    step.log(LogStream::Stderr, line.as_bytes());
+                    return Ok(found);
+                }
+                Err(error) if references.len() == 1 => return Err(error),
+                Err(error) => faults.push(format!("{reference}: {}", chain(&error))),
+            }
+        }
+        Err(source::Error::Unusable {
+            reference: format!("{short:?}"),
+            reason: format!(
+                "none of the {how} of {origin} has it: {}",
+                faults.join("; ")
+            ),
+        })
+    }
+
     async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+        let image = self.find_shown(request).await?;
+        Ok(ResolvedImage {
+            reference: image.reference.clone(),
+            digest: image.root.digest.clone(),
+            config: image.config.clone(),
+        })
+    }
+
+    /// Finds an image, as a step of the progress.
+    pub(super) async fn find_shown(
+        &self,
+        request: &ImageRequest,
+    ) -> Result<Arc<PinnedImage>, ResolveError> {
         let platform = &request.platform.0;
         let name = &request.log_name;
         let step = self
             .progress
             .of_vertex(Digest::of(format!("{name} {platform}").as_bytes()));
         step.start(name);
-        match self.find(request).await {
+        match self.find(request, &step).await {
             Ok(image) => {
                 step.complete(None);
-                Ok(ResolvedImage {
-                    reference: image.reference.clone(),
-                    digest: image.root.digest.clone(),
-                    config: image.config.clone(),
-                })
+                Ok(image)
             }
             Err(error) => {
-                let message = crate::solver::error::chain(&error);
+                let message = chain(&error);
                 step.complete(Some(message.clone()));
                 let not_found = match &error {
                     source::Error::Registry(error) => error.is_not_found(),

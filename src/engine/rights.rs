@@ -65,11 +65,31 @@ pub(super) fn check(
                 None => continue,
             }
         };
-        let text = format!("{missing} is not allowed: {}", vertex.name());
-        return Err(EngineError::new(ErrorKind::User, text)
-            .with_hint(format!("grant it with --allow {missing}")));
+        return Err(self::missing(&missing, &vertex.name()));
     }
     Ok(())
+}
+
+/// Refuses a network that was not granted.
+pub(super) fn check_network(network: i32, request: &BuildRequest) -> Result<(), EngineError> {
+    let host = network == pb::NetMode::Host as i32 && request.network != NetworkMode::Host;
+    match host && !request.entitlements.contains(&Entitlement::NetworkHost) {
+        true => Err(missing("network.host", "a container of a frontend")),
+        false => Ok(()),
+    }
+}
+
+/// Says whether processes may run without confinement.
+pub(super) fn may_be_insecure(request: &BuildRequest) -> bool {
+    request
+        .entitlements
+        .contains(&Entitlement::SecurityInsecure)
+}
+
+/// Says that a right was not granted.
+pub(super) fn missing(right: &str, what: &str) -> EngineError {
+    EngineError::new(ErrorKind::User, format!("{right} is not allowed: {what}"))
+        .with_hint(format!("grant it with --allow {right}"))
 }
 
 /// Returns the names that stand for other devices in this build.

@@ -1,6 +1,8 @@
 //! Images in and out of the store: pull, push, save, load.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -215,14 +217,22 @@ impl Engine {
         let step = progress.of_vertex(Digest::of(b"load"));
         step.start("loading images");
         let content = self.content.clone();
-        let loaded = tokio::task::spawn_blocking(move || match request.archive {
-            LoadSource::Path(path) if path.is_dir() => bundle::load_folder(&path, &content),
-            LoadSource::Path(path) => bundle::load_stream(std::fs::File::open(path)?, &content),
-            LoadSource::Stream(stream) => bundle::load_stream(stream, &content),
-        });
-        let loaded = match loaded.await {
-            Ok(loaded) => loaded.map_err(EngineError::from),
-            Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
+        let loaded = match request.archive {
+            LoadSource::Path(path) => {
+                let load = move |path: &Path| match path.is_dir() {
+                    true => bundle::load_folder(path, &content),
+                    false => bundle::load_stream(File::open(path)?, &content),
+                };
+                let work = || {
+                    let (load, path) = (load.clone(), path.clone());
+                    in_background(move || load(&path))
+                };
+                self.with_room("load", progress, work).await
+            }
+            // What has been read of it cannot be read again.
+            LoadSource::Stream(stream) => {
+                in_background(move || bundle::load_stream(stream, &content)).await
+            }
         };
         step.complete(error_text(&loaded));
         let mut images = Vec::new();
@@ -251,6 +261,16 @@ impl Engine {
             Some(layer) => Err(bundle::BundleError::Missing(layer.digest.to_string()).into()),
             None => Ok(()),
         }
+    }
+}
+
+/// Reads an archive on a thread that may block.
+async fn in_background<T: Send + 'static>(
+    load: impl FnOnce() -> Result<T, bundle::BundleError> + Send + 'static,
+) -> Result<T, EngineError> {
+    match tokio::task::spawn_blocking(load).await {
+        Ok(loaded) => loaded.map_err(EngineError::from),
+        Err(error) => Err(EngineError::new(ErrorKind::Internal, error.to_string())),
     }
 }
 

@@ -220,7 +220,7 @@ pub(super) async fn upload_mounts(
     }
 }
 
-impl Build<'_> {
+impl Build {
     /// Begins to fetch the cache mounts of the steps; `None` where nobody is to be asked.
     pub(super) fn start_mounts(
         &self,

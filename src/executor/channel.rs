@@ -14,6 +14,10 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::process;
 
 /// Longest packet.
 const MAX_PACKET_BYTES: usize = 32 * 1024;
@@ -83,6 +87,11 @@ pub(super) fn receive_document<T: DeserializeOwned>(
     file.rewind()?;
     file.take(MAX_DOCUMENT_BYTES).read_to_end(&mut text)?;
     Ok(Some((serde_json::from_slice(&text)?, descriptors)))
+}
+
+/// Returns something to await messages with. Needs a tokio runtime.
+pub(super) fn watch(channel: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    process::watch(channel.try_clone()?, Interest::READABLE)
 }
 
 fn memory_file(text: &[u8]) -> io::Result<OwnedFd> {

@@ -6,7 +6,7 @@
 //! without a trace), [`user`], [`etc_files`], [`socket`]; [`slot`] and [`channel`] and
 //! [`order`] (the helper process, what it is told); [`step`] (the helper itself); [`cgroup`],
 //! [`network`] (what containers share with the machine); [`runtime`] (external runtimes);
-//! [`cdi`] (devices by name).
+//! [`cdi`] (devices by name); [`attached`] (containers that somebody talks to).
 //!
 //! Invariants:
 //!
@@ -20,6 +20,7 @@
 //!
 //! Deliberately absent: definitions, caches, what a Dockerfile is.
 
+mod attached;
 mod cdi;
 mod cgroup;
 mod channel;
@@ -43,6 +44,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use crate::sys::isolate_mounts;
+pub use attached::{Attachment, Controls, FurtherProcess, Streams};
 pub use cdi::{CDI_DIRS, DeviceEdits, DeviceError, NamedDevices};
 pub use error::ExecutorError;
 pub use network::DEFAULT_RUN_DIR;

@@ -5,6 +5,8 @@
 //!   Prepare ───────────────────────────►  everything that no spec changes
 //!   Order + descriptors ───────────────►  the container; then the user's process
 //!   Stop ──────────────────────────────►  SIGTERM for everybody
+//!   Signal ────────────────────────────►  a signal for one process
+//!   Start, Order + streams ────────────►  one more process
 //!   ◄──────────────────────────── Report
 //! ```
 //!
@@ -82,6 +84,10 @@ pub(super) struct Order {
     pub(super) mounts: Vec<Mounting>,
     /// Devices to make nodes for.
     pub(super) devices: Vec<Node>,
+    /// Which standard streams are the last descriptors.
+    pub(super) streams: [bool; 3],
+    /// Whether they are a terminal.
+    pub(super) terminal: bool,
 }
 
 /// A node of a device below `/dev`.
@@ -165,6 +171,18 @@ impl std::fmt::Debug for Mounting {
 pub(super) enum Request {
     /// Ask all processes to end.
     Stop,
+    /// Send a signal.
+    Signal {
+        /// The number of the process; 0 is the first one.
+        process: u32,
+        /// The number of the signal.
+        signal: i32,
+    },
+    /// Start one more process; what it is follows as an [`Order`].
+    Start {
+        /// The number that it goes by.
+        process: u32,
+    },
 }
 
 /// From the helper.
@@ -194,6 +212,13 @@ pub(super) enum Report {
         cpu_us: u64,
         /// Most memory of one process.
         max_rss_bytes: u64,
+    },
+    /// Something about one more process.
+    Further {
+        /// Its number.
+        process: u32,
+        /// What.
+        report: Box<Self>,
     },
 }
 

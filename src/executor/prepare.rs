@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::attached::FurtherProcess;
 use super::error::{ExecutorError, Tried};
 use super::etc_files;
 use super::order::{Devices, Mounted, Mounting, Network, Node, Order};
@@ -42,6 +43,8 @@ pub(super) struct Prepared {
     pub(super) stubs: Stubs,
     /// Sockets that live as long as the step.
     sockets: Vec<SocketProxy>,
+    /// The root, to look things up in.
+    pub(super) tree: Root,
 }
 
 /// What the executor lends for the preparation of one step.
@@ -122,6 +125,8 @@ pub(super) fn prepare(
         network,
         mounts: work.mounts,
         devices: work.devices,
+        streams: [false; 3],
+        terminal: false,
     };
     let stubs = work
         .stubs
@@ -132,6 +137,26 @@ pub(super) fn prepare(
         descriptors: work.descriptors,
         stubs,
         sockets: work.sockets,
+        tree: work.tree,
+    })
+}
+
+/// Prepares one more process of a container with this root.
+pub(super) fn further(tree: &Root, process: &FurtherProcess) -> Result<Order, ExecutorError> {
+    if process.args.is_empty() {
+        return Err(ExecutorError::Spec("there is no program to run".to_owned()));
+    }
+    let identity = user::resolve(tree, &process.user)?;
+    Ok(Order {
+        env: environment(&process.env, &identity),
+        cwd: absolute(&process.cwd),
+        args: process.args.clone(),
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: groups(identity.groups, &[]),
+        streams: process.streams.which(),
+        terminal: process.streams.terminal,
+        ..Order::default()
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::attached::{Attachment, Guests};
 use super::cgroup::Cgroups;
 use super::error::{ExecutorError, Tried};
 use super::instance::{Instance, Scratch};
@@ -33,7 +34,7 @@ pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 const MAX_READY: usize = 4;
 
 /// Signal number that `kill -9` sends.
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 
 /// How an [`Executor`] is set up.
 #[derive(Debug, Clone)]
@@ -142,6 +143,18 @@ impl Executor {
         log: &VertexProgress,
         cancel: &CancellationToken,
     ) -> Result<Exit, ExecutorError> {
+        let nobody = Attachment::default();
+        self.run_attached(spec, nobody, log, cancel).await
+    }
+
+    /// Runs a process that somebody talks to; like [`Self::run`] otherwise.
+    pub async fn run_attached(
+        &self,
+        spec: &ProcessSpec,
+        attachment: Attachment,
+        log: &VertexProgress,
+        cancel: &CancellationToken,
+    ) -> Result<Exit, ExecutorError> {
         if cancel.is_cancelled() {
             return Err(ExecutorError::Cancelled);
         }
@@ -149,14 +162,15 @@ impl Executor {
             self.shared.announce(log, shortcoming.clone());
         }
         if let Some(path) = &self.shared.runtime {
-            return runtime::run(&self.shared, path, spec, log, cancel).await;
+            return runtime::run(&self.shared, path, (spec, attachment), log, cancel).await;
         }
         let shared = Arc::clone(&self.shared);
         let (owned_spec, owned_log) = (spec.clone(), log.clone());
-        let begun = tokio::task::spawn_blocking(move || shared.begin(&owned_spec, &owned_log));
-        let mut container = begun.await.map_err(join_error)??;
+        let begun =
+            tokio::task::spawn_blocking(move || shared.begin(&owned_spec, attachment, &owned_log));
+        let (mut container, guests) = begun.await.map_err(join_error)??;
         self.refill();
-        let ended = container.supervise(log, cancel).await;
+        let ended = container.supervise(guests, log, cancel).await;
         let finished = tokio::task::spawn_blocking(move || container.finish(ended));
         finished.await.map_err(join_error)?
     }
@@ -225,8 +239,9 @@ impl Shared {
     fn begin(
         self: &Arc<Self>,
         spec: &ProcessSpec,
+        attachment: Attachment,
         log: &VertexProgress,
-    ) -> Result<Container, ExecutorError> {
+    ) -> Result<(Container, Guests), ExecutorError> {
         let slot = self.take_slot(spec)?;
         let network = match spec.network {
             NetworkMode::Default => self.lend_network(log),
@@ -239,6 +254,7 @@ impl Shared {
             scratch: self.instance.scratch(&self.instance.new_name()),
             stubs: None,
             sockets: Vec::new(),
+            early: Vec::new(),
             program: spec.args.first().cloned().unwrap_or_default(),
             insecure: spec.insecure,
         };
@@ -249,16 +265,32 @@ impl Shared {
             network: container.network.as_ref().map(AsFd::as_fd),
             gateway: container.network.as_ref().map(Lent::gateway),
         };
-        let prepared = prepare::prepare(spec, &surroundings)?;
+        let mut prepared = prepare::prepare(spec, &surroundings)?;
+        let Attachment {
+            streams,
+            asks,
+            root,
+        } = attachment;
+        prepared.order.streams = streams.which();
+        prepared.order.terminal = streams.terminal;
         let slot = container.slot()?;
         slot.cgroup
             .limit(&spec.resources)
             .tried(|| "set limits".to_owned())?;
-        let sent = slot.order(&prepared.order, &prepared.descriptors());
+        let mut descriptors = prepared.descriptors();
+        descriptors.extend(streams.given());
+        let sent = slot.order(&prepared.order, &descriptors);
+        let tree = asks.as_ref().map(|_| prepared.tree.clone());
+        if let Some(tree) = &tree {
+            // An attachment belongs to one run.
+            let _ = root.set(tree.clone());
+        }
+        let guests = Guests::begin(asks, tree, slot);
+        drop(descriptors);
         let (stubs, sockets) = prepared.hand_over();
         (container.stubs, container.sockets) = (Some(stubs), sockets);
         sent?;
-        Ok(container)
+        Ok((container, guests?))
     }
 
     fn take_slot(&self, spec: &ProcessSpec) -> Result<Slot, ExecutorError> {
@@ -321,6 +353,8 @@ struct Container {
     scratch: Scratch,
     stubs: Option<Stubs>,
     sockets: Vec<SocketProxy>,
+    /// What the helper reported while the container ran.
+    early: Vec<Report>,
     program: String,
     insecure: bool,
 }
@@ -340,6 +374,7 @@ impl Container {
     /// Passes output on until the container is over.
     async fn supervise(
         &mut self,
+        mut guests: Guests,
         log: &VertexProgress,
         cancel: &CancellationToken,
     ) -> Result<Over, ExecutorError> {
@@ -359,6 +394,7 @@ impl Container {
             tokio::select! {
                 result = stdout.pass_on(log), if stdout.is_open() => result.tried(listen)?,
                 result = stderr.pass_on(log), if stderr.is_open() => result.tried(listen)?,
+                heard = guests.next(), if !is_dead => guests.act(heard, slot)?,
                 result = death.readable(), if !is_dead => {
                     result.tried(listen)?.retain_ready();
                     is_dead = true;
@@ -386,6 +422,7 @@ impl Container {
                 }
             }
         }
+        self.early = std::mem::take(&mut guests.early);
         Ok(over)
     }
 
@@ -396,7 +433,10 @@ impl Container {
             slot.kill().tried(|| "kill the container".to_owned())?;
         }
         slot.wait().tried(|| "wait for the container".to_owned())?;
-        let reports = slot.reports()?;
+        let mut reports = std::mem::take(&mut self.early);
+        reports.extend(slot.reports()?);
+        // What is left in the container was killed with it.
+        reports.retain(|report| !matches!(report, Report::Further { .. }));
         let oom = slot.cgroup.oom();
         let peak_memory_bytes = slot.cgroup.peak_memory();
         let removed = slot.cgroup.remove();
@@ -440,7 +480,8 @@ impl Drop for Container {
     }
 }
 
-fn exit_of(report: Report, program: &str) -> Result<Exit, ExecutorError> {
+/// Says how a process ended, in the words of callers.
+pub(super) fn exit_of(report: Report, program: &str) -> Result<Exit, ExecutorError> {
     match report {
         Report::Ended {
             code,
@@ -460,6 +501,7 @@ fn exit_of(report: Report, program: &str) -> Result<Exit, ExecutorError> {
             code,
         }),
         Report::Failed { action, reason } => Err(ExecutorError::Helper { action, reason }),
+        Report::Further { report, .. } => exit_of(*report, program),
     }
 }
 

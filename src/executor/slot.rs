@@ -190,6 +190,11 @@ impl Slot {
         self.child.watch()
     }
 
+    /// Returns something that is readable when the helper reports. Needs a tokio runtime.
+    pub(super) fn listen(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        channel::watch(&self.channel)
+    }
+
     /// Kills the container.
     pub(super) fn kill(&self) -> io::Result<()> {
         self.child.signal(Signal::KILL)

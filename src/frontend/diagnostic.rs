@@ -85,6 +85,25 @@ impl Span {
         end: Position::START,
     };
 
+    /// The span of whole lines of a text, counted from 1; `None` where it has no such lines.
+    pub fn of_lines(text: &str, first: u32, last: u32) -> Option<Self> {
+        let mut offset = 0;
+        let mut start = None;
+        for (line, content) in (1..).zip(text.split_inclusive('\n')) {
+            if line == first {
+                start = Some(Position::new(offset, line, 1));
+            }
+            if line == last {
+                let shown = content.trim_end_matches(['\n', '\r']);
+                let columns = u32::try_from(shown.chars().count()).unwrap_or(u32::MAX - 1);
+                let end = Position::new(offset + shown.len(), line, columns + 1);
+                return start.map(|start| Self { start, end });
+            }
+            offset += content.len();
+        }
+        None
+    }
+
     /// The first and the last line of the range.
     pub fn lines(self) -> (u32, u32) {
         // A span may end at the start of the line behind it.

@@ -34,7 +34,7 @@ mod plan;
 pub mod resolve;
 pub mod subrequest;
 pub mod suggest;
-mod syntax;
+pub mod syntax;
 pub mod targets;
 #[cfg(test)]
 mod testing;

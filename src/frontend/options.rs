@@ -50,6 +50,8 @@ pub struct FrontendOptions {
     /// Time of what `SOURCE_DATE_EPOCH` names ([`epoch_source`](super::epoch_source)), in seconds
     /// since 1970.
     pub named_epoch: Option<i64>,
+    /// Whether somebody decided already which frontend reads the file, whatever the file says.
+    pub is_chosen: bool,
     /// Whether `BUILDKIT_SBOM_SCAN_STAGE` and `BUILDKIT_SBOM_SCAN_CONTEXT` are of interest.
     pub scans: bool,
 }
@@ -79,6 +81,7 @@ impl Default for FrontendOptions {
             contexts: BTreeMap::new(),
             source_date_epoch: None,
             named_epoch: None,
+            is_chosen: false,
             scans: false,
         }
     }

@@ -21,6 +21,8 @@ pub trait ImageResolver: Send + Sync {
 pub struct ImageRequest {
     /// The image, with a tag or a digest.
     pub reference: Reference,
+    /// The name without tag and digest, where it was written without a registry.
+    pub short_name: Option<String>,
     /// The platform wanted.
     pub platform: RequestPlatform,
     /// Where to look.

@@ -1,8 +1,9 @@
 //! The frontend that a Dockerfile asks for with `# syntax=…`.
 //!
 //! Every release of docker's own frontend, from whatever registry, is this one: nothing is
-//! pulled or run for it. Any other frontend is a program in an image, which is refused by name:
-//! reading the file differently from what its author meant would be worse.
+//! pulled or run for it. Any other frontend is a program in an image, which whoever can run it is
+//! told about by [`foreign`]; who cannot refuses the file by name: reading it differently from
+//! what its author meant would be worse.
 
 use super::diagnostic::{Diagnostic, Span};
 use super::dockerfile::detect_syntax;
@@ -17,26 +18,60 @@ const BUILT_IN: &str = "dockerfile.v0";
 /// Repositories of docker's frontend, behind any registry or mirror.
 const REPOSITORIES: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
 
+/// A frontend that is a program in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// The image, as it was written.
+    pub image: String,
+    /// Everything that was written: the image, and maybe words for the frontend.
+    pub command_line: String,
+    /// Where it stands; `None` where it was not the file that asked.
+    pub span: Option<Span>,
+    /// What a named context puts in the place of the image.
+    pub replaced_by: Option<ContextSource>,
+}
+
+/// Finds the frontend that a file or the user asks for, unless it is the built-in one.
+pub fn foreign(text: &str, options: &FrontendOptions) -> Option<Foreign> {
+    if options.is_chosen {
+        return None;
+    }
+    let argument = options.build_args.get(ARGUMENT);
+    let argument = argument.map(|argument| argument.trim());
+    let (image, command_line, span) = match argument.filter(|argument| !argument.is_empty()) {
+        Some(argument) => {
+            let image = argument.split_whitespace().next().unwrap_or_default();
+            (image.to_owned(), argument.to_owned(), None)
+        }
+        None => {
+            let syntax = detect_syntax(text)?;
+            (syntax.image, syntax.command_line, Some(syntax.span))
+        }
+    };
+    let replaced_by = replacement(&image, options);
+    if is_served(&image, replaced_by.as_ref()) {
+        return None;
+    }
+    Some(Foreign {
+        image,
+        command_line,
+        span,
+        replaced_by,
+    })
+}
+
 /// Refuses a file that asks for a frontend that is not this one.
 pub(super) fn check(text: &str, options: &FrontendOptions) -> Result<(), FrontendError> {
-    let argument = options.build_args.get(ARGUMENT);
-    if let Some(argument) = argument.filter(|argument| !argument.trim().is_empty()) {
-        let image = argument.split_whitespace().next().unwrap_or_default();
-        if is_served(image, options) {
-            return Ok(());
-        }
-        return Err(FrontendError::Option {
-            option: format!("--build-arg {ARGUMENT}"),
-            reason: refusal(image),
-        });
-    }
-    let Some(syntax) = detect_syntax(text) else {
+    let Some(foreign) = foreign(text, options) else {
         return Ok(());
     };
-    if is_served(&syntax.image, options) {
-        return Ok(());
+    match foreign.span {
+        Some(span) => Err(refused(&foreign.image, span).into()),
+        None => Err(FrontendError::Option {
+            option: format!("--build-arg {ARGUMENT}"),
+            reason: refusal(&foreign.image),
+        }),
     }
-    Err(refused(&syntax.image, syntax.span).into())
 }
 
 fn refused(image: &str, span: Span) -> Diagnostic {
@@ -47,14 +82,19 @@ fn refused(image: &str, span: Span) -> Diagnostic {
 }
 
 fn refusal(image: &str) -> String {
-    format!("the frontend {image:?} cannot be used: frontends from images are not supported yet")
+    format!("only the frontend {image:?} can read this file")
 }
 
-/// Says whether a name, which may be that of a named context, means docker's frontend.
-fn is_served(name: &str, options: &FrontendOptions) -> bool {
-    let replaced = options.named_context(name, &options.target_platform());
-    let name = match replaced {
-        Some((_, ContextSource::Image(image))) => image,
+/// Finds the named context that stands for a frontend.
+fn replacement(image: &str, options: &FrontendOptions) -> Option<ContextSource> {
+    let replaced = options.named_context(image, &options.target_platform());
+    replaced.map(|(_, source)| source.clone())
+}
+
+/// Says whether a name, or the named context in its place, means docker's frontend.
+fn is_served(name: &str, replaced_by: Option<&ContextSource>) -> bool {
+    let name = match replaced_by {
+        Some(ContextSource::Image(image)) => image,
         Some(_) => return false,
         None => name,
     };

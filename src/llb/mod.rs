@@ -14,6 +14,7 @@ pub mod dump;
 pub mod encode;
 pub mod git_source;
 pub mod git_url;
+mod graft;
 mod marshal;
 pub mod metadata;
 pub mod mount;

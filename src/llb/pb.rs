@@ -131,3 +131,50 @@ pub struct Definition {
     #[prost(message, optional, tag = "3")]
     pub source: Option<Source>,
 }
+
+/// What the generated messages that hold a definition call one.
+type Generated = bollard_buildkit_proto::pb::Definition;
+
+impl From<Generated> for Definition {
+    fn from(message: Generated) -> Self {
+        let metadata = message.metadata.into_iter();
+        let metadata = metadata.map(|(digest, about)| {
+            let about = OpMetadata {
+                ignore_cache: about.ignore_cache,
+                description: about.description,
+                export_cache: about.export_cache,
+                caps: about.caps,
+                progress_group: about.progress_group,
+                // The generated message does not know them, and has lost them.
+                linux_resources: None,
+            };
+            (digest, about)
+        });
+        Self {
+            def: message.def,
+            metadata: metadata.collect(),
+            source: message.source,
+        }
+    }
+}
+
+impl From<Definition> for Generated {
+    fn from(message: Definition) -> Self {
+        let metadata = message.metadata.into_iter();
+        let metadata = metadata.map(|(digest, about)| {
+            let about = bollard_buildkit_proto::pb::OpMetadata {
+                ignore_cache: about.ignore_cache,
+                description: about.description,
+                export_cache: about.export_cache,
+                caps: about.caps,
+                progress_group: about.progress_group,
+            };
+            (digest, about)
+        });
+        Self {
+            def: message.def,
+            metadata: metadata.collect(),
+            source: message.source,
+        }
+    }
+}

@@ -71,6 +71,29 @@ impl Reference {
         self
     }
 
+    /// Returns the same tag and digest of another repository.
+    #[must_use]
+    pub fn renamed(&self, repository: &Self) -> Self {
+        Self {
+            domain: repository.domain.clone(),
+            path: repository.path.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the name without tag and digest, if it was written without a registry.
+    pub fn short_name(text: &str) -> Option<&str> {
+        let name = text.split_once('@').map_or(text, |(name, _)| name);
+        let path_start = name.rfind('/').map_or(0, |slash| slash + 1);
+        let end = name[path_start..].find(':');
+        let name = &name[..end.map_or(name.len(), |colon| path_start + colon)];
+        let is_registry = |first: &str| first.contains(['.', ':']) || first == "localhost";
+        let is_short = name
+            .split_once('/')
+            .is_none_or(|(first, _)| !is_registry(first));
+        (is_short && !name.is_empty()).then_some(name)
+    }
+
     /// Returns the reference pinned to `digest`.
     #[must_use]
     pub fn with_digest(mut self, digest: Digest) -> Self {
@@ -252,6 +275,23 @@ mod tests {
             let reference: Reference = text.parse().unwrap();
             assert_eq!(reference.to_string(), full);
             assert_eq!(reference.familiar(), familiar);
+        }
+    }
+
+    #[test]
+    fn names_without_a_registry_are_short() {
+        for (text, short) in [
+            ("debian", Some("debian")),
+            ("debian:12", Some("debian")),
+            ("team/app:1", Some("team/app")),
+            ("team/app@sha256:0", Some("team/app")),
+            ("a.example/app", None),
+            ("localhost/app:1", None),
+            ("host:5000/app:1", None),
+            ("oci:folder/app", None),
+            ("", None),
+        ] {
+            assert_eq!(Reference::short_name(text), short, "{text}");
         }
     }
 

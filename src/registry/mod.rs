@@ -42,7 +42,7 @@ use tokio::sync::Semaphore;
 pub use document::{Document, InvalidDocument};
 pub use download::Downloaded;
 pub use error::Error;
-pub use hosts::{HostFiles, HostOptions, Hosts};
+pub use hosts::{Candidates, HostFiles, HostOptions, Hosts};
 pub use http::{Http, Request};
 pub use join::{JoinOptions, Joined};
 pub use options::{Options, Proxies, RetryPolicy};

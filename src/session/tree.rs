@@ -251,6 +251,23 @@ impl Tree {
             .ok()
     }
 
+    /// Finds what a path leads to, following links inside the tree.
+    pub fn resolve(&self, path: &str) -> io::Result<Option<usize>> {
+        let found = names::resolve(self, &names::clean(path.as_bytes()))?;
+        Ok(self.find(&found))
+    }
+
+    /// Lists the entries of a directory.
+    pub fn children(&self, directory: usize) -> impl Iterator<Item = &Entry> {
+        let mut index = directory + 1;
+        let end = self.end_of(directory);
+        std::iter::from_fn(move || {
+            let entry = (index < end).then(|| &self.entries[index])?;
+            index = self.end_of(index);
+            Some(entry)
+        })
+    }
+
     /// Returns the first index after an entry and everything below it.
     pub fn end_of(&self, index: usize) -> usize {
         let path = self.path(&self.entries[index]);

@@ -128,4 +128,6 @@ pub struct KnownRecord {
     pub id: CacheKey,
     /// The result keys of the inputs that it was made from.
     pub made_from: Vec<Option<CacheKey>>,
+    /// Whether it is too old to be taken.
+    pub too_old: bool,
 }

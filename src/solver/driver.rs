@@ -258,9 +258,13 @@ impl<W: Worker> Driver<W> {
             }
             Answer::LookedUp(found) => {
                 let records = found.into_iter().map(|(vertex, found)| {
-                    let (id, made_from) = (found.id, found.made_from.clone());
+                    let known = KnownRecord {
+                        id: found.id,
+                        made_from: found.made_from.clone(),
+                        too_old: found.too_old,
+                    };
                     self.facts[vertex.index()].found = Some(found);
-                    (vertex, KnownRecord { id, made_from })
+                    (vertex, known)
                 });
                 Event::LookedUp(records.collect())
             }

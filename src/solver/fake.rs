@@ -202,7 +202,11 @@ impl Worker for FakeWorker {
                 format!("cannot pin {op}"),
             ));
         }
-        let mut parts = vec![KeyPart::new("command", &op)];
+        let kind = match vertex.op {
+            pb::op::Op::Source(_) => "source",
+            _ => "command",
+        };
+        let mut parts = vec![KeyPart::new(kind, &op)];
         parts.extend(self.parts.get(&op).cloned().unwrap_or_default());
         let by_content = |input: usize| op.starts_with("copy") && input > 0;
         let how = |input| match by_content(input) {

@@ -41,9 +41,16 @@ impl<W: Worker> Tasks<W> {
             return None;
         }
         let (keys, made_from) = (keys.to_vec(), made_from.to_vec());
-        let found = Found { made_from, ..found };
+        let found = Found {
+            made_from,
+            too_old: false,
+            ..found
+        };
         let (id, made_from) = (found.id, found.made_from.clone());
-        let noted = self.note(move |cache| cache.alias(&keys, &id, &made_from));
+        let noted = self.note(move |cache| {
+            cache.renew(&id, now_ns)?;
+            cache.alias(&keys, &id, &made_from)
+        });
         // Without the note the step runs again next time, which is only slow.
         noted.await;
         self.trace.as_before(index);

@@ -18,7 +18,7 @@ use super::error::SolveError;
 use super::graph::VertexIx;
 use super::job::{SolveOptions, failure, graph_of, ignores_cache};
 use super::scheduler::Scheduler;
-use super::tasks::{Answer, Tasks};
+use super::tasks::{Answer, Tasks, young};
 use super::worker::{InputKey, Worker};
 use crate::cache::{Cache, CacheKey, Found, InputPart, MissReason};
 use crate::llb::{Definition, VertexDigest, pb};
@@ -164,7 +164,7 @@ impl<W: Worker> Planner<W> {
         let mut keys = vec![key];
         keys.splice(0..0, self.driver.scheduler.definition(index));
         let asked = self.driver.tasks.index(move |cache| {
-            Ok(match cache.peek(&[key])?.pop().flatten() {
+            Ok(match young(cache.peek(&[key])?) {
                 Some(found) => Ok(found),
                 None => Err(cache.explain(&keys, &step)),
             })

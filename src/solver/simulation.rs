@@ -97,6 +97,14 @@ struct Run<'a> {
     log: Vec<String>,
 }
 
+fn known(id: CacheKey, made_from: Vec<Option<CacheKey>>) -> KnownRecord {
+    KnownRecord {
+        id,
+        made_from,
+        too_old: false,
+    }
+}
+
 fn mix(a: u64, b: u64) -> u64 {
     Random(a.rotate_left(17) ^ b).next()
 }
@@ -387,7 +395,7 @@ impl<'a> Run<'a> {
         };
         for key in [definition, content_key] {
             let made_from = made_from.clone();
-            self.store.keys.insert(key, KnownRecord { id, made_from });
+            self.store.keys.insert(key, known(id, made_from));
         }
         self.found[vertex.index()] = Some(id);
         self.values[vertex.index()] = Some(value);
@@ -410,9 +418,7 @@ impl<'a> Run<'a> {
         let id = self.found[vertex.index()].unwrap();
         let made_from = self.scheduler.made_from(vertex);
         let definition = self.scheduler.definition(vertex).unwrap();
-        self.store
-            .keys
-            .insert(definition, KnownRecord { id, made_from });
+        self.store.keys.insert(definition, known(id, made_from));
     }
 
     /// Fills in what an answer depends on at the time when it comes.

@@ -200,7 +200,7 @@ impl<W: Worker> Tasks<W> {
         let now_ns = self.now_ns;
         self.ask_others(&[(index, key)]).await;
         let found = self.index(move |cache| cache.lookup(&[key], now_ns)).await;
-        Answer::Asked(index, found.and_then(|mut found| found.pop().flatten()))
+        Answer::Asked(index, found.and_then(young))
     }
 
     pub(super) async fn load(
@@ -253,7 +253,9 @@ impl<W: Worker> Tasks<W> {
                     Turn::Run(reason, flight) => {
                         self.report_miss(index, &reason, &step);
                         let record = (key, keys, job.made_from, step);
-                        let ran = self.run_and_keep(index, job.inputs, record, false).await;
+                        // What was made from the old result was not made from the new one.
+                        let fresh = matches!(reason, MissReason::TooOld { .. });
+                        let ran = self.run_and_keep(index, job.inputs, record, fresh).await;
                         drop(flight);
                         ran
                     }
@@ -320,7 +322,7 @@ impl<W: Worker> Tasks<W> {
                 Ok(flight) => (Some(flight), None),
                 Err(error) => (None, Some(error)),
             };
-            if let Some(found) = cache.lookup(&[key], now_ns)?.pop().flatten() {
+            if let Some(found) = young(cache.lookup(&[key], now_ns)?) {
                 return Ok((Turn::Found(found), fault));
             }
             let reason = cache.explain(&keys, &step);
@@ -405,6 +407,7 @@ impl<W: Worker> Tasks<W> {
             id,
             result: record.result.clone(),
             made_from: record.made_from.clone(),
+            too_old: false,
         };
         let now_ns = self.now_ns;
         let kept = self.note(move |cache| cache.insert(&record, now_ns)).await;
@@ -502,6 +505,12 @@ impl<W: Worker> Tasks<W> {
             ..Warning::default()
         }));
     }
+}
+
+/// Returns what one key found, if it may be taken.
+pub(super) fn young(found: Vec<Option<Found>>) -> Option<Found> {
+    let mut found = found.into_iter().flatten();
+    found.find(|found| !found.too_old)
 }
 
 /// Turns a panic of a worker into an error of its step.

@@ -12,6 +12,7 @@ use crate::cache::{Cache, KeyPart};
 use crate::llb::source_map::{Location, Range, SourceFile};
 use crate::llb::{Definition, SourceMap, VertexDigest, pb};
 
+mod aged;
 mod cutoff;
 mod joined;
 mod ordered;
@@ -23,6 +24,8 @@ struct Bench {
     layers: Layers,
     recorder: Arc<Recorder>,
     options: SolveOptions,
+    /// How old a result may be.
+    age_max: Option<Duration>,
 }
 
 impl Bench {
@@ -32,6 +35,7 @@ impl Bench {
             layers: Layers::default(),
             recorder: Arc::default(),
             options: SolveOptions::new(1),
+            age_max: None,
         }
     }
 
@@ -57,8 +61,11 @@ impl Bench {
     ) -> Result<Solved<String>, SolveError> {
         self.recorder = Arc::default();
         let (worker, progress) = (Arc::clone(worker), self.recorder.progress());
-        let cache = Cache::open(self.folder.path());
+        let mut cache = Cache::open(self.folder.path());
         let options = self.options.clone();
+        if let Some(age_max) = self.age_max {
+            cache = cache.no_older_than(age_max, options.now_ns);
+        }
         solve(definitions, worker, &cache, progress, options, cancel).await
     }
 

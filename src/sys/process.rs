@@ -103,11 +103,8 @@ impl Child {
     }
 
     /// Returns something to await the end of the process with. Needs a tokio runtime.
-    #[allow(unsafe_code, reason = "tokio wants a promise about descriptors")]
     pub fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        let copy = self.pidfd.try_clone()?;
-        // SAFETY: an OwnedFd is open and stays the same descriptor for as long as it lives.
-        Ok(unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }?)
+        watch(self.pidfd.try_clone()?, Interest::READABLE)
     }
 
     /// Waits for the end of the process and takes its status, once.
@@ -122,6 +119,13 @@ impl Child {
             }
         }
     }
+}
+
+/// Makes something to await what happens to a descriptor with. Needs a tokio runtime.
+#[allow(unsafe_code, reason = "tokio wants a promise about descriptors")]
+pub fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open and stays the same descriptor for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
 /// What [`child_main`] needs, prepared where memory may be allocated.

@@ -142,6 +142,10 @@ impl LayerProvider for ResultLayers {
         progress: &'a VertexProgress,
     ) -> BoxFuture<'a, Result<(), String>> {
         async move {
+            if let Some(store) = self.imports.store_with(&layer.blob.digest) {
+                let fetched = self.layers.fetch_cached(&layer.blob, &*store, progress);
+                return fetched.await.map_err(|error| error.to_string());
+            }
             let context = OpContext {
                 progress: progress.clone(),
                 cancel: Default::default(),

@@ -72,8 +72,21 @@ pub fn local_map(vertex: &Vertex) -> CacheMap {
 }
 
 fn with_parts(vertex: &Vertex, parts: Vec<KeyPart>) -> CacheMap {
+    let inputs = (0..vertex.inputs.len())
+        .map(|index| input_key(vertex, index))
+        .collect();
+    CacheMap {
+        digest: ContentHash::of(&op_bytes(&parts)),
+        inputs,
+        parts,
+        own_key: true,
+    }
+}
+
+/// Returns the bytes whose hash is the digest of an op with these parts.
+pub fn op_bytes(parts: &[KeyPart]) -> Vec<u8> {
     let mut text = format!("cooper op key {KEY_VERSION}\0");
-    for KeyPart { name, value } in &parts {
+    for KeyPart { name, value } in parts {
         // Whether a variable is called an argument depends on more than the op.
         let name = match name.strip_prefix("arg:") {
             Some(variable) => format!("env:{variable}"),
@@ -81,15 +94,7 @@ fn with_parts(vertex: &Vertex, parts: Vec<KeyPart>) -> CacheMap {
         };
         text.push_str(&format!("{}:{name}={}:{value}\0", name.len(), value.len()));
     }
-    let inputs = (0..vertex.inputs.len())
-        .map(|index| input_key(vertex, index))
-        .collect();
-    CacheMap {
-        digest: ContentHash::of(text.as_bytes()),
-        inputs,
-        parts,
-        own_key: true,
-    }
+    text.into_bytes()
 }
 
 /// Says how an input of an op enters the key: by its contents where only they matter.

@@ -282,31 +282,41 @@ impl ImageLayers {
             }
             Known::Cached { cache, layer } => {
                 let blob = &layer.blob;
-                if self.content.claim(blob).unwrap_or(false) {
-                    return Ok(());
-                }
-                let store = match cache {
-                    CacheOfLayer::Open(store) => store,
+                match cache {
+                    CacheOfLayer::Open(store) => self.fetch_cached(blob, &**store, progress).await,
+                    CacheOfLayer::Closed(_) if self.content.claim(blob).unwrap_or(false) => Ok(()),
                     CacheOfLayer::Closed(name) => {
                         let text = format!("layer {} lies in the cache {name}", blob.digest);
                         let error = OpError::new(FailureKind::Remote, text);
-                        return Err(error.hint("name that cache with --cache-from"));
-                    }
-                };
-                let time =
-                    Duration::from_secs(blob.size / BYTES_PER_SECOND_MIN) + FETCH_TIMEOUT_MIN;
-                let fetch = store.fetch_blob(blob, &self.content, progress);
-                match tokio::time::timeout(time, fetch).await {
-                    Ok(fetched) => fetched.map_err(|error| {
-                        let text = format!("layer {} of {}: {error}", blob.digest, store.name());
-                        OpError::new(FailureKind::Remote, text).caused_by(error)
-                    }),
-                    Err(_) => {
-                        let text =
-                            format!("layer {} of {} takes too long", blob.digest, store.name());
-                        Err(OpError::new(FailureKind::Remote, text))
+                        Err(error.hint("name that cache with --cache-from"))
                     }
                 }
+            }
+        }
+    }
+
+    /// Has this very blob of a cache in the local store: a layer that is here, or that an image
+    /// has, may have another one.
+    pub(super) async fn fetch_cached(
+        &self,
+        blob: &Descriptor,
+        store: &dyn RemoteStore,
+        progress: &VertexProgress,
+    ) -> Result<(), OpError> {
+        if self.content.claim(blob).unwrap_or(false) {
+            return Ok(());
+        }
+        let what = || format!("layer {} of {}", blob.digest, store.name());
+        let time = Duration::from_secs(blob.size / BYTES_PER_SECOND_MIN) + FETCH_TIMEOUT_MIN;
+        let fetch = store.fetch_blob(blob, &self.content, progress);
+        match tokio::time::timeout(time, fetch).await {
+            Ok(fetched) => fetched.map_err(|error| {
+                let text = format!("{}: {error}", what());
+                OpError::new(FailureKind::Remote, text).caused_by(error)
+            }),
+            Err(_) => {
+                let text = format!("{} takes too long", what());
+                Err(OpError::new(FailureKind::Remote, text))
             }
         }
     }

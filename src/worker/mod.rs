@@ -45,8 +45,9 @@ pub use ahead::Ahead;
 pub use cached::ResultLayers;
 pub use layers::{CacheOfLayer, ImageLayers, LayerMemory, Lost};
 pub use mount_source::MountSource;
+pub use ops::container::PreparedContainer;
 pub use ops::nested::{NestedBuilds, NestedResult};
-pub use ops::source::PinnedSource;
+pub use ops::source::{DescribedSource, PinnedSource};
 pub use output::OpOutput;
 pub use room::Room;
 

@@ -203,6 +203,38 @@ fn caches_in_buildkits_format_are_caches() {
     assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
 }
 
+#[test]
+fn a_cache_goes_on_in_the_form_in_which_it_came() {
+    if !ready() {
+        return;
+    }
+    let registry = registry();
+    let host = registry.host();
+    // Even the layers of the base image have other blobs there than in their registry.
+    let form = "compression=zstd,force-compression=true";
+    let to = format!("type=registry,ref={host}/app:zstd,mode=max,format=buildkit,{form}");
+    let first = TestEnv::empty();
+    build(
+        &first,
+        &context(&first, &host, "text\n"),
+        &["--cache-to", &to],
+    );
+    let from = format!("type=registry,ref={host}/app:zstd");
+    let to = format!("type=registry,ref={host}/other:zstd,mode=max,format=buildkit");
+    let second = TestEnv::empty();
+    let passed_on = ["--cache-from", &from, "--cache-to", &to];
+    let (_, shown) = build(&second, &context(&second, &host, "text\n"), &passed_on);
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+    let from = format!("type=registry,ref={host}/other:zstd");
+    let third = TestEnv::empty();
+    let (_, shown) = build(
+        &third,
+        &context(&third, &host, "text\n"),
+        &["--cache-from", &from],
+    );
+    assert_eq!(ran(&shown), BTreeSet::new(), "{shown}");
+}
+
 /// Takes the blobs of all layers out of a folder.
 fn lose_blobs(folder: &Path) {
     for entry in fs::read_dir(folder.join("blobs/sha256")).unwrap() {

@@ -33,6 +33,7 @@ mod faults;
     reason = "the support modules are shared by several binaries"
 )]
 mod faulty_registry;
+mod frontends;
 mod llb;
 mod load;
 mod mutations;

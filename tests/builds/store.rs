@@ -256,7 +256,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_is_collected_and_pulling_and_unpacking_go_on() {
+fn a_full_disk_is_collected_and_pulling_loading_and_unpacking_go_on() {
     if !ready() {
         return;
     }
@@ -270,6 +270,8 @@ fn a_full_disk_is_collected_and_pulling_and_unpacking_go_on() {
         name
     };
     let (pulled, unpacked) = (image(60), image(30));
+    let archive = env.path("big.tar").to_str().unwrap().to_owned();
+    env.ok(&["save", "-o", &archive, &pulled]);
     let empty = TestEnv::busybox();
     let junk = format!("FROM busybox\n{}", random(50, "/junk"));
     let junk = context(&empty, "junk", &junk);
@@ -286,6 +288,14 @@ fn a_full_disk_is_collected_and_pulling_and_unpacking_go_on() {
         let stderr = text(&output);
         assert!(output.status.success(), "{stderr}");
         assert!(stderr.contains("try once more to pull"), "{stderr}");
+    }
+    fs::remove_dir(empty.path("small")).unwrap();
+    {
+        let disk = disk();
+        let output = disk.cooper(&["load", "--progress", "plain", "-i", &archive]);
+        let stderr = text(&output);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("try once more to load"), "{stderr}");
     }
     fs::remove_dir(empty.path("small")).unwrap();
     {

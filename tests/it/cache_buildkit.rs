@@ -1,5 +1,5 @@
-//! Caches that BuildKit 0.13 exported (`tests/fixtures/buildkit_cache`): every step of the same
-//! build is found in them, and what was changed is not.
+//! Caches that BuildKit exported (`tests/fixtures/buildkit_cache`: version 0.13, and in `current`
+//! that of August 2026): every step of the same build is found in them, and what was changed is not.
 //!
 //! The layers are not there: who finds everything fetches nothing.
 
@@ -30,16 +30,21 @@ fn read(name: &str) -> Vec<u8> {
 }
 
 impl Build {
-    /// Prepares the build that BuildKit was given, with a registry that knows its base image.
+    /// Prepares the build that BuildKit 0.13 was given.
     fn new() -> Self {
+        Self::on("base")
+    }
+
+    /// Prepares the build that BuildKit was given, with a registry that knows its base image.
+    fn on(base: &str) -> Self {
         let build = Self {
             dir: tempfile::tempdir().unwrap(),
             registry: Registry::start(),
         };
         build
             .registry
-            .put_blob("busybox", &read("base/config.json"));
-        let manifest = read("base/manifest.json");
+            .put_blob("busybox", &read(&format!("{base}/config.json")));
+        let manifest = read(&format!("{base}/manifest.json"));
         build
             .registry
             .put_manifest("busybox", "1", media_type::OCI_MANIFEST, &manifest);
@@ -186,6 +191,23 @@ fn a_cache_in_an_image_is_found() {
         .registry
         .put_manifest("app", "1", media_type::DOCKER_MANIFEST, &manifest);
     build.check(&format!("{}/app:1", build.registry.host()));
+}
+
+#[test]
+fn caches_of_todays_buildkit_are_found() {
+    for (folder, name) in [
+        ("registry", "type=registry,ref={host}/app:1"),
+        ("image", "{host}/app:1"),
+    ] {
+        let build = Build::on("current/base");
+        let config = read(&format!("current/{folder}/config.json"));
+        build.registry.put_blob("app", &config);
+        let manifest = read(&format!("current/{folder}/manifest.json"));
+        build
+            .registry
+            .put_manifest("app", "1", media_type::OCI_MANIFEST, &manifest);
+        build.check(&name.replace("{host}", &build.registry.host()));
+    }
 }
 
 impl Build {

@@ -35,6 +35,7 @@ mod registry;
 mod registry_real;
 mod registry_tls;
 mod session;
+mod short_names;
 mod sign;
 mod source;
 mod source_git;

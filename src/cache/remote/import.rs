@@ -15,12 +15,13 @@ use super::buildkit;
 use super::index::{Index, RemoteRecord, VOLUME_BYTES_MAX};
 use super::merge::{self, Known, Merge};
 use super::store::{Coordination, FaultKind, ObjectName, RemoteStore, StoreError};
+use crate::cache::age::AgeLimit;
 use crate::cache::files::FileList;
 use crate::cache::key::{CacheKey, ContentHash};
 use crate::cache::record::{Found, ResultId};
 use crate::content::ContentStore;
 use crate::llb::VertexDigest;
-use crate::oci::{Descriptor, DiffId};
+use crate::oci::{Descriptor, DiffId, Digest};
 use crate::progress::VertexProgress;
 
 /// Begins the id of a result that was imported.
@@ -204,6 +205,23 @@ impl Imports {
         stores.find(|store| store.name() == name).cloned()
     }
 
+    /// Returns the store of an imported record that has a blob.
+    pub fn store_with(&self, blob: &Digest) -> Option<Arc<dyn RemoteStore>> {
+        let has_blob = |record: &RemoteRecord| {
+            let mut layers = record.outputs.iter().flatten();
+            layers.any(|layer| !layer.foreign && layer.blob.digest == *blob)
+        };
+        let state = self.lock();
+        let mut caches = state.caches.iter();
+        let cache = caches.find(|cache| cache.known.value.records().any(|r| has_blob(r)));
+        if let Some(cache) = cache {
+            return Some(Arc::clone(&cache.store));
+        }
+        let mut translated = state.translated.values();
+        let found = translated.find(|(record, _)| has_blob(record));
+        found.map(|(_, store)| Arc::clone(store))
+    }
+
     /// Asks stores that have no index for these keys; what they know is found from then on.
     pub async fn ask(&self, keys: &[CacheKey]) {
         let (stores, open) = {
@@ -246,16 +264,30 @@ impl Imports {
 
     /// Finds the record that a key leads to.
     pub fn lookup(&self, key: &CacheKey) -> Option<Found> {
-        let state = self.lock();
-        let record = state.lookup(key)?;
+        self.lookup_aged(key, &AgeLimit::NONE)
+    }
+
+    /// Finds the record that a key leads to, and says whether it is too old.
+    pub(in crate::cache) fn lookup_aged(
+        &self,
+        key: &CacheKey,
+        age_limit: &AgeLimit,
+    ) -> Option<Found> {
+        let record = self.under(key)?;
         let under = record.keys.iter().find(|under| under.key == *key);
         Some(Found {
             id: record.id,
             result: Self::result_id(&record.id),
+            too_old: age_limit.is_passed(record.created_ns, &record.place),
             made_from: under
                 .map(|under| under.made_from.clone())
                 .unwrap_or_default(),
         })
+    }
+
+    /// Returns the record that a key leads to.
+    pub(in crate::cache) fn under(&self, key: &CacheKey) -> Option<Arc<RemoteRecord>> {
+        self.lock().lookup(key)
     }
 
     /// Names the result of an imported record.

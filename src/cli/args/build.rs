@@ -104,6 +104,13 @@ pub(crate) struct BuildArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always", hide_default_value = true, value_parser = value::pull_policy, action = ArgAction::Set, value_name = "WHEN")]
     pub(crate) pull: PullPolicy,
 
+    /// Read names without a registry as podman does: aliases of this file, then aliases and
+    /// unqualified-search-registries of registries.conf [default: images of docker.io]
+    ///
+    /// Environment: COOPER_SHORT_NAMES=registries.conf does the same without a file.
+    #[arg(long = "short-name-alias-conf", value_name = "FILE")]
+    pub(crate) short_name_aliases: Option<PathBuf>,
+
     /// Where the result goes: type=image|registry|oci|docker|tar|local|cacheonly[,dest=…][,…], a
     /// folder, or `-` for a tar on stdout (repeatable) [default: type=image]
     ///

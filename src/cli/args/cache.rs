@@ -1,11 +1,12 @@
 //! Remote caches as typed: `--cache-from` and `--cache-to` in docker's forms.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::csv;
-use crate::engine::request::{CacheExport, CacheImport};
+use crate::engine::request::{CacheExport, CacheImport, duration_ns};
 use crate::oci::Reference;
 
 /// Caches of other machines.
@@ -27,9 +28,28 @@ pub(crate) struct CacheArgs {
     /// keep=DAYS, max-size=BYTES, reset=BOOL, registry.insecure=BOOL.
     #[arg(long = "cache-to", value_name = "SPEC")]
     to: Vec<String>,
+    /// Run a step again when its result in the cache is older: 12h, 7d … [default: any age will do]
+    ///
+    /// Only RUN steps grow old. 0 means --no-cache.
+    #[arg(long = "cache-ttl", value_name = "DURATION", value_parser = age)]
+    ttl: Option<Duration>,
+    /// Write which steps were not in the cache, and how many were, to this file as buildctl does;
+    /// `stdout` and `stderr` mean these
+    #[arg(long = "debug-json-cache-metrics", value_name = "FILE")]
+    pub(crate) metrics: Option<String>,
 }
 
 impl CacheArgs {
+    /// Returns how old a result may be.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.ttl.filter(|_| !self.takes_nothing())
+    }
+
+    /// Says whether no result is young enough.
+    pub(crate) fn takes_nothing(&self) -> bool {
+        self.ttl == Some(Duration::ZERO)
+    }
+
     /// Returns the caches to take from.
     pub(crate) fn imports(
         &self,
@@ -86,6 +106,14 @@ pub(crate) fn imports(
     Ok(imports)
 }
 
+/// Reads how old a result may be.
+fn age(text: &str) -> Result<Duration, String> {
+    let age_ns = duration_ns(text).and_then(|ns| u64::try_from(ns).ok());
+    age_ns
+        .map(Duration::from_nanos)
+        .ok_or_else(|| "expected a duration such as 30m, 12h or 7d".to_owned())
+}
+
 fn is_inline(export: &CacheExport) -> bool {
     export.place == crate::engine::request::CachePlace::Inline
 }
@@ -119,6 +147,8 @@ mod tests {
         let args = CacheArgs {
             from: owned(from),
             to: owned(to),
+            ttl: None,
+            metrics: None,
         };
         Ok((
             args.imports(&|_| None)?.len(),

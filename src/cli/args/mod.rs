@@ -13,6 +13,7 @@ use crate::oci::Platform;
 
 pub(crate) mod attest;
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod csv;
@@ -35,7 +36,9 @@ pub(crate) use encryption::{DecryptionArgs, EncryptionArgs};
 pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
 pub(crate) use registry::{JoinArgs, RegistryArgs};
 pub(crate) use sign::{SignArgs, VerifyArgs};
-pub(crate) use store::{CacheCommand, DuArgs, DuFormat, GcArgs, MountsCommand, PruneArgs};
+pub(crate) use store::{
+    CacheCommand, DebugCacheCommand, DuArgs, DuFormat, GcArgs, LookupArgs, MountsCommand, PruneArgs,
+};
 
 /// Builds container images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -112,6 +115,9 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// Show why the steps of a build ran, and what changed since another build
     Explain(ExplainBuildArgs),
+    /// Look after the records of builds
+    #[command(subcommand)]
+    Builds(builds::BuildsCommand),
     /// Fetch images from a registry
     Pull(PullArgs),
     /// Send an image to its registry
@@ -311,6 +317,9 @@ pub(crate) enum DebugCommand {
     /// made.
     #[command(name = "dump-llb", args_override_self = true)]
     DumpLlb(Box<DumpLlbArgs>),
+    /// Look up what digests of the build cache were made from
+    #[command(subcommand)]
+    Cache(DebugCacheCommand),
 }
 
 /// `cooper debug dump-llb`.

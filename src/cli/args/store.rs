@@ -90,6 +90,33 @@ pub(crate) enum CacheCommand {
     Mounts(MountsCommand),
 }
 
+/// `cooper debug cache …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugCacheCommand {
+    /// Show what a digest was made from, and the digests in it
+    Lookup(LookupArgs),
+    /// List the digests of all steps
+    All(DigestsArgs),
+}
+
+/// `cooper debug cache lookup`.
+#[derive(Debug, Args)]
+pub(crate) struct LookupArgs {
+    /// 64 hexadecimal digits, as `cooper explain --format=json` has them in `key`
+    pub(crate) digest: String,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
+/// `cooper debug cache all`.
+#[derive(Debug, Args)]
+pub(crate) struct DigestsArgs {
+    /// Form of the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
 /// `cooper cache verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::metrics::CacheMetrics;
 use super::text::LineBuffer;
 use crate::oci::Digest;
 use crate::progress::{CacheOutcome, Event, LogStream, Timed, Warning};
@@ -36,6 +37,8 @@ pub(crate) struct Journal {
     pub(crate) not_needed: usize,
     /// Warnings, each once.
     pub(crate) warnings: Vec<Warning>,
+    /// How the cache did, in numbers.
+    pub(crate) metrics: CacheMetrics,
     tails: BTreeMap<Digest, Tail>,
     asked: BTreeSet<Digest>,
 }
@@ -44,6 +47,7 @@ impl Journal {
     /// Takes one event.
     pub(crate) fn record(&mut self, timed: &Timed) {
         let now = timed.since_start;
+        self.metrics.record(timed);
         match &timed.event {
             Event::Vertex { vertex, name, .. } => {
                 self.tails

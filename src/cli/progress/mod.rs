@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`journal`] (what is kept for the end: counts, warnings, last lines of output),
 //! [`text`] (lines, sizes, durations), [`plain`], [`tty`], [`rawjson`], [`warnings`] (what is listed
-//! at the end). Renderers are values
+//! at the end), [`metrics`] (numbers for programs). Renderers are values
 //! that take events with their times and write to a writer: no clock, no terminal inside, so
 //! the tests play a recorded build. [`Display`] is the thin edge: a thread, a bounded channel.
 //! Deliberately absent: what the events mean to a build.
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::progress::{Progress, Sink, Timed};
 
 pub(crate) mod journal;
+mod metrics;
 pub(crate) mod palette;
 pub(crate) mod plain;
 pub(crate) mod rawjson;

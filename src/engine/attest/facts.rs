@@ -74,7 +74,7 @@ pub(super) fn step_layers(loaded: &Loaded, made: &Made<'_>) -> StepLayers {
 }
 
 /// Writes the options of a build as a client of BuildKit's sends them.
-pub(super) fn arguments(
+pub(in crate::engine) fn arguments(
     request: &BuildRequest,
     is_multi_platform: bool,
 ) -> BTreeMap<String, String> {

@@ -11,7 +11,7 @@ use crate::progress::{Event, Warning};
 use crate::sbom::{self, Inventory, SpdxDocument};
 use crate::snapshot::LayerId;
 
-impl Build<'_> {
+impl Build {
     /// Scans the result and what else was named.
     pub(super) async fn sboms(
         &self,

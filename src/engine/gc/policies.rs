@@ -6,6 +6,7 @@
 //! {"enabled": true,
 //!  "reservedSpace": "10GB", "maxUsedSpace": "60%", "minFreeSpace": "20GB",
 //!  "cacheMountMaxSize": "5GB",
+//!  "history": {"maxAge": "48h", "maxEntries": 50},
 //!  "policies": [{"filters": ["type=exec.cachemount", …], "keepDuration": "48h", "all": false, "quota": false,
 //!                "reservedSpace": …, "maxUsedSpace": …, "minFreeSpace": …}, …]}
 //! ```
@@ -23,9 +24,11 @@
 //! where not 20 % of the disk are free, but never below 10 GB or 10 % of it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cache::pins::BuildBounds;
 use crate::cache::policy::{Amount, Policy};
 use crate::cache::usage::{DiskSpace, RecordType, space_of};
 use crate::cache::usage_filter::{self, UsageFilter};
@@ -55,6 +58,8 @@ pub struct GcSettings {
     pub policies: Vec<Policy>,
     /// Bytes that one folder of a cache mount may hold.
     pub mount_max_bytes: Option<u64>,
+    /// How many records of builds are kept, and how long.
+    pub builds: BuildBounds,
 }
 
 /// The three amounts that make a cap.
@@ -73,7 +78,16 @@ struct File {
     max_used_space: Option<Text>,
     min_free_space: Option<Text>,
     cache_mount_max_size: Option<Text>,
+    history: FileHistory,
     policies: Vec<FilePolicy>,
+}
+
+/// BuildKit's section `[history]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileHistory {
+    max_age: Option<Text>,
+    max_entries: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,6 +172,16 @@ fn settings(file: &File, options: &GcOptions, disk: DiskSpace) -> Result<GcSetti
         is_on: options.enabled.or(file.enabled).unwrap_or(true),
         policies,
         mount_max_bytes: mount_max.and_then(|amount| amount.bytes(disk)),
+        builds: bounds_of(&file.history)?,
+    })
+}
+
+fn bounds_of(file: &FileHistory) -> Result<BuildBounds, String> {
+    let age_max_ns = Text::duration_ns(file.max_age.as_ref())?;
+    let usual = BuildBounds::default();
+    Ok(BuildBounds {
+        entries_max: file.max_entries.unwrap_or(usual.entries_max),
+        age_max: Duration::from_nanos(age_max_ns.unsigned_abs()),
     })
 }
 
@@ -301,7 +325,20 @@ mod tests {
         );
         assert_eq!(second.keep_duration_ns, 60 * GB as i64);
         assert_eq!(second.keep_bytes(2 * GB, DISK), Some(1_024_000_000));
+        assert_eq!(found.builds, BuildBounds::default());
+        for (history, entries_max, days) in [
+            (r#"{"maxAge": 172800, "maxEntries": 50}"#, 50, 2),
+            (r#"{"maxAge": "24h"}"#, 500, 1),
+        ] {
+            let json = format!(r#"{{"history": {history}}}"#);
+            let expected = BuildBounds {
+                entries_max,
+                age_max: Duration::from_secs(days * 86_400),
+            };
+            assert_eq!(read(&json, &GcOptions::default()).unwrap().builds, expected);
+        }
         for bad in [
+            r#"{"history": {"maxEntries": -1}}"#,
             r#"{"maxUsedSpace": "lots"}"#,
             r#"{"maxUsed": 1}"#,
             r#"{"policies": [{"filters": ["type==x"]}]}"#,

@@ -19,10 +19,12 @@ use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use command::{is_unified_invocation, refuses_hybrid, sweep, unified_main};
 
+use super::attached::{self, Ask, Attachment, Streams};
 use super::cgroup::Cgroup;
 use super::error::{ExecutorError, Tried};
 use super::instance::Scratch;
@@ -49,10 +51,14 @@ const INNER_GROUP: &str = "runtime";
 pub(super) async fn run(
     shared: &Arc<Shared>,
     path: &Path,
-    spec: &ProcessSpec,
+    (spec, attachment): (&ProcessSpec, Attachment),
     log: &VertexProgress,
     cancel: &CancellationToken,
 ) -> Result<Exit, ExecutorError> {
+    let Attachment {
+        streams, mut asks, ..
+    } = attachment;
+    let streams = Arc::new(streams);
     loop {
         let unified = shared.is_unified.load(Ordering::Relaxed);
         if unified {
@@ -64,17 +70,18 @@ pub(super) async fn run(
                 ),
             );
         }
-        let (owned, owned_spec, owned_log, runtime) = (
+        let (owned, owned_spec, owned_log, owned_streams, runtime) = (
             Arc::clone(shared),
             spec.clone(),
             log.clone(),
+            Arc::clone(&streams),
             Runtime::new(shared, path, unified),
         );
         let begun = tokio::task::spawn_blocking(move || {
-            Container::make(owned, runtime, &owned_spec, &owned_log)
+            Container::make((owned, runtime), &owned_spec, &owned_streams, &owned_log)
         });
         let mut container = begun.await.map_err(join_error)??;
-        let ended = container.supervise(log, cancel).await;
+        let ended = container.supervise(&mut asks, log, cancel).await;
         let finished = tokio::task::spawn_blocking(move || container.finish(ended));
         match finished.await.map_err(join_error)? {
             Err(ExecutorError::Runtime { message, .. })
@@ -105,14 +112,33 @@ struct Container {
     scratch: Scratch,
 }
 
+/// Returns a stream that was given, or another one.
+fn stream(given: Option<&OwnedFd>, other: impl FnOnce() -> Stdio) -> std::io::Result<Stdio> {
+    match given {
+        Some(given) => Ok(given.try_clone()?.into()),
+        None => Ok(other()),
+    }
+}
+
+/// Waits for somebody to ask for something; for ever where nobody can.
+async fn next_ask(asks: &mut Option<mpsc::UnboundedReceiver<Ask>>) -> Ask {
+    if let Some(receiver) = asks {
+        if let Some(ask) = receiver.recv().await {
+            return ask;
+        }
+        *asks = None;
+    }
+    std::future::pending().await
+}
+
 /// How supervision ended: the exit code of the runtime, or that the run was cancelled.
 type Over = Option<i32>;
 
 impl Container {
     fn make(
-        shared: Arc<Shared>,
-        runtime: Runtime,
+        (shared, runtime): (Arc<Shared>, Runtime),
         spec: &ProcessSpec,
+        streams: &Streams,
         log: &VertexProgress,
     ) -> Result<Self, ExecutorError> {
         let id = shared.instance.new_name();
@@ -153,7 +179,7 @@ impl Container {
             .map_err(std::io::Error::from)
             .and_then(|text| std::fs::write(container.bundle().join("config.json"), text));
         config.tried(|| "write the bundle".to_owned())?;
-        container.start()?;
+        container.start(streams)?;
         Ok(container)
     }
 
@@ -254,7 +280,7 @@ impl Container {
         Ok(())
     }
 
-    fn start(&mut self) -> Result<(), ExecutorError> {
+    fn start(&mut self, streams: &Streams) -> Result<(), ExecutorError> {
         let what = || format!("start {}", self.runtime.path.display());
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
         let (stdout, stdout_end) = pipe().tried(what)?;
@@ -267,9 +293,9 @@ impl Container {
             .args(["--log-format", "json", "run", "--bundle"])
             .arg(self.bundle())
             .arg(&self.id)
-            .stdin(Stdio::null())
-            .stdout(stdout_end)
-            .stderr(stderr_end)
+            .stdin(stream(streams.stdin.as_ref(), Stdio::null).tried(what)?)
+            .stdout(stream(streams.stdout.as_ref(), || stdout_end.into()).tried(what)?)
+            .stderr(stream(streams.stderr.as_ref(), || stderr_end.into()).tried(what)?)
             // A key press in our terminal is no business of the container.
             .process_group(0);
         let runtime = tokio::runtime::Handle::current();
@@ -282,6 +308,7 @@ impl Container {
 
     async fn supervise(
         &mut self,
+        asks: &mut Option<mpsc::UnboundedReceiver<Ask>>,
         log: &VertexProgress,
         cancel: &CancellationToken,
     ) -> Result<Over, ExecutorError> {
@@ -296,6 +323,14 @@ impl Container {
             tokio::select! {
                 result = stdout.pass_on(log), if stdout.is_open() => result.tried(listen)?,
                 result = stderr.pass_on(log), if stderr.is_open() => result.tried(listen)?,
+                ask = next_ask(asks), if code.is_none() => match ask {
+                    Ask::Signal { signal, .. } => {
+                        let signal = signal.to_string();
+                        self.runtime.call_async(&["kill", &self.id, &signal]).await;
+                    }
+                    // Who asked and went away does not want to know.
+                    Ask::Start { ended, .. } => drop(ended.send(Err(attached::refused()))),
+                },
                 status = process.wait(), if code.is_none() => {
                     use std::os::unix::process::ExitStatusExt;
                     let status = status.tried(listen)?;

@@ -87,16 +87,17 @@ fn run(channel: &OwnedFd) -> Result<(), Failure> {
                 .tried("confine the process")?,
         )
     };
-    let Some((order, descriptors)) =
+    let Some((order, mut descriptors)) =
         channel::receive_document::<Order>(channel).tried("read the step")?
     else {
         return Ok(());
     };
+    let streams = process::take_streams(&order, &mut descriptors).tried("take the streams")?;
     filesystem::enter(&prepare, &order, descriptors)?;
     if let Some(filter) = filter {
         seccomp::install(filter).tried("confine the process")?;
     }
-    let user = process::start(&prepare, &order, channel)?;
+    let user = process::start(&prepare, &order, streams, &process::Teller::first(channel))?;
     init::serve(&prepare, channel, &children, user)
 }
 

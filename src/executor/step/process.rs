@@ -19,19 +19,88 @@ use crate::sys::{caps, process};
 const NOT_FOUND: i32 = 127;
 const NOT_RUNNABLE: i32 = 126;
 
+/// Tells the executor what becomes of a process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Teller<'a> {
+    channel: &'a OwnedFd,
+    process: u32,
+}
+
+impl<'a> Teller<'a> {
+    /// Speaks for the process that the container is there for.
+    pub(super) fn first(channel: &'a OwnedFd) -> Self {
+        Self::of(channel, 0)
+    }
+
+    /// Speaks for the process with a number.
+    pub(super) fn of(channel: &'a OwnedFd, process: u32) -> Self {
+        Self { channel, process }
+    }
+
+    /// Tells. When nobody listens any more there is nobody to tell.
+    pub(super) fn tell(self, report: Report) {
+        let report = match self.process {
+            0 => report,
+            process => Report::Further {
+                process,
+                report: Box::new(report),
+            },
+        };
+        let _ = channel::send(self.channel, &report);
+    }
+}
+
+/// Standard streams that were sent along, in their places.
+pub(super) type Streams = [Option<OwnedFd>; 3];
+
+/// Takes the streams of a process off the end of what was sent along.
+pub(super) fn take_streams(order: &Order, descriptors: &mut Vec<OwnedFd>) -> io::Result<Streams> {
+    let count = order.streams.iter().filter(|given| **given).count();
+    let Some(first) = descriptors.len().checked_sub(count) else {
+        return Err(invalid("a stream is missing"));
+    };
+    let mut given = descriptors.split_off(first).into_iter();
+    Ok(order
+        .streams
+        .map(|is_given| if is_given { given.next() } else { None }))
+}
+
 /// Starts the process; returns its id to pid 1.
-pub(super) fn start(prepare: &Prepare, order: &Order, channel: &OwnedFd) -> Result<Pid, Failure> {
+pub(super) fn start(
+    prepare: &Prepare,
+    order: &Order,
+    streams: Streams,
+    teller: &Teller<'_>,
+) -> Result<Pid, Failure> {
     let args = strings(&order.args).tried("read the arguments")?;
     let env = strings(&order.env).tried("read the environment")?;
     if let Some(pid) = process::fork().tried("start a process")? {
         return Ok(pid);
     }
-    let failure = match become_user(prepare, order) {
+    let failure = match become_user(prepare, order, &streams) {
         Ok(()) => execute(order, &args, &env),
         Err(failure) => failure,
     };
-    let _ = channel::send(channel, &failure.report);
+    teller.tell(failure.report);
     process::exit_now(NOT_FOUND)
+}
+
+/// Puts the streams in their places; a terminal becomes the one that signals come from.
+fn take_over(streams: &Streams, terminal: bool) -> io::Result<()> {
+    let [stdin, stdout, stderr] = streams;
+    if let Some(stream) = stdin {
+        rustix::stdio::dup2_stdin(stream)?;
+    }
+    if let Some(stream) = stdout {
+        rustix::stdio::dup2_stdout(stream)?;
+    }
+    if let Some(stream) = stderr {
+        rustix::stdio::dup2_stderr(stream)?;
+    }
+    if let Some(stream) = streams.iter().flatten().next().filter(|_| terminal) {
+        rustix::process::ioctl_tiocsctty(stream)?;
+    }
+    Ok(())
 }
 
 /// Returns the capabilities that the container's processes may have.
@@ -43,10 +112,11 @@ pub(super) fn allowed(prepare: &Prepare) -> io::Result<CapabilitySet> {
     }
 }
 
-fn become_user(prepare: &Prepare, order: &Order) -> Result<(), Failure> {
+fn become_user(prepare: &Prepare, order: &Order, streams: &Streams) -> Result<(), Failure> {
     process::reset_signals().tried("reset signals")?;
     process::close_on_execute(3).tried("close descriptors")?;
     rustix::process::setsid().tried("start a session")?;
+    take_over(streams, order.terminal).tried("connect the streams")?;
     set_limits(order)?;
     // As root: the directory may lie behind one that the user cannot enter.
     let early = enter_directory(order);

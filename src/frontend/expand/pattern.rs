@@ -1,9 +1,13 @@
 //! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}`: literal text, `*` and `?`.
 
-use regex::{Captures, NoExpand, Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder};
+
+use super::MAX_EXPANDED_BYTES;
 
 /// The largest compiled pattern, in bytes.
 const MAX_COMPILED_BYTES: usize = 4 << 20;
+/// The longest pattern that is compiled: what variables in it may make of it.
+const MAX_PIECES: usize = 64 << 10;
 
 /// A piece of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,9 @@ impl Pattern {
                 ch => Piece::Literal(ch),
             });
         }
+        if pieces.len() > MAX_PIECES {
+            return Err("it is too large".to_owned());
+        }
         Ok(Self { pieces })
     }
 
@@ -59,7 +66,8 @@ impl Pattern {
         Ok(trimmed.chars().rev().collect())
     }
 
-    /// The value with the first match replaced, or all of them.
+    /// The value with the first match replaced, or all of them; only the beginning of what is
+    /// longer than [`MAX_EXPANDED_BYTES`], which nobody may have.
     ///
     /// When all are replaced, a dollar in the replacement means what it means to the regular
     /// expressions of the language's first implementation; see [`fill`].
@@ -70,12 +78,24 @@ impl Pattern {
         all: bool,
     ) -> Result<String, String> {
         let regex = compile(self.pieces.iter().copied(), true, "")?;
-        let replaced = if all {
-            regex.replace_all(value, |found: &Captures<'_>| fill(replacement, &found[0]))
-        } else {
-            regex.replacen(value, 1, NoExpand(replacement))
-        };
-        Ok(replaced.into_owned())
+        let mut out = String::new();
+        let mut done = 0;
+        for found in regex
+            .find_iter(value)
+            .take(if all { usize::MAX } else { 1 })
+        {
+            out.push_str(&value[done..found.start()]);
+            match all {
+                true => fill(&mut out, replacement, found.as_str()),
+                false => out.push_str(replacement),
+            }
+            done = found.end();
+            if out.len() > MAX_EXPANDED_BYTES {
+                return Ok(out);
+            }
+        }
+        out.push_str(&value[done..]);
+        Ok(out)
     }
 }
 
@@ -92,8 +112,7 @@ fn reverse(text: &str) -> String {
 
 /// Fills in a replacement: `$0` and `${0}` are the text that matched, other names nothing, `$$`
 /// is a dollar; a dollar before anything else is itself.
-fn fill(replacement: &str, matched: &str) -> String {
-    let mut out = String::new();
+fn fill(out: &mut String, replacement: &str, matched: &str) {
     let mut rest = replacement;
     while let Some((before, behind)) = rest.split_once('$') {
         out.push_str(before);
@@ -113,7 +132,7 @@ fn fill(replacement: &str, matched: &str) -> String {
             None => out.push('$'),
         }
     }
-    out + rest
+    out.push_str(rest);
 }
 
 /// Reads `name` or `{name}` behind a dollar, and what follows it.

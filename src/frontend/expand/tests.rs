@@ -113,6 +113,12 @@ fn nesting_and_size_are_limited() {
     let large = vec![("A", "x".repeat(1 << 20))];
     let error = expand_word(&"$A".repeat(100), '\\', &large).unwrap_err();
     assert!(matches!(error, ExpandError::TooLong { .. }), "{error}");
+
+    // Every one of a million characters replaced by a million: a terabyte.
+    let error = expand_word("${A//x/$A}", '\\', &large).unwrap_err();
+    assert!(matches!(error, ExpandError::TooLong { .. }), "{error}");
+    let error = expand_word("${A#$A}", '\\', &large).unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl Plan<'_> {
             let request = ImageRequest {
                 log_name: log_name(image, &platform, options),
                 reference: image.reference.clone(),
+                short_name: image.short_name(),
                 platform: RequestPlatform(platform),
                 mode: options.resolve_mode,
                 oci_layout: image.oci_layout.clone(),

@@ -127,6 +127,15 @@ pub(super) struct ImageBase {
     pub(super) resolved: Option<ResolvedBase>,
 }
 
+impl ImageBase {
+    /// Returns the name where it was written without a registry.
+    fn short_name(&self) -> Option<String> {
+        let is_name = self.context.is_none() && self.oci_layout.is_none() && self.file.is_none();
+        let short = Reference::short_name(&self.written).filter(|_| is_name);
+        short.map(str::to_owned)
+    }
+}
+
 /// What is known of a base image.
 #[derive(Debug, Clone)]
 pub(super) struct ResolvedBase {

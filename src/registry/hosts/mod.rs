@@ -13,8 +13,8 @@
 //! into; pure), `registries_conf`, `buildkitd`, `daemon`, `hosts_toml` (one reader for each),
 //! `certificates`. For a registry the first file in the table that knows it decides about mirrors;
 //! *insecure* counts wherever it stands. Files are read when a registry is first asked for
-//! something, so that a broken one disturbs nobody else. Deliberately absent: credentials, and
-//! aliases of short names, which would change the meaning of a Dockerfile from machine to machine.
+//! something, so that a broken one disturbs nobody else. `short_names` reads the same files for
+//! something else, and only when asked. Deliberately absent: credentials.
 
 mod buildkitd;
 mod certificates;
@@ -22,6 +22,7 @@ mod daemon;
 mod hosts_toml;
 mod registries_conf;
 mod rules;
+mod short_names;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -30,6 +31,7 @@ use super::Error;
 use super::tls::Tls;
 use crate::oci::Reference;
 use rules::{MirrorUse, Registry, Rules, Target};
+pub use short_names::Candidates;
 
 /// Largest configuration file that is read.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -169,6 +171,19 @@ impl Hosts {
             routes.push(self.route(target, index != last)?);
         }
         Ok(routes)
+    }
+
+    /// Says where the image of a short name may be, as podman's files have it; `reference` is
+    /// what docker takes the name for. Aliases of `alias_file` come before all others.
+    pub fn candidates(
+        &self,
+        alias_file: Option<&Path>,
+        short: &str,
+        reference: &Reference,
+    ) -> Result<Candidates, Error> {
+        let files = &self.shared.options.files;
+        let found = short_names::candidates(files, alias_file, (short, reference));
+        found.map_err(Error::from)
     }
 
     fn rules(&self) -> Result<&Rules, Error> {

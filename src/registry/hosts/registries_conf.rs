@@ -1,7 +1,7 @@
 //! `registries.conf`, version 2, as podman, buildah and skopeo read it.
 //!
 //! Files in `registries.conf.d` come on top: a registry that two files name is as the later file
-//! says. `unqualified-search-registries`, aliases and credential helpers are not read.
+//! says. What it says of short names is for `short_names`; credential helpers are not read.
 
 use std::path::{Path, PathBuf};
 
@@ -39,16 +39,27 @@ struct MirrorEntry {
 /// Reads the first of `files` that is there, and all of `dirs`.
 pub(super) fn read(files: &[PathBuf], dirs: &[PathBuf]) -> Result<Registries, ConfigError> {
     let mut registries = Registries::new();
-    let mut add = |path: &Path, text: &str| {
-        let found = parse(text, path).map_err(|reason| ConfigError {
-            path: path.to_owned(),
-            reason,
-        })?;
-        for registry in found {
+    each(files, dirs, |path, text| {
+        for registry in parse(text, path)? {
             registries.retain(|known: &Registry| known.prefix != registry.prefix);
             registries.push(registry);
         }
         Ok(())
+    })?;
+    Ok(registries)
+}
+
+/// Takes the first of `files` that is there, and all of `dirs`, what wins last.
+pub(super) fn each(
+    files: &[PathBuf],
+    dirs: &[PathBuf],
+    mut take: impl FnMut(&Path, &str) -> Result<(), String>,
+) -> Result<(), ConfigError> {
+    let mut add = |path: &Path, text: &str| {
+        take(path, text).map_err(|reason| ConfigError {
+            path: path.to_owned(),
+            reason,
+        })
     };
     for path in files {
         if let Some(text) = text_of(path)? {
@@ -63,7 +74,7 @@ pub(super) fn read(files: &[PathBuf], dirs: &[PathBuf]) -> Result<Registries, Co
             }
         }
     }
-    Ok(registries)
+    Ok(())
 }
 
 /// Lists the files of a folder that are read, in the order of their names.

@@ -132,7 +132,7 @@ impl Scheduler {
         if !keys.own_key {
             return Outlook::Unknown;
         }
-        if slot.ignores_cache {
+        if slot.ignores_cache || record.is_some_and(|record| record.too_old) {
             return Outlook::Stale;
         }
         let inputs = self.graph.inputs(vertex);

@@ -14,6 +14,7 @@ use crate::executor::{
 };
 use crate::llb::pb;
 use crate::oci::Digest;
+use crate::session::Session;
 use crate::session::agent::ForwardedAgent;
 use crate::session::tree::Tree;
 use crate::snapshot::{Active, LayerId, LayerInfo, View};
@@ -41,7 +42,7 @@ struct Writable {
 
 /// What a running step holds besides its process: released when the step ends.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     /// When the step began, in nanoseconds since 1970.
     begun_ns: i64,
     /// Writable file systems.
@@ -142,7 +143,7 @@ impl ExecRun<'_> {
     }
 
     /// Translates the op to what the executor runs.
-    fn spec(&self, held: &mut Held) -> Result<ProcessSpec, OpError> {
+    pub(super) fn spec(&self, held: &mut Held) -> Result<ProcessSpec, OpError> {
         let meta = self.meta()?;
         let root = self.exec.mounts.iter().find(|mount| mount.dest == "/");
         let root = root.ok_or_else(|| invalid("an exec op has no root mount"))?;
@@ -158,7 +159,7 @@ impl ExecRun<'_> {
             .map_err(|_| invalid("unknown security mode"))?;
         let mut spec = ProcessSpec::new(root_mount, meta.args.iter().cloned());
         spec.root_readonly = root.readonly;
-        spec.env = self.environment(meta)?;
+        spec.env = environment(&self.options().session, meta, &self.exec.secretenv)?;
         spec.cwd.clone_from(&meta.cwd);
         spec.user.clone_from(&meta.user);
         spec.hostname.clone_from(&meta.hostname);
@@ -209,40 +210,6 @@ impl ExecRun<'_> {
             active,
             below,
         })
-    }
-
-    /// Returns the environment with the proxy variables and the secrets in it.
-    fn environment(&self, meta: &pb::Meta) -> Result<Vec<String>, OpError> {
-        let mut env = meta.env.clone();
-        if !env.iter().any(|pair| pair.starts_with("PATH=")) {
-            env.push(format!("PATH={DEFAULT_PATH}"));
-        }
-        let proxy = meta.proxy_env.clone().unwrap_or_default();
-        for (name, value) in [
-            ("HTTP_PROXY", proxy.http_proxy),
-            ("HTTPS_PROXY", proxy.https_proxy),
-            ("FTP_PROXY", proxy.ftp_proxy),
-            ("NO_PROXY", proxy.no_proxy),
-            ("ALL_PROXY", proxy.all_proxy),
-        ] {
-            if !value.is_empty() {
-                env.push(format!("{name}={value}"));
-                env.push(format!("{}={value}", name.to_lowercase()));
-            }
-        }
-        for secret in &self.exec.secretenv {
-            match self.options().session.secrets.get(&secret.id) {
-                Some(value) => {
-                    let text = std::str::from_utf8(value.bytes())
-                        .map_err(|_| invalid(format!("secret {} is not text", secret.id)))?;
-                    env.push(format!("{}={text}", secret.name));
-                }
-                // BuildKit sets it to nothing, whatever ENV says.
-                None if secret.optional => env.push(format!("{}=", secret.name)),
-                None => return Err(missing_secret(&secret.id)),
-            }
-        }
-        Ok(env)
     }
 
     /// Translates one mount other than the root; none for an absent optional secret.
@@ -560,6 +527,44 @@ impl ExecRun<'_> {
         outputs.sort_by_key(|(output, _)| *output);
         Ok(outputs.into_iter().map(|(_, output)| output).collect())
     }
+}
+
+/// Returns the environment with the proxy variables and the secrets in it.
+pub(super) fn environment(
+    session: &Session,
+    meta: &pb::Meta,
+    secrets: &[pb::SecretEnv],
+) -> Result<Vec<String>, OpError> {
+    let mut env = meta.env.clone();
+    if !env.iter().any(|pair| pair.starts_with("PATH=")) {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    let proxy = meta.proxy_env.clone().unwrap_or_default();
+    for (name, value) in [
+        ("HTTP_PROXY", proxy.http_proxy),
+        ("HTTPS_PROXY", proxy.https_proxy),
+        ("FTP_PROXY", proxy.ftp_proxy),
+        ("NO_PROXY", proxy.no_proxy),
+        ("ALL_PROXY", proxy.all_proxy),
+    ] {
+        if !value.is_empty() {
+            env.push(format!("{name}={value}"));
+            env.push(format!("{}={value}", name.to_lowercase()));
+        }
+    }
+    for secret in secrets {
+        match session.secrets.get(&secret.id) {
+            Some(value) => {
+                let text = std::str::from_utf8(value.bytes())
+                    .map_err(|_| invalid(format!("secret {} is not text", secret.id)))?;
+                env.push(format!("{}={text}", secret.name));
+            }
+            // BuildKit sets it to nothing, whatever ENV says.
+            None if secret.optional => env.push(format!("{}=", secret.name)),
+            None => return Err(missing_secret(&secret.id)),
+        }
+    }
+    Ok(env)
 }
 
 fn missing_secret(id: &str) -> OpError {

@@ -1,5 +1,6 @@
 //! The ops, one file each; [`perform`] is the table.
 
+pub mod container;
 pub mod content;
 pub(super) mod emulation;
 pub mod exec;

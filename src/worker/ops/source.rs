@@ -1,6 +1,7 @@
 //! The source op: images, local folders, web servers and git, pinned first and fetched later.
 
 mod blob;
+mod described;
 mod file;
 mod image;
 mod local;
@@ -27,6 +28,7 @@ use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 use file::FileAttributes;
 use image::ImageWish;
 
+pub use described::DescribedSource;
 pub(in crate::worker) use file::number;
 pub use pinned::PinnedSource;
 

@@ -17,6 +17,7 @@ use super::chains::Chains;
 use super::checksum::Checksums;
 use super::config::Link;
 use super::ops::{self, Dependency, Dialect, Used};
+use crate::cache::record::RUN_PLACE;
 use crate::cache::remote::{CachedLayer, FoundUnder, RemoteRecord, RemoteStore};
 use crate::cache::{CacheKey, ContentHash};
 use crate::llb::{Vertex, VertexDigest, pb};
@@ -43,6 +44,7 @@ pub(super) struct Step {
     pub(super) inputs: Vec<Input>,
     pub(super) outputs: u32,
     is_source: bool,
+    is_process: bool,
 }
 
 /// An input of a step.
@@ -229,6 +231,7 @@ fn step(vertex: &Vertex, places: &BTreeMap<VertexDigest, usize>) -> Step {
         inputs: inputs.collect(),
         outputs,
         is_source: matches!(vertex.op, pb::op::Op::Source(_)),
+        is_process: matches!(vertex.op, pb::op::Op::Exec(_)),
     }
 }
 
@@ -318,7 +321,11 @@ fn translated(
             .unwrap_or(0),
         touched_day: 0,
         name: step.name.clone(),
-        place: String::new(),
+        // Where it stood in its Dockerfile is not known; that a process made it counts.
+        place: match step.is_process {
+            true => RUN_PLACE.to_owned(),
+            false => String::new(),
+        },
         op: ContentHash::of(step.vertex.to_string().as_bytes()),
         detail: String::new(),
         lists: Vec::new(),

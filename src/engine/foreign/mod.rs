@@ -1,0 +1,107 @@
+//! Frontends that are programs in images: run, served and asked.
+//!
+//! Read in order: this file (when one is asked, and what), `options` (what it is told), `lent`
+//! (the Dockerfile as it sees it), `run` (its container), `bridge` (what its calls do), `forward`
+//! (handing work to another frontend), `container` (containers that it makes), `answer` (what it
+//! returns becomes what our own frontend would have made), `errors`.
+
+mod answer;
+mod bridge;
+mod container;
+mod errors;
+mod forward;
+pub(super) mod lent;
+mod options;
+mod run;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::build::Build;
+use super::error::{EngineError, ErrorKind};
+use super::platforms::Targets;
+use crate::frontend::Lowered;
+use crate::frontend::syntax::{self, Foreign};
+use run::FrontendRun;
+
+/// Option that asks a question instead of a build.
+const QUESTION: &str = "requestid";
+/// Parts of the answer to a question.
+const ANSWER_TEXT: &str = "result.txt";
+const ANSWER_JSON: &str = "result.json";
+const ANSWER_STATUS: &str = "result.statuscode";
+
+/// What a frontend from an image answers to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignAnswer {
+    /// For people.
+    pub text: String,
+    /// For machines.
+    pub json: String,
+    /// What a program that shows it exits with.
+    pub status: i32,
+}
+
+impl Build {
+    /// Finds the frontend that the build needs, unless it is the built-in one, and checks that it
+    /// may be used.
+    pub(super) fn foreign_frontend(&self) -> Result<Option<Foreign>, EngineError> {
+        let rules = &self.engine.frontend_rules()?;
+        let options = super::options::frontend_options(&self.request, &self.inputs)?;
+        let foreign = syntax::foreign(&self.inputs.text, &options);
+        match &foreign {
+            Some(foreign) => rules.refuse_image(&foreign.image),
+            None => rules.refuse_dockerfile(),
+        }
+        .map_err(|reason| EngineError::new(ErrorKind::Config, reason))?;
+        Ok(foreign)
+    }
+
+    /// Has a frontend from an image translate.
+    pub(super) async fn ask_frontend(
+        self: &Arc<Self>,
+        foreign: Foreign,
+    ) -> Result<(Targets, Vec<Lowered>), EngineError> {
+        let run = FrontendRun {
+            options: self.frontend_opts(&foreign, None)?,
+            source: foreign.image,
+            replaced_by: foreign.replaced_by,
+            inputs: BTreeMap::new(),
+            depth: 0,
+        };
+        let answer = self.run_frontend(run).await?;
+        self.lowered_of(answer)
+    }
+
+    /// Asks a frontend from an image a question.
+    pub(super) async fn question_frontend(
+        self: &Arc<Self>,
+        foreign: Foreign,
+        question: &str,
+    ) -> Result<ForeignAnswer, EngineError> {
+        let name = foreign.image.clone();
+        let run = FrontendRun {
+            options: self.frontend_opts(&foreign, Some(question))?,
+            source: foreign.image,
+            replaced_by: foreign.replaced_by,
+            inputs: BTreeMap::new(),
+            depth: 0,
+        };
+        let mut answer = self.run_frontend(run).await?;
+        let mut text = |key: &str| {
+            let bytes = answer.metadata.remove(key);
+            bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (shown, json) = (text(ANSWER_TEXT), text(ANSWER_JSON));
+        let status = text(ANSWER_STATUS).and_then(|status| status.parse().ok());
+        if shown.is_none() && json.is_none() {
+            let text = format!("the frontend {name} does not answer {question}");
+            return Err(EngineError::new(ErrorKind::User, text));
+        }
+        Ok(ForeignAnswer {
+            text: shown.unwrap_or_default(),
+            json: json.unwrap_or_default(),
+            status: status.unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,338 @@
+//! Frontends that are programs in images: `tests/support/frontend.rs` in an image, asked for with
+//! `# syntax=…`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::env::{TestEnv, ready, run};
+
+/// The image of the frontend.
+const FRONTEND: &str = "example.org/test/frontend:1";
+/// Longest that a build which is told to stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A store with the frontend in it, and a build context that asks for it.
+struct Fixture {
+    env: TestEnv,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let env = TestEnv::busybox();
+        let program = Path::new(env!("CARGO_BIN_EXE_cooper")).with_file_name("examples");
+        let program = program.join("test-frontend");
+        assert!(
+            program.is_file(),
+            "{program:?} is missing: cargo build --example test-frontend"
+        );
+        let image = env.path("frontend");
+        let listed = run(Command::new("ldd").arg(&program));
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let words = listed.split_whitespace();
+        let libraries = words
+            .filter(|word| word.starts_with('/'))
+            .map(PathBuf::from);
+        for library in libraries {
+            let target = image.join("root").join(library.strip_prefix("/").unwrap());
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::copy(library, target).unwrap();
+        }
+        fs::copy(program, image.join("root/frontend")).unwrap();
+        env.write(
+            "frontend/Dockerfile",
+            "FROM scratch\nCOPY root /\nENTRYPOINT [\"/frontend\"]\n\
+             LABEL moby.buildkit.frontend.network.none=true\n",
+        );
+        env.ok(&["build", "-t", FRONTEND, image.to_str().unwrap()]);
+        env.write(
+            "context/Dockerfile",
+            &format!("# syntax={FRONTEND} with words\nthe last line"),
+        );
+        env.write("context/a.txt", "abcd");
+        env.write("context/b.bin", "");
+        env.write("context/secret", "hunter2");
+        std::os::unix::fs::symlink("a.txt", env.path("context/link")).unwrap();
+        std::os::unix::fs::symlink("/../../secret", env.path("context/out")).unwrap();
+        Self { env }
+    }
+
+    /// Returns the arguments of a build in which the frontend does something.
+    fn args<'a>(&self, task: &'a str, more: &[&'a str]) -> Vec<String> {
+        let context = self.env.path("context");
+        let mut args = vec!["build".to_owned(), "--progress=plain".to_owned()];
+        args.push(format!("--build-arg=DO={task}"));
+        args.push("--build-arg=IMAGE=busybox".to_owned());
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        args.push(context.to_str().unwrap().to_owned());
+        args
+    }
+
+    /// Builds into a folder and returns what the frontend was told.
+    fn told(&self, task: &str, more: &[&str]) -> String {
+        let out = self.env.path("out");
+        let output = format!("--output=type=local,dest={}", out.display());
+        let mut all = vec![output.as_str()];
+        all.extend(more);
+        self.ok(task, &all);
+        fs::read_to_string(out.join("told")).unwrap()
+    }
+
+    fn ok(&self, task: &str, more: &[&str]) -> (String, String) {
+        let args = self.args(task, more);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.env.ok(&args)
+    }
+
+    fn fails(&self, code: i32, task: &str, more: &[&str]) -> String {
+        let args = self.args(task, more);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.env.fails(code, &args)
+    }
+
+    /// Starts a build and waits until its frontend runs.
+    fn started(&self, task: &str) -> std::process::Child {
+        use std::io::{BufRead, BufReader};
+        let args = self.args(task, &[]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = self.env.cooper(&args);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let running = lines.any(|line| line.unwrap().contains("run the frontend"));
+        assert!(running, "the frontend was not run");
+        // Somebody has to read on.
+        std::thread::spawn(move || lines.count());
+        child
+    }
+}
+
+#[test]
+fn a_frontend_reads_files_and_makes_an_image() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let told = fixture.told("files", &["--target=wanted"]);
+    let expected = "dockerfile: \"the last line\"\n\
+                    command line: example.org/test/frontend:1 with words\n\
+                    target: wanted\n\
+                    a.txt 644 4\n\
+                    piece: bc\n\
+                    link: a.txt\n\
+                    secret: open secret: no such file or directory\n\
+                    ../../../etc/passwd: open ../../../etc/passwd: no such file or directory\n\
+                    out: open out: no such file or directory\n\
+                    \"\": no such ref: the empty result has no files\n\
+                    \"result-99\": no such ref: result-99\n\
+                    inputs: 0";
+    assert_eq!(told, expected);
+    fixture.ok("files", &["--target=wanted", "-t", "made:1"]);
+    let inspected: serde_json::Value =
+        serde_json::from_str(&fixture.env.ok(&["inspect", "made:1"]).0).unwrap();
+    assert_eq!(inspected[0]["Config"]["Cmd"], serde_json::json!(["/told"]));
+    assert_eq!(inspected[0]["Config"]["Labels"]["by"], "frontend");
+    let (_, shown) = fixture.ok("files", &["--target=wanted", "-t", "made:1"]);
+    assert!(shown.contains("0 MISS"), "{shown}");
+}
+
+#[test]
+fn a_folder_of_the_user_becomes_a_layer() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let out = fixture.env.path("whole");
+    let output = format!("--output=type=local,dest={}", out.display());
+    fixture.ok("context", &[&output]);
+    assert_eq!(fs::read_to_string(out.join("a.txt")).unwrap(), "abcd");
+    assert!(out.join("link").is_symlink());
+}
+
+#[test]
+fn work_is_handed_to_the_built_in_frontend() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    assert_eq!(fixture.told("dockerfile", &["--build-arg=SAID=so"]), "so\n");
+    let given = fs::read_to_string(fixture.env.path("out/given")).unwrap();
+    assert_eq!(given, "by the frontend");
+}
+
+#[test]
+fn a_frontend_runs_processes_in_containers() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let expected = "again: AlreadyExists\n\
+                    second: (\"from\\nafar\\n\", 4)\n\
+                    terminal: \"9 33 is one\" 0\n\
+                    absent: 255\n\
+                    helper: (\"\", 0)\n\
+                    made: \"x\\n\"\n\
+                    main: (\"what it reads\\ninside\\nfrom a result\", 5)\n\
+                    note: \"changed\\n\"\n\
+                    mount 2 of the container has no files to read\n\
+                    released: NotFound\n\
+                    late: container \"c\" previously released or not created";
+    assert_eq!(fixture.told("containers", &[]), expected);
+}
+
+#[test]
+fn a_frontend_answers_for_platforms() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let archive = fixture.env.path("image.tar");
+    let output = format!("--output=type=oci,dest={}", archive.display());
+    fixture.ok("platforms", &[&output, "-t", "several:1"]);
+    let inspected = fixture
+        .env
+        .ok(&["inspect", "--platform=linux/arm64", "several:1"])
+        .0;
+    assert!(
+        inspected.contains("\"Architecture\": \"arm64\""),
+        "{inspected}"
+    );
+    let output = format!("--output=type=docker,dest={}", archive.display());
+    let shown = fixture.fails(3, "platforms", &[&output]);
+    assert!(shown.contains("docker exporter"), "{shown}");
+}
+
+#[test]
+fn what_nobody_looks_into_costs_nothing() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    assert_eq!(fixture.told("lazy", &[]), "unused: true");
+    let (_, shown) = fixture.ok("lazy", &[]);
+    assert!(shown.contains("mind the gap"), "{shown}");
+    assert!(!shown.contains("/bin/false"), "{shown}");
+}
+
+#[test]
+fn failures_are_told_as_they_are() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let shown = fixture.fails(1, "fail", &[]);
+    assert!(shown.contains("these are its last words"), "{shown}");
+    assert!(shown.contains("exit code: 7"), "{shown}");
+    let shown = fixture.fails(3, "refuse", &[]);
+    assert!(shown.contains("the second line is wrong"), "{shown}");
+    assert!(shown.contains("the last line"), "{shown}");
+    let shown = fixture.fails(3, "crash", &[]);
+    assert!(
+        shown.contains(&format!("the frontend {FRONTEND} failed: exit code: 3")),
+        "{shown}"
+    );
+    let shown = fixture.fails(3, "silence", &[]);
+    assert!(shown.contains("ended without a result"), "{shown}");
+    let shown = fixture.fails(3, "juggle", &[]);
+    assert!(shown.contains("cannot do \"juggle\""), "{shown}");
+}
+
+#[test]
+fn a_frontend_has_only_the_rights_of_the_build() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let told = fixture.told("rights", &[]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains("network.host is not allowed"), "{told}");
+    assert!(lines[1].contains("network.host is not allowed"), "{told}");
+    assert!(
+        lines[2].contains("\"nobody-gave-this\" was not given"),
+        "{told}"
+    );
+    let told = fixture.told("confined", &[]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(
+        lines[0].contains("\"frontend\"") && !lines[0].contains("\"home\""),
+        "{told}"
+    );
+    assert_eq!(lines[1], "[\"lo\"]");
+    assert_eq!(lines[2], "ops: 2");
+}
+
+#[test]
+fn questions_go_to_the_frontend() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let (shown, _) = fixture.ok("question", &["--call=outline"]);
+    assert_eq!(shown.trim(), "asked frontend.outline");
+    let (shown, _) = fixture.ok("question", &["--call=targets,format=json"]);
+    assert_eq!(shown.trim(), "{\"asked\":\"frontend.targets\"}");
+}
+
+#[test]
+fn nothing_is_left_of_a_frontend_that_hangs() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    for task in ["hang", "nonsense"] {
+        let mut child = fixture.started(task);
+        let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let begun = Instant::now();
+        let status = child.wait().unwrap();
+        assert!(
+            !status.success() && begun.elapsed() < STOP_LIMIT,
+            "{task}: {status}"
+        );
+        let steps = fixture.env.store().join("executor/steps");
+        let left = fs::read_dir(steps).unwrap().count();
+        assert_eq!(left, 0, "{task}");
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let store = fixture.env.store().to_str().unwrap();
+        assert!(!mounts.contains(store), "{task}: {mounts}");
+    }
+}
+
+#[test]
+fn frontends_are_allowed_by_configuration() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let config = |text: &str| fixture.env.write("config/buildkit/buildkitd.toml", text);
+    let build = |code: i32, task: &str| {
+        let args = fixture.args(task, &["--call=outline"]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = fixture.env.cooper(&args);
+        let output = command
+            .env("XDG_CONFIG_HOME", fixture.env.path("config"))
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        shown
+    };
+    config("[frontend.\"gateway.v0\"]\nallowedRepositories = [\"example.org/other\"]\n");
+    let shown = build(4, "question");
+    assert!(
+        shown.contains("is not an allowed gateway source"),
+        "{shown}"
+    );
+    config("[frontend.\"gateway.v0\"]\nallowedRepositories = [\"example.org/test/frontend\"]\n");
+    build(0, "question");
+    config("[frontend.\"gateway.v0\"]\nenabled = false\n");
+    let shown = build(4, "question");
+    assert!(shown.contains("gateway.v0 is switched off"), "{shown}");
+    config("[frontend.\"dockerfile.v0\"]\nenabled = false\n");
+    let shown = build(3, "dockerfile");
+    assert!(
+        shown.contains("does not answer frontend.outline")
+            || shown.contains("dockerfile.v0 is switched off"),
+        "{shown}"
+    );
+}
