@@ -16,6 +16,7 @@ use super::encryption;
 use super::env::Environment;
 use super::explain;
 use super::failure::Failure;
+use super::llb;
 use super::outputs::{self, TypedOutputs};
 use super::program::Program;
 use super::progress::Journal;
@@ -27,8 +28,8 @@ use super::store;
 use super::verify;
 use crate::engine::request::{
     Annotations, ArchiveDestination, BuildContext, BuildOutcome, BuildRecords, BuildRequest,
-    Destination, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache, OutputSpec, Place,
-    RunLimits, ShortNames,
+    Destination, DockerfileSource, Entitlement, LayerTimes, NamedContext, NetworkMode, NoCache,
+    OutputSpec, Place, RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::oci::{Platform, Reference};
@@ -46,6 +47,7 @@ pub(crate) fn run(program: &Program, args: &BuildArgs) -> Result<(), Failure> {
         program.console.warn(&format!("{option} is ignored"));
     }
     if let Some(call) = args.call.meant().map_err(Failure::Usage)? {
+        llb::check_call(args)?;
         return call::run(program, args, call);
     }
     let mut request = request(program, args)?;
@@ -110,20 +112,27 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     let environment = &program.environment;
     let usage = Failure::Usage;
     let from_environment = |name: &str| environment.text(name);
-    let (build_context, mut dockerfile) = context::resolve(
-        &args.context,
-        args.files.first().map(String::as_str),
-        std::io::stdin(),
-        &from_environment,
-    )
-    .map_err(|message| {
+    let definition = llb::definition(args)?;
+    let resolved = match (&definition, args.context.as_str()) {
+        (Some(_), "") => Ok((BuildContext::Empty, DockerfileSource::Default)),
+        _ => context::resolve(
+            &args.context,
+            args.files.first().map(String::as_str),
+            std::io::stdin(),
+            &from_environment,
+        ),
+    };
+    let (build_context, mut dockerfile) = resolved.map_err(|message| {
         // docker reports these as failures of the build, not of the command line.
         Failure::from(EngineError::new(ErrorKind::User, message))
     })?;
     if args.files.len() > 1 {
         dockerfile = context::several(dockerfile, &args.files[1..]).map_err(usage)?;
     }
-    let named_contexts = named_contexts(args, &from_environment)?;
+    let named_contexts = match args.llb {
+        Some(_) => llb::named_contexts(&args.build_contexts).map_err(usage)?,
+        None => named_contexts(args, &from_environment)?,
+    };
     let outputs = meant_outputs(program, args)?;
     let network = network(&args.network).map_err(usage)?;
     let entitlements = entitlements(args, network).map_err(usage)?;
@@ -134,6 +143,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
     Ok(BuildRequest {
         build_context,
         dockerfile,
+        definition,
         cpp_flags: args.cpp_flags.clone(),
         ignore_file: args.ignore_file.clone(),
         target: args.target.clone().filter(|target| !target.is_empty()),

@@ -49,6 +49,15 @@ impl Console {
         }
     }
 
+    /// Prints a result that is no text.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
     /// Tells a person something.
     pub(crate) fn note(&self, text: &str) {
         let mut err = io::stderr().lock();

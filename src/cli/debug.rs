@@ -7,6 +7,7 @@ use super::args::RegistryArgs;
 use super::args::{DumpLlbArgs, ProgressArgs, ProgressMode, value};
 use super::context;
 use super::failure::Failure;
+use super::llb;
 use super::program::Program;
 use super::registries;
 use crate::engine::request::{
@@ -14,11 +15,32 @@ use crate::engine::request::{
     RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
-use crate::llb::dump;
+use crate::llb::{Definition, dump};
 use crate::session::Session;
 
 /// `cooper debug dump-llb`.
 pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Failure> {
+    let definition = match &args.llb {
+        Some(path) => llb::read(path)?.definition,
+        None => translated(program, args)?,
+    };
+    if args.binary {
+        let bytes = definition.to_bytes();
+        return program.console.bytes(&bytes).map_err(Failure::stdout);
+    }
+    let dumped = match args.dot {
+        true => dump::dot(&definition),
+        false => dump::json(&definition),
+    };
+    let text = dumped.map_err(|error| {
+        let text = format!("the definition cannot be read: {error}");
+        EngineError::new(ErrorKind::User, text).with_source(error)
+    })?;
+    program.console.result(&text).map_err(Failure::stdout)
+}
+
+/// Translates a Dockerfile.
+fn translated(program: &Program, args: &DumpLlbArgs) -> Result<Definition, Failure> {
     let request = request(program, args)?;
     let mut build_contexts = BTreeMap::new();
     if let BuildContext::Directory(directory) = &request.build_context {
@@ -37,16 +59,7 @@ pub(crate) fn dump_llb(program: &Program, args: &DumpLlbArgs) -> Result<(), Fail
     let (result, journal) = program.show(&progress, async |progress, cancel| {
         engine.dump_llb(request, session, &progress, &cancel).await
     })?;
-    let definition = result.map_err(|error| program.fail(error, &journal))?;
-    let dumped = match args.dot {
-        true => dump::dot(&definition),
-        false => dump::json(&definition),
-    };
-    let text = dumped.map_err(|error| {
-        let message = "the definition that was made cannot be read";
-        EngineError::new(ErrorKind::Internal, message).with_source(error)
-    })?;
-    program.console.result(&text).map_err(Failure::stdout)
+    result.map_err(|error| program.fail(error, &journal))
 }
 
 fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failure> {
@@ -68,6 +81,7 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
     Ok(BuildRequest {
         build_context,
         dockerfile,
+        definition: None,
         cpp_flags: Vec::new(),
         ignore_file: None,
         target: args.target.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`args`] (the one definition of commands and options), [`env`] (the only
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
-//! [`context`], [`outputs`] with [`engines`], [`attest`] with [`provenance`], and [`verify`],
+//! [`context`] and [`llb`], [`outputs`] with [`engines`], [`attest`] with [`provenance`], and [`verify`],
 //! [`explain`] and [`builds`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
 //! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
 //! [`debug`] with [`preimage`], [`manual`];
@@ -33,6 +33,7 @@ pub mod exit_code;
 mod explain;
 mod failure;
 mod images;
+mod llb;
 mod login;
 mod manifest;
 mod manual;

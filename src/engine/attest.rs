@@ -193,21 +193,22 @@ impl Build {
             EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
         })?;
         let foreign = self.foreign_frontend()?;
-        let mut args = arguments(&self.request, self.is_multi_platform());
-        let frontend = match &foreign {
-            None => DOCKERFILE_FRONTEND,
-            Some(foreign) => {
-                args.insert("source".to_owned(), foreign.image.clone());
-                args.insert("cmdline".to_owned(), foreign.command_line.clone());
-                GATEWAY
-            }
-        };
-        let mut capture = Capture {
-            frontend: frontend.to_owned(),
-            args,
-            ..Capture::default()
-        };
-        capture.config.path = self.inputs.filename.clone();
+        let mut capture = Capture::default();
+        // A definition was made by nobody who is known here.
+        if self.inputs.definition.is_none() {
+            capture.frontend = DOCKERFILE_FRONTEND.to_owned();
+            capture.args = arguments(&self.request, self.is_multi_platform());
+            capture.config.path = self.inputs.filename.clone();
+        }
+        if let Some(foreign) = &foreign {
+            capture.frontend = GATEWAY.to_owned();
+            let source = [
+                ("source", &foreign.image),
+                ("cmdline", &foreign.command_line),
+            ];
+            let source = source.map(|(name, value)| (name.to_owned(), value.clone()));
+            capture.args.extend(source);
+        }
         capture.read(&loaded.vertices);
         self.add_context(&mut capture);
         let mut sources = loaded.vertices.clone();
@@ -288,6 +289,14 @@ impl Build {
                 Some(PinnedSource::Image(image)) => image_material(&image, vertex, lowered),
                 Some(PinnedSource::LayoutImage(image)) => image.digest().map(|digest| {
                     let url = PackageUrl::of_image("oci", &image, Some(&vertex.platform));
+                    Material::new(&url.to_string(), digest)
+                }),
+                Some(PinnedSource::Blob {
+                    reference,
+                    is_local,
+                }) => reference.digest().map(|digest| {
+                    let kind = if is_local { "oci" } else { "docker" };
+                    let url = PackageUrl::of_image(kind, &reference, None).with("ref_type", "blob");
                     Material::new(&url.to_string(), digest)
                 }),
                 Some(PinnedSource::File { url, digest }) => {

@@ -15,6 +15,7 @@ use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
 use super::inputs::Inputs;
+use super::llb;
 use super::options;
 use super::platforms::{self, Targets};
 use super::remote::Setup;
@@ -22,7 +23,7 @@ use super::request::{
     BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy, SnapshotterKind,
 };
 use super::resolver::Resolver;
-use super::rights;
+use super::rights::{self, Granted};
 use super::travel::{MountDownloads, MountRoute};
 use super::uploads::Uploads;
 use super::vcs::Known;
@@ -229,7 +230,7 @@ impl Build {
         let definitions: Vec<Definition> = definitions.chain(scanned).cloned().collect();
         let loaded = load(&definitions)?;
         let devices = Arc::new(self.devices(&loaded));
-        rights::check(&loaded.vertices, &self.request, &devices)?;
+        rights::check(&loaded.vertices, &Granted::of(&self.request), &devices)?;
         Ok(Translated {
             lowered,
             definitions,
@@ -297,7 +298,7 @@ impl Build {
             progress: &progress,
             cancel: &cancel,
         };
-        let inputs = Inputs::open(&setup, &mut request, session).await?;
+        let inputs = llb::inputs(&setup, &mut request, session).await?;
         let vcs = Known::look(&request, &inputs, &progress).await;
         if let Some(known) = vcs.as_ref().filter(|_| request.attestations.git.labels) {
             let labels = known.labels(inputs.dockerfile.as_deref());
@@ -340,6 +341,10 @@ impl Build {
     }
 
     async fn lower(&self, platform: Option<Platform>) -> Result<Lowered, EngineError> {
+        if let Some(definition) = &self.inputs.definition {
+            let epoch_s = self.request.source_date_epoch_s;
+            return Ok(llb::lowered(definition.clone(), platform.as_ref(), epoch_s));
+        }
         let options = FrontendOptions {
             platform,
             multi_platform: self.asked.multi_platform,
@@ -431,7 +436,8 @@ impl Build {
     ) -> Result<(Solved<OpOutput>, Brought), EngineError> {
         for last in [false, true] {
             let solved = self.solve(definitions, Arc::clone(&worker), others);
-            let solved = solved.await?;
+            let mut solved = solved.await?;
+            self.settle_results(&mut solved, &worker).await?;
             match self.bring(&others.layers, lowered, &solved).await {
                 Ok(brought) => return Ok((solved, brought)),
                 Err(lost) if last || lost.layers.is_empty() => {
@@ -462,6 +468,8 @@ impl Build {
     pub(super) fn devices(&self, loaded: &Loaded) -> NamedDevices {
         let asks = loaded.vertices.iter().any(|vertex| match &vertex.op {
             pb::op::Op::Exec(exec) => !exec.cdi_devices.is_empty(),
+            // What it asks for is in its definition, which nobody has read.
+            pb::op::Op::Build(_) => true,
             _ => false,
         });
         let directories: Vec<PathBuf> = match self.request.cdi_dirs.as_slice() {
@@ -492,13 +500,14 @@ impl Build {
             repositories: self.repositories.clone(),
             layers: Arc::clone(&others.layers),
             imports: Arc::clone(&others.imports),
+            narrows_folders: self.inputs.definition.is_some(),
             cache_mounts: engine.dir("cache/mounts"),
             copies: engine.dir("cache/copies"),
             stat_caches: engine.dir("cache/stat"),
             scratch: engine.dir("tmp"),
             shm_size_bytes: self.request.limits.shm_size_bytes.unwrap_or(0),
             resources: options::resources(&self.request),
-            devices,
+            devices: Arc::clone(&devices),
             device_aliases: rights::device_aliases(&self.request),
             image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
             ahead: Ahead::new(&loaded.vertices),
@@ -510,6 +519,7 @@ impl Build {
                 .mounts
                 .clone()
                 .map(|mounts| mounts as Arc<dyn MountSource>),
+            nested: Some(self.nested(self.cache(others), devices)),
             room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))

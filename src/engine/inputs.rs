@@ -13,6 +13,7 @@ use super::warnings::DEFINITION_STEP;
 use crate::frontend::diagnostic::Source;
 use crate::frontend::ignore::IgnoreFile;
 use crate::frontend::options::{ContextSource, FrontendOptions};
+use crate::llb::Definition;
 use crate::oci::{Descriptor, Digest};
 use crate::session::{IgnoreLines, Session, UPLOAD_URL};
 use crate::source::BlobFolder;
@@ -46,6 +47,8 @@ pub(super) struct Inputs {
     pub(super) session: Arc<Session>,
     /// Time of what `SOURCE_DATE_EPOCH` names, in seconds since 1970.
     pub(super) epoch_s: Option<i64>,
+    /// What is built instead of a Dockerfile.
+    pub(super) definition: Option<Definition>,
     /// Tells the main build context from others, in explanations of cache misses.
     pub(super) place: String,
     /// The Dockerfile as a frontend from an image sees it.
@@ -126,6 +129,7 @@ impl Inputs {
             contexts,
             session,
             epoch_s,
+            definition: None,
             place,
             lent,
             _made: made,
@@ -134,6 +138,28 @@ impl Inputs {
 }
 
 impl Inputs {
+    /// Takes a definition for what is built.
+    pub(super) fn of_definition(
+        name: String,
+        definition: Definition,
+        session: Arc<Session>,
+        place: String,
+    ) -> Self {
+        Self {
+            filename: name,
+            text: String::new(),
+            dockerfile: None,
+            context: ContextSource::Image("scratch".to_owned()),
+            contexts: BTreeMap::new(),
+            session,
+            epoch_s: None,
+            definition: Some(definition),
+            place,
+            lent: None,
+            _made: None,
+        }
+    }
+
     /// Says whether a frontend from an image sees the Dockerfile apart from the build context.
     pub(super) fn lends_dockerfile(&self) -> bool {
         self.lent.is_some()
@@ -268,7 +294,8 @@ async fn open_remote(
     Ok((found, source))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
+/// Finds the folder of a build context.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, EngineError> {
     path.canonicalize().map_err(|error| {
         let text = format!(
             "cannot use {} as the build context: {error}",

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `caches` (other machines' results), `bring` (what of them the outputs need), `memory` (where an earlier build found them), `resolver` (base images for the frontend), `inputs` (contexts and
-//! Dockerfiles), `remote` (those behind URLs), `preprocess`, `options`, `platforms`, `rights`,
+//! Dockerfiles), `remote` (those behind URLs), `llb` (definitions instead of Dockerfiles), `preprocess`, `options`, `platforms`, `rights`,
 //! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
 //! (two of them compared), [`foreign`] (frontends from images), [`call`] (questions that are answered without building), [`images`],
 //! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
@@ -29,6 +29,7 @@ pub mod images;
 mod inputs;
 mod integrity;
 mod inventory;
+mod llb;
 pub mod login;
 pub mod manifest;
 mod memory;
@@ -138,6 +139,11 @@ impl Engine {
     /// Returns the folder of the store.
     pub fn root(&self) -> &Path {
         &self.options.root
+    }
+
+    /// Returns how many steps may run at a time, where that is set.
+    fn parallelism_max(&self) -> Option<usize> {
+        self.options.parallelism_max
     }
 
     fn dir(&self, name: &str) -> PathBuf {

@@ -163,6 +163,8 @@ impl Setup<'_> {
         );
         Arc::new(LocalWorker::new(WorkerOptions {
             mount_source: None,
+            nested: None,
+            narrows_folders: false,
             room: Arc::new(Keeper::new(engine, &Progress::silent())),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),

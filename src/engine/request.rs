@@ -58,6 +58,7 @@ pub use crate::exporter::{
     OutputSpec, Place, PushOptions, Squash, Stream, Target, TreeOptions,
 };
 use crate::frontend::ContextSource;
+pub use crate::llb::Definition;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
@@ -134,6 +135,8 @@ pub struct BuildRequest {
     pub build_context: BuildContext,
     /// Where the Dockerfile comes from.
     pub dockerfile: DockerfileSource,
+    /// What is built instead of a Dockerfile, whatever `dockerfile` says.
+    pub definition: Option<GivenDefinition>,
     /// Options of the preprocessor for Dockerfiles whose names end in `.in`.
     pub cpp_flags: Vec<String>,
     /// The ignore file of the main build context; where `None` the one beside the Dockerfile or
@@ -247,6 +250,15 @@ pub enum DockerfileSource {
     Url(String),
     /// The text itself (`-f -`, or a Dockerfile on stdin instead of a context).
     Text(String),
+}
+
+/// A definition that another LLB client made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenDefinition {
+    /// What messages call it.
+    pub name: String,
+    /// The graph.
+    pub definition: Definition,
 }
 
 /// When a registry is asked for an image.

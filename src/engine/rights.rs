@@ -13,25 +13,54 @@ use super::request::{BuildRequest, Entitlement, NetworkMode};
 use crate::executor::NamedDevices;
 use crate::llb::{Vertex, pb};
 
+/// What was granted to a build.
+#[derive(Debug, Clone)]
+pub(super) struct Granted {
+    entitlements: Vec<Entitlement>,
+    network: NetworkMode,
+}
+
+impl Granted {
+    /// Reads what a request grants.
+    pub(super) fn of(request: &BuildRequest) -> Self {
+        Self {
+            entitlements: request.entitlements.clone(),
+            network: request.network,
+        }
+    }
+
+    /// Returns the names that stand for other devices.
+    fn aliases(&self) -> BTreeMap<String, String> {
+        let aliases = self.entitlements.iter().filter_map(|right| match right {
+            Entitlement::Device {
+                name,
+                alias: Some(alias),
+            } => Some((alias.clone(), name.clone())),
+            _ => None,
+        });
+        aliases.collect()
+    }
+}
+
 /// Refuses a definition that needs rights which were not granted.
 pub(super) fn check(
     vertices: &[Vertex],
-    request: &BuildRequest,
+    granted: &Granted,
     devices: &NamedDevices,
 ) -> Result<(), EngineError> {
-    let granted = |right: &Entitlement| request.entitlements.contains(right);
+    let has = |right: &Entitlement| granted.entitlements.contains(right);
     for vertex in vertices {
         let pb::op::Op::Exec(exec) = &vertex.op else {
             continue;
         };
-        let host = exec.network == pb::NetMode::Host as i32 && request.network != NetworkMode::Host;
+        let host = exec.network == pb::NetMode::Host as i32 && granted.network != NetworkMode::Host;
         let insecure = exec.security != pb::SecurityMode::Sandbox as i32;
-        let missing = if host && !granted(&Entitlement::NetworkHost) {
+        let missing = if host && !has(&Entitlement::NetworkHost) {
             "network.host".to_owned()
-        } else if insecure && !granted(&Entitlement::SecurityInsecure) {
+        } else if insecure && !has(&Entitlement::SecurityInsecure) {
             "security.insecure".to_owned()
         } else {
-            match forbidden_device(exec, request, devices)? {
+            match forbidden_device(exec, granted, devices)? {
                 Some(device) => format!("device={device}"),
                 None => continue,
             }
@@ -65,30 +94,23 @@ pub(super) fn missing(right: &str, what: &str) -> EngineError {
 
 /// Returns the names that stand for other devices in this build.
 pub(super) fn device_aliases(request: &BuildRequest) -> BTreeMap<String, String> {
-    let aliases = request.entitlements.iter().filter_map(|right| match right {
-        Entitlement::Device {
-            name,
-            alias: Some(alias),
-        } => Some((alias.clone(), name.clone())),
-        _ => None,
-    });
-    aliases.collect()
+    Granted::of(request).aliases()
 }
 
 /// Finds a device of a step that nobody granted.
 fn forbidden_device(
     exec: &pb::ExecOp,
-    request: &BuildRequest,
+    granted: &Granted,
     devices: &NamedDevices,
 ) -> Result<Option<String>, EngineError> {
-    if request.entitlements.contains(&Entitlement::AnyDevice) {
+    if granted.entitlements.contains(&Entitlement::AnyDevice) {
         return Ok(None);
     }
-    let aliases = device_aliases(request);
-    let mut granted = Vec::new();
-    for right in &request.entitlements {
+    let aliases = granted.aliases();
+    let mut named = Vec::new();
+    for right in &granted.entitlements {
         if let Entitlement::Device { name, alias: None } = right {
-            granted.extend(devices.find(name));
+            named.extend(devices.find(name));
         }
     }
     for device in &exec.cdi_devices {
@@ -102,7 +124,7 @@ fn forbidden_device(
             })?,
         };
         let mut found = found.into_iter();
-        if let Some(name) = found.find(|name| !granted.contains(name) && !devices.is_free(name)) {
+        if let Some(name) = found.find(|name| !named.contains(name) && !devices.is_free(name)) {
             return Ok(Some(name));
         }
     }

@@ -6,6 +6,7 @@ use super::build_args::{self, BuildArgs};
 use super::diagnostic::{Diagnostic, Source};
 use super::dockerfile::{self, Dockerfile};
 use super::error::FrontendError;
+use super::image_config;
 use super::lint::{self, Checks};
 use super::lower::lower_plan;
 use super::options::FrontendOptions;
@@ -41,6 +42,25 @@ pub struct Lowered {
     pub remarks: Vec<Remark>,
     /// The text that the warnings and the source map point into.
     pub source: Source,
+}
+
+impl Lowered {
+    /// Takes a definition that no Dockerfile was translated to; its image has no settings.
+    pub fn of_definition(definition: Definition, platform: &Platform, epoch: Option<i64>) -> Self {
+        Self {
+            definition,
+            image: image_config::empty(platform),
+            base_image: None,
+            scans: Vec::new(),
+            base_name: None,
+            bases: Vec::new(),
+            arguments: BTreeSet::new(),
+            epoch,
+            warnings: Vec::new(),
+            remarks: Vec::new(),
+            source: Source::new("", ""),
+        }
+    }
 }
 
 /// An image that the build uses.

@@ -73,7 +73,7 @@ impl Service {
         match (is_defined, request.frontend.as_str()) {
             (Some(true), "") => {
                 let definition = request.definition.unwrap_or_default();
-                self.define(definition, request.evaluate).await
+                self.define(definition.into(), request.evaluate).await
             }
             (_, "") => Ok(Answer::default()),
             (Some(true), _) => Err(BridgeError::invalid(
@@ -95,7 +95,7 @@ impl Service {
     fn reference(&self, handle: &Handle) -> Outcome<wire::Ref> {
         Ok(wire::Ref {
             id: self.table.name(handle)?,
-            def: handle.as_ref().map(|definition| definition.to_pb()),
+            def: handle.as_ref().map(|definition| definition.to_pb().into()),
         })
     }
 
@@ -327,7 +327,7 @@ fn forward_of(request: wire::SolveRequest) -> Forward {
         frontend: request.frontend,
         options: request.frontend_opt.into_iter().collect(),
         inputs: inputs
-            .map(|(name, definition)| (name, Arc::new(Definition::from_pb(definition))))
+            .map(|(name, definition)| (name, Arc::new(Definition::from_pb(definition.into()))))
             .collect(),
     }
 }
@@ -503,7 +503,7 @@ impl LlbBridge for Service {
         let inputs = self.bridge.inputs().into_iter();
         Ok(Response::new(wire::InputsResponse {
             definitions: inputs
-                .map(|(name, definition)| (name, definition.to_pb()))
+                .map(|(name, definition)| (name, definition.to_pb().into()))
                 .collect(),
         }))
     }

@@ -1,7 +1,7 @@
 //! Names of the capabilities that a definition may ask a worker for (BuildKit's apicaps).
 //!
 //! An op's metadata lists what it cannot do without; a worker that lacks one refuses the
-//! definition. Only those that cooper itself writes are named here.
+//! definition. Those that cooper itself writes have names here; [`is_known`] knows them all.
 
 /// Images as sources.
 pub const SOURCE_IMAGE: &str = "source.image";
@@ -93,3 +93,99 @@ pub const PLATFORM: &str = "platform";
 pub const META_IGNORE_CACHE: &str = "meta.ignorecache";
 /// Descriptions in an op's metadata.
 pub const META_DESCRIPTION: &str = "meta.description";
+
+/// Everything that the ops of a definition may ask for and get.
+const KNOWN: [&str; 76] = [
+    "constraints",
+    "diffop",
+    "exec.cgroup",
+    "exec.meta.base",
+    "exec.meta.cdi",
+    "exec.meta.cgroup.parent",
+    "exec.meta.linux.resources",
+    "exec.meta.network",
+    "exec.meta.proxyenv",
+    "exec.meta.removemountstubs.recursive",
+    "exec.meta.security",
+    "exec.meta.setsdefaultpath",
+    "exec.meta.ulimit",
+    "exec.mount.bind",
+    "exec.mount.bind.readwrite-nooutput",
+    "exec.mount.cache",
+    "exec.mount.cache.content",
+    "exec.mount.cache.sharing",
+    "exec.mount.secret",
+    "exec.mount.selector",
+    "exec.mount.ssh",
+    "exec.mount.tmpfs",
+    "exec.mount.tmpfs.size",
+    "exec.secretenv",
+    "exec.validexitcode",
+    "file.base",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.includeexcludepatterns",
+    "file.copy.modestring",
+    "file.copy.requiredpaths",
+    "file.rm.nofollowsymlink",
+    "file.rm.wildcard",
+    "file.symlink.create",
+    "mergeop",
+    "meta.description",
+    "meta.exportcache",
+    "meta.ignorecache",
+    "passthroughop",
+    "platform",
+    "soruce.http.uidgid",
+    "source.buildop.llbfilename",
+    "source.git",
+    "source.git.bundle",
+    "source.git.checkoutbundle",
+    "source.git.checksum",
+    "source.git.fetchbycommit",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.keepgitdir",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.mtime",
+    "source.git.signatureverify",
+    "source.git.skipsubmodules",
+    "source.git.subdir",
+    "source.http",
+    "source.http.auth",
+    "source.http.checksum",
+    "source.http.header",
+    "source.http.perm",
+    "source.http.signatureverify",
+    "source.image",
+    "source.image.checksum",
+    "source.image.layerlimit",
+    "source.image.resolvemode",
+    "source.imageblob",
+    "source.local",
+    "source.local.differ",
+    "source.local.excludepatterns",
+    "source.local.followpaths",
+    "source.local.includepatterns",
+    "source.local.metadatatransfer",
+    "source.local.sessionid",
+    "source.local.sharedkeyhint",
+    "source.local.unique",
+    "source.ocilayout",
+];
+
+/// Says whether ops that ask for `cap` are performed in full.
+pub fn is_known(cap: &str) -> bool {
+    KNOWN.binary_search(&cap).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_sorted() {
+        assert!(KNOWN.is_sorted());
+        assert!(is_known(MERGE_OP) && is_known(PLATFORM) && !is_known("exec.meta.network.proxy"));
+    }
+}

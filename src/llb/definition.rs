@@ -1,6 +1,6 @@
 //! A definition: the marshalled ops of a build, what is said about them, where they come from.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use prost::Message;
@@ -125,6 +125,12 @@ pub enum InvalidDefinition {
     /// The last op is not a terminal op with one input.
     #[error("the last op of the definition is not terminal")]
     NoResult,
+    /// Ops consume each other in a circle.
+    #[error("the ops of the definition consume each other in a circle")]
+    Circle,
+    /// Bytes are no definition at all.
+    #[error("this is no LLB definition: {0}")]
+    NotADefinition(String),
     /// Too many ops.
     #[error("the definition has more than {OPS_MAX} ops")]
     TooLarge,
@@ -142,6 +148,18 @@ impl Definition {
                 .collect(),
             source: self.source.as_ref().map(SourceMap::to_pb),
         }
+    }
+
+    /// Writes the bytes that other LLB clients read.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.to_pb().encode_to_vec()
+    }
+
+    /// Reads bytes that an LLB client wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidDefinition> {
+        let message = pb::Definition::decode(bytes)
+            .map_err(|error| InvalidDefinition::NotADefinition(error.to_string()))?;
+        Ok(Self::from_pb(message))
     }
 
     /// Converts from the protobuf message.
@@ -171,11 +189,12 @@ impl Definition {
         if ops.len() > OPS_MAX {
             return Err(InvalidDefinition::TooLarge);
         }
+        let all: HashSet<VertexDigest> = ops.iter().map(|op| VertexDigest::of(op)).collect();
         let mut known = HashSet::new();
         let mut vertices = Vec::with_capacity(ops.len());
         for (index, bytes) in ops.iter().enumerate() {
             let message = decode(index, bytes)?;
-            let inputs = inputs_of(index, &message, &known)?;
+            let inputs = inputs_of(index, &message, &all)?;
             let digest = VertexDigest::of(bytes);
             let metadata = self.metadata.get(&digest).cloned().unwrap_or_default();
             let platform = message
@@ -197,11 +216,50 @@ impl Definition {
         let mut inputs = inputs_of(ops.len(), &terminal, &known)?;
         match (terminal.op, inputs.pop(), inputs.is_empty()) {
             (None, Some(result), true) => Ok(Loaded {
-                vertices,
+                vertices: in_order(vertices)?,
                 results: vec![Some(result)],
             }),
             _ => Err(InvalidDefinition::NoResult),
         }
+    }
+}
+
+/// Puts inputs before their users, which most definitions do themselves.
+fn in_order(vertices: Vec<Vertex>) -> Result<Vec<Vertex>, InvalidDefinition> {
+    let mut seen: HashSet<&VertexDigest> = HashSet::new();
+    let is_ordered = vertices.iter().all(|vertex| {
+        let ready = vertex.inputs.iter().all(|i| seen.contains(&i.vertex));
+        seen.insert(&vertex.digest);
+        ready
+    });
+    if is_ordered {
+        return Ok(vertices);
+    }
+    let mut users: HashMap<VertexDigest, Vec<usize>> = HashMap::new();
+    let mut missing = Vec::with_capacity(vertices.len());
+    for (user, vertex) in vertices.iter().enumerate() {
+        let inputs: BTreeSet<&VertexDigest> = vertex.inputs.iter().map(|i| &i.vertex).collect();
+        missing.push(inputs.len());
+        for input in inputs {
+            users.entry(input.clone()).or_default().push(user);
+        }
+    }
+    let count = vertices.len();
+    let mut waiting: Vec<Option<Vertex>> = vertices.into_iter().map(Some).collect();
+    let mut ready: VecDeque<usize> = (0..count).filter(|index| missing[*index] == 0).collect();
+    let mut ordered = Vec::with_capacity(count);
+    while let Some(vertex) = ready.pop_front().and_then(|index| waiting[index].take()) {
+        for user in users.remove(&vertex.digest).unwrap_or_default() {
+            missing[user] -= 1;
+            if missing[user] == 0 {
+                ready.push_back(user);
+            }
+        }
+        ordered.push(vertex);
+    }
+    match ordered.len() == count {
+        true => Ok(ordered),
+        false => Err(InvalidDefinition::Circle),
     }
 }
 

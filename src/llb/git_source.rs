@@ -11,6 +11,23 @@ pub const AUTH_TOKEN_SECRET: &str = "GIT_AUTH_TOKEN";
 /// Secret that holds a whole `Authorization` header for remotes over HTTP.
 pub const AUTH_HEADER_SECRET: &str = "GIT_AUTH_HEADER";
 
+/// Begins the attributes about signatures.
+const SIGNATURE: &str = "git.sig.";
+
+/// Which signature a commit or its tag must have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WantedSignature {
+    /// Public keys, one of which must have made it: armored OpenPGP keys, or lines as in
+    /// `authorized_keys`.
+    pub keys: String,
+    /// Whether key and signature must be valid still, and not only when it was made.
+    pub reject_expired: bool,
+    /// Whether the tag has to be signed, and a signed commit is not enough.
+    pub require_signed_tag: bool,
+    /// Whether the commit has to be signed, whatever the tag is.
+    pub ignore_signed_tag: bool,
+}
+
 /// What a source op asks of a git repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GitSource {
@@ -38,6 +55,13 @@ pub struct GitSource {
     pub ssh_agent: Option<String>,
     /// Lines of a `known_hosts` file; where `None`, every host key is taken.
     pub known_hosts: Option<String>,
+    /// Blob with a bundle that commits are taken from instead of the remote:
+    /// `docker-image+blob://name@digest` or `oci-layout+blob://name@digest`.
+    pub bundle: Option<String>,
+    /// Whether the files are a bundle with the commit, and not those of the commit.
+    pub checkout_bundle: bool,
+    /// Which signature is wanted.
+    pub signature: Option<WantedSignature>,
 }
 
 impl GitSource {
@@ -70,8 +94,25 @@ impl GitSource {
             auth_header_secret: attr("git.authheadersecret").cloned(),
             ssh_agent: attr("git.mountsshsock").cloned(),
             known_hosts: attr("git.knownsshhosts").cloned(),
+            bundle: attr("git.bundle").cloned(),
+            checkout_bundle: is_set("git.checkoutbundle"),
+            signature: wanted_signature(op),
         }
     }
+}
+
+/// Reads which signature is wanted; any attribute about one asks for one.
+fn wanted_signature(op: &pb::SourceOp) -> Option<WantedSignature> {
+    let attr = |name: &str| op.attrs.get(&format!("{SIGNATURE}{name}"));
+    let is_set = |name: &str| attr(name).is_some_and(|value| value == "true");
+    let mut keys = op.attrs.keys();
+    keys.any(|key| key.starts_with(SIGNATURE))
+        .then(|| WantedSignature {
+            keys: attr("pubkey").cloned().unwrap_or_default(),
+            reject_expired: is_set("rejectexpired"),
+            require_signed_tag: is_set("requiresignedtag"),
+            ignore_signed_tag: is_set("ignoresignedtag"),
+        })
 }
 
 impl GitUrl {

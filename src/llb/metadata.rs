@@ -30,6 +30,8 @@ pub struct Metadata {
     pub caps: Arc<Caps>,
     /// Group of ops that are shown as one.
     pub progress_group: Option<pb::ProgressGroup>,
+    /// Limits of the process, which are no part of its cache key.
+    pub resources: Option<pb::LinuxResources>,
 }
 
 impl Metadata {
@@ -45,6 +47,7 @@ impl Metadata {
             export_cache: message.export_cache,
             caps: Arc::new(message.caps),
             progress_group: message.progress_group,
+            resources: message.linux_resources,
         }
     }
 
@@ -56,6 +59,7 @@ impl Metadata {
             export_cache: self.export_cache,
             caps: Caps::clone(&self.caps),
             progress_group: self.progress_group.clone(),
+            linux_resources: self.resources.clone(),
         }
     }
 
@@ -109,6 +113,11 @@ mod tests {
                 id: "1".to_owned(),
                 name: "group".to_owned(),
                 weak: true,
+            }),
+            resources: Some(pb::LinuxResources {
+                memory: 1 << 20,
+                cpuset_cpus: "0".to_owned(),
+                ..pb::LinuxResources::default()
             }),
         };
         let message = metadata.to_pb();

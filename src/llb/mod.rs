@@ -3,7 +3,7 @@
 //! Read in order: [`op`], [`definition`], [`metadata`], [`digest`]; then how graphs are made ([`state`],
 //! [`mount`], [`encode`], `marshal`, [`source_map`]) and shown ([`dump`]); [`pattern`] (path patterns) and
 //! [`git_url`] stand alone; [`git_source`] is the one source that is both written and read.
-//! The messages are BuildKit's protobuf messages (`pb`). Invariants: an op's bytes are never
+//! The messages are BuildKit's protobuf messages ([`pb`]). Invariants: an op's bytes are never
 //! written again once they exist, since their hash is its name; nothing here depends on time,
 //! locale or the order of a hash map. Deliberately absent: I/O and execution.
 
@@ -20,11 +20,11 @@ pub mod metadata;
 pub mod mount;
 pub mod op;
 pub mod pattern;
+pub mod pb;
 pub mod platform;
 pub mod source_map;
 pub mod state;
 
-pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, InvalidDefinition, Loaded, OutputRef, Vertex};
 pub use digest::VertexDigest;
 pub use git_source::GitSource;

@@ -19,6 +19,7 @@ pub fn default_name(op: &pb::op::Op) -> String {
         pb::op::Op::Build(_) => "build".to_owned(),
         pb::op::Op::Merge(merge) => format!("merge of {} inputs", merge.inputs.len()),
         pb::op::Op::Diff(_) => "diff".to_owned(),
+        pb::op::Op::Passthrough(op) => format!("passthrough {}", op.id).trim_end().to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Response};
 use tokio::sync::mpsc;
 
@@ -15,7 +15,7 @@ use super::http::{Failure, Request, protocol};
 use super::retry::Tries;
 use super::{Client, Error};
 use crate::content::{self, ContentStore, Ingest};
-use crate::oci::{Descriptor, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::VertexProgress;
 
 /// Pieces (of up to 400 KiB) that may wait between the network and the disk.
@@ -97,6 +97,36 @@ impl Client {
             ingest = blocking(move || local.ingest_as(algorithm)).await?;
         }
         Err(protocol(&download.what, "it cannot be downloaded"))
+    }
+
+    /// Finds out how large a blob is.
+    pub async fn describe_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<Descriptor, Error> {
+        let what = format!("{digest} of {}", reference.familiar());
+        let mut search = self.search(reference, Purpose::Fetch).await?;
+        loop {
+            let site = search.next().await?;
+            let url = site.url(&format!("blobs/{digest}"))?;
+            let scopes = Scopes::repository(&site.repository, "pull");
+            let request = Request::new(Method::HEAD, url, &what);
+            let response = self.call(&site.endpoint, request, &scopes).await;
+            let described = match response {
+                Ok(response) if response.status().is_success() => {
+                    let length = response.headers().get(CONTENT_LENGTH);
+                    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+                    length.ok_or_else(|| protocol(&what, "its size is not told"))
+                }
+                Ok(response) => Err(self.refusal(&what, response).await),
+                Err(error) => Err(error),
+            };
+            match described {
+                Ok(size) => return Ok(Descriptor::new("", digest.clone(), size)),
+                Err(error) => search.failed(error),
+            }
+        }
     }
 
     /// Says whether a repository has a blob.

@@ -1,6 +1,7 @@
 //! A local build context as it was when it was walked.
 //!
 //! Read in order: this file (what a [`Tree`] holds), [`filter`] (include and exclude patterns),
+//! `follow` (paths whose links are followed), `listing` (a tree as a list),
 //! `walk` (how directories are read), [`select`] (which entries a copy takes and where they
 //! land; the only implementation of that question), `names` (resolving a source path),
 //! [`read`] (opening an entry again and proving that it is still the same file).
@@ -12,6 +13,8 @@
 //! out is nobody's business. Deliberately absent: hashing and copying.
 
 pub mod filter;
+mod follow;
+mod listing;
 mod names;
 pub mod read;
 pub mod select;
@@ -29,6 +32,8 @@ use crate::sys::metadata::{FileKind, Metadata};
 use crate::sys::root::Root;
 
 pub use filter::Filter;
+pub use follow::{followed, joined};
+pub use listing::LISTING_FILE;
 pub use select::{CopySource, Item, Origin, Part, Role, Selection};
 
 /// Most entries a tree may hold.
@@ -148,6 +153,33 @@ impl Tree {
         let mut tree = Self::walk_with(dir, b"", filter.as_deref(), Owners::Root)?;
         tree.filter = filter;
         Ok(tree)
+    }
+
+    /// Walks what a filter lets through of the folder of a user.
+    pub fn walk_part(dir: &Path, filter: Filter) -> Result<Self, TreeError> {
+        let mut tree = Self::walk_with(dir, b"", Some(&filter), Owners::Root)?;
+        tree.filter = Some(Arc::new(filter));
+        Ok(tree)
+    }
+
+    /// Keeps only the entries whose paths `wanted` says, with their directories.
+    #[must_use]
+    pub fn only(mut self, wanted: impl Fn(&[u8]) -> bool) -> Self {
+        let mut kept = vec![false; self.entries.len()];
+        // Parents stand before children: seen from the end, a child speaks for its parents.
+        let mut needed: &[u8] = b"";
+        for (index, entry) in self.entries.iter().enumerate().rev() {
+            let path = &self.text[entry.path.range()];
+            kept[index] = index == 0 || wanted(path) || is_below(needed, path);
+            if kept[index] {
+                needed = path;
+            }
+        }
+        let mut kept = kept.into_iter();
+        self.entries.retain(|_| kept.next().unwrap_or(false));
+        self.contents = OnceLock::new();
+        self.filter.get_or_insert_with(Arc::default);
+        self
     }
 
     /// Walks what stands at `base` (a path without links) below `dir`, with its owners.

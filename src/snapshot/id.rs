@@ -52,6 +52,13 @@ impl LayerId {
         Self(format!("squash-{}", Digest::of(key.as_bytes()).hex()))
     }
 
+    /// Names the layer that turns the tree `lower` into the tree `upper`.
+    pub fn of_difference(lower: &[Self], upper: &[Self]) -> Self {
+        let list = |ids: &[Self]| ids.iter().map(|id| format!("{id}\n")).collect::<String>();
+        let key = format!("difference\n{}\n{}", list(lower), list(upper));
+        Self(format!("squash-{}", Digest::of(key.as_bytes()).hex()))
+    }
+
     /// Makes a name nobody has.
     pub fn random() -> std::io::Result<Self> {
         let mut bytes = [0_u8; 16];

@@ -15,12 +15,13 @@ use super::compare;
 use super::deep;
 use super::error::Error;
 use super::id::LayerId;
-use super::merged::{Found, Merged, Parts};
+use super::merged::{Found, Merged, Parts, is_opaque};
 use super::meta::RootEntry;
 use super::native::{copy_entry, copy_metadata};
 use super::normalize::Contents;
 use super::store::Snapshotter;
 use crate::archive::Observer;
+use crate::sys::dir::{self, DirEntry};
 use crate::sys::metadata::FileKind;
 use crate::sys::root::{NewDirectory, Root};
 
@@ -33,16 +34,74 @@ impl Snapshotter {
         group: &[LayerId],
         observer: &dyn Observer,
     ) -> Result<LayerId, Error> {
+        let whole: Vec<LayerId> = below.iter().chain(group).cloned().collect();
         let id = LayerId::of_squashed(below, group);
-        if self.has(&id) {
-            return Ok(id);
+        self.turning(&id, (below, &whole), group.last(), observer)?;
+        Ok(id)
+    }
+
+    /// Makes the layer that turns the tree of `lower` into that of `upper`, which need have
+    /// nothing in common; both lowest first. The layer is kept: the same call returns it again.
+    pub fn difference(
+        &self,
+        lower: &[LayerId],
+        upper: &[LayerId],
+        observer: &dyn Observer,
+    ) -> Result<LayerId, Error> {
+        let id = LayerId::of_difference(lower, upper);
+        self.turning(&id, (lower, upper), upper.last(), observer)?;
+        Ok(id)
+    }
+
+    /// Says whether a layer takes away something of what it lies on.
+    pub fn hides_files(&self, id: &LayerId) -> Result<bool, Error> {
+        let layer = self.fs_path(id);
+        let fail = || Error::io("read", &layer);
+        let root = Root::open(&layer).map_err(fail())?;
+        let mut pending = vec![PathBuf::new()];
+        while let Some(path) = pending.pop() {
+            let directory = root.open_dir(&path).map_err(fail())?;
+            if !path.as_os_str().is_empty() && is_opaque(&directory).map_err(fail())? {
+                return Ok(true);
+            }
+            for DirEntry { name, kind } in dir::list(&directory).map_err(fail())? {
+                let path = path.join(OsStr::from_bytes(name.as_bytes()));
+                match kind {
+                    Some(FileKind::Directory) => pending.push(path),
+                    // `None`: the file system does not say.
+                    Some(FileKind::CharDevice) | None => {
+                        let metadata = root.lstat(&path).map_err(fail())?;
+                        if metadata.is_whiteout() {
+                            return Ok(true);
+                        }
+                        if metadata.is_dir() {
+                            pending.push(path);
+                        }
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes a layer, unless it is there, that turns one tree into another, and is as old as
+    /// `newest`.
+    fn turning(
+        &self,
+        id: &LayerId,
+        (below, whole): (&[LayerId], &[LayerId]),
+        newest: Option<&LayerId>,
+        observer: &dyn Observer,
+    ) -> Result<(), Error> {
+        if self.has(id) {
+            return Ok(());
         }
         let _lock = self.lock(&format!("layer-{id}"), || observer.is_cancelled())?;
-        if self.has(&id) {
-            return Ok(id);
+        if self.has(id) {
+            return Ok(());
         }
-        let whole: Vec<LayerId> = below.iter().chain(group).cloned().collect();
-        let (lower, full) = (self.stack(below)?, self.stack(&whole)?);
+        let (lower, full) = (self.stack(below)?, self.stack(whole)?);
         let temp = self.temp()?;
         let directory = |name: &str| {
             let path = temp.join(name);
@@ -70,7 +129,7 @@ impl Snapshotter {
         };
         let contents = deep::walk(&layer, move || squasher.run())?;
         let mut meta = self.new_meta();
-        meta.created_ns = match group.last() {
+        meta.created_ns = match newest {
             Some(last) => self.read_meta(last)?.created_ns,
             None => 0,
         };
@@ -80,8 +139,7 @@ impl Snapshotter {
             true => RootEntry::Told,
             false => RootEntry::Inherited,
         };
-        self.publish(&temp, &id, &meta)?;
-        Ok(id)
+        self.publish(&temp, id, &meta)
     }
 }
 
@@ -319,6 +377,8 @@ mod tests {
         let squashed = snapshots.squash(&below, &group, &Unobserved).unwrap();
         let again = snapshots.squash(&below, &group, &Unobserved).unwrap();
         assert_eq!(squashed, again);
+        assert!(snapshots.hides_files(&squashed).unwrap());
+        assert!(!snapshots.hides_files(&below[0]).unwrap());
         let meta = snapshots.meta(&squashed).unwrap();
         assert_eq!(meta.created_ns, 2_000_000_000);
         let directory = snapshots.layer_directory(&squashed).unwrap();
@@ -336,6 +396,18 @@ mod tests {
         assert_eq!(list(before.path()), list(after.path()));
         let inode = |name: &str| std::fs::metadata(directory.join(name)).unwrap().ino();
         assert_eq!(inode("new/a"), inode("new/b"));
+        // Of two trees that have nothing in common, too.
+        let other = layer(&snapshots, &[], |tree| {
+            std::fs::create_dir(tree.join("kept")).unwrap();
+            write(&tree.join("kept/other"), "other");
+            write(&tree.join("goes"), "other");
+        });
+        let turning = snapshots.difference(&below, std::slice::from_ref(&other), &Unobserved);
+        let turned = snapshots
+            .view(&[below[0].clone(), turning.unwrap()])
+            .unwrap();
+        let wanted = snapshots.view(&[other]).unwrap();
+        assert_eq!(list(turned.path()), list(wanted.path()));
         // The base too: nothing is left to hide.
         let all = [below[0].clone(), one, two];
         let all = snapshots.squash(&[], &all, &Unobserved).unwrap();

@@ -117,6 +117,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// Something is not signed as the definition wants.
+    #[error("the signature of {what} does not count: {reason}")]
+    Unsigned {
+        /// What should be signed.
+        what: String,
+        /// Why its signature does not count.
+        reason: String,
+    },
     /// The program is missing.
     #[error("the program git, which fetches {url}, is not installed on this machine")]
     NoGit {

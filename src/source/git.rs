@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
 use super::Error;
+use super::git_bundle;
 use super::git_checkout::Checkout;
 use super::git_command::Git;
 use super::git_mirror::Mirror;
@@ -51,6 +52,9 @@ impl PinnedGit {
         }
         if self.source.time == CheckoutTime::Commit {
             identity += "(mtime=commit)";
+        }
+        if self.source.checkout_bundle {
+            identity += "(bundle)";
         }
         identity
     }
@@ -113,8 +117,13 @@ impl Repositories {
         })
     }
 
+    /// Returns the folder of the bare repositories.
+    pub(super) fn mirrors(&self) -> &Path {
+        &self.mirrors
+    }
+
     /// Returns what asks a remote, in no repository.
-    fn git<'a>(
+    pub(super) fn git<'a>(
         &'a self,
         remote: &'a Remote,
         options: &'a GitOptions,
@@ -131,10 +140,7 @@ impl Repositories {
     }
 
     async fn ask(&self, git: &Git<'_>, reference: Option<&str>) -> Result<Found, Error> {
-        let key = (
-            git.remote.as_str().to_owned(),
-            reference.unwrap_or_default().to_owned(),
-        );
+        let key = (git.origin().1, reference.unwrap_or_default().to_owned());
         let cell = {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(found.entry(key).or_default())
@@ -191,7 +197,7 @@ fn check(git: &Git<'_>, source: &GitSource) -> Result<(), Error> {
         let expected = "expected the hexadecimal digits of a commit";
         return Err(git.absent(format!("invalid checksum {checksum:?}: {expected}")));
     }
-    Ok(())
+    git_bundle::check(git, source)
 }
 
 /// Returns what the source itself says about the commit.
@@ -205,6 +211,12 @@ fn known(git: &Git<'_>, source: &GitSource) -> Result<Option<Found>, Error> {
     };
     if let Some(id) = source.reference.as_ref().filter(|id| is_commit(id)) {
         return alone(id, None);
+    }
+    if let Some(id) = source.checksum.as_ref() {
+        // What the bundle calls it makes no difference.
+        if source.bundle.is_some() && source.reference.is_none() {
+            return alone(id, None);
+        }
     }
     if !source.fetch_by_commit {
         return Ok(None);
@@ -260,14 +272,23 @@ async fn default_branch(git: &Git<'_>) -> Result<Found, Error> {
 async fn resolve(git: &Git<'_>, wanted: &str) -> Result<Found, Error> {
     let remote = git.remote.as_str();
     let peeled = format!("{wanted}^{{}}");
-    let listing = git
-        .run(&["ls-remote", "--", remote, wanted, &peeled])
-        .await?;
+    let listing = match &git.options.bundle {
+        Some(_) => git_bundle::listing(git).await?,
+        None => {
+            git.run(&["ls-remote", "--", remote, wanted, &peeled])
+                .await?
+        }
+    };
     if let Some(found) = choose(&listing, wanted) {
         return Ok(found);
     }
-    let all = ["ls-remote", "--heads", "--tags", "--", remote];
-    let all = git.run(&all).await.unwrap_or_default();
+    let all = match &git.options.bundle {
+        Some(_) => listing,
+        None => {
+            let all = ["ls-remote", "--heads", "--tags", "--", remote];
+            git.run(&all).await.unwrap_or_default()
+        }
+    };
     Err(git.absent(format!(
         "repository does not contain ref {wanted}{}",
         suggestion(&all, wanted)

@@ -34,6 +34,9 @@ impl Checkout<'_> {
         let source = &self.pinned.source;
         let keep = source.keep_git_dir && source.subdir.is_none();
         match keep || self.has_submodules(&commit).await {
+            _ if source.checkout_bundle => {
+                self.write_bundle(work.path(), &tree, &commit).await?;
+            }
             false => {
                 let index = work.path().join("index");
                 self.write_tree(&tree, &index, &commit).await?;

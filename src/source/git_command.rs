@@ -147,6 +147,19 @@ impl<'a> Git<'a> {
         }
     }
 
+    /// Returns what asks and fetches from where commits come from, and what git is given for
+    /// that: the remote, or a bundle.
+    pub(super) fn origin(self) -> (Self, String) {
+        match &self.options.bundle {
+            None => (self, self.remote.as_str().to_owned()),
+            Some(bundle) => {
+                let path = bundle.to_string_lossy().into_owned();
+                let is_local = true;
+                (Self { is_local, ..self }, path)
+            }
+        }
+    }
+
     /// Makes an error that names the remote.
     pub(super) fn failed(&self, reason: impl Into<String>) -> Error {
         Error::Git {
@@ -166,6 +179,20 @@ impl<'a> Git<'a> {
     /// Runs a command; returns what it printed.
     pub(super) async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<String, Error> {
         let outcome = self.start(self.command(), arguments).await?;
+        outcome.map_err(|failed| self.explained(arguments, &failed))
+    }
+
+    /// Returns the same in a repository that commands do not find by themselves.
+    pub(super) fn at_mirror(self, repository: &'a Path) -> Self {
+        Self {
+            repository: Some(repository),
+            ..self
+        }
+    }
+
+    /// Runs a command; returns the bytes that it printed.
+    pub(super) async fn run_raw(&self, arguments: &[&str]) -> Result<Vec<u8>, Error> {
+        let outcome = self.start_raw(self.command(), arguments).await?;
         outcome.map_err(|failed| self.explained(arguments, &failed))
     }
 
@@ -199,9 +226,18 @@ impl<'a> Git<'a> {
 
     async fn start<A: AsRef<OsStr>>(
         &self,
-        mut command: Command,
+        command: Command,
         arguments: &[A],
     ) -> Result<Result<String, Failed>, Error> {
+        let outcome = self.start_raw(command, arguments).await?;
+        Ok(outcome.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    async fn start_raw<A: AsRef<OsStr>>(
+        &self,
+        mut command: Command,
+        arguments: &[A],
+    ) -> Result<Result<Vec<u8>, Failed>, Error> {
         command.args(arguments);
         let child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::NoGit {
@@ -405,13 +441,13 @@ impl Drop for Group {
     }
 }
 
-async fn read_all(stream: Option<impl AsyncRead + Unpin>) -> String {
+async fn read_all(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(stream) = stream {
         // What cannot be read shows as a failure of the command itself.
         let _ = stream.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await;
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 fn shell_quoted(text: &str) -> String {

@@ -192,6 +192,9 @@ impl Mirror {
         if let Some(commit) = commit_of(&git, pinned).await {
             return Ok(commit);
         }
+        if git.options.bundle.is_some() {
+            return self.fetch_bundle(&git, pinned).await;
+        }
         let (remote, object) = (git.remote.as_str(), pinned.object.as_str());
         let own = format!("refs/cooper/{object}");
         let fetch = [
@@ -230,6 +233,38 @@ impl Mirror {
                 Err(first
                     .unwrap_or_else(|| git.failed(format!("there is no commit {object} in it"))))
             }
+        }
+    }
+
+    /// Takes everything out of a bundle.
+    async fn fetch_bundle(&self, git: &Git<'_>, pinned: &PinnedGit) -> Result<String, Error> {
+        let (from, bundle) = git.origin();
+        let refs = "+refs/*:refs/bundle/*";
+        let fetch = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--force",
+            "--",
+            &bundle,
+            refs,
+        ];
+        from.run(&fetch).await?;
+        let commit = commit_of(git, pinned).await;
+        commit.ok_or_else(|| {
+            let place = pinned.source.bundle.as_deref().unwrap_or_default();
+            git.absent(format!(
+                "there is no commit {} in the bundle {place}",
+                pinned.object
+            ))
+        })
+    }
+
+    /// Brings the whole history, where only its end is here.
+    pub(super) async fn complete(&self, git: &Git<'_>) -> Result<(), Error> {
+        match self.path.join("shallow").exists() {
+            true => self.fetch_everything(&git.at_mirror(&self.path)).await,
+            false => Ok(()),
         }
     }
 

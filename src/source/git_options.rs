@@ -25,6 +25,8 @@ pub struct GitOptions {
     pub ssh_agent: Option<Arc<ForwardedAgent>>,
     /// A `known_hosts` file; without it every host key is taken, as BuildKit does.
     pub known_hosts: Option<Arc<tempfile::TempPath>>,
+    /// A bundle that is asked and fetched from instead of the remote.
+    pub bundle: Option<Arc<tempfile::TempPath>>,
 }
 
 /// A header for remotes over HTTP.
@@ -43,6 +45,7 @@ impl Default for GitOptions {
             authorization: None,
             ssh_agent: None,
             known_hosts: None,
+            bundle: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 
 use super::Error;
 use super::http_request::host_of;
-pub use super::http_request::{HttpFile, Secret, redacted};
+pub use super::http_request::{HttpFile, Secret, redacted, safe_file_name};
 use crate::content::ContentStore;
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::progress::VertexProgress;

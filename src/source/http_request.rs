@@ -172,6 +172,11 @@ fn url_name(url: &str) -> Option<String> {
     clean_name(&percent_decoded(last))
 }
 
+/// Reduces a name that was asked for to one that a file can have.
+pub fn safe_file_name(name: &str) -> String {
+    clean_name(name).unwrap_or_else(|| NAMELESS.to_owned())
+}
+
 /// Reduces a name to its last component; `None` where that is no name for a file.
 fn clean_name(name: &str) -> Option<String> {
     let base = name.trim().trim_end_matches('/');

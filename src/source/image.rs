@@ -78,7 +78,7 @@ type FlightKey = (Reference, Platform, ResolveMode);
 /// it was for the life of this value, and identical questions are asked once.
 #[derive(Debug, Clone)]
 pub struct Images {
-    client: Client,
+    pub(super) client: Client,
     pub(super) store: ContentStore,
     flights: Arc<Mutex<BTreeMap<FlightKey, Flight>>>,
     /// Opens layers that are encrypted; where `None` they are taken as they are.
@@ -190,7 +190,7 @@ impl Images {
         futures::future::try_join_all(layers).await.map(|_| ())
     }
 
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         reference: &Reference,
         blob: &Descriptor,
@@ -207,7 +207,7 @@ impl Images {
         Ok(fetched.await?)
     }
 
-    async fn claim(&self, blob: &Descriptor) -> Result<bool, Error> {
+    pub(super) async fn claim(&self, blob: &Descriptor) -> Result<bool, Error> {
         let (store, blob) = (self.store.clone(), blob.clone());
         blocking(move || Ok(store.claim(&blob)?)).await
     }

@@ -124,6 +124,26 @@ impl BlobFolder {
         Ok(())
     }
 
+    /// Takes over a blob of which only the digest is known.
+    pub fn take_blob(
+        &self,
+        digest: &Digest,
+        store: &ContentStore,
+    ) -> Result<Descriptor, BundleError> {
+        let size = match std::fs::metadata(self.blob(digest)) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.missing(digest));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let blob = Descriptor::new("", digest.clone(), size);
+        match self.take(&blob, store)? {
+            true => Ok(blob),
+            false => Err(self.missing(digest)),
+        }
+    }
+
     /// Takes over a blob; returns whether there is one.
     fn take(&self, blob: &Descriptor, store: &ContentStore) -> Result<bool, BundleError> {
         if store.claim(blob)? {

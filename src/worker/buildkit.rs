@@ -84,6 +84,8 @@ pub(super) async fn note_contents(
         };
         let noted = match &output {
             OpOutput::Tree(tree) => keys.note_contents(&user, input, (tree, true)),
+            // BuildKit has another idea of what a change is made of.
+            OpOutput::Change(_) => return Ok(()),
             OpOutput::Stack(layers) => {
                 let view = options.snapshots.view(layers).map_err(failed)?;
                 let tree = Tree::walk_below(view.path(), b"", None).map_err(failed)?;

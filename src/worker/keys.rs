@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | exec | arguments, environment, directory, user, host name, names of extra hosts, ulimits, network, security, devices, mounts, valid exit codes, platform | proxy variables, addresses of extra hosts, resource limits, where a mount's source comes from |
 //! | file | actions with owners, modes and flags | paths of sources and patterns: the digest of what they select stands for them |
-//! | merge, diff | which inputs | |
+//! | merge, diff, passthrough | which inputs | |
+//! | build | where the definition is | |
 //!
 //! The parts are kept with the record, so that a miss can name the one that changed. Change
 //! [`KEY_VERSION`] whenever the table changes.
@@ -32,8 +33,9 @@ pub fn cache_map(vertex: &Vertex, arguments: &BTreeSet<String>) -> CacheMap {
         pb::op::Op::Exec(exec) => parts::of_exec(exec, arguments),
         pb::op::Op::File(file) => parts::of_file(file),
         pb::op::Op::Merge(merge) => vec![part("inputs", &merge.inputs.len().to_string())],
-        pb::op::Op::Diff(diff) => vec![fingerprint("diff", &diff.encode_to_vec())],
+        pb::op::Op::Diff(diff) => vec![fingerprint("change", &diff.encode_to_vec())],
         pb::op::Op::Build(build) => vec![fingerprint("build", &build.encode_to_vec())],
+        pb::op::Op::Passthrough(op) => vec![fingerprint("passthrough", &op.encode_to_vec())],
         pb::op::Op::Source(source) => vec![part("source", &source.identifier)],
     };
     if matches!(vertex.op, pb::op::Op::Exec(_)) {
@@ -153,6 +155,10 @@ pub fn base_outputs<'a>(
                 pending.extend(file.actions.first().and_then(|action| base(action.input)));
             }
             pb::op::Op::Merge(_) | pb::op::Op::Diff(_) => pending.extend(&vertex.inputs),
+            pb::op::Op::Passthrough(op) => {
+                let passed = op.outputs.get(output.index as usize);
+                pending.extend(passed.and_then(|input| base(*input)));
+            }
             pb::op::Op::Source(_) | pb::op::Op::Build(_) => {}
         }
         chain.push((output, vertex));

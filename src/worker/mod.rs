@@ -47,6 +47,7 @@ pub use cached::ResultLayers;
 pub use layers::{CacheOfLayer, ImageLayers, LayerMemory, Lost};
 pub use mount_source::MountSource;
 pub use ops::container::PreparedContainer;
+pub use ops::nested::{NestedBuilds, NestedResult};
 pub use ops::source::{DescribedSource, PinnedSource};
 pub use output::OpOutput;
 pub use room::Room;
@@ -78,6 +79,9 @@ pub struct WorkerOptions {
     pub layers: Arc<ImageLayers>,
     /// What other machines know.
     pub imports: Arc<Imports>,
+    /// Whether only those parts of the user's folders are shown that definitions follow. Those
+    /// made of Dockerfiles use nothing else anyway.
+    pub narrows_folders: bool,
     /// Folder of RUN cache mounts.
     pub cache_mounts: PathBuf,
     /// Folder of notes of what copies wrote.
@@ -108,6 +112,8 @@ pub struct WorkerOptions {
     pub on_layer: Option<Arc<dyn LayerReady>>,
     /// Fills new cache mounts; `None` where they start empty.
     pub mount_source: Option<Arc<dyn MountSource>>,
+    /// Solves definitions that steps come across; `None` where nothing is built within a build.
+    pub nested: Option<Arc<dyn NestedBuilds>>,
     /// Keeps the store within its bounds.
     pub room: Arc<dyn Room>,
     /// Tells the time, in nanoseconds since 1970.
@@ -115,12 +121,13 @@ pub struct WorkerOptions {
 }
 
 /// Performs the ops of one build.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LocalWorker {
     options: Arc<WorkerOptions>,
-    digests: ops::content::SharedDigests,
-    folders: ops::folder_mount::MountedFolders,
-    announced: ops::emulation::Announced,
+    digests: Arc<ops::content::SharedDigests>,
+    folders: Arc<ops::folder_mount::MountedFolders>,
+    layers_of_folders: Arc<ops::layering::FolderLayers>,
+    announced: Arc<ops::emulation::Announced>,
 }
 
 impl LocalWorker {
@@ -128,10 +135,20 @@ impl LocalWorker {
     pub fn new(options: WorkerOptions) -> Self {
         Self {
             options: Arc::new(options),
-            digests: ops::content::SharedDigests::default(),
-            folders: ops::folder_mount::MountedFolders::default(),
-            announced: ops::emulation::Announced::default(),
+            digests: Arc::default(),
+            folders: Arc::default(),
+            layers_of_folders: Arc::default(),
+            announced: Arc::default(),
         }
+    }
+
+    /// Makes a file system of a result that is a folder of the user's or a change.
+    pub async fn as_file_system(
+        &self,
+        output: &OpOutput,
+        context: &OpContext,
+    ) -> Result<OpOutput, OpError> {
+        ops::layering::as_file_system(self, output, context).await
     }
 
     /// Throws away the cache folders of steps that are to run although their results are known:

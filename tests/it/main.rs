@@ -39,5 +39,6 @@ mod short_names;
 mod sign;
 mod source;
 mod source_git;
+mod source_git_signed;
 mod source_git_ssh;
 mod source_http;

@@ -6,9 +6,9 @@ use cooper::content::ContentStore;
 use cooper::oci::{Descriptor, Digest, Platform, Reference, media_type};
 use cooper::progress::VertexProgress;
 use cooper::registry::{Client, Options, RetryPolicy};
-use cooper::source::{Images, ResolveMode};
+use cooper::source::{BlobPlace, Images, ResolveMode};
 
-use crate::support::registry::Registry;
+use crate::support::registry::{Action, Registry};
 
 /// A client that does not wait long before it tries again.
 pub(crate) fn client() -> Client {
@@ -277,4 +277,30 @@ async fn what_is_not_an_image_is_refused() {
         let error = resolve(env.name(&format!("app:{tag}")), ResolveMode::Default).await;
         assert!(error.to_string().contains(part), "{tag}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_brought_by_its_digest_alone() {
+    let env = Env::new();
+    let digest = env.registry.put_blob("app", b"some bytes");
+    let bring = async |name: &str, digest: &Digest| {
+        let (images, name) = (env.images(), env.name(name));
+        let place = BlobPlace::Registry(&name);
+        let brought = images.bring_blob(place, digest, &silent()).await;
+        brought.map_err(|error| error.to_string())
+    };
+    let blob = bring("app", &digest).await.unwrap();
+    assert_eq!(env.store.read(&blob, 100).unwrap(), b"some bytes");
+    // What is here is not asked for again, whoever had it.
+    env.registry.clear_log();
+    assert_eq!(bring("other", &digest).await.unwrap(), blob);
+    assert_eq!(env.registry.log().len(), 0);
+    let absent = Digest::of(b"absent");
+    let error = bring("app", &absent).await.unwrap_err();
+    assert!(error.contains(&absent.to_string()), "{error}");
+    // What is something else is not kept.
+    let other = env.registry.put_blob("app", b"other bytes");
+    env.registry.fail("GET", "blobs", 9, Action::WrongBytes);
+    assert!(bring("app", &other).await.is_err());
+    assert!(!env.store.contains(&other));
 }

@@ -14,12 +14,39 @@ use super::{DecryptionArgs, EncryptionArgs, JoinArgs, ProgressArgs, RegistryArgs
 use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
+/// Options about Dockerfiles, which say nothing about definitions.
+const NOT_OF_DEFINITIONS: [&str; 12] = [
+    "files",
+    "cpp_flags",
+    "ignore_file",
+    "target",
+    "build_args",
+    "labels",
+    "no_cache_stages",
+    "network",
+    "extra_hosts",
+    "ulimits",
+    "cgroup_parent",
+    "pull",
+];
+
 /// `cooper build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
+    /// Build the LLB definition in this file instead of a Dockerfile; `-` for stdin
+    ///
+    /// Bytes as LLB clients write them and `buildctl build` reads them. PATH, where it is given, is
+    /// the folder that the definition calls `context`; others come by --build-context name=folder.
+    #[arg(long, value_name = "FILE | -", conflicts_with_all = NOT_OF_DEFINITIONS)]
+    pub(crate) llb: Option<String>,
     /// Build context: a folder, the URL of a git repository, an archive or a Dockerfile, or `-` to
     /// read a tar archive or a Dockerfile from stdin
-    #[arg(value_name = "PATH | URL | -")]
+    #[arg(
+        value_name = "PATH | URL | -",
+        required = false,
+        required_unless_present = "llb",
+        default_value_if("llb", clap::builder::ArgPredicate::IsPresent, "")
+    )]
     pub(crate) context: String,
 
     /// Dockerfile to read: a path or a URL, `-` for stdin; several are read as one (repeatable) [default: Dockerfile
@@ -59,7 +86,7 @@ pub(crate) struct BuildArgs {
     pub(crate) platforms: Vec<Platform>,
     /// Another build context: name=folder, name=docker-image://image, name=oci-layout://folder,
     /// name=target:stage or name=URL (repeatable)
-    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    #[arg(long = "build-context", alias = "local", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
 
     /// Run every step again

@@ -324,7 +324,8 @@ pub(crate) struct HistoryArgs {
 pub(crate) enum DebugCommand {
     /// Translate a Dockerfile to LLB and print it as JSON
     ///
-    /// Reads the Dockerfile from stdin unless -f names one.
+    /// Reads the Dockerfile from stdin unless -f names one. With --llb it shows what another client
+    /// made.
     #[command(name = "dump-llb", args_override_self = true)]
     DumpLlb(Box<DumpLlbArgs>),
     /// Look up what digests of the build cache were made from
@@ -336,8 +337,14 @@ pub(crate) enum DebugCommand {
 #[derive(Debug, Args)]
 pub(crate) struct DumpLlbArgs {
     /// Print a graph for graphviz instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "binary")]
     pub(crate) dot: bool,
+    /// Print the bytes that LLB clients read instead: input of `buildctl build`
+    #[arg(long)]
+    pub(crate) binary: bool,
+    /// Print the definition in this file, `-` for stdin, instead of translating a Dockerfile
+    #[arg(long, value_name = "FILE | -", conflicts_with_all = ["file", "target", "build_args", "platform", "context"])]
+    pub(crate) llb: Option<String>,
     /// Dockerfile to read; `-` for stdin
     #[arg(long, short = 'f', value_name = "PATH", default_value = "-")]
     pub(crate) file: String,

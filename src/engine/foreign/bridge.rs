@@ -150,7 +150,8 @@ impl BuildBridge {
         let loaded =
             loaded.map_err(|error| errors::to_user(invalid_definition(error), "", Vec::new()))?;
         let devices = Arc::new(build.devices(&loaded));
-        rights::check(&loaded.vertices, &build.request, &devices)?;
+        let granted = rights::Granted::of(&build.request);
+        rights::check(&loaded.vertices, &granted, &devices)?;
         Ok(build.worker(&loaded, &self.others, (devices, BTreeSet::new()), None))
     }
 
@@ -161,7 +162,7 @@ impl BuildBridge {
         };
         let files = match output.as_deref() {
             Some(Output::Tree(tree)) => Files::of_tree(Arc::clone(tree)),
-            Some(Output::Stack(layers)) => self.view(layers)?,
+            Some(Output::Stack(layers) | Output::Change(layers)) => self.view(layers)?,
             None => self.view(&[])?,
         };
         Ok(Arc::new(files))

@@ -41,6 +41,7 @@ fn shape(kind: &pb::op::Op) -> &'static str {
         pb::op::Op::Build(_) => "box3d",
         pb::op::Op::Merge(_) => "invtriangle",
         pb::op::Op::Diff(_) => "doublecircle",
+        pb::op::Op::Passthrough(_) => "cds",
     }
 }
 

@@ -55,6 +55,13 @@ pub fn op_to_json(op: &pb::Op) -> Value {
                 ("upper", side(diff.upper.map(|u| u.input))),
             ]) })
         }
+        Some(pb::op::Op::Passthrough(op)) => {
+            let outputs = op.outputs.iter().map(|output| Value::from(*output));
+            value!({ "passthrough": members([
+                ("id", text(&op.id)),
+                ("outputs", list(outputs.collect())),
+            ]) })
+        }
         None => value!({}),
     };
     let inputs = op
@@ -363,6 +370,22 @@ fn build_to_json(build: &pb::BuildOp) -> Value {
     ])
 }
 
+fn resources_to_json(resources: &pb::LinuxResources) -> Value {
+    let natural = |number: u64| match number {
+        0 => Value::Null,
+        number => number.into(),
+    };
+    members([
+        ("memory", int(resources.memory)),
+        ("memorySwap", int(resources.memory_swap)),
+        ("cpuShares", natural(resources.cpu_shares)),
+        ("cpuPeriod", natural(resources.cpu_period)),
+        ("cpuQuota", int(resources.cpu_quota)),
+        ("cpusetCpus", text(&resources.cpuset_cpus)),
+        ("cpusetMems", text(&resources.cpuset_mems)),
+    ])
+}
+
 fn metadata_to_json(metadata: &pb::OpMetadata) -> Value {
     let group = metadata.progress_group.as_ref().map(|group| {
         members([
@@ -390,5 +413,12 @@ fn metadata_to_json(metadata: &pb::OpMetadata) -> Value {
             },
         ),
         ("progress_group", group.unwrap_or(Value::Null)),
+        (
+            "linux_resources",
+            metadata
+                .linux_resources
+                .as_ref()
+                .map_or(Value::Null, resources_to_json),
+        ),
     ])
 }

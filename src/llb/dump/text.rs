@@ -144,6 +144,11 @@ fn describe(kind: &pb::op::Op, inputs: &[String], lines: &mut Lines) -> String {
             format!("diff {lower} {upper}")
         }
         pb::op::Op::Build(_) => format!("build {}", inputs.join(" ")),
+        pb::op::Op::Passthrough(op) => {
+            lines.add_text("id", &op.id);
+            let outputs = op.outputs.iter().map(|output| name_of(inputs, *output));
+            format!("passthrough {}", outputs.collect::<Vec<_>>().join(" "))
+        }
     }
 }
 

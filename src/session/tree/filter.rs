@@ -7,7 +7,7 @@ use crate::llb::pattern::{MatchInfo, PatternError, PatternMatcher};
 /// A path is let through when it matches an include pattern (or there is none) and no exclude
 /// pattern. A directory passes its answers on, since a pattern that matches it covers
 /// everything below.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Filter {
     include: Option<Include>,
     exclude: Option<PatternMatcher>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::exec::{ExecRun, Held, environment};
 use super::invalid;
+use super::layering;
 use crate::executor::{FurtherProcess, MountKind, ProcessSpec, Streams};
 use crate::llb::pb;
 use crate::session::Session;
@@ -47,10 +48,12 @@ impl LocalWorker {
         }
         let meta = exec.meta.get_or_insert_default();
         meta.args = vec![NOTHING.to_owned()];
+        let inputs = layering::for_process(self, &exec, inputs, context).await?;
         let run = ExecRun {
             worker: self,
             exec: &exec,
-            inputs,
+            limits: None,
+            inputs: &inputs,
             context,
         };
         let mut held = Held::default();

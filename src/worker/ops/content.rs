@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use super::{blocking, failed, file, invalid};
+use super::{blocking, failed, file, invalid, layering};
 use crate::cache::ContentDigest;
 use crate::cache::content_hash::{self, Modes};
 use crate::cache::stat_cache::StatCache;
@@ -74,8 +74,9 @@ async fn make(
     context: &OpContext,
 ) -> Result<ContentDigest, OpError> {
     let options = Arc::clone(&worker.options);
+    let output = layering::settled(worker, output, context).await?;
     options.layers.unpack(output.layers(), context).await?;
-    let (op, output) = (user.op.clone(), output.clone());
+    let op = user.op.clone();
     blocking(move || {
         let now_ns = (options.now_ns)();
         let (origin, known, _view) = match &output {
@@ -83,7 +84,7 @@ async fn make(
                 let known = StatCache::open(&options.stat_caches, tree.dir(), now_ns);
                 (Origin::Tree(Arc::clone(tree)), Some(known), None)
             }
-            OpOutput::Stack(layers) => {
+            OpOutput::Stack(layers) | OpOutput::Change(layers) => {
                 let view = options.snapshots.view(layers).map_err(failed)?;
                 (Origin::Directory(view.path().to_owned()), None, Some(view))
             }
@@ -91,7 +92,7 @@ async fn make(
         let modes = match &output {
             // Only a folder of the user's is checked out by somebody.
             OpOutput::Tree(_) => options.modes,
-            OpOutput::Stack(_) => Modes::Exact,
+            OpOutput::Stack(_) | OpOutput::Change(_) => Modes::Exact,
         };
         let known_hashes = known.as_ref();
         let digest = match &op {
@@ -101,7 +102,7 @@ async fn make(
                     .map_err(super::file_error)?
             }
             pb::op::Op::Exec(op) => mounted(op, input, &origin, known_hashes, modes)?,
-            _ => return Err(invalid("only copies and mounts use contents")),
+            _ => whole(&origin, known_hashes, modes)?,
         };
         if let Some(known) = known {
             // A cache that cannot be written costs time in the next build and nothing else.
@@ -112,6 +113,15 @@ async fn make(
     .await
 }
 
+/// Digests everything in an input.
+fn whole(
+    origin: &Origin,
+    known: Option<&StatCache>,
+    modes: Modes,
+) -> Result<ContentDigest, OpError> {
+    selected(origin, &["/"], known, modes)
+}
+
 /// Digests what the mounts of a process show of an input.
 fn mounted(
     op: &pb::ExecOp,
@@ -120,27 +130,33 @@ fn mounted(
     known: Option<&StatCache>,
     modes: Modes,
 ) -> Result<ContentDigest, OpError> {
+    let here = |mount: &&pb::Mount| usize::try_from(mount.input) == Ok(input);
+    let paths = op.mounts.iter().filter(here).map(|mount| {
+        // The root is mounted as a whole, whatever is selected.
+        match mount.selector.is_empty() || mount.dest == "/" {
+            true => "/",
+            false => mount.selector.as_str(),
+        }
+    });
+    selected(origin, &paths.collect::<Vec<_>>(), known, modes)
+}
+
+/// Digests what is at some paths of an input.
+fn selected(
+    origin: &Origin,
+    paths: &[&str],
+    known: Option<&StatCache>,
+    modes: Modes,
+) -> Result<ContentDigest, OpError> {
     let mut selections = Vec::new();
-    for mount in op
-        .mounts
-        .iter()
-        .filter(|mount| usize::try_from(mount.input) == Ok(input))
-    {
-        let path = if mount.selector.is_empty() {
-            "/"
-        } else {
-            &mount.selector
-        };
+    for path in paths {
         let source = CopySource {
             path,
             follow_links: true,
             ..CopySource::default()
         };
-        selections.push(
-            origin
-                .select(&source)
-                .map_err(|error| invalid(error.to_string()))?,
-        );
+        let selection = origin.select(&source);
+        selections.push(selection.map_err(|error| invalid(error.to_string()))?);
     }
     let rules = content_hash::Rules {
         modes,

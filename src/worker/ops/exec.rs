@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::folder_mount::MountedFolder;
-use super::{emulation, failed, invalid, io_failed, stack};
+use super::layering::stack;
+use super::{emulation, failed, invalid, io_failed};
 use crate::cache::mounts::folders::{self, CacheMount, CacheMountId};
 use crate::executor::{
-    ExecutorError, Exit, HostAddress, MountKind, NetworkMode, ProcessMount, ProcessSpec,
-    Ulimit as ProcessUlimit, resolve_user,
+    DEFAULT_PATH, ExecutorError, Exit, HostAddress, MountKind, NetworkMode, ProcessMount,
+    ProcessSpec, Resources, Ulimit as ProcessUlimit, resolve_user,
 };
 use crate::llb::pb;
 use crate::oci::Digest;
@@ -62,6 +63,8 @@ pub(super) struct ExecRun<'a> {
     pub(super) worker: &'a LocalWorker,
     /// Its op.
     pub(super) exec: &'a pb::ExecOp,
+    /// Limits of the process, where its definition sets any.
+    pub(super) limits: Option<&'a pb::LinuxResources>,
     /// The file systems of its inputs.
     pub(super) inputs: &'a [OpOutput],
     /// Where its output goes, and what tells it to stop.
@@ -171,7 +174,7 @@ impl ExecRun<'_> {
         spec.ulimits = ulimits(meta);
         spec.cgroup_parent.clone_from(&meta.cgroup_parent);
         spec.shm_size_bytes = self.options().shm_size_bytes;
-        spec.resources = self.options().resources.clone();
+        spec.resources = resources(&self.options().resources, self.limits);
         spec.mounts = mounts;
         self.add_devices(&mut spec)?;
         Ok(spec)
@@ -236,7 +239,7 @@ impl ExecRun<'_> {
         let index = usize::try_from(mount.input).ok()?;
         match self.inputs.get(index)? {
             OpOutput::Tree(tree) => Some(tree),
-            OpOutput::Stack(_) => None,
+            OpOutput::Stack(_) | OpOutput::Change(_) => None,
         }
     }
 
@@ -533,6 +536,9 @@ pub(super) fn environment(
     secrets: &[pb::SecretEnv],
 ) -> Result<Vec<String>, OpError> {
     let mut env = meta.env.clone();
+    if !env.iter().any(|pair| pair.starts_with("PATH=")) {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
     let proxy = meta.proxy_env.clone().unwrap_or_default();
     for (name, value) in [
         ("HTTP_PROXY", proxy.http_proxy),
@@ -579,6 +585,32 @@ pub fn cache_id(mount: &pb::Mount) -> &str {
 fn origin_of(layers: &[LayerId], selector: &str) -> String {
     let ids: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
     Digest::of(format!("{}\0{selector}", ids.join(",")).as_bytes()).to_string()
+}
+
+/// Returns the limits of a process: those of its definition before those of the build.
+fn resources(build: &Resources, own: Option<&pb::LinuxResources>) -> Resources {
+    let Some(own) = own else {
+        return build.clone();
+    };
+    let bytes = |own: i64, build: u64| match u64::try_from(own) {
+        Ok(0) | Err(_) => build,
+        Ok(own) => own,
+    };
+    let number = |own: u64, build: u64| if own == 0 { build } else { own };
+    let text = |own: &String, build: &String| match own.is_empty() {
+        true => build.clone(),
+        false => own.clone(),
+    };
+    Resources {
+        memory_bytes: bytes(own.memory, build.memory_bytes),
+        memory_swap_bytes: bytes(own.memory_swap, build.memory_swap_bytes),
+        cpu_shares: number(own.cpu_shares, build.cpu_shares),
+        cpu_quota_us: bytes(own.cpu_quota, build.cpu_quota_us),
+        cpu_period_us: number(own.cpu_period, build.cpu_period_us),
+        cpuset_cpus: text(&own.cpuset_cpus, &build.cpuset_cpus),
+        cpuset_mems: text(&own.cpuset_mems, &build.cpuset_mems),
+        ..build.clone()
+    }
 }
 
 fn extra_hosts(meta: &pb::Meta) -> Result<Vec<(String, HostAddress)>, OpError> {

@@ -90,7 +90,12 @@ fn stands_as_seen(tree: &Tree) -> bool {
     !tree.is_filtered() && is_open && entries.all(|entry| is_roots(tree.path(entry)))
 }
 
-fn copy_to(tree: &Arc<Tree>, folder: &Path, cancel: &CancellationToken) -> Result<(), FileOpError> {
+/// Copies a folder as steps see it to an empty one.
+pub(super) fn copy_to(
+    tree: &Arc<Tree>,
+    folder: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), FileOpError> {
     file::copy_everything(&Origin::Tree(Arc::clone(tree)), folder, cancel)?;
     let set = Root::open(folder).and_then(|root| root.set_mode(Path::new(""), FOLDER_MODE));
     set.map_err(FileOpError::io("change", folder))

@@ -6,6 +6,8 @@ pub(super) mod emulation;
 pub mod exec;
 pub mod file;
 pub mod folder_mount;
+pub(super) mod layering;
+pub mod nested;
 pub mod source;
 
 use std::io;
@@ -18,7 +20,6 @@ use super::{LocalWorker, OpOutput};
 use crate::llb::{Vertex, pb};
 use crate::progress::{Event, Warning};
 use crate::session::tree::Origin;
-use crate::snapshot::LayerId;
 use crate::solver::error::chain;
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::root::Root;
@@ -36,19 +37,28 @@ pub(super) async fn perform(
         pb::op::Op::Source(op) => source::fetch(worker, vertex, op, context).await,
         pb::op::Op::Exec(op) => {
             worker.announced.warn(&vertex.platform, context);
+            let inputs = layering::for_process(worker, op, inputs, context).await?;
             exec::ExecRun {
                 worker,
                 exec: op,
-                inputs,
+                limits: vertex.metadata.resources.as_ref(),
+                inputs: &inputs,
                 context,
             }
             .run()
             .await
         }
-        pb::op::Op::File(op) => file(worker, op, inputs, context).await,
-        pb::op::Op::Merge(op) => merge(op, inputs).map(|output| vec![output]),
-        pb::op::Op::Diff(op) => diff(op, inputs).map(|output| vec![output]),
-        pb::op::Op::Build(_) => Err(invalid("nested builds (LLB BuildOp) are not supported")),
+        pb::op::Op::File(op) => {
+            let inputs = layering::all_settled(worker, inputs, context).await?;
+            file(worker, op, &inputs, context).await
+        }
+        pb::op::Op::Merge(op) => Ok(vec![layering::merge(worker, op, inputs, context).await?]),
+        pb::op::Op::Diff(op) => Ok(vec![layering::diff(worker, op, inputs, context).await?]),
+        pb::op::Op::Build(op) => {
+            let inputs = layering::all_settled(worker, inputs, context).await?;
+            Ok(vec![nested::build(worker, op, &inputs, context).await?])
+        }
+        pb::op::Op::Passthrough(op) => layering::pass(op, inputs),
     }
 }
 
@@ -70,7 +80,7 @@ async fn file(
         .iter()
         .map(|input| match input {
             OpOutput::Tree(tree) => FileInput::Tree(Arc::clone(tree)),
-            OpOutput::Stack(layers) => FileInput::Stack(layers.clone()),
+            OpOutput::Stack(layers) | OpOutput::Change(layers) => FileInput::Stack(layers.clone()),
         })
         .collect();
     let (options, op, context) = (Arc::clone(&worker.options), op.clone(), context.clone());
@@ -148,43 +158,6 @@ fn file_error(error: FileOpError) -> OpError {
         FileOpError::Cancelled => OpError::cancelled(),
         FileOpError::Io { .. } => OpError::new(FailureKind::Config, chain(&error)).caused_by(error),
         _ => OpError::new(FailureKind::User, chain(&error)).caused_by(error),
-    }
-}
-
-/// Lays file systems on top of each other: their layers, one list after the other.
-fn merge(op: &pb::MergeOp, inputs: &[OpOutput]) -> Result<OpOutput, OpError> {
-    let mut layers: Vec<LayerId> = Vec::new();
-    for input in &op.inputs {
-        layers.extend_from_slice(stack(inputs, input.input)?);
-    }
-    Ok(OpOutput::Stack(layers))
-}
-
-/// Returns the layers that `upper` has above `lower`.
-fn diff(op: &pb::DiffOp, inputs: &[OpOutput]) -> Result<OpOutput, OpError> {
-    let side = |input: Option<i64>| stack(inputs, input.unwrap_or(-1));
-    let lower = side(op.lower.as_ref().map(|lower| lower.input))?;
-    let upper = side(op.upper.as_ref().map(|upper| upper.input))?;
-    match upper.strip_prefix(lower) {
-        Some(layers) => Ok(OpOutput::Stack(layers.to_vec())),
-        None => Err(invalid(
-            "the diff of two unrelated file systems is not supported",
-        )),
-    }
-}
-
-/// Returns the layers of an input; none for -1, the empty file system.
-pub(super) fn stack(inputs: &[OpOutput], index: i64) -> Result<&[LayerId], OpError> {
-    if index < 0 {
-        return Ok(&[]);
-    }
-    match usize::try_from(index)
-        .ok()
-        .and_then(|index| inputs.get(index))
-    {
-        Some(OpOutput::Stack(layers)) => Ok(layers),
-        Some(OpOutput::Tree(_)) => Err(invalid("a local folder stands where a file system must")),
-        None => Err(invalid("an op names an input that does not exist")),
     }
 }
 

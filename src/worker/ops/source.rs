@@ -1,7 +1,12 @@
 //! The source op: images, local folders, web servers and git, pinned first and fetched later.
 
+mod blob;
 mod described;
+mod file;
+mod image;
+mod local;
 mod pinned;
+mod signature;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,20 +16,26 @@ use tokio_util::sync::CancellationToken;
 use super::{blocking, failed, invalid, io_failed};
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::Reference;
+use crate::progress::VertexProgress;
 use crate::session::UPLOAD_URL;
-use crate::session::tree::Tree;
 use crate::snapshot::LayerInfo;
 use crate::solver::{CacheMap, FailureKind, OpContext, OpError};
-use crate::source::{self, BlobFolder, GitOptions, HttpFile, PinnedHttp, ResolveMode};
-use crate::sys::metadata::{Metadata, Timestamp};
+use crate::source::{self, BlobFolder, BundleBlob, GitOptions, HttpFile, PinnedHttp};
+use crate::sys::metadata::Metadata;
 use crate::sys::root::Root;
 use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 
+use file::FileAttributes;
+use image::ImageWish;
+
 pub use described::DescribedSource;
+pub(in crate::worker) use file::number;
 pub use pinned::PinnedSource;
 
 /// Mode of the folder that a checkout is, whatever our mask is.
 const CHECKOUT_MODE: u32 = 0o755;
+/// Nanoseconds in a second.
+const NS_IN_S: i64 = 1_000_000_000;
 /// Headers that a definition may set, as with BuildKit; others are left out.
 const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 
@@ -32,6 +43,7 @@ const USER_HEADERS: [&str; 2] = ["accept", "user-agent"];
 enum Kind<'a> {
     Image(&'a str),
     OciLayout(&'a str),
+    Blob(&'a str),
     Local(&'a str),
     Http,
     Git,
@@ -45,6 +57,7 @@ fn kind(op: &pb::SourceOp) -> Result<Kind<'_>, OpError> {
     match scheme {
         "docker-image" => Ok(Kind::Image(rest)),
         "oci-layout" => Ok(Kind::OciLayout(rest)),
+        blob::REGISTRY_SCHEME | blob::LAYOUT_SCHEME => Ok(Kind::Blob(rest)),
         "local" => Ok(Kind::Local(rest)),
         "http" | "https" => Ok(Kind::Http),
         "git" => Ok(Kind::Git),
@@ -70,8 +83,10 @@ pub(in crate::worker) async fn pin(
             buildkit::note_image(worker, vertex, &image);
             Ok(keys::source_map(vertex, &layers.join(" ")))
         }
+        Kind::Blob(name) => blob::pin(worker, vertex, op, name),
         Kind::Http => {
             let (file, attributes) = http_file(worker, op)?;
+            signature::check(worker, op, &file, context).await?;
             let identity = match upload(worker, &file)? {
                 Some(given) => format!("{} {:?} 0", given.content.digest, given.filename),
                 None => {
@@ -80,15 +95,20 @@ pub(in crate::worker) async fn pin(
                     identity.await.map_err(error)?
                 }
             };
-            let FileAttributes { mode, uid, gid } = attributes;
             buildkit::note_download(worker, vertex, op, &identity);
-            Ok(keys::download_map(vertex, &identity, [mode, uid, gid]))
+            Ok(keys::download_map(vertex, &identity, attributes.numbers()))
         }
         Kind::Git => {
-            let (source, options) = git(worker, op).await?;
-            let repositories = &worker.options.repositories;
-            let pinned = repositories.pin(&source, &options, &context.progress).await;
-            let identity = pinned.map_err(error)?.identity();
+            let (source, options) = git(worker, op, &context.progress).await?;
+            let (repositories, progress) = (&worker.options.repositories, &context.progress);
+            let pinned = repositories.pin(&source, &options, progress).await;
+            let pinned = pinned.map_err(error)?;
+            let now_s = (worker.options.now_ns)().div_euclid(NS_IN_S);
+            let verified = repositories
+                .verify(&pinned, &options, progress, now_s)
+                .await;
+            verified.map_err(error)?;
+            let identity = pinned.identity();
             buildkit::note_source(worker, vertex, &identity);
             Ok(keys::source_map(vertex, &identity))
         }
@@ -103,11 +123,12 @@ pub(super) async fn fetch(
     context: &OpContext,
 ) -> Result<Vec<OpOutput>, OpError> {
     let output = match kind(op)? {
-        Kind::Local(name) => local(worker, op, name).await?,
+        Kind::Local(name) => local::fetch(worker, op, name, context).await?,
         Kind::Image(_) | Kind::OciLayout(_) => {
             let image = image(worker, vertex, op).await?;
             OpOutput::Stack(worker.options.layers.register(&image))
         }
+        Kind::Blob(name) => blob::fetch(worker, op, name, context).await?,
         Kind::Http => http(worker, op, context).await?,
         Kind::Git => git_checkout(worker, op, context).await?,
     };
@@ -120,23 +141,21 @@ async fn image(
     op: &pb::SourceOp,
 ) -> Result<Arc<source::PinnedImage>, OpError> {
     let (platform, images) = (&vertex.platform, &worker.options.images);
-    let reference = |name: &str| {
-        name.parse::<Reference>()
-            .map_err(|error| invalid(error.to_string()))
-    };
+    let wish = ImageWish::read(op)?;
     let image = match kind(op)? {
         Kind::OciLayout(name) => {
             let (reference, folder) = (reference(name)?, oci_layout(worker, op)?);
             let found = images.resolve_in_layout(&reference, platform, folder);
             let image = found.await.map_err(error)?;
+            let image = wish.granted(image)?;
             let blobs = BlobFolder::oci_layout(folder);
             images.take_layers(&image, &blobs).await.map_err(error)?;
             image
         }
         Kind::Image(name) => {
             let reference = reference(name)?;
-            let found = images.resolve(&reference, platform, ResolveMode::Default);
-            found.await.map_err(error)?
+            let found = images.resolve(&reference, platform, wish.mode(&reference));
+            wish.granted(found.await.map_err(error)?)?
         }
         _ => return Err(invalid(format!("{} is no image", op.identifier))),
     };
@@ -144,41 +163,25 @@ async fn image(
     Ok(image)
 }
 
+fn reference(name: &str) -> Result<Reference, OpError> {
+    let parsed = name.parse::<Reference>();
+    parsed.map_err(|error| invalid(error.to_string()))
+}
+
 /// Finds the folder that a source calls by a name.
 fn oci_layout<'a>(worker: &'a LocalWorker, op: &pb::SourceOp) -> Result<&'a Path, OpError> {
-    let name = op.attrs.get("oci.store").map_or("", String::as_str);
+    named_layout(worker, op.attrs.get("oci.store").map_or("", String::as_str))
+}
+
+fn named_layout<'a>(worker: &'a LocalWorker, name: &str) -> Result<&'a Path, OpError> {
     match worker.options.session.oci_layouts.get(name) {
         Some(folder) => Ok(folder),
-        None => Err(invalid(format!("the OCI layout {name:?} was not given"))),
+        None => Err(
+            invalid(format!("the OCI layout {name:?} was not given")).hint(format!(
+                "give it with --build-context {name}=oci-layout://FOLDER"
+            )),
+        ),
     }
-}
-
-async fn local(worker: &LocalWorker, op: &pb::SourceOp, name: &str) -> Result<OpOutput, OpError> {
-    let session = &worker.options.session;
-    let ignore = session.ignore_files.get(name).cloned();
-    let folder = session
-        .build_contexts
-        .get(name)
-        .ok_or_else(|| invalid(format!("the build context {name:?} was not given")))?
-        .clone();
-    let excludes: Vec<String> = match op.attrs.get("local.excludepatterns") {
-        Some(json) => serde_json::from_str(json)
-            .map_err(|_| invalid("the exclude patterns of a local source are not a JSON list"))?,
-        None => Vec::new(),
-    };
-    blocking(move || match Tree::walk(&folder, &excludes) {
-        Ok(tree) => Ok(OpOutput::Tree(Arc::new(tree.with_ignore_lines(ignore)))),
-        Err(error) => Err(OpError::new(FailureKind::User, error.to_string()).caused_by(error)),
-    })
-    .await
-}
-
-/// What a downloaded file is to look like.
-#[derive(Debug, Clone, Copy)]
-struct FileAttributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
 }
 
 fn http_file(
@@ -186,11 +189,6 @@ fn http_file(
     op: &pb::SourceOp,
 ) -> Result<(HttpFile, FileAttributes), OpError> {
     let attr = |key: &str| op.attrs.get(key).filter(|value| !value.is_empty());
-    let number = |key: &str, default| match attr(key) {
-        Some(text) => number(text).ok_or_else(|| invalid(format!("{key} is no number: {text:?}"))),
-        None => Ok(default),
-    };
-    refuse_signatures(op, "http.sig.")?;
     let checksum = match attr("http.checksum") {
         Some(text) => Some(
             text.parse()
@@ -212,32 +210,7 @@ fn http_file(
     let secret = attr("http.authheadersecret").map(String::as_str);
     file.authorize(secret, &worker.options.session)
         .map_err(error)?;
-    let attributes = FileAttributes {
-        mode: number("http.perm", source::http::DEFAULT_MODE)?,
-        uid: number("http.uid", 0)?,
-        gid: number("http.gid", 0)?,
-    };
-    Ok((file, attributes))
-}
-
-/// Reads a number as C does: octal after a `0` or `0o`, otherwise decimal.
-pub(in crate::worker) fn number(text: &str) -> Option<u32> {
-    let octal = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
-    match octal {
-        Some(digits) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
-        _ => text.parse().ok(),
-    }
-}
-
-/// Refuses a source whose signature somebody relies on.
-fn refuse_signatures(op: &pb::SourceOp, prefix: &str) -> Result<(), OpError> {
-    let wanted = op.attrs.keys().find(|key| key.starts_with(prefix));
-    match wanted {
-        Some(key) => Err(invalid(format!(
-            "signatures of sources are not verified here: {key} cannot be honoured"
-        ))),
-        None => Ok(()),
-    }
+    Ok((file, FileAttributes::read(op)?))
 }
 
 /// Finds a file that the client gave on a stream, if the URL names one.
@@ -257,57 +230,49 @@ fn upload(worker: &LocalWorker, file: &HttpFile) -> Result<Option<PinnedHttp>, O
     }))
 }
 
+/// Brings a file from a web server, or from the client.
+async fn pinned_file(
+    worker: &LocalWorker,
+    file: &HttpFile,
+    context: &OpContext,
+) -> Result<PinnedHttp, OpError> {
+    match upload(worker, file)? {
+        Some(given) => Ok(given),
+        None => {
+            let pinned = worker.options.web_files.pin(file, &context.progress);
+            pinned.await.map_err(error)
+        }
+    }
+}
+
 async fn http(
     worker: &LocalWorker,
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
     let (file, attributes) = http_file(worker, op)?;
-    let pinned = match upload(worker, &file)? {
-        Some(given) => given,
-        None => {
-            let web_files = &worker.options.web_files;
-            let pinned = web_files.pin(&file, &context.progress);
-            pinned.await.map_err(error)?
-        }
-    };
-    let options = Arc::clone(&worker.options);
-    blocking(move || {
-        let active = options.snapshots.prepare(&[]).map_err(failed)?;
-        let path = Path::new(&pinned.filename);
-        let write = || {
-            let root = Root::open(active.mounted().map_err(std::io::Error::other)?)?;
-            let mut blob = options.content.open_blob(&pinned.content)?;
-            std::io::copy(&mut blob, &mut root.create_file(path, attributes.mode)?)?;
-            root.set_owner(path, attributes.uid, attributes.gid)?;
-            root.set_mode(path, attributes.mode)?;
-            root.set_times(path, Timestamp::from_seconds(pinned.mtime_s))
-        };
-        write()
-            .map_err(|error| io_failed(&format!("cannot write {:?}", pinned.filename), error))?;
-        let layer = active
-            .commit(LayerInfo {
-                created_ns: (options.now_ns)(),
-            })
-            .map_err(failed)?;
-        Ok(OpOutput::Stack(vec![layer]))
-    })
-    .await
+    let pinned = pinned_file(worker, &file, context).await?;
+    let named = (pinned.filename, pinned.mtime_s);
+    file::written(worker, pinned.content, named, attributes).await
 }
 
 /// Reads a git source: what it is, and with what it may be fetched.
-async fn git(worker: &LocalWorker, op: &pb::SourceOp) -> Result<(GitSource, GitOptions), OpError> {
-    refuse_signatures(op, "git.sig.")?;
-    for key in ["git.bundle", "git.checkoutbundle"] {
-        if op.attrs.contains_key(key) {
-            return Err(invalid(format!("{key} of a git source is not supported")));
-        }
-    }
+async fn git(
+    worker: &LocalWorker,
+    op: &pb::SourceOp,
+    progress: &VertexProgress,
+) -> Result<(GitSource, GitOptions), OpError> {
     let (source, options) = (GitSource::read(op), Arc::clone(&worker.options));
+    let bundle = match BundleBlob::of(&source).map_err(error)? {
+        Some(bundle) => Some(blob::bundle(worker, op, bundle, progress).await?),
+        None => None,
+    };
     // An agent for keys is a program that has to start.
     blocking(move || {
         let lent = GitOptions::lent(&source, &options.session, &options.scratch);
-        Ok((source, lent.map_err(error)?))
+        let mut lent = lent.map_err(error)?;
+        lent.bundle = bundle.map(Arc::new);
+        Ok((source, lent))
     })
     .await
 }
@@ -317,7 +282,7 @@ async fn git_checkout(
     op: &pb::SourceOp,
     context: &OpContext,
 ) -> Result<OpOutput, OpError> {
-    let (source, git_options) = git(worker, op).await?;
+    let (source, git_options) = git(worker, op, &context.progress).await?;
     let options = Arc::clone(&worker.options);
     let (repositories, progress) = (&options.repositories, &context.progress);
     let pinned = repositories.pin(&source, &git_options, progress).await;
@@ -375,6 +340,7 @@ pub(in crate::worker) fn error(error: source::Error) -> OpError {
         | Error::Bundle { .. }
         | Error::NoSecret { .. }
         | Error::NotInGit { .. }
+        | Error::Unsigned { .. }
         | Error::Session(_) => FailureKind::User,
         Error::Content(_) | Error::Io { .. } | Error::NoGit { .. } => FailureKind::Config,
         _ => FailureKind::Remote,

@@ -96,7 +96,7 @@ pub(super) fn digest(vertex: &Vertex, dialect: Dialect) -> Option<Digest> {
             let typed = Object::new().always("Type", "buildkit.diff.v0");
             typed.object("Diff", Some(diff)).end()
         }
-        pb::op::Op::Source(_) | pb::op::Op::Build(_) => return None,
+        pb::op::Op::Source(_) | pb::op::Op::Build(_) | pb::op::Op::Passthrough(_) => return None,
     };
     Some(Digest::of(json.as_bytes()))
 }

@@ -51,7 +51,7 @@ impl LocalWorker {
                 }))
             }
             Kind::Git => {
-                let (source, options) = git(self, op).await?;
+                let (source, options) = git(self, op, progress).await?;
                 let repositories = &self.options.repositories;
                 let pinned = repositories.pin(&source, &options, progress).await;
                 Ok(Some(DescribedSource::Commit(pinned.map_err(error)?)))

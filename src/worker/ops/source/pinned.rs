@@ -2,7 +2,7 @@
 //!
 //! A source means the same all through a build, so asking again asks nobody outside.
 
-use super::{Kind, error, git, http_file, kind, upload};
+use super::{Kind, blob, error, git, http_file, image, kind, upload};
 use crate::llb::{GitSource, Vertex, pb};
 use crate::oci::{Digest, Reference};
 use crate::progress::VertexProgress;
@@ -16,6 +16,13 @@ pub enum PinnedSource {
     Image(Reference),
     /// An image of an OCI layout, with its digest.
     LayoutImage(Reference),
+    /// A blob of a repository, or of an OCI layout, with its digest.
+    Blob {
+        /// Its name.
+        reference: Reference,
+        /// Whether it came from a layout.
+        is_local: bool,
+    },
     /// A file from a web server, or from the client.
     File {
         /// The URL, maybe with credentials.
@@ -44,8 +51,19 @@ impl LocalWorker {
         };
         Ok(match kind(op)? {
             Kind::Local(_) => None,
-            Kind::Image(name) => name.parse().ok().map(PinnedSource::Image),
+            Kind::Image(name) => {
+                let name = name.parse::<Reference>().ok();
+                let name = match name.filter(|name| name.digest().is_some()) {
+                    Some(name) => name,
+                    None => image(self, vertex, op).await?.pinned_reference(),
+                };
+                Some(PinnedSource::Image(name))
+            }
             Kind::OciLayout(name) => name.parse().ok().map(PinnedSource::LayoutImage),
+            Kind::Blob(name) => name.parse().ok().map(|reference| PinnedSource::Blob {
+                reference,
+                is_local: op.identifier.starts_with(blob::LAYOUT_SCHEME),
+            }),
             Kind::Http => {
                 let (file, _) = http_file(self, op)?;
                 let digest = match (upload(self, &file)?, &file.checksum) {
@@ -60,7 +78,7 @@ impl LocalWorker {
                 Some(PinnedSource::File { url, digest })
             }
             Kind::Git => {
-                let (source, options) = git(self, op).await?;
+                let (source, options) = git(self, op, progress).await?;
                 let repositories = &self.options.repositories;
                 let pinned = repositories.pin(&source, &options, progress).await;
                 let commit = pinned.map_err(error)?.commit;
