@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`image`], [`http`] (with `http_request`), [`git`] (with [`git_remote`], [`git_options`],
 //! `git_mirror`, `git_checkout`, `git_command`), [`local`] (Dockerfiles and contexts),
-//! [`bundle`] (images in archives), [`layout`] (images in folders), `image_file` (which of the
+//! [`bundle`] (images in archives), [`layout`] (images in folders), `ranges` (parts of layers), `image_file` (which of the
 //! two a file is). Pinning
 //! turns a name that may move (a tag, a URL, a branch) into an identity that cannot (a digest, a
 //! commit); fetching takes such an identity only. Invariants: credentials appear in no message
@@ -24,6 +24,7 @@ pub mod image;
 mod image_file;
 pub mod layout;
 pub mod local;
+mod ranges;
 mod working_tree;
 
 pub use error::Error;
@@ -34,4 +35,5 @@ pub use git_status::is_dirty;
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use image::{Images, PinnedImage, ResolveMode};
 pub use layout::BlobFolder;
+pub use ranges::LayerRanges;
 pub use working_tree::WorkingTree;
