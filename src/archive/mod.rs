@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`entry`] (an entry as values, acceptable paths), [`pax`], [`reader`] and
 //! [`writer`] (bytes to entries and back), [`compression`], [`gzip`], [`pool`],
-//! [`layer_writer`], [`toc`] with [`estargz`] and [`zstd_chunked`], and [`layer_reader`] (whole blobs in one pass over all cores), [`extract`]
+//! [`layer_writer`], [`toc`] with [`estargz`], [`zstd_chunked`], [`toc_reader`] and [`chunked_reader`] (single files), and [`layer_reader`] (whole blobs in one pass over all cores), [`extract`]
 //! with [`attributes`], [`jobs`], [`parents`] and [`whiteout`] (entries to a tree), [`pack`] with [`load`]
 //! (a tree to entries).
 //!
@@ -11,6 +11,7 @@
 //! absent: digests of images, stores, snapshots.
 
 mod attributes;
+mod chunked_reader;
 mod compression;
 mod entry;
 mod error;
@@ -30,10 +31,12 @@ mod pool;
 mod reader;
 mod sparse;
 mod toc;
+mod toc_reader;
 mod whiteout;
 mod writer;
 mod zstd_chunked;
 
+pub use chunked_reader::{ChunkedPlace, read_chunked_toc};
 pub use compression::{Compression, CompressionKind, Format, is_tar_header};
 pub use entry::{
     Entry, EntryKind, MAX_COMPONENT, MAX_PATH, MAX_PAX, MAX_XATTR, clean_path, is_host_xattr,
@@ -47,6 +50,10 @@ pub use layer_writer::{LayerWriter, WrittenLayer};
 pub use pack::{EntryTimes, PackOptions, Packed, pack};
 pub use reader::TarReader;
 pub use toc::Table;
+pub use toc_reader::{
+    CHUNK_BYTES_MAX, ChunkPlace, FOOTER_BYTES, Member, TOC_BYTES_MAX, TocError, TocFile, read_toc,
+    sha256_of, toc_offset, unpack_toc,
+};
 pub use whiteout::{OPAQUE, PREFIX};
 pub use writer::TarWriter;
 pub use zstd_chunked::ZstdChunked;

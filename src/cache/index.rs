@@ -78,7 +78,7 @@ pub struct Cache {
     inner: Arc<Inner>,
     /// Asked for what the index does not know.
     imports: Option<Arc<Imports>>,
-    /// What ran before this is not found.
+    /// From when on results are too old.
     pub(super) age_limit: AgeLimit,
 }
 
@@ -159,7 +159,7 @@ impl Cache {
         }
     }
 
-    /// Returns the cache with another age from which results are not found.
+    /// Returns the cache with another limit from which results are too old.
     pub(super) fn with_age_limit(&self, age_limit: AgeLimit) -> Self {
         Self {
             age_limit,
@@ -496,7 +496,8 @@ fn find_all(
             let (id, result): (Vec<u8>, String) = (row.get(1)?, row.get(2)?);
             let (sum, made_from): (i64, Vec<u8>) = (row.get(3)?, row.get(4)?);
             let whole = row_sum(&id, &result) == sum;
-            let too_old = age_limit.is_passed(row.get(5)?, &row.get::<_, String>(6)?);
+            let too_old =
+                age_limit.is_passed(row.get(5)?, row.get_ref(6)?.as_str().unwrap_or_default());
             let parts = CacheKey::from_slice(&id).zip(decode_inputs(&made_from));
             let seq: i64 = row.get(0)?;
             Ok(parts.filter(|_| whole).map(|(id, made_from)| {

@@ -3,6 +3,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `COOPER_ROOT` | directory of the local store |
+//! | `COOPER_SNAPSHOTTER` | default of `--snapshotter` |
 //! | `COOPER_GC` | `on` or `off`: whether builds keep the store under its cap |
 //! | `COOPER_GC_MAX_USED_SPACE`, `COOPER_GC_RESERVED_SPACE`, `COOPER_GC_MIN_FREE_SPACE` | the cap |
 //! | `COOPER_GC_CACHE_MOUNT_MAX_SIZE` | what one folder of a cache mount may hold |
@@ -38,6 +39,9 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
+use super::args::Snapshotter;
 use super::engines::Engines;
 use crate::engine::request::{Amount, GcOptions, HostFiles, Proxies};
 
@@ -91,6 +95,15 @@ impl Environment {
             Some(data) if Path::new(data).is_absolute() => Some(Path::new(data).join("cooper")),
             _ => Some(Path::new(self.filled("HOME")?).join(".local/share/cooper")),
         }
+    }
+
+    /// Returns how layers become trees, where a variable says.
+    pub(crate) fn snapshotter(&self) -> Result<Option<Snapshotter>, String> {
+        let name = self.text("COOPER_SNAPSHOTTER");
+        let name = name.filter(|name| !name.is_empty());
+        let parsed = name.map(|name| Snapshotter::from_str(&name, true));
+        let parsed = parsed.transpose();
+        parsed.map_err(|reason| format!("COOPER_SNAPSHOTTER: {reason}"))
     }
 
     /// Returns how the store is kept under its cap, as far as the variables say.

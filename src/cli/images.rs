@@ -177,6 +177,7 @@ pub(crate) fn load(program: &Program, args: &LoadArgs) -> Result<(), Failure> {
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {
         engine.load(request, &progress, &cancel).await
     })?;
+    program.warn_of(&journal);
     for image in result.map_err(|error| program.fail(error, &journal))? {
         let line = match &image.name {
             Some(name) => format!("Loaded image: {}", name.familiar()),

@@ -5,14 +5,14 @@ use std::future::Future;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{GlobalArgs, ProgressArgs, RegistryArgs};
+use super::args::{GlobalArgs, ProgressArgs, RegistryArgs, Snapshotter};
 use super::console::Console;
 use super::env::Environment;
 use super::failure::Failure;
 use super::progress::{Journal, warnings};
 use super::registries;
 use super::signals;
-use crate::engine::request::EngineOptions;
+use crate::engine::request::{EngineOptions, SnapshotterKind};
 use crate::engine::{Engine, EngineError, ErrorKind, clock};
 use crate::progress::Progress;
 
@@ -53,8 +53,20 @@ impl Program {
             parallelism_max: None,
             frontend_files: self.environment.host_files().buildkitd,
             gc: self.environment.gc().map_err(Failure::Usage)?,
+            snapshotter: self.snapshotter()?,
         };
         Ok(Engine::open(options)?)
+    }
+
+    /// Returns how layers become trees: as typed, else as the environment says.
+    fn snapshotter(&self) -> Result<SnapshotterKind, Failure> {
+        let named = self.environment.snapshotter().map_err(Failure::Usage)?;
+        Ok(match self.global.snapshotter.or(named) {
+            None | Some(Snapshotter::Auto) => SnapshotterKind::Auto,
+            Some(Snapshotter::Overlayfs) => SnapshotterKind::Overlayfs,
+            Some(Snapshotter::Native) => SnapshotterKind::Native,
+            Some(Snapshotter::Stargz) => SnapshotterKind::Stargz,
+        })
     }
 
     /// Runs work that takes time: shows its progress, cancels it when the user wants.

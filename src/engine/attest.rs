@@ -21,6 +21,7 @@ use super::vcs::Known;
 use crate::attestation::provenance::{Capture, Invocation, Material, Steps};
 use crate::attestation::{Attestation, PackageUrl, Provenance, ProvenanceOptions};
 use crate::frontend::{ContextSource, Lowered};
+use crate::gateway::rules::{DOCKERFILE as DOCKERFILE_FRONTEND, GATEWAY};
 use crate::llb::Vertex;
 use crate::oci::{Digest, Platform};
 use crate::snapshot::LayerId;
@@ -29,8 +30,6 @@ use crate::worker::{LocalWorker, PinnedSource};
 pub(in crate::engine) use facts::arguments;
 use facts::{context_remote, digest_of, image_material, step_layers};
 
-/// What reads Dockerfiles, under BuildKit's name.
-const FRONTEND: &str = "dockerfile.v0";
 /// Folder of the Dockerfile, under BuildKit's name.
 const DOCKERFILE: &str = "dockerfile";
 /// The main build context, under BuildKit's name.
@@ -193,11 +192,21 @@ impl Build {
         let loaded = made.lowered.definition.load().map_err(|error| {
             EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
         })?;
+        let foreign = self.foreign_frontend()?;
+        let mut args = arguments(&self.request, self.is_multi_platform());
+        let frontend = match &foreign {
+            None => DOCKERFILE_FRONTEND,
+            Some(foreign) => {
+                args.insert("source".to_owned(), foreign.image.clone());
+                args.insert("cmdline".to_owned(), foreign.command_line.clone());
+                GATEWAY
+            }
+        };
         // A definition was made by nobody who is known here.
         let mut capture = Capture::default();
         if self.inputs.definition.is_none() {
-            capture.frontend = FRONTEND.to_owned();
-            capture.args = arguments(&self.request, self.is_multi_platform());
+            capture.frontend = frontend.to_owned();
+            capture.args = args;
             capture.config.path = self.inputs.filename.clone();
         }
         capture.read(&loaded.vertices);
@@ -205,6 +214,9 @@ impl Build {
         let mut sources = loaded.vertices.clone();
         // The Dockerfile came out of the build context, whatever else did.
         sources.extend(self.context_sources());
+        if let Some(foreign) = foreign {
+            sources.extend(self.frontend_sources(foreign).await?);
+        }
         self.add_materials(&mut capture, &sources, made.lowered, worker)
             .await?;
         if options.complete_materials && !capture.is_complete() {

@@ -19,7 +19,9 @@ use super::llb;
 use super::options;
 use super::platforms::{self, Targets};
 use super::remote::Setup;
-use super::request::{BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy};
+use super::request::{
+    BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy, SnapshotterKind,
+};
 use super::resolver::Resolver;
 use super::rights::{self, Granted};
 use super::travel::{MountDownloads, MountRoute};
@@ -42,7 +44,7 @@ use crate::registry;
 use crate::session::Session;
 use crate::snapshot::Snapshotter;
 use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
-use crate::source::{Images, Repositories, WebFiles};
+use crate::source::{Images, LayerRanges, Repositories, WebFiles};
 use crate::worker::{
     Ahead, ImageLayers, LayerReady, LocalWorker, MountSource, OpOutput, WorkerOptions, keys,
 };
@@ -134,6 +136,15 @@ impl Engine {
     pub(super) fn registry(&self, session: &Session, insecure: Vec<String>) -> registry::Client {
         let credentials = Arc::clone(&session.credentials);
         self.options.registries.client(credentials, insecure)
+    }
+
+    /// Makes what fetches parts of layers, where that is wanted.
+    fn ranges(&self, session: &Session, request: &BuildRequest) -> Option<Arc<LayerRanges>> {
+        let is_wanted = self.options.snapshotter == SnapshotterKind::Stargz;
+        is_wanted.then(|| {
+            let client = self.registry(session, options::insecure_registries(request));
+            Arc::new(LayerRanges::new(client))
+        })
     }
 }
 
@@ -272,6 +283,7 @@ impl Build {
         let client = engine.registry(&session, options::insecure_registries(&request));
         let images = Images::new(client.clone(), engine.content.clone());
         let images = images.with_keys(Arc::clone(&request.decryption_keys));
+        let images = images.with_ranges(engine.ranges(&session, &request));
         let web_files = WebFiles::new(client.clone(), engine.content.clone());
         let repositories = Repositories::new(&engine.dir("cache/git"));
         let setup = Setup {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::caches::warn;
 use crate::cache::CacheKey;
-use crate::cache::remote::buildkit::{Finished, Keys, Written, config};
+use crate::cache::remote::buildkit::{Dialect, Finished, Keys, Written, config};
 use crate::cache::remote::{
     ExportParts, Exported, Imports, LayerProvider, RemoteRecord, RemoteStore,
 };
@@ -32,7 +32,8 @@ pub(super) struct BuildKitExport {
     /// The steps that count; all where `None`.
     pub(super) wanted: Option<BTreeSet<VertexDigest>>,
     pub(super) steps: FinishedSteps,
-    pub(super) as_image: bool,
+    /// For which BuildKit, and whether as an image manifest.
+    pub(super) form: (Dialect, bool),
     pub(super) timeout: Duration,
 }
 
@@ -101,13 +102,14 @@ impl FinishedSteps {
         &self,
         chain: &BTreeSet<VertexDigest>,
         result: &OutputRef,
+        dialect: Dialect,
     ) -> Result<Option<String>, String> {
         let (finished, fault) = self.finished(Some(chain)).await;
         let output = finished.get(&result.vertex);
         let output = output.and_then(|made| made.outputs.get(result.index as usize));
         let written = output.zip(self.keys()).and_then(|(layers, keys)| {
             let image: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-            keys.write_inline(&finished, &image)
+            keys.write_inline(&finished, (dialect, &image))
         });
         match (written, fault) {
             (None, Some(fault)) => Err(fault),
@@ -138,7 +140,7 @@ impl BuildKitExport {
     async fn write(&self, vertex: &VertexProgress) -> (usize, Option<String>) {
         let (finished, fault) = self.steps.finished(self.wanted.as_ref()).await;
         let keys = self.steps.keys();
-        let Some(written) = keys.and_then(|keys| keys.write(&finished, self.as_image)) else {
+        let Some(written) = keys.and_then(|keys| keys.write(&finished, self.form)) else {
             // What was there stays.
             return (0, fault);
         };

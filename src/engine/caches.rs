@@ -18,7 +18,7 @@ use super::buildkit_cache::{BuildKitExport, FinishedSteps, Offered};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use crate::cache::remote::backend::{Direction, seal};
-use crate::cache::remote::buildkit::{self, Chains};
+use crate::cache::remote::buildkit::{self, Chains, Dialect};
 use crate::cache::remote::merge::Known;
 use crate::cache::remote::{
     CacheExport, CacheFormat, CacheImport, CachePlace, Coordination, ExportParts, ExportTarget,
@@ -144,7 +144,8 @@ struct Inline {
     /// What each image is made from.
     results: Vec<Option<OutputRef>>,
     steps: FinishedSteps,
-    as_buildkit: bool,
+    /// In whose way BuildKit's format is written; ours where `None`.
+    dialect: Option<Dialect>,
     /// Whether images get other layers than their steps made.
     rewritten: bool,
 }
@@ -410,13 +411,13 @@ impl Build {
                 required.insert(title.clone());
             }
             let wanted = (!export.all_steps).then(|| of_images.clone());
-            if let CacheFormat::BuildKit { as_image } = export.format {
+            if let CacheFormat::BuildKit { dialect, as_image } = export.format {
                 in_buildkit.push(BuildKitExport {
                     store,
                     title,
                     wanted,
                     steps: steps(),
-                    as_image,
+                    form: (dialect, as_image),
                     timeout: export.timeout,
                 });
                 continue;
@@ -440,7 +441,10 @@ impl Build {
                 chains,
                 results: loaded.results.clone(),
                 steps,
-                as_buildkit: format != CacheFormat::Cooper,
+                dialect: match format {
+                    CacheFormat::BuildKit { dialect, .. } => Some(dialect),
+                    CacheFormat::Cooper => None,
+                },
                 rewritten: self.rewrites_layers(),
             }),
             buildkit: in_buildkit,
@@ -620,7 +624,7 @@ impl Inline {
         image: &ImageConfig,
     ) -> Result<Option<(&'static str, String)>, String> {
         let chain = &self.chains[number];
-        if self.as_buildkit {
+        if let Some(dialect) = self.dialect {
             // It names layers by their places.
             if self.rewritten || groups_layers(image) {
                 return Err(REWRITTEN.to_owned());
@@ -628,7 +632,7 @@ impl Inline {
             let Some(result) = &self.results[number] else {
                 return Ok(None);
             };
-            let written = self.steps.inline(chain, result).await?;
+            let written = self.steps.inline(chain, result, dialect).await?;
             return Ok(written.map(|member| (buildkit::container::MEMBER, member)));
         }
         let mut records = Vec::new();

@@ -88,7 +88,7 @@ impl Inputs {
             Main::Folder(folder) => open_folder(setup, &session, request, &folder).await,
             Main::Remote(source) => open_remote(setup, &session, request, source).await,
         };
-        let (found, context) = opened.inspect_err(|error| {
+        let (mut found, context) = opened.inspect_err(|error| {
             step.start("[internal] load build definition");
             step.complete(Some(error.to_string()));
         })?;
@@ -110,19 +110,11 @@ impl Inputs {
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
-        if let Some(ignore) = found.ignore {
+        if let Some(ignore) = found.ignore.take() {
             let ignore_files = &mut Arc::make_mut(&mut session).ignore_files;
             ignore_files.insert(MAIN.to_owned(), ignore);
         }
-        let read = ReadDockerfile {
-            filename: &found.filename,
-            text: &found.text,
-            path: found.path.as_deref(),
-        };
-        let lent = match comes_with(&context, request) && found.path.is_none() {
-            true => None,
-            false => read.lend(setup.engine, request)?,
-        };
+        let lent = lent(setup, request, &found, &context)?;
         if let Some(lent) = &lent {
             lent.add_to(Arc::make_mut(&mut session));
         }
@@ -143,16 +135,6 @@ impl Inputs {
             _made: made,
         })
     }
-}
-
-/// Says whether the Dockerfile lies in a context from elsewhere, where a frontend finds it too.
-fn comes_with(context: &ContextSource, request: &BuildRequest) -> bool {
-    let is_remote = matches!(context, ContextSource::Git(_) | ContextSource::Http { .. });
-    let is_inside = matches!(
-        request.dockerfile,
-        DockerfileSource::Default | DockerfileSource::InContext(_)
-    );
-    is_remote && is_inside
 }
 
 impl Inputs {
@@ -189,6 +171,30 @@ impl Inputs {
         let folder = self.session.build_contexts.get(MAIN)?;
         (is_local && self._made.is_none()).then_some(folder)
     }
+}
+
+/// Lends the Dockerfile to a frontend from an image, unless it came with the build context, where
+/// the frontend finds it too.
+fn lent(
+    setup: &Setup<'_>,
+    request: &BuildRequest,
+    found: &Found,
+    context: &ContextSource,
+) -> Result<Option<LentDockerfile>, EngineError> {
+    let is_remote = matches!(context, ContextSource::Git(_) | ContextSource::Http { .. });
+    let is_in_context = matches!(
+        request.dockerfile,
+        DockerfileSource::Default | DockerfileSource::InContext(_)
+    );
+    if is_remote && is_in_context {
+        return Ok(None);
+    }
+    let read = ReadDockerfile {
+        filename: &found.filename,
+        text: &found.text,
+        path: found.path.as_deref(),
+    };
+    read.lend(setup.engine, request)
 }
 
 /// The main build context before anything of it is read.

@@ -22,9 +22,10 @@ use crate::worker::output;
 /// What fetching and unpacking a byte costs: 50 MB a second.
 const FETCH_NS_PER_BYTE: u64 = 20;
 /// Folders of notes that save time and that nothing depends on, with what they are about.
-const NOTES: [(&str, &str); 2] = [
+const NOTES: [(&str, &str); 3] = [
     ("cache/http", "what servers said about files"),
     ("cache/copies", "what copies wrote last"),
+    ("cache/lazy", "parts of layers that were read on demand"),
 ];
 /// Digits of the name of a record whose result has no layers.
 const SHORT_ID: usize = 25;

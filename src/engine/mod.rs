@@ -62,7 +62,7 @@ use crate::cache::Cache;
 use crate::content::{ContentStore, Lease};
 use crate::executor::{Executor, ExecutorOptions};
 use crate::gateway::FrontendRules;
-use crate::snapshot::Snapshotter;
+use crate::snapshot::{self, Snapshotter};
 use crate::source::local;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
@@ -98,7 +98,12 @@ impl Engine {
         })?;
         let lease = Arc::new(Lease::take(root)?);
         let content = ContentStore::open(root)?.with_lease(Arc::clone(&lease));
-        let snapshots = Snapshotter::open(root, content.clone(), None)?;
+        let kind = match options.snapshotter {
+            SnapshotterKind::Auto | SnapshotterKind::Stargz => None,
+            SnapshotterKind::Overlayfs => Some(snapshot::Kind::Overlay),
+            SnapshotterKind::Native => Some(snapshot::Kind::Native),
+        };
+        let snapshots = Snapshotter::open(root, content.clone(), kind)?;
         let cache = Cache::open(root);
         let executor = Executor::new(&ExecutorOptions {
             runtime: options.runtime.clone(),

@@ -81,6 +81,22 @@ pub struct EngineOptions {
     pub frontend_files: Vec<PathBuf>,
     /// How the store is kept under its cap, where not as its own settings say.
     pub gc: GcOptions,
+    /// How layers become trees.
+    pub snapshotter: SnapshotterKind,
+}
+
+/// Ways from layers to trees, called as BuildKit calls them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SnapshotterKind {
+    /// The kernel stacks them where it can, else they are copied.
+    #[default]
+    Auto,
+    /// The kernel stacks them.
+    Overlayfs,
+    /// They are copied.
+    Native,
+    /// As `Auto`; layers of base images with tables are read piece by piece, not fetched.
+    Stargz,
 }
 
 /// Settings of automatic collection that win over those of the store.

@@ -67,8 +67,20 @@ impl Resolver {
             (Some(short), ShortNames::Configured { alias_file }) => {
                 let candidates = self
                     .hosts
-                    .candidates(alias_file.as_deref(), short, reference)?;
-                self.find_any(request, short, candidates, step).await
+                    .candidates(alias_file.as_deref(), short, reference);
+                let found = match candidates {
+                    Ok(candidates) => self.find_any(request, short, candidates, step).await,
+                    Err(error) => Err(error.into()),
+                };
+                match found {
+                    // What was built here under such a name has docker's full name.
+                    Err(error) if request.mode != ResolveMode::Pull => {
+                        let mode = source::ResolveMode::Local;
+                        let local = self.images.resolve(reference, platform, mode).await;
+                        local.map_err(|_| error)
+                    }
+                    found => found,
+                }
             }
             _ => self.find_named(request, reference).await,
         }

@@ -239,7 +239,11 @@ impl Guests {
         match heard {
             Heard::Silence => self.asks = None,
             Heard::Reports => {
-                let reports = slot.reports()?;
+                let (reports, is_over) = slot.heard()?;
+                if is_over {
+                    // A closed channel is readable for ever.
+                    self.channel = None;
+                }
                 for report in reports {
                     self.pass_on(report);
                 }

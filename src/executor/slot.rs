@@ -202,14 +202,21 @@ impl Slot {
 
     /// Takes what the helper reported so far.
     pub(super) fn reports(&self) -> Result<Vec<Report>, ExecutorError> {
+        Ok(self.heard()?.0)
+    }
+
+    /// Takes what the helper reported so far, and says whether it will report nothing more.
+    pub(super) fn heard(&self) -> Result<(Vec<Report>, bool), ExecutorError> {
         let mut reports = Vec::new();
         rustix::io::ioctl_fionbio(&self.channel, true)
             .tried(|| "listen to the helper".to_owned())?;
         loop {
             match channel::receive(&self.channel) {
                 Ok(Some(report)) => reports.push(report),
-                Ok(None) => return Ok(reports),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(reports),
+                Ok(None) => return Ok((reports, true)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok((reports, false));
+                }
                 Err(error) => return Err(error).tried(|| "listen to the helper".to_owned()),
             }
         }

@@ -45,7 +45,7 @@ pub(super) fn serve(
 ) -> BoxStream<'static, Result<ExecMessage, Status>> {
     let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
     tokio::spawn(async move {
-        let talk = Talk {
+        let mut talk = Talk {
             table,
             answers: answers.clone(),
             running: BTreeMap::new(),
@@ -54,6 +54,7 @@ pub(super) fn serve(
             // Who is gone needs no answer.
             let _ = answers.send(Err(error.into())).await;
         }
+        talk.kill();
     });
     let next = |mut receiver: mpsc::Receiver<_>| async move {
         let answer = receiver.recv().await?;
@@ -79,7 +80,7 @@ struct Running {
 }
 
 impl Talk {
-    async fn run(mut self, mut messages: Streaming<ExecMessage>) -> Outcome<()> {
+    async fn run(&mut self, mut messages: Streaming<ExecMessage>) -> Outcome<()> {
         loop {
             let message = tokio::select! {
                 message = messages.message() => message,
@@ -90,6 +91,13 @@ impl Talk {
                 return Ok(());
             };
             self.take(message).await?;
+        }
+    }
+
+    /// Ends what still runs: nobody hears of it any more.
+    fn kill(&self) {
+        for running in self.running.values() {
+            running.container.signal(running.number, libc::SIGKILL);
         }
     }
 
@@ -281,4 +289,30 @@ fn signal_number(name: &str) -> Option<i32> {
     let short = name.strip_prefix("SIG").unwrap_or(name);
     let found = NAMES.iter().find(|(known, _)| *known == short);
     found.map(|(_, number)| *number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names() {
+        for (name, number) in [("KILL", Some(9)), ("SIGTERM", Some(15)), ("NOPE", None)] {
+            assert_eq!(signal_number(name), number, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_exit_says_why() {
+        assert_eq!(exit_message(Ok(0)), wire::ExitMessage::default());
+        let failed = exit_message(Ok(4));
+        let error = status::from_wire(failed.error.unwrap());
+        assert_eq!(failed.code, 4);
+        assert_eq!(error.detail(EXIT_DETAIL).unwrap()["Code"], 4);
+        let refused = exit_message(Err(BridgeError::invalid("no")));
+        assert_eq!(
+            (refused.code, refused.error.unwrap().message.as_str()),
+            (255, "no")
+        );
+    }
 }

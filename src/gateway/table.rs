@@ -164,3 +164,46 @@ fn no_container(name: &str) -> BridgeError {
     let text = format!("container {name:?} previously released or not created");
     BridgeError::new(Code::NotFound, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_have_names() {
+        let table = Table::default();
+        let handle = Some(Arc::new(Definition::default()));
+        let (first, second) = (table.name(&handle).unwrap(), table.name(&handle).unwrap());
+        assert_ne!(first, second);
+        assert_eq!(table.result(&first).unwrap(), handle);
+        assert_eq!(table.name(&None).unwrap(), "");
+        assert_eq!(table.result("").unwrap(), None);
+        assert!(table.existing("").is_err());
+        assert_eq!(table.result("x").unwrap_err().message, "no such ref: x");
+    }
+
+    #[test]
+    fn a_name_is_taken_while_its_container_is_made() {
+        let table = Table::default();
+        table.promise_container("c").unwrap();
+        let error = table.promise_container("c").unwrap_err();
+        assert_eq!(error.code, Code::AlreadyExists);
+        table.keep_container("c", None);
+        table.promise_container("c").unwrap();
+        for number in 1..CONTAINERS_MAX {
+            table.promise_container(&number.to_string()).unwrap();
+        }
+        let error = table.promise_container("one too many").unwrap_err();
+        assert_eq!(error.code, Code::ResourceExhausted);
+        let error = table.next_process("c").unwrap_err();
+        assert_eq!(error.code, Code::NotFound);
+    }
+
+    #[test]
+    fn there_is_one_answer() {
+        let table = Table::default();
+        table.answer(Ok(Answer::default())).unwrap();
+        assert!(table.answer(Err(BridgeError::invalid("no"))).is_err());
+        assert!(table.take_answer().unwrap().is_ok());
+    }
+}

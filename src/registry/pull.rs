@@ -281,13 +281,18 @@ impl Download<'_> {
 
 /// Says whether an answer begins at byte `begin`.
 fn continues(response: &Response, begin: u64) -> bool {
-    if begin == 0 {
-        return response.status().as_u16() == 200;
+    match begin {
+        0 => response.status().as_u16() == 200,
+        _ => part_begin(response) == Some(begin),
     }
-    let range = response.headers().get(CONTENT_RANGE);
-    let range = range.and_then(|value| value.to_str().ok());
-    let start = range.and_then(|text| text.trim().strip_prefix("bytes ")?.split('-').next());
-    response.status().as_u16() == 206 && start.and_then(|s| s.trim().parse().ok()) == Some(begin)
+}
+
+/// Returns the byte that an answer with a part of a body begins at.
+pub(super) fn part_begin(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let start = range.trim().strip_prefix("bytes ")?.split('-').next()?;
+    let begin = start.trim().parse().ok();
+    begin.filter(|_| response.status().as_u16() == 206)
 }
 
 /// Runs file work where it does not hold up the network.

@@ -19,13 +19,13 @@ use crate::sys::mount;
 use crate::sys::root::Root;
 
 /// Annotation with the digest of an eStargz layer's table.
-const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
+pub(super) const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// Annotation with the bytes that an eStargz layer unpacks to.
 const STARGZ_BYTES: &str = "io.containers.estargz.uncompressed-size";
 /// Annotation with the digest of a zstd:chunked layer's table, as it is compressed.
-const CHUNKED_TABLE: &str = "io.github.containers.zstd-chunked.manifest-checksum";
+pub(super) const CHUNKED_TABLE: &str = "io.github.containers.zstd-chunked.manifest-checksum";
 /// Annotation with the place of that table.
-const CHUNKED_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
+pub(super) const CHUNKED_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 /// Annotations that tell what is in a blob, wherever it goes.
 pub const BLOB_ANNOTATIONS: [&str; 4] = [STARGZ_TOC, STARGZ_BYTES, CHUNKED_TABLE, CHUNKED_POSITION];
 /// Bytes moved at a time when a blob is compressed again.

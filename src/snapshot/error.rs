@@ -74,6 +74,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A layer cannot be shown without being fetched.
+    #[error("layer {layer} cannot be read piece by piece: {reason}")]
+    NotLazy {
+        /// Its blob.
+        layer: Digest,
+        /// Why not.
+        reason: String,
+    },
     /// The content store failed.
     #[error(transparent)]
     Content(#[from] crate::content::Error),

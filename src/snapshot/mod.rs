@@ -10,7 +10,7 @@
 //! (using a tree), [`normalize`], [`native`], [`compare`] and [`deep`] (a tree to a
 //! layer), `same` (a layer to that of another run); [`apply`]
 //! and [`repair`] (a blob to a layer), [`blob`] (a layer to a blob), [`squash`] (layers to one),
-//! [`elsewhere`] (layers that can be brought), [`encrypted`] (layers that need a key).
+//! [`elsewhere`] (layers that can be brought), [`lazy`] (layers that are shown before they are), [`encrypted`] (layers that need a key).
 //!
 //! On disk, below the root of the store:
 //!
@@ -39,6 +39,7 @@ mod elsewhere;
 mod encrypted;
 mod error;
 mod id;
+mod lazy;
 mod merged;
 mod meta;
 mod native;
@@ -58,6 +59,7 @@ pub use active::{Active, RootMount};
 pub use blob::{BLOB_ANNOTATIONS, LayerForm};
 pub use error::Error;
 pub use id::{InvalidLayerId, LayerId};
+pub use lazy::{Failures, LazyLayer, RangeSource, has_table};
 pub use meta::{
     LayerBlob, LayerInfo, LayerMeta, LayerRun, META_VERSION, Pending, RootEntry, RunTime,
 };

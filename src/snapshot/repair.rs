@@ -44,9 +44,12 @@ pub(super) fn repaired(snapshotter: &Snapshotter, place: &Place<'_>) -> Result<P
         return Ok(known);
     }
     let idle = idle_whiteouts(snapshotter, place)?;
-    let directory = match place.meta.pending.is_complete() && idle.is_empty() {
-        true => snapshotter.fs_path(place.id),
-        false => variant(snapshotter, place, &key.1, &idle)?,
+    let shown = snapshotter.lazy_layer(place.id);
+    let shown = shown.filter(|_| !snapshotter.has(place.id));
+    let directory = match (place.meta.pending.is_complete() && idle.is_empty(), shown) {
+        (true, _) => snapshotter.directory(place.id),
+        (false, Some(shown)) => shown.without_whiteouts(snapshotter, &idle)?,
+        (false, None) => variant(snapshotter, place, &key.1, &idle)?,
     };
     lock(&snapshotter.inner.variants).insert(key, directory.clone());
     Ok(directory)

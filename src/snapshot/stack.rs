@@ -28,7 +28,7 @@ impl Snapshotter {
             let meta = self.cached_meta(id)?;
             self.touch_now_and_then(id);
             let directory = match meta.pending.is_empty() {
-                true => self.fs_path(id),
+                true => self.directory(id),
                 false => {
                     let place = Place {
                         id,

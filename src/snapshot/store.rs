@@ -74,6 +74,8 @@ pub(super) struct Inner {
     pub(super) announced: Mutex<BTreeMap<LayerId, super::elsewhere::Announced>>,
     /// What opens blobs that are encrypted.
     pub(super) keys: Mutex<BTreeMap<Digest, LayerKey>>,
+    /// Layers that are shown although they are not there.
+    pub(super) shown: super::lazy::Shown,
     /// When this process last noted the use of a layer.
     touched: Mutex<BTreeMap<LayerId, Instant>>,
 }
@@ -126,6 +128,7 @@ impl Snapshotter {
                 records: Mutex::default(),
                 announced: Mutex::default(),
                 keys: Mutex::default(),
+                shown: Default::default(),
                 touched: Mutex::default(),
             }),
         })
@@ -148,7 +151,7 @@ impl Snapshotter {
 
     /// Says whether a layer is there, complete, and certain to have survived the last boot.
     pub fn has(&self, id: &LayerId) -> bool {
-        self.cached_meta(id).is_ok()
+        self.stored_meta(id).is_ok()
     }
 
     /// Reads the record of a layer; `None` when there is no such layer.
@@ -304,8 +307,25 @@ impl Snapshotter {
         }
     }
 
-    /// Reads the record of a layer, from memory when its file is the same as last time.
+    /// Returns the record of a layer that is there or shown.
     pub(super) fn cached_meta(&self, id: &LayerId) -> Result<Arc<LayerMeta>, Error> {
+        let stored = self.stored_meta(id);
+        match self.lazy_layer(id) {
+            Some(shown) if stored.is_err() => Ok(Arc::clone(shown.meta())),
+            _ => stored,
+        }
+    }
+
+    /// Returns the directory of a layer that is there or shown.
+    pub(super) fn directory(&self, id: &LayerId) -> PathBuf {
+        match self.lazy_layer(id) {
+            Some(shown) if !self.has(id) => shown.directory().to_owned(),
+            _ => self.fs_path(id),
+        }
+    }
+
+    /// Reads the record of a layer, from memory when its file is the same as last time.
+    fn stored_meta(&self, id: &LayerId) -> Result<Arc<LayerMeta>, Error> {
         let path = self.meta_path(id);
         let state = match Metadata::of_path(&path) {
             Ok(found) => (found.ino, found.ctime),

@@ -99,11 +99,9 @@ pub(super) fn leftovers(parent: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    let merged = path.join(MERGED);
-    if merged.exists() {
-        // Usually not mounted any more; never remove through a mount.
-        let _ = sys::mount::unmount(&merged);
-    }
+    // Usually nothing is mounted any more; never remove through a mount. One that its process
+    // served does not even say that it exists once that is dead.
+    let _ = sys::mount::unmount(&path.join(MERGED));
     sys::root::remove_host_tree(path)
 }
 

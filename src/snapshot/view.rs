@@ -60,7 +60,7 @@ impl Snapshotter {
     /// topmost that has something of that name.
     pub fn owners(&self, layers: &[LayerId]) -> Result<Owners, Error> {
         let open = |(number, id): (usize, &LayerId)| {
-            let path = self.fs_path(id);
+            let path = self.directory(id);
             let root = Root::open(&path).map_err(Error::io("open", &path))?;
             Ok((number, root))
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::Error;
+use super::{Error, LayerRanges};
 use crate::content::{self, BlobLock, ContentStore};
 use crate::encryption::{self, DecryptionKey, LayerKey};
 use crate::oci::{
@@ -20,6 +20,7 @@ use crate::oci::{
 use crate::progress::VertexProgress;
 use crate::registry::Client;
 use crate::registry::document::{self, Document, INDEX_BYTES_MAX, INDEX_DEPTH_MAX};
+use crate::snapshot::{LayerBlob, RangeSource};
 
 /// Largest image config that is read.
 pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
@@ -82,6 +83,8 @@ pub struct Images {
     flights: Arc<Mutex<BTreeMap<FlightKey, Flight>>>,
     /// Opens layers that are encrypted; where `None` they are taken as they are.
     keys: Option<Arc<[DecryptionKey]>>,
+    /// Where layers are read piece by piece, if they are.
+    ranges: Option<Arc<LayerRanges>>,
 }
 
 impl Images {
@@ -92,7 +95,29 @@ impl Images {
             store,
             flights: Arc::default(),
             keys: None,
+            ranges: None,
         }
+    }
+
+    /// Lets layers that can be read piece by piece be shown instead of fetched.
+    pub fn with_ranges(mut self, ranges: Option<Arc<LayerRanges>>) -> Self {
+        self.ranges = ranges;
+        self
+    }
+
+    /// Returns where parts of a layer come from; `None` for one that is to be fetched.
+    pub fn ranges(
+        &self,
+        image: &PinnedImage,
+        index: usize,
+    ) -> Option<(LayerBlob, Arc<dyn RangeSource>)> {
+        let (layer, _) = image.layers.get(index)?;
+        // What is here in one piece is read there.
+        let ranges = self
+            .ranges
+            .as_ref()
+            .filter(|_| !self.store.contains(&layer.digest));
+        ranges?.of_layer(image, index)
     }
 
     /// Expects of encrypted layers that one of these keys opens them, each time an image is

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`image`], [`http`] (with `http_request`, `http_signature`), [`git`] (with [`git_remote`], [`git_options`],
 //! `git_mirror`, `git_bundle`, `git_checkout`, `git_command`, `git_signature` with `git_object`), [`local`] (Dockerfiles and contexts),
-//! [`bundle`] (images in archives), [`layout`] (images in folders), `image_file` (which of the
+//! [`bundle`] (images in archives), [`layout`] (images in folders), `ranges` (parts of layers), `image_file` (which of the
 //! two a file is), `blob` (single blobs). Pinning
 //! turns a name that may move (a tag, a URL, a branch) into an identity that cannot (a digest, a
 //! commit); fetching takes such an identity only. Invariants: credentials appear in no message
@@ -29,6 +29,7 @@ pub mod image;
 mod image_file;
 pub mod layout;
 pub mod local;
+mod ranges;
 mod working_tree;
 
 pub use blob::BlobPlace;
@@ -42,4 +43,5 @@ pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use http_signature::verify_file;
 pub use image::{Images, PinnedImage, ResolveMode};
 pub use layout::BlobFolder;
+pub use ranges::LayerRanges;
 pub use working_tree::WorkingTree;

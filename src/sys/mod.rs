@@ -3,7 +3,7 @@
 //! File side, in reading order: [`metadata`] (what `statx` says), [`xattr`], [`handle`] (one
 //! opened object, changed without resolving a name again), [`dir`] (listing and removing
 //! trees by descriptor), [`root`] (paths that cannot leave a directory), [`copy`], [`atomic`],
-//! [`lock`], [`mount`].
+//! [`lock`], [`mount`], [`fuse`] (file systems that this process serves).
 //!
 //! Process side: [`ns`] (namespaces), [`process`] (starting, forking, waiting), [`caps`],
 //! [`seccomp`] (the default filter), [`device_filter`], [`detached`] (mounts that hang nowhere
@@ -17,6 +17,7 @@ pub mod detached;
 pub mod device_filter;
 pub mod dir;
 pub mod disk;
+pub mod fuse;
 pub mod handle;
 pub mod lock;
 pub mod metadata;

@@ -91,9 +91,25 @@ pub struct ResultLayers {
     pub compression: Compression,
 }
 
+/// Makes the context of work that nobody watches.
+fn silent() -> OpContext {
+    OpContext {
+        progress: VertexProgress::silent(),
+        cancel: Default::default(),
+    }
+}
+
 impl ResultLayers {
     async fn layer(&self, id: LayerId) -> Result<CachedLayer, String> {
         let foreign = self.layers.is_of_image(&id);
+        if foreign && self.compression.force {
+            // Compressing it anew takes its bytes, which a step may have done without.
+            let context = silent();
+            let unpacked = self
+                .layers
+                .unpack_whole(std::slice::from_ref(&id), &context);
+            unpacked.await.map_err(|error| error.to_string())?;
+        }
         let (snapshots, compression) = (self.snapshots.clone(), self.compression);
         let made = tokio::task::spawn_blocking(move || {
             let blob = snapshots.layer_blob(&id, &compression)?;

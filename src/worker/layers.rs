@@ -20,6 +20,7 @@ use crate::snapshot::{LayerBlob, LayerId, Snapshotter};
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::source::{Images, PinnedImage};
 
+use super::lazy::LazyLayers;
 use super::ops::{blocking, failed, invalid, source};
 
 /// Time that fetching a layer of an imported result may take, however small it is.
@@ -79,6 +80,8 @@ pub struct ImageLayers {
     /// What turned out not to be had.
     lost: Mutex<BTreeSet<DiffId>>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Layers that are shown instead of fetched.
+    lazy: LazyLayers,
 }
 
 impl ImageLayers {
@@ -92,6 +95,29 @@ impl ImageLayers {
             known: Mutex::default(),
             lost: Mutex::default(),
             busy: Mutex::default(),
+            lazy: LazyLayers::default(),
+        }
+    }
+
+    /// Does something that may read shown layers. Where such a read fails, all of it does, with
+    /// an error that says why: a program that went on in spite of it made who knows what.
+    pub async fn reading<T>(
+        &self,
+        work: impl Future<Output = Result<T, OpError>>,
+    ) -> Result<T, OpError> {
+        let before = self.lazy.failures().count;
+        let result = work.await;
+        let after = self.lazy.failures();
+        if after.count == before {
+            return result;
+        }
+        match result {
+            Err(error) if error.kind == FailureKind::Cancelled => Err(error),
+            Err(error) => {
+                let message = format!("{}; {}", after.last, error.message);
+                Err(OpError::new(FailureKind::Remote, message).caused_by(error))
+            }
+            Ok(_) => Err(OpError::new(FailureKind::Remote, after.last)),
         }
     }
 
@@ -341,11 +367,29 @@ impl ImageLayers {
         self.known(layer).is_some() || self.snapshots.has(layer)
     }
 
-    /// Has every layer of a stack unpacked.
+    /// Has the files of every layer of a stack: unpacked, or shown where that was asked for.
     pub async fn unpack(
         self: &Arc<Self>,
         stack: &[LayerId],
         context: &OpContext,
+    ) -> Result<(), OpError> {
+        self.unpack_all(stack, context, true).await
+    }
+
+    /// Has every layer of a stack unpacked, as a whole.
+    pub async fn unpack_whole(
+        self: &Arc<Self>,
+        stack: &[LayerId],
+        context: &OpContext,
+    ) -> Result<(), OpError> {
+        self.unpack_all(stack, context, false).await
+    }
+
+    async fn unpack_all(
+        self: &Arc<Self>,
+        stack: &[LayerId],
+        context: &OpContext,
+        may_be_shown: bool,
     ) -> Result<(), OpError> {
         let mut tasks = Vec::new();
         for layer in stack {
@@ -354,7 +398,7 @@ impl ImageLayers {
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
             tasks.push(tokio::spawn(async move {
-                this.unpack_one(&layer, &context).await
+                this.unpack_one(&layer, &context, may_be_shown).await
             }));
         }
         let mut result = Ok(());
@@ -388,7 +432,7 @@ impl ImageLayers {
         let mut result = self.bring_blobs(stack, &context).await;
         if files > 0 && result.is_ok() {
             let read = &stack[..files];
-            let unpacked = self.unpack(read, &context).await;
+            let unpacked = self.unpack_whole(read, &context).await;
             result = unpacked.map_err(|error| Lost {
                 layers: self.not_unpacked(read),
                 error,
@@ -409,7 +453,12 @@ impl ImageLayers {
             .collect()
     }
 
-    async fn unpack_one(&self, layer: &LayerId, context: &OpContext) -> Result<(), OpError> {
+    async fn unpack_one(
+        &self,
+        layer: &LayerId,
+        context: &OpContext,
+        may_be_shown: bool,
+    ) -> Result<(), OpError> {
         let busy = {
             let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(busy.entry(layer.clone()).or_default())
@@ -422,6 +471,16 @@ impl ImageLayers {
             return Err(invalid(format!("layer {layer} is no longer in the store"))
                 .hint("build again: the step that made it will run"));
         };
+        if let Known::Image { image, index } = &known
+            && may_be_shown
+            && let Some(ranges) = self.images.ranges(image, *index)
+            && self
+                .lazy
+                .show(&self.snapshots, layer, ranges, context)
+                .await
+        {
+            return Ok(());
+        }
         self.fetch(&known, &context.progress).await?;
         let Err(damaged) = self.apply(layer, &known, context).await else {
             return Ok(());

@@ -2,7 +2,7 @@
 //!
 //! Read in order: [`output`] (what a vertex yields), [`keys`] with `parts` (what cache keys are
 //! made of), `outcome` (results that are the same), [`ahead`] (steps that will follow), [`layers`]
-//! (fetching and unpacking layers when somebody needs them), [`cached`] (results that travel to
+//! (fetching and unpacking layers when somebody needs them), `lazy` (reading them piece by piece), [`cached`] (results that travel to
 //! and from other machines), [`room`] (of the disk), [`ops`], [`mount_archive`], [`mount_source`].
 //! Invariants: a layer that an op made is committed before its outputs are returned; an image's
 //! layers are fetched only when a step or an exporter reads them. Deliberately absent: the
@@ -13,6 +13,7 @@ mod buildkit;
 pub mod cached;
 pub mod keys;
 pub mod layers;
+mod lazy;
 pub mod mount_archive;
 pub mod mount_source;
 pub mod ops;
@@ -254,7 +255,8 @@ impl Worker for LocalWorker {
         output: &OpOutput,
         context: &OpContext,
     ) -> Result<ContentDigest, OpError> {
-        let digest = ops::content::digest(self, user, input, output, context).await?;
+        let digest = ops::content::digest(self, user, input, output, context);
+        let digest = self.options.layers.reading(digest).await?;
         buildkit::note_contents(self, user, input, output).await;
         Ok(digest)
     }
@@ -267,13 +269,13 @@ impl Worker for LocalWorker {
     ) -> Result<Vec<OpOutput>, OpError> {
         self.prepare_what_follows(vertex);
         self.keep_room().await;
-        let outputs = match ops::perform(self, vertex, &inputs, context).await {
-            Err(error) => {
-                self.again_with_room(error, vertex, &inputs, context)
-                    .await?
+        let performed = self.options.layers.reading(async {
+            match ops::perform(self, vertex, &inputs, context).await {
+                Err(error) => self.again_with_room(error, vertex, &inputs, context).await,
+                outputs => outputs,
             }
-            Ok(outputs) => outputs,
-        };
+        });
+        let outputs = performed.await?;
         self.compress(vertex, &outputs);
         Ok(outputs)
     }

@@ -34,6 +34,7 @@ mod faults;
 )]
 mod faulty_registry;
 mod frontends;
+mod lazy;
 mod llb;
 mod load;
 mod mutations;

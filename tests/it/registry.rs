@@ -362,6 +362,36 @@ async fn a_cut_download_goes_on_where_it_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn parts_of_a_blob_are_all_that_moves_and_are_tried_again() {
+    let registry = Registry::start();
+    let data = bytes(500_000);
+    let blob = Descriptor::of(media_type::OCI_LAYER, &data);
+    registry.put_blob("app", &data);
+    let name = reference(&registry, "app:1");
+    let client = client();
+    let busy = Action::Status(503, Vec::new(), String::new());
+    for fault in [Action::CutAfter(100), busy, Action::Hang, Action::Shorter] {
+        registry.fail("GET", "/blobs/", 1, fault);
+    }
+    for (begin, length) in [(0, 300), (499_000, 1000), (1234, 1)] {
+        let part = client.fetch_range(&name, &blob, begin, length).await;
+        let (begin, end) = (begin as usize, (begin + length) as usize);
+        assert_eq!(part.unwrap(), data[begin..end]);
+    }
+    let log = registry.log();
+    assert_eq!((log.len(), registry.pending_faults()), (7, 0));
+    assert!(log.iter().all(|l| l.header("range").is_some()));
+    // Nobody wants all of it instead.
+    registry.clear_log();
+    registry.fail("GET", "/blobs/", 1, Action::IgnoreRange);
+    let whole = client.fetch_range(&name, &blob, 5, 10).await.unwrap_err();
+    assert!(whole.to_string().contains("does not give parts"), "{whole}");
+    let behind = client.fetch_range(&name, &blob, 600_000, 10).await;
+    assert!(behind.unwrap_err().to_string().contains("416"));
+    assert_eq!(registry.log().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_ignores_ranges_is_read_from_the_start_once() {
     let registry = Registry::start();
     let data = bytes(500_000);

@@ -27,6 +27,7 @@ mod executor_runtime;
 mod executor_security;
 mod file_op;
 mod hostile;
+mod lazy;
 mod sandbox;
 mod snapshot;
 mod surroundings;

@@ -609,11 +609,10 @@ impl Talk {
     }
 }
 
-/// Runs processes in a container.
-async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
-    let image = &options["build-arg:IMAGE"];
+/// Makes the container `c`, and tries to make it again.
+async fn make_container(gateway: &mut Gateway, image: &str) -> Result<String, tonic::Status> {
     let request = wire::ResolveImageConfigRequest {
-        r#ref: image.clone(),
+        r#ref: image.to_owned(),
         ..wire::ResolveImageConfigRequest::default()
     };
     let found = gateway.resolve_image_config(request).await?.into_inner();
@@ -640,63 +639,58 @@ async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
         ..wire::NewContainerRequest::default()
     };
     gateway.new_container(request.clone()).await?;
-    let mut lines = Vec::new();
     let refused = gateway.new_container(request).await.unwrap_err();
-    lines.push(format!("again: {:?}", refused.code()));
+    Ok(format!("again: {:?}", refused.code()))
+}
+
+/// Runs processes in a container.
+async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
+    let mut lines = vec![make_container(gateway, &options["build-arg:IMAGE"]).await?];
     let mut talk = Talk::open(gateway).await?;
-    let script = "trap 'echo caught' USR1; echo ready; while ! [ -e /tmp/go ]; do sleep 0.05; done; \
+    let script = "trap 'echo caught' USR1; echo ready; \
+                  while ! [ -e /tmp/go ]; do sleep 0.05; done; \
                   cat; hostname; cat /mnt/note; echo changed > /mnt/note; exit 5";
     talk.start("main", &["/bin/sh", "-c", script], false).await;
     talk.until("main", "ready\n").await?;
-    let signal = wire::SignalMessage {
-        name: "USR1".to_owned(),
-    };
-    talk.send("main", Input::Signal(signal)).await;
+    let name = "USR1".to_owned();
+    let signal = Input::Signal(wire::SignalMessage { name });
+    talk.send("main", signal).await;
     talk.until("main", "caught\n").await?;
-    talk.start(
-        "second",
-        &[
-            "/bin/sh",
-            "-c",
-            "echo from; read x; echo \"$x\" >&2; exit 4",
-        ],
-        false,
-    )
-    .await;
+    let script = "echo from; read x; echo \"$x\" >&2; exit 4";
+    talk.start("second", &["/bin/sh", "-c", script], false)
+        .await;
     talk.feed("second", "afar\n", true).await;
     lines.push(format!("second: {:?}", talk.end("second").await?));
-    talk.start(
-        "terminal",
-        &["/bin/sh", "-c", "read x; stty size; tty -s && echo is one"],
-        true,
-    )
-    .await;
-    talk.send(
-        "terminal",
-        Input::Resize(wire::ResizeMessage { rows: 9, cols: 33 }),
-    )
-    .await;
+    let script = "read x; stty size; [ -t 0 ] && echo is one";
+    talk.start("terminal", &["/bin/sh", "-c", script], true)
+        .await;
+    let size = wire::ResizeMessage { rows: 9, cols: 33 };
+    talk.send("terminal", Input::Resize(size)).await;
     talk.feed("terminal", "\n", false).await;
     let (output, code) = talk.end("terminal").await?;
-    lines.push(format!(
-        "terminal: {:?} {code}",
-        output.trim().replace("\r\n", " ")
-    ));
+    let output = output.trim().replace("\r\n", " ");
+    lines.push(format!("terminal: {output:?} {code}"));
     talk.start("absent", &["/bin/no-such-program"], false).await;
     lines.push(format!("absent: {}", talk.end("absent").await?.1));
-    talk.start(
-        "helper",
-        &["/bin/sh", "-c", "echo x > /made; touch /tmp/go"],
-        false,
-    )
-    .await;
+    let script = "echo x > /made; touch /tmp/go";
+    talk.start("helper", &["/bin/sh", "-c", script], false)
+        .await;
     lines.push(format!("helper: {:?}", talk.end("helper").await?));
     lines.push(format!("made: {:?}", read_mount(gateway, 0, "made").await?));
     talk.feed("main", "what it reads\n", true).await;
     lines.push(format!("main: {:?}", talk.end("main").await?));
     lines.push(format!("note: {:?}", read_mount(gateway, 1, "note").await?));
+    lines.extend(end_container(gateway, talk).await?);
+    told(gateway, &lines.join("\n")).await
+}
+
+/// Ends the container, and asks for more of it.
+async fn end_container(
+    gateway: &mut Gateway,
+    mut talk: Talk,
+) -> Result<Vec<String>, tonic::Status> {
     let refused = read_mount(gateway, 2, "go").await.unwrap_err();
-    lines.push(refused.message().to_owned());
+    let mut lines = vec![refused.message().to_owned()];
     let release = wire::ReleaseContainerRequest {
         container_id: "c".to_owned(),
     };
@@ -706,7 +700,7 @@ async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -
     talk.start("late", &["/bin/true"], false).await;
     let refused = talk.end("late").await.unwrap_err();
     lines.push(format!("late: {}", refused.message()));
-    told(gateway, &lines.join("\n")).await
+    Ok(lines)
 }
 
 async fn read_mount(

@@ -888,19 +888,21 @@ fn blobs(state: &State, request: &Incoming, repository: &str, digest: &str) -> A
 
 fn ranged(request: &Incoming, mut answer: Answer, bytes: &Arc<Vec<u8>>) -> Answer {
     let range = request.logged.header("range");
-    let start = range.and_then(|text| text.strip_prefix("bytes=")?.split('-').next());
-    match start.and_then(|text| text.parse::<usize>().ok()) {
-        None => {
-            answer.body = bytes.clone();
-            answer
-        }
-        Some(start) if start >= bytes.len() => Answer::new(416),
-        Some(start) => {
-            answer.status = 206;
-            let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
-            answer.header("Content-Range", range).body(&bytes[start..])
-        }
+    let range = range.and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));
+    let number = |text: &str| text.parse::<usize>().ok();
+    let Some((start, last)) = range.and_then(|(start, last)| Some((number(start)?, last))) else {
+        answer.body = bytes.clone();
+        return answer;
+    };
+    if start >= bytes.len() {
+        return Answer::new(416);
     }
+    let last = number(last).map_or(bytes.len() - 1, |last| last.min(bytes.len() - 1));
+    answer.status = 206;
+    let range = format!("bytes {start}-{last}/{}", bytes.len());
+    answer
+        .header("Content-Range", range)
+        .body(&bytes[start..=last])
 }
 
 fn manifests(state: &mut State, request: &Incoming, repository: &str, name: &str) -> Answer {

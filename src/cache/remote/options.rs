@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::backend::seal::SealSettings;
 use super::backend::{self, Backend, Direction};
+use super::buildkit::Dialect;
 use crate::cache::mounts::travel::MountTravel;
 use crate::oci::{Digest, Reference};
 
@@ -107,6 +108,8 @@ pub enum CacheFormat {
     Cooper,
     /// BuildKit's.
     BuildKit {
+        /// For which of its versions.
+        dialect: Dialect,
         /// Whether it is written as an image manifest, and not as an index.
         as_image: bool,
     },
@@ -193,18 +196,25 @@ impl CacheExport {
         let as_image = attributes.boolean("image-manifest")?.unwrap_or(true);
         let format = match attributes.take("format").as_deref() {
             None | Some("" | "cooper") => CacheFormat::Cooper,
-            Some("buildkit") if !seal.is_empty() => {
+            Some("buildkit" | "buildkit-0.13") if !seal.is_empty() => {
                 return Err("a cache in BuildKit's format cannot be signed or encrypted".to_owned());
             }
-            Some("buildkit") if matches!(place, CachePlace::Backend(_)) => {
+            Some("buildkit" | "buildkit-0.13") if matches!(place, CachePlace::Backend(_)) => {
                 return Err(format!(
                     "BuildKit's format cannot be written to type={kind}"
                 ));
             }
-            Some("buildkit") => CacheFormat::BuildKit { as_image },
+            Some("buildkit") => CacheFormat::BuildKit {
+                dialect: Dialect::Current,
+                as_image,
+            },
+            Some("buildkit-0.13") => CacheFormat::BuildKit {
+                dialect: Dialect::Older,
+                as_image,
+            },
             Some(other) => {
                 return Err(format!(
-                    "unknown cache format {other:?}: expected cooper or buildkit"
+                    "unknown cache format {other:?}: expected cooper, buildkit or buildkit-0.13"
                 ));
             }
         };
@@ -421,7 +431,17 @@ mod tests {
             let export = CacheExport::from_attributes(kind, map(text), &|_| Some("07".repeat(32)));
             export.map(|export| export.format)
         };
-        let as_image = |as_image| Ok(CacheFormat::BuildKit { as_image });
+        let as_image = |as_image| {
+            Ok(CacheFormat::BuildKit {
+                dialect: Dialect::Current,
+                as_image,
+            })
+        };
+        let older = CacheFormat::BuildKit {
+            dialect: Dialect::Older,
+            as_image: true,
+        };
+        assert_eq!(format("inline", "format=buildkit-0.13"), Ok(older));
         assert_eq!(format("inline", "format=buildkit"), as_image(true));
         assert_eq!(format("local", "dest=x,format=buildkit"), as_image(true));
         let text = "ref=x,format=buildkit,image-manifest=false";
@@ -444,7 +464,7 @@ mod tests {
             (
                 "local",
                 "dest=x,format=other",
-                "expected cooper or buildkit",
+                "expected cooper, buildkit or buildkit-0.13",
             ),
         ] {
             let refused = format(kind, text).unwrap_err();

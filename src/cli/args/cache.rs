@@ -23,7 +23,7 @@ pub(crate) struct CacheArgs {
     /// (repeatable)
     ///
     /// Also type=s3|azblob|gcs|gha|http|reapi, and for every type sign-key=, encrypt-key=:
-    /// docs/remote-cache.md. Keys: ref=, dest=, tag=, mode=min|max, format=cooper|buildkit,
+    /// docs/remote-cache.md. Keys: ref=, dest=, tag=, mode=min|max, format=cooper|buildkit|buildkit-0.13,
     /// compression=, compression-level=, force-compression=BOOL, ignore-error=BOOL, timeout=TIME,
     /// keep=DAYS, max-size=BYTES, reset=BOOL, registry.insecure=BOOL.
     #[arg(long = "cache-to", value_name = "SPEC")]

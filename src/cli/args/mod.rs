@@ -94,6 +94,17 @@ pub(crate) struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub(crate) runtime: Option<PathBuf>,
+    /// How layers become trees
+    ///
+    /// Environment: COOPER_SNAPSHOTTER.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "KIND",
+        help_heading = "Global options"
+    )]
+    pub(crate) snapshotter: Option<Snapshotter>,
     /// Registry to ask over plain HTTP or without checking certificates (repeatable)
     #[arg(
         long = "insecure-registry",
@@ -406,6 +417,20 @@ pub(crate) enum ProgressMode {
     Quiet,
     /// JSON lines as BuildKit's
     Rawjson,
+}
+
+/// Values of `--snapshotter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Snapshotter {
+    /// overlayfs where it works, copies elsewhere
+    Auto,
+    /// The kernel stacks layers
+    #[value(alias = "overlay")]
+    Overlayfs,
+    /// Layers are copied
+    Native,
+    /// As auto, but eStargz and zstd:chunked layers of base images are read, not fetched
+    Stargz,
 }
 
 /// Forms of lists.

@@ -21,11 +21,12 @@ use crate::executor::{
     Attachment, ExecutorError, Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Streams,
 };
 use crate::frontend::resolve::{ImageRequest, RequestPlatform};
+use crate::frontend::syntax::Foreign;
 use crate::frontend::{ContextSource, ImageResolver, ResolveMode};
 use crate::gateway::bridge::Outcome;
 use crate::gateway::{self, Answer, Connection, environment};
 use crate::llb::state::{About, Builder, Source};
-use crate::llb::{Definition, caps};
+use crate::llb::{Definition, Vertex, caps};
 use crate::oci::{Digest, ImageConfig, Platform, Reference};
 use crate::progress::VertexProgress;
 use crate::snapshot::RootMount;
@@ -75,7 +76,9 @@ impl Build {
             return Err(EngineError::new(ErrorKind::User, text));
         }
         let name = run.source.clone();
-        let image = self.frontend_image(&run).await?;
+        let image = self
+            .frontend_image(&run.source, run.replaced_by.as_ref())
+            .await?;
         if let Some(cap) =
             environment::missing_cap(&image.config, &run.options, !run.inputs.is_empty())
         {
@@ -93,16 +96,32 @@ impl Build {
         answer
     }
 
+    /// Returns the sources that a frontend's own files come from.
+    pub(in crate::engine) async fn frontend_sources(
+        &self,
+        foreign: Foreign,
+    ) -> Result<Vec<Vertex>, EngineError> {
+        let image = self.frontend_image(&foreign.image, foreign.replaced_by.as_ref());
+        let loaded = image.await?.definition.load();
+        let loaded = loaded.map_err(|error| {
+            EngineError::new(ErrorKind::Internal, error.to_string()).with_source(error)
+        })?;
+        Ok(loaded.vertices)
+    }
+
     fn frontend_step(&self, run: &FrontendRun) -> VertexProgress {
         let text = format!("frontend {} {} {:?}", run.source, run.depth, run.options);
         self.progress.of_vertex(Digest::of(text.as_bytes()))
     }
 
     /// Finds the image of a frontend.
-    async fn frontend_image(&self, run: &FrontendRun) -> Result<FrontendImage, EngineError> {
-        let source = &run.source;
-        let (name, oci_layout) = match &run.replaced_by {
-            None => (source.clone(), None),
+    async fn frontend_image(
+        &self,
+        source: &str,
+        replaced_by: Option<&ContextSource>,
+    ) -> Result<FrontendImage, EngineError> {
+        let (name, oci_layout) = match replaced_by {
+            None => (source.to_owned(), None),
             Some(ContextSource::Image(image)) => (image.clone(), None),
             Some(ContextSource::OciLayout { store, digest }) => {
                 (format!("{store}@{digest}"), Some(store.clone()))

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chains::Chains;
 use super::checksum::Checksums;
 use super::config::Link;
-use super::ops::{self, Dependency, Dialect, Used};
+use super::ops::{self, Dependency, Dialect, Used, of_dialect};
 use crate::cache::record::RUN_PLACE;
 use crate::cache::remote::{CachedLayer, FoundUnder, RemoteRecord, RemoteStore};
 use crate::cache::{CacheKey, ContentHash};
@@ -197,6 +197,16 @@ impl View<'_> {
                 .get(output as usize)
                 .cloned()
                 .unwrap_or_default(),
+        }
+    }
+
+    /// Returns the digests of the records that stand for an output in a dialect: all names of a
+    /// source, the one of a step.
+    pub(super) fn records_in(&self, step: &Step, output: u32, dialect: Dialect) -> Vec<String> {
+        let all = self.records(step, output);
+        match step.is_source {
+            true => all,
+            false => of_dialect(&all, dialect).cloned().into_iter().collect(),
         }
     }
 

@@ -19,5 +19,5 @@ pub mod write;
 
 pub use chains::Chains;
 pub use keys::Keys;
-pub use ops::Download;
+pub use ops::{Dialect, Download};
 pub use write::{Finished, Written};

@@ -22,9 +22,10 @@ use crate::llb::{Vertex, pb};
 use crate::oci::{Digest, Platform};
 
 /// Whose JSON is hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
     /// That of BuildKit today.
+    #[default]
     Current,
     /// That of BuildKit 0.13 and before.
     Older,
@@ -33,6 +34,15 @@ pub(super) enum Dialect {
 impl Dialect {
     /// Both.
     pub(super) const ALL: [Self; 2] = [Self::Current, Self::Older];
+}
+
+/// Returns what stands for a dialect in a list of all; the last where they do not differ.
+pub(super) fn of_dialect<T>(all: &[T], dialect: Dialect) -> Option<&T> {
+    let place = match dialect {
+        Dialect::Current => 0,
+        Dialect::Older => 1,
+    };
+    all.get(place).or(all.last())
 }
 
 /// How an op depends on one of its inputs.

@@ -3,6 +3,9 @@
 //! Every step that stands below a finished one gets a record, so that an importer can go from
 //! sources to results; only the finished ones that are given have layers. A folder of a client's
 //! has no record: the checksums of what steps use of it stand for it.
+//!
+//! A document is in one [`Dialect`]. Records of several, linked with one another, would be several
+//! ways from a source to a result, of which BuildKit takes none at times.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::config::{Chain, Config, Layer, Link, Outcome, Record};
 use super::container::{Container, described, time};
 use super::keys::{Input, Keys, Step, View};
+use super::ops::{Dialect, of_dialect};
 use super::{config, ops};
 use crate::cache::remote::CachedLayer;
 use crate::llb::VertexDigest;
@@ -50,12 +54,12 @@ impl Keys {
     pub fn write(
         &self,
         finished: &BTreeMap<VertexDigest, Finished>,
-        as_image: bool,
+        (dialect, as_image): (Dialect, bool),
     ) -> Option<Written> {
         let mut layers: Vec<Layer> = Vec::new();
         let mut places: BTreeMap<(Digest, i64), i64> = BTreeMap::new();
         let mut blobs: BTreeMap<Digest, CachedLayer> = BTreeMap::new();
-        let records = self.records(finished, |stack| {
+        let records = self.records(finished, dialect, |stack| {
             let mut parent = -1;
             for layer in stack {
                 let blob = layer.blob.digest.clone();
@@ -88,9 +92,9 @@ impl Keys {
     pub fn write_inline(
         &self,
         finished: &BTreeMap<VertexDigest, Finished>,
-        image: &[DiffId],
+        (dialect, image): (Dialect, &[DiffId]),
     ) -> Option<String> {
-        let records = self.records(finished, |stack| {
+        let records = self.records(finished, dialect, |stack| {
             let diff_ids = || stack.iter().map(|layer| &layer.diff_id);
             let is_start = stack.len() <= image.len() && diff_ids().eq(&image[..stack.len()]);
             if is_start && !stack.is_empty() {
@@ -113,11 +117,12 @@ impl Keys {
     fn records(
         &self,
         finished: &BTreeMap<VertexDigest, Finished>,
+        dialect: Dialect,
         mut place: impl FnMut(&[CachedLayer]) -> Option<Placed>,
     ) -> Vec<Record> {
         let needed = self.needed(finished);
         let view = self.view();
-        let mut records = Records::default();
+        let mut records = Records::in_dialect(dialect);
         for (number, step) in self.steps.iter().enumerate() {
             let mut of_outputs = Vec::new();
             let inputs = match needed.contains(&number) {
@@ -132,7 +137,10 @@ impl Keys {
                     Some((place(stack)?, time(own.unwrap_or(result.created_ns))?))
                 });
                 let made = match &inputs {
-                    Some(inputs) => records.add(view.records(step, output), inputs, result),
+                    Some(inputs) => {
+                        let digests = view.records_in(step, output, dialect);
+                        records.add(digests, inputs, result)
+                    }
                     None => Vec::new(),
                 };
                 of_outputs.push(made);
@@ -156,8 +164,8 @@ impl Keys {
 }
 
 /// Records that are being collected.
-#[derive(Default)]
 struct Records {
+    dialect: Dialect,
     all: Vec<Record>,
     /// Positions of those of each output of each step.
     of_steps: Vec<Vec<Vec<usize>>>,
@@ -166,12 +174,21 @@ struct Records {
 }
 
 impl Records {
+    fn in_dialect(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            all: Vec::new(),
+            of_steps: Vec::new(),
+            of_contents: BTreeMap::new(),
+        }
+    }
+
     /// Returns what may stand for each input of a step; `None` where nothing may.
     fn inputs(&mut self, view: &View<'_>, step: &Step) -> Option<Vec<Vec<Link>>> {
         let mut inputs = Vec::new();
         for (number, input) in step.inputs.iter().enumerate() {
             let mut links = self.of_step(input);
-            for contents in view.contents(step, number) {
+            if let Some(contents) = of_dialect(view.contents(step, number), self.dialect) {
                 let link = self.of_contents(contents);
                 let selector = String::new();
                 links.push(Link { selector, link });
@@ -185,18 +202,13 @@ impl Records {
     }
 
     fn of_step(&self, input: &Input) -> Vec<Link> {
-        let selectors = input.dependency.selectors.iter().map(Digest::to_string);
-        let mut selectors: Vec<String> = selectors.collect();
-        if selectors.is_empty() {
-            selectors.push(String::new());
-        }
+        let selector = of_dialect(&input.dependency.selectors, self.dialect);
+        let selector = selector.map(ToString::to_string).unwrap_or_default();
         let outputs = self.of_steps.get(input.step);
         let records = outputs.and_then(|outputs| outputs.get(input.output as usize));
-        let links = records.into_iter().flatten().flat_map(|record| {
-            selectors.iter().map(|selector| Link {
-                selector: selector.clone(),
-                link: number(*record),
-            })
+        let links = records.into_iter().flatten().map(|record| Link {
+            selector: selector.clone(),
+            link: number(*record),
         });
         links.collect()
     }
@@ -213,7 +225,7 @@ impl Records {
         place
     }
 
-    /// Adds the records of one output, one for each digest that it has.
+    /// Adds the records of one output, one for each name that it has.
     fn add(
         &mut self,
         digests: Vec<String>,
@@ -258,6 +270,8 @@ mod tests {
     use crate::llb::{OutputRef, Vertex, pb};
     use crate::oci::{ImageConfig, Manifest, Platform};
     use crate::session::tree::Tree;
+
+    const TODAY: (Dialect, bool) = (Dialect::Current, true);
 
     fn vertex(name: &str, op: pb::op::Op, inputs: &[&Vertex]) -> Vertex {
         let inputs = inputs.iter().map(|input| OutputRef {
@@ -382,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_found_and_nothing_behind_a_change() {
-        let written = keys("text", Vec::new()).write(&finished(), true).unwrap();
+        let written = keys("text", Vec::new()).write(&finished(), TODAY).unwrap();
         assert_eq!(written.layers.len(), 4);
         let read = || written.container.chains(&written.config).unwrap();
         assert_eq!(found(&keys("text", vec![read()])), all());
@@ -394,7 +408,7 @@ mod tests {
         );
         assert_eq!(found(&unknown), []);
         // The same build writes the same bytes.
-        let again = keys("text", Vec::new()).write(&finished(), true).unwrap();
+        let again = keys("text", Vec::new()).write(&finished(), TODAY).unwrap();
         assert_eq!(again.config, written.config);
     }
 
@@ -414,7 +428,7 @@ mod tests {
             }
             assert_eq!(made.outputs[0].last().unwrap().created_ns, Some(created_ns));
         }
-        let written = keys("text", Vec::new()).write(&finished, true).unwrap();
+        let written = keys("text", Vec::new()).write(&finished, TODAY).unwrap();
         assert_eq!(written.layers.len(), 2);
         let chains = written.container.chains(&written.config).unwrap();
         let keys = keys("text", vec![chains]);
@@ -428,11 +442,16 @@ mod tests {
     fn only_what_is_given_has_layers() {
         let mut finished = finished();
         finished.remove(&steps()[3].digest);
-        let written = keys("text", Vec::new()).write(&finished, false).unwrap();
+        let written = keys("text", Vec::new())
+            .write(&finished, (Dialect::Current, false))
+            .unwrap();
         let chains = written.container.chains(&written.config).unwrap();
         let expected = [all()[0].clone(), all()[2].clone()];
         assert_eq!(found(&keys("text", vec![chains])), expected);
-        assert_eq!(keys("text", Vec::new()).write(&BTreeMap::new(), true), None);
+        assert_eq!(
+            keys("text", Vec::new()).write(&BTreeMap::new(), TODAY),
+            None
+        );
     }
 
     #[test]
@@ -440,7 +459,8 @@ mod tests {
         let names = ["base", "first", "copied", "last"];
         let layers: Vec<CachedLayer> = names.iter().map(|name| layer(name)).collect();
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let member = keys("text", Vec::new()).write_inline(&finished(), &diff_ids);
+        let member =
+            keys("text", Vec::new()).write_inline(&finished(), (Dialect::Current, &diff_ids));
         let mut config = ImageConfig::default();
         config.rootfs.diff_ids = diff_ids.clone();
         config
@@ -456,15 +476,67 @@ mod tests {
         let chains = container::inline(&manifest, &config).unwrap().unwrap();
         assert_eq!(found(&keys("text", vec![chains])), all());
         // An image that lacks the last layer has the steps before it.
-        let less = keys("text", Vec::new()).write_inline(&finished(), &diff_ids[..3]);
+        let less =
+            keys("text", Vec::new()).write_inline(&finished(), (Dialect::Current, &diff_ids[..3]));
         assert_ne!(
             less,
             config.other[container::MEMBER].as_str().map(str::to_owned)
         );
         assert_eq!(
-            keys("text", Vec::new()).write_inline(&finished(), &[]),
+            keys("text", Vec::new()).write_inline(&finished(), (Dialect::Current, &[])),
             None
         );
+    }
+
+    /// Mixed dialects would be several ways from a source to a result.
+    #[test]
+    fn a_document_is_in_one_dialect() {
+        let with_secret = |command: &str, base: &Vertex| {
+            let mut step = run(command, base);
+            if let pb::op::Op::Exec(exec) = &mut step.op {
+                exec.mounts.push(pb::Mount {
+                    input: -1,
+                    output: -1,
+                    dest: "/run/secrets/s".to_owned(),
+                    mount_type: pb::MountType::Secret.into(),
+                    ..pb::Mount::default()
+                });
+            }
+            step
+        };
+        let image = source("docker-image://base");
+        let first = with_secret("first", &image);
+        let last = with_secret("last", &first);
+        let steps = vec![image, first, last];
+        let keys = Keys::new(&steps, Vec::new());
+        keys.note_image(
+            &steps[0],
+            &Digest::of(b"manifest"),
+            &[layer("base").diff_id],
+        );
+        let made = |step: &Vertex| {
+            let outputs = vec![vec![layer("own")]];
+            let made = Finished {
+                outputs,
+                created_ns: 5,
+            };
+            (step.digest.clone(), made)
+        };
+        let finished: BTreeMap<_, _> = steps.iter().skip(1).map(made).collect();
+        let document = |dialect| {
+            let written = keys.write(&finished, (dialect, true)).unwrap();
+            serde_json::from_slice::<Config>(&written.config).unwrap()
+        };
+        let documents = Dialect::ALL.map(document);
+        for document in &documents {
+            let records = document.records.iter();
+            let mut links: Vec<usize> =
+                records.map(|r| r.inputs.iter().flatten().count()).collect();
+            links.sort_unstable();
+            // Two names of the image, a step on both of them, and one on that step.
+            assert_eq!(links, [0, 0, 1, 2]);
+        }
+        assert_ne!(documents[0], documents[1]);
     }
 
     #[test]
