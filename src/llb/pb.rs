@@ -25,7 +25,7 @@ pub struct Op {
     pub op: Option<op::Op>,
 }
 
-/// What an [`Op`](super::pb::Op) may do.
+/// What an [`Op`] may do.
 pub mod op {
     /// What an op does.
     #[allow(
