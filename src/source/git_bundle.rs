@@ -184,7 +184,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             (blob.reference.name(), blob.layout),
-            ("h/x".to_owned(), None)
+            ("docker.io/h/x".to_owned(), None)
         );
         let blob = read(&format!("oci-layout+blob://h/y@{digest}"))
             .unwrap()

@@ -184,7 +184,6 @@ fn mount_device(target: &Path) -> io::Result<OwnedFd> {
     let user = CString::new(rustix::process::geteuid().as_raw().to_string())?;
     let group = CString::new(rustix::process::getegid().as_raw().to_string())?;
     let options = [
-        (c"source", Some(c"cooper")),
         (c"fd", Some(number.as_c_str())),
         (c"rootmode", Some(c"40000")),
         (c"user_id", Some(user.as_c_str())),
