@@ -76,11 +76,7 @@ mod tests {
         let mut tar = TarReader::new(&sample[..]);
         for file in &files {
             assert_eq!(Some(&file.entry), tar.next_entry().unwrap().as_ref());
-            let mut data = vec![0; file.entry.size as usize];
-            let mut filled = 0;
-            while filled < data.len() {
-                filled += tar.read(&mut data[filled..]).unwrap();
-            }
+            let data = toc::data_of(&mut tar, &file.entry);
             let chunks = file.chunks.iter();
             let chunks = chunks.map(|chunk| chunk.unpack(part(chunk.begin, chunk.end)).unwrap());
             assert_eq!(chunks.collect::<Vec<_>>().concat(), data);

@@ -350,6 +350,17 @@ pub(super) fn invalid(error: ArchiveError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// Reads the data of the entry that was read last.
+#[cfg(test)]
+pub(super) fn data_of(tar: &mut TarReader<&[u8]>, entry: &Entry) -> Vec<u8> {
+    let mut data = vec![0; entry.size as usize];
+    let mut filled = 0;
+    while filled < data.len() {
+        filled += tar.read(&mut data[filled..]).unwrap();
+    }
+    data
+}
+
 /// A tar with a folder, a file of some chunks, a link, a small and an empty file.
 #[cfg(test)]
 pub(super) fn sample() -> Vec<u8> {

@@ -417,11 +417,7 @@ mod tests {
         let mut seen = 0;
         for file in &files {
             assert_eq!(Some(&file.entry), tar.next_entry().unwrap().as_ref());
-            let mut data = vec![0; file.entry.size as usize];
-            let mut filled = 0;
-            while filled < data.len() {
-                filled += tar.read(&mut data[filled..]).unwrap();
-            }
+            let data = toc::data_of(&mut tar, &file.entry);
             let chunks = file.chunks.iter().map(|chunk| {
                 let member = &blob[chunk.begin as usize..chunk.end as usize];
                 chunk.unpack(member).unwrap()

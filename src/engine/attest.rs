@@ -200,7 +200,7 @@ impl Build {
             capture.args = arguments(&self.request, self.is_multi_platform());
             capture.config.path = self.inputs.filename.clone();
         }
-        if let Some(foreign) = &foreign {
+        if let Some(foreign) = foreign {
             capture.frontend = GATEWAY.to_owned();
             let source = [
                 ("source", &foreign.image),
@@ -215,7 +215,7 @@ impl Build {
         // The Dockerfile came out of the build context, whatever else did.
         sources.extend(self.context_sources());
         if let Some(foreign) = foreign {
-            sources.extend(self.frontend_sources(foreign).await?);
+            sources.extend(self.frontend_sources(foreign.clone()).await?);
         }
         self.add_materials(&mut capture, &sources, made.lowered, worker)
             .await?;

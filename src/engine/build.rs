@@ -36,6 +36,7 @@ use crate::exporter::{
     Compression, ExportRequest, Exported, Exporter, LayerTimes, OutputSpec, PlatformResult, Squash,
 };
 use crate::frontend::diagnostic::Source;
+use crate::frontend::syntax::Foreign;
 use crate::frontend::{self, FrontendOptions, LowerFailure, Lowered};
 use crate::llb::{Definition, Loaded, pb};
 use crate::oci::{ImageConfig, Platform};
@@ -73,6 +74,8 @@ pub(super) struct Build {
     pub(super) imports: OnceLock<Arc<Imports>>,
     /// What a frontend from an image answered for, where that has the last word.
     answered: OnceLock<Targets>,
+    /// The frontend from an image that the build needs, once that was looked up.
+    pub(super) foreign: OnceLock<Option<Foreign>>,
     pub(super) inputs: Inputs,
     /// What git knows about the main build context, where that is asked for.
     pub(super) vcs: Option<Known>,
@@ -310,6 +313,7 @@ impl Build {
             asked: targets,
             imports: OnceLock::new(),
             answered: OnceLock::new(),
+            foreign: OnceLock::new(),
             inputs,
             vcs,
             client,
@@ -331,7 +335,7 @@ impl Build {
     /// Has the frontend translate the Dockerfile for every platform.
     async fn lower_all(self: &Arc<Self>) -> Result<Vec<Lowered>, EngineError> {
         if let Some(foreign) = self.foreign_frontend()? {
-            let (targets, lowered) = self.ask_frontend(foreign).await?;
+            let (targets, lowered) = self.ask_frontend(foreign.clone()).await?;
             // There is one translation in the life of a build.
             let _ = self.answered.set(targets);
             return Ok(lowered);

@@ -98,7 +98,7 @@ impl Engine {
 impl Build {
     async fn answer(self: &Arc<Self>, question: Question) -> Result<Answer, EngineError> {
         if let (Some(foreign), Some(id)) = (self.foreign_frontend()?, question.id()) {
-            let answer = self.question_frontend(foreign, id).await;
+            let answer = self.question_frontend(foreign.clone(), id).await;
             return answer.map(Answer::Foreign);
         }
         let text = &self.inputs.text;

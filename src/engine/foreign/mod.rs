@@ -44,8 +44,11 @@ pub struct ForeignAnswer {
 
 impl Build {
     /// Finds the frontend that the build needs, unless it is the built-in one, and checks that it
-    /// may be used.
-    pub(super) fn foreign_frontend(&self) -> Result<Option<Foreign>, EngineError> {
+    /// may be used. Looks once.
+    pub(super) fn foreign_frontend(&self) -> Result<Option<&Foreign>, EngineError> {
+        if let Some(found) = self.foreign.get() {
+            return Ok(found.as_ref());
+        }
         let rules = &self.engine.frontend_rules()?;
         let options = super::options::frontend_options(&self.request, &self.inputs)?;
         let foreign = syntax::foreign(&self.inputs.text, &options);
@@ -54,7 +57,7 @@ impl Build {
             None => rules.refuse_dockerfile(),
         }
         .map_err(|reason| EngineError::new(ErrorKind::Config, reason))?;
-        Ok(foreign)
+        Ok(self.foreign.get_or_init(|| foreign).as_ref())
     }
 
     /// Has a frontend from an image translate.
