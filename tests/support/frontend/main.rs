@@ -11,6 +11,13 @@
     reason = "a frontend that cannot go on panics; what it is told stands in its environment"
 )]
 
+mod attested;
+mod containers;
+mod failed;
+mod files;
+mod graph;
+mod sources;
+
 use std::collections::{BTreeMap, HashMap};
 use std::task::{Context, Poll};
 
@@ -22,11 +29,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use sha2::{Digest, Sha256};
 use tonic::Code;
-use wire::exec_message::Input;
 use wire::llb_bridge_client::LlbBridgeClient;
 use wire::result::Result as Returned;
+
+use graph::{Graph, digest, meta};
 
 type Gateway = LlbBridgeClient<Connection>;
 
@@ -45,113 +52,6 @@ impl tonic::codegen::Service<hyper::Request<tonic::body::Body>> for Connection {
 
     fn call(&mut self, request: hyper::Request<tonic::body::Body>) -> Self::Future {
         Box::pin(self.0.send_request(request))
-    }
-}
-
-/// A graph under construction.
-#[derive(Clone, Default)]
-struct Graph {
-    ops: Vec<Vec<u8>>,
-}
-
-impl Graph {
-    fn push(&mut self, op: pb::op::Op, inputs: &[String]) -> String {
-        let input = |digest: &String| pb::Input {
-            digest: digest.clone(),
-            index: 0,
-        };
-        let bytes = pb::Op {
-            inputs: inputs.iter().map(input).collect(),
-            op: Some(op),
-            ..pb::Op::default()
-        }
-        .encode_to_vec();
-        let name = digest(&bytes);
-        self.ops.push(bytes);
-        name
-    }
-
-    fn source(identifier: &str, attrs: &[(&str, &str)]) -> (Self, String) {
-        let mut graph = Self::default();
-        let attrs = attrs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let op = pb::SourceOp {
-            identifier: identifier.to_owned(),
-            attrs: attrs.collect(),
-        };
-        let name = graph.push(pb::op::Op::Source(op), &[]);
-        (graph, name)
-    }
-
-    /// A file system with one file.
-    fn file(path: &str, text: &str) -> pb::Definition {
-        let make = pb::FileActionMkFile {
-            path: path.to_owned(),
-            mode: 0o644,
-            data: text.as_bytes().to_vec(),
-            timestamp: 1,
-            ..pb::FileActionMkFile::default()
-        };
-        let action = pb::FileAction {
-            input: -1,
-            secondary_input: -1,
-            output: 0,
-            action: Some(pb::file_action::Action::Mkfile(make)),
-        };
-        let mut graph = Self::default();
-        let op = pb::FileOp {
-            actions: vec![action],
-        };
-        let name = graph.push(pb::op::Op::File(op), &[]);
-        graph.of(&name)
-    }
-
-    /// A step in an image.
-    fn step(image: &str, args: &[&str]) -> pb::Definition {
-        let (mut graph, root) = Self::source(&format!("docker-image://{image}"), &[]);
-        let exec = pb::ExecOp {
-            meta: Some(meta(args)),
-            mounts: vec![pb::Mount {
-                dest: "/".to_owned(),
-                ..pb::Mount::default()
-            }],
-            ..pb::ExecOp::default()
-        };
-        let name = graph.push(pb::op::Op::Exec(exec), &[root]);
-        graph.of(&name)
-    }
-
-    fn of(mut self, result: &str) -> pb::Definition {
-        let terminal = pb::Op {
-            inputs: vec![pb::Input {
-                digest: result.to_owned(),
-                index: 0,
-            }],
-            ..pb::Op::default()
-        };
-        self.ops.push(terminal.encode_to_vec());
-        pb::Definition {
-            def: self.ops,
-            ..pb::Definition::default()
-        }
-    }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    format!("sha256:{hex}")
-}
-
-fn meta(args: &[&str]) -> pb::Meta {
-    pb::Meta {
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: vec!["PATH=/bin".to_owned()],
-        cwd: "/".to_owned(),
-        ..pb::Meta::default()
     }
 }
 
@@ -230,10 +130,14 @@ fn options() -> BTreeMap<String, String> {
 
 async fn work(gateway: &mut Gateway, task: &str, options: &BTreeMap<String, String>) -> Outcome {
     match task {
-        "files" => files(gateway, options).await,
-        "context" => context(gateway).await,
+        "files" => files::files(gateway, options).await,
+        "context" => files::context(gateway).await,
+        "stages" => files::stages(gateway, options).await,
+        "sources" => sources::sources(gateway, options).await,
+        "attested" => attested::attested(gateway).await,
+        "failed" => failed::failed(gateway, options).await,
         "dockerfile" => dockerfile(gateway, options).await,
-        "containers" => containers(gateway, options).await,
+        "containers" => containers::containers(gateway, options).await,
         "platforms" => platforms(gateway).await,
         "lazy" => lazy(gateway, options).await,
         "fail" => fail(gateway, options).await,
@@ -288,66 +192,6 @@ async fn read(gateway: &mut Gateway, reference: &str, path: &str) -> Result<Stri
     };
     let data = gateway.read_file(request).await?.into_inner().data;
     Ok(String::from_utf8(data).unwrap())
-}
-
-/// Looks at the Dockerfile and the build context.
-async fn files(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
-    let mut lines = Vec::new();
-    let (graph, name) = Graph::source("local://dockerfile", &[]);
-    let folder = solve(gateway, graph.of(&name)).await?.id;
-    let text = read(gateway, &folder, &options["filename"]).await?;
-    lines.push(format!("dockerfile: {:?}", text.lines().last().unwrap()));
-    lines.push(format!("command line: {}", options["cmdline"]));
-    lines.push(format!("target: {}", options["target"]));
-    let (graph, name) = Graph::source(
-        "local://context",
-        &[("local.excludepatterns", "[\"secret\"]")],
-    );
-    let folder = solve(gateway, graph.of(&name)).await?.id;
-    let request = wire::ReadDirRequest {
-        r#ref: folder.clone(),
-        dir_path: "/".to_owned(),
-        include_pattern: "*.txt".to_owned(),
-        ..wire::ReadDirRequest::default()
-    };
-    for stat in gateway.read_dir(request).await?.into_inner().entries {
-        lines.push(format!("{} {:o} {}", stat.path, stat.mode, stat.size));
-    }
-    let request = wire::ReadFileRequest {
-        r#ref: folder.clone(),
-        file_path: "a.txt".to_owned(),
-        range: Some(wire::FileRange {
-            offset: 1,
-            length: 2,
-        }),
-        ..wire::ReadFileRequest::default()
-    };
-    let piece = gateway.read_file(request).await?.into_inner().data;
-    lines.push(format!("piece: {}", String::from_utf8(piece).unwrap()));
-    let request = wire::StatFileRequest {
-        r#ref: folder.clone(),
-        path: "link".to_owned(),
-        ..wire::StatFileRequest::default()
-    };
-    let stat = gateway.stat_file(request).await?.into_inner().stat.unwrap();
-    lines.push(format!("link: {}", stat.path));
-    for path in ["secret", "../../../etc/passwd", "out"] {
-        let refused = read(gateway, &folder, path).await.unwrap_err();
-        lines.push(format!("{path}: {}", refused.message()));
-    }
-    for (reference, path) in [("", "a"), ("result-99", "a")] {
-        let refused = read(gateway, reference, path).await.unwrap_err();
-        lines.push(format!("{reference:?}: {}", refused.message()));
-    }
-    let inputs = gateway.inputs(wire::InputsRequest {}).await?.into_inner();
-    lines.push(format!("inputs: {}", inputs.definitions.len()));
-    told(gateway, &lines.join("\n")).await
-}
-
-/// Returns the build context itself.
-async fn context(gateway: &mut Gateway) -> Outcome {
-    let (graph, name) = Graph::source("local://context", &[]);
-    Ok(image(solve(gateway, graph.of(&name)).await?))
 }
 
 /// Writes a Dockerfile and hands it on.
@@ -516,208 +360,4 @@ fn answer(options: &BTreeMap<String, String>) -> wire::Result {
         metadata: metadata.into(),
         ..wire::Result::default()
     }
-}
-
-/// Processes of containers, with what they say.
-struct Talk {
-    sender: tokio::sync::mpsc::Sender<wire::ExecMessage>,
-    answers: tonic::Streaming<wire::ExecMessage>,
-    waiting: Vec<wire::ExecMessage>,
-}
-
-impl Talk {
-    async fn open(gateway: &mut Gateway) -> Result<Self, tonic::Status> {
-        let (sender, receiver) = tokio::sync::mpsc::channel(16);
-        let messages = futures::stream::unfold(receiver, |mut receiver| async move {
-            let message = receiver.recv().await?;
-            Some((message, receiver))
-        });
-        let answers = gateway.exec_process(messages).await?.into_inner();
-        Ok(Self {
-            sender,
-            answers,
-            waiting: Vec::new(),
-        })
-    }
-
-    async fn send(&self, process: &str, input: Input) {
-        let message = wire::ExecMessage {
-            process_id: process.to_owned(),
-            input: Some(input),
-        };
-        self.sender.send(message).await.unwrap();
-    }
-
-    async fn start(&self, process: &str, args: &[&str], tty: bool) {
-        let init = wire::InitMessage {
-            container_id: "c".to_owned(),
-            meta: Some(meta(args)),
-            fds: vec![0, 1, 2],
-            tty,
-            ..wire::InitMessage::default()
-        };
-        self.send(process, Input::Init(init)).await;
-    }
-
-    async fn feed(&self, process: &str, data: &str, eof: bool) {
-        let data = data.as_bytes().to_vec();
-        self.send(process, Input::File(wire::FdMessage { fd: 0, eof, data }))
-            .await;
-    }
-
-    /// Returns the next message about a process.
-    async fn next(&mut self, process: &str) -> Result<Input, tonic::Status> {
-        let mut waiting = self.waiting.iter();
-        if let Some(at) = waiting.position(|message| message.process_id == process) {
-            return Ok(self.waiting.remove(at).input.unwrap());
-        }
-        loop {
-            let message = self.answers.message().await?.expect("the stream ended");
-            if message.process_id == process {
-                return Ok(message.input.unwrap());
-            }
-            self.waiting.push(message);
-        }
-    }
-
-    /// Reads output until it holds a text.
-    async fn until(&mut self, process: &str, wanted: &str) -> Result<(), tonic::Status> {
-        let mut seen = String::new();
-        while !seen.contains(wanted) {
-            if let Input::File(file) = self.next(process).await? {
-                assert!(!file.eof, "{process} ended before {wanted:?}: {seen:?}");
-                seen += std::str::from_utf8(&file.data).unwrap();
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for the end of a process; returns what it wrote, and its exit code.
-    async fn end(&mut self, process: &str) -> Result<(String, u32), tonic::Status> {
-        let (mut output, mut code, mut ended) = (String::new(), None, 0);
-        loop {
-            match self.next(process).await? {
-                Input::File(file) if file.eof => ended += 1,
-                Input::File(file) => output += std::str::from_utf8(&file.data).unwrap(),
-                Input::Exit(exit) => code = Some(exit.code),
-                Input::Done(_) => break,
-                _ => {}
-            }
-        }
-        assert!(ended > 0, "no stream of {process} ended");
-        Ok((output, code.expect("no exit before the end")))
-    }
-}
-
-/// Makes the container `c`, and tries to make it again.
-async fn make_container(gateway: &mut Gateway, image: &str) -> Result<String, tonic::Status> {
-    let request = wire::ResolveImageConfigRequest {
-        r#ref: image.to_owned(),
-        ..wire::ResolveImageConfigRequest::default()
-    };
-    let found = gateway.resolve_image_config(request).await?.into_inner();
-    assert!(found.digest.starts_with("sha256:") && !found.config.is_empty());
-    let (graph, name) = Graph::source(&format!("docker-image://{image}"), &[]);
-    let root = solve(gateway, graph.of(&name)).await?.id;
-    let note = solve(gateway, Graph::file("/note", "from a result"))
-        .await?
-        .id;
-    let mount = |dest: &str, result_id: &str, mount_type: pb::MountType| pb::Mount {
-        dest: dest.to_owned(),
-        result_id: result_id.to_owned(),
-        mount_type: mount_type as i32,
-        ..pb::Mount::default()
-    };
-    let request = wire::NewContainerRequest {
-        container_id: "c".to_owned(),
-        mounts: vec![
-            mount("/", &root, pb::MountType::Bind),
-            mount("/mnt", &note, pb::MountType::Bind),
-            mount("/tmp", "", pb::MountType::Tmpfs),
-        ],
-        hostname: "inside".to_owned(),
-        ..wire::NewContainerRequest::default()
-    };
-    gateway.new_container(request.clone()).await?;
-    let refused = gateway.new_container(request).await.unwrap_err();
-    Ok(format!("again: {:?}", refused.code()))
-}
-
-/// Runs processes in a container.
-async fn containers(gateway: &mut Gateway, options: &BTreeMap<String, String>) -> Outcome {
-    let mut lines = vec![make_container(gateway, &options["build-arg:IMAGE"]).await?];
-    let mut talk = Talk::open(gateway).await?;
-    let script = "trap 'echo caught' USR1; echo ready; \
-                  while ! [ -e /tmp/go ]; do sleep 0.05; done; \
-                  cat; hostname; cat /mnt/note; echo changed > /mnt/note; exit 5";
-    talk.start("main", &["/bin/sh", "-c", script], false).await;
-    talk.until("main", "ready\n").await?;
-    let name = "USR1".to_owned();
-    let signal = Input::Signal(wire::SignalMessage { name });
-    talk.send("main", signal).await;
-    talk.until("main", "caught\n").await?;
-    let script = "echo from; read x; echo \"$x\" >&2; exit 4";
-    talk.start("second", &["/bin/sh", "-c", script], false)
-        .await;
-    talk.feed("second", "afar\n", true).await;
-    lines.push(format!("second: {:?}", talk.end("second").await?));
-    let script = "read x; stty size; [ -t 0 ] && echo is one";
-    talk.start("terminal", &["/bin/sh", "-c", script], true)
-        .await;
-    let size = wire::ResizeMessage { rows: 9, cols: 33 };
-    talk.send("terminal", Input::Resize(size)).await;
-    talk.feed("terminal", "\n", false).await;
-    let (output, code) = talk.end("terminal").await?;
-    let output = output.trim().replace("\r\n", " ");
-    lines.push(format!("terminal: {output:?} {code}"));
-    talk.start("absent", &["/bin/no-such-program"], false).await;
-    lines.push(format!("absent: {}", talk.end("absent").await?.1));
-    let script = "echo x > /made; touch /tmp/go";
-    talk.start("helper", &["/bin/sh", "-c", script], false)
-        .await;
-    lines.push(format!("helper: {:?}", talk.end("helper").await?));
-    lines.push(format!("made: {:?}", read_mount(gateway, 0, "made").await?));
-    talk.feed("main", "what it reads\n", true).await;
-    lines.push(format!("main: {:?}", talk.end("main").await?));
-    lines.push(format!("note: {:?}", read_mount(gateway, 1, "note").await?));
-    lines.extend(end_container(gateway, talk).await?);
-    told(gateway, &lines.join("\n")).await
-}
-
-/// Ends the container, and asks for more of it.
-async fn end_container(
-    gateway: &mut Gateway,
-    mut talk: Talk,
-) -> Result<Vec<String>, tonic::Status> {
-    let refused = read_mount(gateway, 2, "go").await.unwrap_err();
-    let mut lines = vec![refused.message().to_owned()];
-    let release = wire::ReleaseContainerRequest {
-        container_id: "c".to_owned(),
-    };
-    gateway.release_container(release.clone()).await?;
-    let refused = gateway.release_container(release).await.unwrap_err();
-    lines.push(format!("released: {:?}", refused.code()));
-    talk.start("late", &["/bin/true"], false).await;
-    let refused = talk.end("late").await.unwrap_err();
-    lines.push(format!("late: {}", refused.message()));
-    Ok(lines)
-}
-
-async fn read_mount(
-    gateway: &mut Gateway,
-    mount: i32,
-    path: &str,
-) -> Result<String, tonic::Status> {
-    let request = wire::ReadFileRequest {
-        r#ref: "c".to_owned(),
-        file_path: path.to_owned(),
-        mount_index: mount,
-        ..wire::ReadFileRequest::default()
-    };
-    let data = gateway
-        .read_file_container(request)
-        .await?
-        .into_inner()
-        .data;
-    Ok(String::from_utf8(data).unwrap())
 }
