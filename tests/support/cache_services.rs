@@ -249,6 +249,8 @@ pub struct GoogleStorage {
 struct Objects {
     objects: BTreeMap<String, (u64, Vec<u8>)>,
     generation: u64,
+    /// Names and generations of uploads that were begun.
+    sessions: Vec<(String, u64)>,
 }
 
 impl GoogleStorage {
@@ -272,7 +274,11 @@ impl Objects {
         let query = |name: &str| asked.query.get(name).map_or("", String::as_str);
         let bucket = "/storage/v1/b/ci-cache/o";
         if asked.path == format!("/upload{bucket}") {
-            return self.insert(asked, query("name"), query("ifGenerationMatch"));
+            return self.begin(asked);
+        }
+        if let Some(number) = asked.path.strip_prefix("/session/") {
+            let (name, wanted) = self.sessions[number.parse::<usize>().unwrap()].clone();
+            return self.insert(&name, Some(wanted), asked.body.clone());
         }
         let name = asked.path.strip_prefix(bucket).unwrap();
         match (asked.method.as_str(), name.strip_prefix('/')) {
@@ -300,24 +306,36 @@ impl Objects {
         }
     }
 
-    fn insert(&mut self, asked: &Asked, name: &str, wanted: &str) -> Reply {
+    /// Takes an object, or begins to: what has a condition comes with a second request.
+    fn begin(&mut self, asked: &Asked) -> Reply {
+        let query = |name: &str| asked.query.get(name).map_or("", String::as_str);
+        let (name, wanted) = (query("name").to_owned(), query("ifGenerationMatch"));
+        if query("uploadType") == "multipart" {
+            assert_eq!(wanted, "");
+            return self.insert(&name, None, second_part(asked));
+        }
+        // A tag is no generation.
+        let Ok(wanted) = wanted.parse() else {
+            return reply(400, "{\"error\":{\"code\":400}}");
+        };
+        self.sessions.push((name, wanted));
+        let number = self.sessions.len() - 1;
+        let session = format!("http://{}/session/{number}", asked.header("host"));
+        (200, vec![("Location", session)], Vec::new(), usize::MAX)
+    }
+
+    fn insert(&mut self, name: &str, wanted: Option<u64>, bytes: Vec<u8>) -> Reply {
         let there = self
             .objects
             .get(name)
             .map_or(0, |(generation, _)| *generation);
-        match wanted.parse::<u64>() {
-            Ok(wanted) if wanted != there => {
-                return reply(
-                    412,
-                    "{\"error\":{\"code\":412,\"message\":\"conditionNotMet\"}}",
-                );
-            }
-            // A tag is no generation.
-            Err(_) if !wanted.is_empty() => return reply(400, "{\"error\":{\"code\":400}}"),
-            _ => {}
+        if wanted.is_some_and(|wanted| wanted != there) {
+            return reply(
+                412,
+                "{\"error\":{\"code\":412,\"message\":\"conditionNotMet\"}}",
+            );
         }
         self.generation += 1;
-        let bytes = second_part(asked);
         self.objects
             .insert(name.to_owned(), (self.generation, bytes));
         reply(200, self.described(name).to_string())
