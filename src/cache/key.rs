@@ -13,6 +13,7 @@ pub const KEY_VERSION: u32 = 1;
 const TAG_STEP: &[u8] = b"cooper cache key\0step\0";
 const TAG_FRESH: &[u8] = b"cooper cache key\0fresh\0";
 const TAG_OUTPUT: &[u8] = b"cooper cache key\0output\0";
+const TAG_SELECTED: &[u8] = b"cooper cache key\0selected\0";
 const TAG_OUTCOME: &[u8] = b"cooper cache key\0outcome\0";
 
 /// Identifies a step, or one output of it, with everything that its result depends on.
@@ -53,6 +54,12 @@ impl CacheKey {
     /// Makes the key of one output of the step with this key.
     pub fn output(&self, index: u32) -> Self {
         Self(ContentHash::of(&output_bytes(self, index)).0)
+    }
+
+    /// Makes the key of a part of an output from a hash of what selects it: in definition keys it
+    /// stands for contents that are not known yet.
+    pub fn selected(&self, selector: &ContentHash) -> Self {
+        Self(ContentHash::of(&[TAG_SELECTED, &self.0, &selector.0].concat()).0)
     }
 
     /// Makes the key under which results are found that look like `print`, whatever made them.
@@ -208,6 +215,14 @@ mod tests {
             (
                 "a rerun input",
                 with(0, InputPart::Key(key.fresh(b"1").output(0))),
+            ),
+            (
+                "a part of an input",
+                with(0, InputPart::Key(key.output(0).selected(&hash))),
+            ),
+            (
+                "another part of an input",
+                with(0, InputPart::Key(key.output(0).selected(&OP))),
             ),
             (
                 "contents of an input",

@@ -18,7 +18,7 @@
 //! | number and order of the inputs | yes | yes |
 //! | which output of an input is used | yes | yes, unless used by content |
 //! | an input used by key | its definition key | its result key |
-//! | an input used by content | its definition key | digest of the used contents |
+//! | an input used by content | its definition key, and what selects the contents | digest of the used contents |
 //! | an input that is a local folder | digest of the used contents | digest of the used contents |
 //! | name of the step, source lines, progress group | no | no |
 //! | times, absolute paths, machine, user, file order | no | no |

@@ -110,7 +110,8 @@ impl MissReason {
             Self::Part { name, old, new } => part_text(name, old, new),
             Self::Files(changes) => changes.text(),
             Self::ComparedOtherwise => {
-                "its files are the same, but are compared in another way (--cache-modes)".to_owned()
+                "its files are the same, but are taken or compared in another way (--cache-modes)"
+                    .to_owned()
             }
             Self::Input { name } => format!("its input changed: {}", shown(name)),
             Self::Other => "its key changed".to_owned(),

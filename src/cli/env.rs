@@ -81,11 +81,12 @@ impl Environment {
 
     /// Returns the directory of the store: `--root`, `COOPER_ROOT`, or the default.
     pub(crate) fn store_root(&self, typed: Option<&Path>, is_root: bool) -> Option<PathBuf> {
+        // Programs that work for us have directories of their own.
         if let Some(typed) = typed {
-            return Some(typed.to_owned());
+            return std::path::absolute(typed).ok();
         }
         if let Some(root) = self.filled("COOPER_ROOT") {
-            return Some(root.into());
+            return std::path::absolute(root).ok();
         }
         if is_root {
             return Some("/var/lib/cooper".into());
@@ -301,6 +302,11 @@ mod tests {
             let environment = Environment::of(variables);
             let root = environment.store_root(typed.map(Path::new), is_root);
             assert_eq!(root.as_deref(), expected.map(Path::new), "{variables:?}");
+        }
+        let here = std::path::absolute("x").unwrap();
+        for (variables, typed) in [(&[][..], Some("x")), (&[("COOPER_ROOT", "x")], None)] {
+            let root = Environment::of(variables).store_root(typed.map(Path::new), true);
+            assert_eq!(root, Some(here.clone()));
         }
     }
 }

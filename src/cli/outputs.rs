@@ -311,6 +311,10 @@ mod tests {
                 "unsupported layer compression \"lzma\": expected gzip, zstd, zstd:chunked, estargz or uncompressed",
             ),
             (
+                "type=oci,dest=x,compression=nydus",
+                "compression=nydus is not written: nydusify converts images to it; zstd:chunked and estargz layers can be read before they are fetched whole, too",
+            ),
+            (
                 "type=oci,dest=x,compression=zstd,compression-level=99",
                 "invalid compression level \"99\" for zstd: expected 0 to 22",
             ),

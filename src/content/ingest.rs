@@ -42,12 +42,30 @@ impl Ingest {
 
     /// Writes `bytes` at the end.
     pub fn write_chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file
-            .write_all(bytes)
-            .map_err(Error::io("write", &self.path))?;
-        self.hasher.update(bytes);
-        self.written_bytes += bytes.len() as u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let count = self
+                .write_some(rest)
+                .map_err(Error::io("write", &self.path))?;
+            rest = &rest[count..];
+        }
         Ok(())
+    }
+
+    /// Writes at least one byte; where the disk is full, after more room was made.
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let count = match self.file.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if self.store.has_made_room(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            self.hasher.update(&bytes[..count]);
+            self.written_bytes += count as u64;
+            return Ok(count);
+        }
     }
 
     /// Throws away what was written and begins again at the first byte.
@@ -94,13 +112,11 @@ impl Ingest {
 
 impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self
-            .file
-            .write(bytes)
-            .map_err(|source| io::Error::from(Error::io("write", &self.path)(source)))?;
-        self.hasher.update(&bytes[..count]);
-        self.written_bytes += count as u64;
-        Ok(count)
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        self.write_some(bytes)
+            .map_err(|source| io::Error::from(Error::io("write", &self.path)(source)))
     }
 
     fn flush(&mut self) -> io::Result<()> {

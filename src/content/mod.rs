@@ -37,7 +37,7 @@ pub use images::Images;
 pub use ingest::Ingest;
 pub use lease::Lease;
 pub use reader::VerifiedReader;
-pub use store::{BlobLock, ContentStore};
+pub use store::{BlobLock, ContentStore, MakeRoom};
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,13 @@ const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 pub struct ContentStore {
     shared: Arc<Shared>,
     lease: Option<Arc<Lease>>,
+    room: Option<Arc<dyn MakeRoom>>,
+}
+
+/// Makes room on the disk of a store when that is full.
+pub trait MakeRoom: std::fmt::Debug + Send + Sync {
+    /// Says whether there is more room now. May take long.
+    fn make_room(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -70,6 +77,7 @@ impl ContentStore {
                 unsynced: AtomicBool::new(false),
             }),
             lease: None,
+            room: None,
         };
         let marker = root.join("oci-layout");
         if std::fs::read(&marker).ok().as_deref() != Some(LAYOUT) && !marker_is_valid(&marker) {
@@ -90,6 +98,20 @@ impl ContentStore {
     pub fn with_lease(mut self, lease: Arc<Lease>) -> Self {
         self.lease = Some(lease);
         self
+    }
+
+    /// Returns the store with `room` asked when a blob meets a full disk in the middle: for
+    /// what comes from where it cannot be read again.
+    #[must_use]
+    pub fn with_room_maker(mut self, room: Arc<dyn MakeRoom>) -> Self {
+        self.room = Some(room);
+        self
+    }
+
+    /// Says whether there is room after an error which says that there was none.
+    pub(super) fn has_made_room(&self, error: &io::Error) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        full.contains(&error.kind()) && self.room.as_ref().is_some_and(|room| room.make_room())
     }
 
     /// Returns the directory of the store.

@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::attest::Run;
 use super::bring::Brought;
-use super::caches::{self, Giving, Ready};
+use super::caches::{self, Ready};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::foreign::Saying;
 use super::gc::room::Keeper;
+use super::giving::Giving;
 use super::history;
 use super::inputs::Inputs;
 use super::llb;
@@ -27,7 +28,7 @@ use super::request::{
 use super::resolver::Resolver;
 use super::rights::{self, Granted};
 use super::travel::{MountDownloads, MountRoute};
-use super::uploads::Uploads;
+use super::uploads::{self, Uploads};
 use super::vcs::Known;
 use super::warnings;
 use crate::attestation::Attestation;
@@ -50,7 +51,6 @@ use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, LayerRanges, Repositories, WebFiles};
 use crate::worker::{
     Ahead, FailedSteps, ImageLayers, LayerReady, LocalWorker, MountSource, OpOutput, WorkerOptions,
-    keys,
 };
 
 /// What other machines have to do with a build.
@@ -182,8 +182,7 @@ impl Build {
             failed: None,
         };
         let uploads = self.uploads();
-        let arguments = arguments_of(&lowered);
-        let worker = self.worker(&loaded, &others, (devices, arguments), uploads.clone());
+        let worker = self.worker(&loaded, &others, (devices, &lowered), uploads.clone());
         let all = self.request.no_cache == NoCache::Everything;
         let forgotten = worker.forget_cache_mounts(&loaded.vertices, all);
         forgotten.map_err(|error| {
@@ -207,7 +206,7 @@ impl Build {
         let (mut ready, translated) = self.import_and_translate().await?;
         ready.look_up(&translated.loaded, false);
         let others = self.others(ready.imports);
-        let named = (translated.devices, arguments_of(&translated.lowered));
+        let named = (translated.devices, &translated.lowered[..]);
         let worker = self.worker(&translated.loaded, &others, named, None);
         let definitions = translated.definitions;
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
@@ -501,12 +500,10 @@ impl Build {
         &self,
         loaded: &Loaded,
         others: &Others,
-        (devices, arguments): (Arc<NamedDevices>, BTreeSet<String>),
+        (devices, images): (Arc<NamedDevices>, &[Lowered]),
         uploads: Option<Arc<Uploads>>,
     ) -> Arc<LocalWorker> {
         let engine = &self.engine;
-        let image_steps = loaded.results.iter().flatten();
-        let image_steps = image_steps.flat_map(|r| keys::base_chain(&loaded.vertices, r));
         Arc::new(LocalWorker::new(WorkerOptions {
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
@@ -526,9 +523,9 @@ impl Build {
             resources: options::resources(&self.request),
             devices: Arc::clone(&devices),
             device_aliases: rights::device_aliases(&self.request),
-            image_steps: image_steps.map(|vertex| vertex.digest.clone()).collect(),
+            image_steps: uploads::image_steps(loaded, images).into_iter().collect(),
             ahead: Ahead::new(&loaded.vertices),
-            arguments,
+            arguments: arguments_of(images),
             modes: self.request.cache_modes,
             compression: self.compression(),
             on_layer: uploads.map(|uploads| uploads as Arc<dyn LayerReady>),

@@ -34,6 +34,8 @@ pub(super) struct BuildKitExport {
     pub(super) steps: FinishedSteps,
     /// For which BuildKit, and whether as an image manifest.
     pub(super) form: (Dialect, bool),
+    /// Whether BuildKit reads no large documents there.
+    pub(super) bounded: bool,
     pub(super) timeout: Duration,
 }
 
@@ -144,7 +146,7 @@ impl BuildKitExport {
             // What was there stays.
             return (0, fault);
         };
-        if written.config.len() > config::BUILDKIT_BYTES_MAX {
+        if self.bounded && written.config.len() > config::BUILDKIT_BYTES_MAX {
             let (bytes, most) = (written.config.len(), config::BUILDKIT_BYTES_MAX);
             let text = format!(
                 "{}: BuildKit reads {most} bytes of it, not {bytes}: mode=min says less",
@@ -162,10 +164,14 @@ impl BuildKitExport {
         }
     }
 
-    /// Has those layers here that the store does not get from elsewhere.
+    /// Has those layers here that the store does not have, or get from elsewhere.
     async fn bring(&self, written: &Written, vertex: &VertexProgress) -> Result<(), String> {
-        let content = &self.steps.parts.content;
+        let (content, now_ns) = (&self.steps.parts.content, self.steps.parts.now_ns);
         for layer in &written.layers {
+            let kept = self.store.keeps_blob(&layer.blob, now_ns).await;
+            if kept.map_err(|error| error.to_string())? {
+                continue;
+            }
             let is_here = content.claim(&layer.blob).unwrap_or(false);
             let digest = &layer.blob.digest;
             let comes_by = self.store.repository().is_some() && !content.origins(digest).is_empty();

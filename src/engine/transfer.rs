@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::error::{EngineError, ErrorKind};
+use super::gc::room::MidwayRoom;
 use super::request::{
     EncryptionOptions, ImageSummary, LoadRequest, LoadSource, PullRequest, PushRequest, SaveRequest,
 };
@@ -231,6 +232,11 @@ impl Engine {
             }
             // What has been read of it cannot be read again.
             LoadSource::Stream(stream) => {
+                let room = MidwayRoom {
+                    engine: self.clone(),
+                    progress: progress.clone(),
+                };
+                let content = content.with_room_maker(Arc::new(room));
                 in_background(move || bundle::load_stream(stream, &content)).await
             }
         };

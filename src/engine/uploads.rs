@@ -4,17 +4,21 @@
 //! way, and reports what goes wrong. A build that fails leaves layers without an image, which
 //! registries collect, and which the next build finds there.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::content::ContentStore;
-use crate::exporter::{Compression, LayerTimes, OutputSpec};
+use crate::exporter::{Compression, LayerTimes, OutputSpec, Squash, squash};
+use crate::frontend::Lowered;
+use crate::llb::{Loaded, Vertex, VertexDigest, pb};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Progress, VertexProgress};
 use crate::registry::Client;
 use crate::worker::LayerReady;
+use crate::worker::keys;
 
 /// What people read while layers travel.
 const TITLE: &str = "pushing layers while the build goes on";
@@ -57,7 +61,10 @@ impl Uploads {
             else {
                 continue;
             };
-            if options.layer_times != LayerTimes::Kept || Some(options.compression) != compression {
+            let as_made = options.layer_times == LayerTimes::Kept
+                && options.squash == Squash::Groups
+                && Some(options.compression) == compression;
+            if !as_made {
                 continue;
             }
             for name in names.iter().chain(&options.names) {
@@ -85,6 +92,39 @@ impl Uploads {
             self.vertex.complete(None);
         }
     }
+}
+
+/// Lists the steps whose layers images have as they are made: not those that become one with
+/// others, and nothing of base images' own.
+pub(super) fn image_steps(loaded: &Loaded, images: &[Lowered]) -> BTreeSet<VertexDigest> {
+    let mut steps = BTreeSet::new();
+    for (number, result) in loaded.results.iter().enumerate() {
+        let Some(result) = result else { continue };
+        let chain = keys::base_chain(&loaded.vertices, result);
+        let kept = match images.get(number) {
+            Some(image) => ungrouped(chain, image),
+            None => chain,
+        };
+        steps.extend(kept.into_iter().map(|vertex| vertex.digest.clone()));
+    }
+    steps
+}
+
+/// Leaves out the steps whose layers become one with others; `chain` begins with the highest.
+fn ungrouped<'a>(mut chain: Vec<&'a Vertex>, image: &Lowered) -> Vec<&'a Vertex> {
+    let (groups, layers) = squash::grouped(&image.image, image.base_image.as_ref());
+    if groups.is_empty() {
+        return chain;
+    }
+    chain.retain(|vertex| matches!(vertex.op, pb::op::Op::Exec(_) | pb::op::Op::File(_)));
+    if chain.len() != layers {
+        // Which step makes which layer cannot be told: the exporter sees to all of them.
+        return Vec::new();
+    }
+    let numbered = (0..layers).rev().zip(chain);
+    let is_grouped = |number: &usize| groups.iter().any(|group| group.contains(number));
+    let kept = numbered.filter(|(number, _)| !is_grouped(number));
+    kept.map(|(_, vertex)| vertex).collect()
 }
 
 impl LayerReady for Uploads {

@@ -316,6 +316,11 @@ pub enum InvalidOutput {
         "unsupported layer compression {0:?}: expected gzip, zstd, zstd:chunked, estargz or uncompressed"
     )]
     UnknownCompression(String),
+    /// A compression for which a tool of its own is needed.
+    #[error(
+        "compression={0} is not written: {1} converts images to it; zstd:chunked and estargz layers can be read before they are fetched whole, too"
+    )]
+    ForeignCompression(&'static str, &'static str),
     /// The level is not one the compression has.
     #[error("invalid compression level {level:?} for {kind}: expected {range}")]
     InvalidLevel {
@@ -606,6 +611,11 @@ impl Attributes<'_> {
                 "zstd:chunked" => CompressionKind::ZstdChunked,
                 "estargz" => CompressionKind::Estargz,
                 "uncompressed" => CompressionKind::Uncompressed,
+                "nydus" => return Err(InvalidOutput::ForeignCompression("nydus", "nydusify")),
+                "overlaybd" => {
+                    let tool = "accelerated-container-image's convertor";
+                    return Err(InvalidOutput::ForeignCompression("overlaybd", tool));
+                }
                 _ => return Err(InvalidOutput::UnknownCompression(kind)),
             };
         }

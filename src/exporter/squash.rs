@@ -79,6 +79,16 @@ pub(super) fn plan(history: &[History], layers: usize, base: Lowest, squash: Squ
     }
 }
 
+/// Returns which of the layers that an image has beyond its base image become one with others,
+/// where the Dockerfile says so: numbers from the lowest, 0, on, and how many there are.
+pub fn grouped(image: &ImageConfig, base: Option<&ImageConfig>) -> (Vec<Range<usize>>, usize) {
+    let lowest = Lowest::of(image, base, usize::MAX);
+    let history = &image.history[lowest.entries..];
+    let groups = marked(history, 0).into_iter();
+    let layers = history.iter().filter(|entry| !entry.empty_layer).count();
+    (groups.filter(|range| range.len() > 1).collect(), layers)
+}
+
 /// Says in a config what became of its layers.
 pub(super) fn rewrite(config: &mut ImageConfig, layers: usize, groups: &Groups) {
     let entries = entries_with_layer(&config.history, layers);

@@ -36,6 +36,11 @@ impl Random {
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
+
+    /// Chooses one of a few things that can be selected of an input.
+    pub(super) fn selector(&mut self) -> u8 {
+        [0, 8, 16][self.below(3)]
+    }
 }
 
 /// Makes a definition. The first word of a step's name says what the fake worker does:
@@ -210,7 +215,7 @@ impl Worker for FakeWorker {
         parts.extend(self.parts.get(&op).cloned().unwrap_or_default());
         let by_content = |input: usize| op.starts_with("copy") && input > 0;
         let how = |input| match by_content(input) {
-            true => InputKey::ByContent,
+            true => InputKey::ByContent(ContentHash::of(b"all")),
             false => InputKey::ByKey,
         };
         Ok(CacheMap {

@@ -191,7 +191,7 @@ impl<W: Worker> Planner<W> {
             let how = facts.map.as_ref().and_then(|map| map.inputs.get(number));
             let part = match (&facts.contents[number], how) {
                 (Some(content), _) => Some(InputPart::Content(content.digest)),
-                (None, Some(InputKey::ByContent)) => self.digest(index, number, *edge).await,
+                (None, Some(InputKey::ByContent(_))) => self.digest(index, number, *edge).await,
                 (None, _) => self
                     .key(edge.vertex)
                     .map(|key| InputPart::Key(key.output(edge.output))),

@@ -36,8 +36,8 @@ struct Op {
     /// Whether it makes the same whatever its text says.
     constant: bool,
     local: bool,
-    /// Which inputs count by content.
-    by_content: Vec<bool>,
+    /// For inputs that count by content, what is selected there.
+    by_content: Vec<Option<u8>>,
 }
 
 /// A project: the graph keeps its shape, the texts of its ops change between solves.
@@ -110,8 +110,17 @@ fn mix(a: u64, b: u64) -> u64 {
 }
 
 /// What a user sees of a value that counts by content: few views, so that contents repeat.
-fn view(value: u64) -> u64 {
-    value % 3
+fn view(value: u64, selector: Option<u8>) -> u64 {
+    (value >> selector.unwrap_or(0)) % 3
+}
+
+impl Op {
+    /// Selects something else of what counts by content, and says the same.
+    fn select(&mut self, random: &mut Random) {
+        for selector in self.by_content.iter_mut().flatten() {
+            *selector = random.selector();
+        }
+    }
 }
 
 impl Project {
@@ -149,7 +158,9 @@ impl Project {
                 text: random.next(),
                 constant: !local && random.percent(30),
                 local,
-                by_content: (0..inputs).map(|_| random.percent(40)).collect(),
+                by_content: (0..inputs)
+                    .map(|_| random.percent(40).then(|| random.selector()))
+                    .collect(),
             }
         };
         let ops = graph.indexes().map(|index| op(index, random)).collect();
@@ -170,8 +181,13 @@ impl Project {
             false => op.text,
         };
         edges.fold(own, |value, ((edge, input), by_content)| {
-            let by_content = *by_content || self.ops[edge.vertex.index()].local;
-            mix(value, if by_content { view(*input) } else { *input })
+            let is_whole = by_content.is_none() && !self.ops[edge.vertex.index()].local;
+            let seen = if is_whole {
+                *input
+            } else {
+                view(*input, *by_content)
+            };
+            mix(value, seen)
         })
     }
 }
@@ -269,9 +285,9 @@ impl<'a> Run<'a> {
         match command {
             Command::Map(vertex) => {
                 let op = &self.project.ops[vertex.index()];
-                let how = |by_content: &bool| match by_content {
-                    true => InputKey::ByContent,
-                    false => InputKey::ByKey,
+                let how = |by_content: &Option<u8>| match by_content {
+                    Some(selector) => InputKey::ByContent(ContentHash::of(&[*selector])),
+                    None => InputKey::ByKey,
                 };
                 let keys = VertexKeys {
                     digest: ContentHash::of(&if op.local { 0 } else { op.text }.to_le_bytes()),
@@ -283,7 +299,8 @@ impl<'a> Run<'a> {
             Command::Digest(user, input) => {
                 let edge = self.project.graph.inputs(user)[input];
                 let value = self.values[edge.vertex.index()].expect("the input is here");
-                let hash = ContentHash::of(&view(value).to_le_bytes());
+                let selector = self.project.ops[user.index()].by_content[input];
+                let hash = ContentHash::of(&view(value, selector).to_le_bytes());
                 self.answer_or_fail(user, Event::Digested(user, input, hash));
             }
             Command::LookUp(lookups) => {
@@ -612,7 +629,10 @@ fn no_false_hits() {
             .collect();
         for round in 0..12 {
             let changed = random.below(project.ops.len());
-            project.ops[changed].text = texts[changed][random.below(2)];
+            match random.percent(70) {
+                true => project.ops[changed].text = texts[changed][random.below(2)],
+                false => project.ops[changed].select(&mut random),
+            }
             let mut ids: Vec<CacheKey> = store.records.keys().copied().collect();
             ids.sort();
             for id in ids {

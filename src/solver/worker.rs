@@ -18,7 +18,8 @@ pub enum InputKey {
     /// By the key of the input: whenever it was made from something else, the step runs again.
     ByKey,
     /// By the contents that the step uses of it: only they matter ([`Worker::content_digest`]).
-    ByContent,
+    /// Until they are known, a hash of what selects them tells them from others of the input.
+    ByContent(ContentHash),
 }
 
 /// What the cache must know of an op apart from the results of its inputs.

@@ -2,7 +2,7 @@
 //!
 //! | op | enters the key | does not |
 //! |---|---|---|
-//! | exec | arguments, environment, directory, user, host name, names of extra hosts, ulimits, network, security, devices, mounts, valid exit codes, platform | proxy variables, addresses of extra hosts, resource limits, where a mount's source comes from |
+//! | exec | arguments, environment, directory, user, host name, names of extra hosts, ulimits, network, security, devices, mounts, valid exit codes, platform | proxy variables, addresses of extra hosts, resource limits, what a mount shows of its source |
 //! | file | actions with owners, modes and flags | paths of sources and patterns: the digest of what they select stands for them |
 //! | merge, diff, passthrough | which inputs | |
 //! | build | where the definition is | |
@@ -22,7 +22,7 @@ use super::ops::file::key as file_key;
 use super::parts::{self, fingerprint, part};
 
 /// Version of the table above; enters every key.
-pub const KEY_VERSION: u32 = 2;
+pub const KEY_VERSION: u32 = 3;
 
 /// Makes the cache map of an op whose key needs nothing but the op itself.
 ///
@@ -99,24 +99,24 @@ pub fn op_bytes(parts: &[KeyPart]) -> Vec<u8> {
 
 /// Says how an input of an op enters the key: by its contents where only they matter.
 fn input_key(vertex: &Vertex, index: usize) -> InputKey {
-    let by_content = match &vertex.op {
-        pb::op::Op::Exec(exec) => {
-            let mut uses = exec
-                .mounts
-                .iter()
-                .filter(|mount| mount.input == index as i64)
-                .peekable();
-            uses.peek().is_some() && uses.all(parts::is_read_only_bind)
-        }
-        pb::op::Op::File(file) => {
-            u32::try_from(index).is_ok_and(|index| file_key::is_used_by_content(file, index))
-        }
-        _ => false,
+    let Ok(input) = u32::try_from(index) else {
+        return InputKey::ByKey;
     };
-    if by_content {
-        InputKey::ByContent
-    } else {
-        InputKey::ByKey
+    match &vertex.op {
+        pb::op::Op::Exec(exec) => {
+            let mounts = exec.mounts.iter();
+            let of_input = mounts.filter(|mount| mount.input == i64::from(input));
+            let shown: Vec<&pb::Mount> = of_input.collect();
+            if shown.is_empty() || !shown.iter().all(|mount| parts::only_shows(mount)) {
+                return InputKey::ByKey;
+            }
+            let paths: Vec<&str> = shown.iter().map(|mount| mount.selector.as_str()).collect();
+            InputKey::ByContent(ContentHash::of(paths.join("\0").as_bytes()))
+        }
+        pb::op::Op::File(file) if file_key::is_used_by_content(file, input) => {
+            InputKey::ByContent(file_key::selector(file, input))
+        }
+        _ => InputKey::ByKey,
     }
 }
 
@@ -239,6 +239,54 @@ mod tests {
         assert_eq!(named.digest, plain.digest);
         let names = |map: &CacheMap| map.parts.iter().any(|part| part.name == "arg:VERSION");
         assert!(names(&named) && !names(&plain));
+    }
+
+    #[test]
+    fn inputs_count_by_what_is_selected_of_them() {
+        let of_mount = |change: &dyn Fn(&mut pb::Mount)| {
+            let mut vertex = exec(|exec, _| {
+                let mount = pb::Mount {
+                    input: 0,
+                    dest: "/m".to_owned(),
+                    selector: "/a".to_owned(),
+                    readonly: true,
+                    ..pb::Mount::default()
+                };
+                exec.mounts = vec![mount];
+                change(&mut exec.mounts[0]);
+            });
+            vertex.inputs.push(OutputRef {
+                vertex: VertexDigest::of(b"stage"),
+                index: 0,
+            });
+            let map = cache_map(&vertex, &BTreeSet::new());
+            (map.digest, map.inputs[0])
+        };
+        let shown = of_mount(&|_| ());
+        assert!(matches!(shown.1, InputKey::ByContent(_)));
+        let elsewhere = of_mount(&|mount| mount.selector = "/b".to_owned());
+        assert_eq!(elsewhere.0, shown.0);
+        assert!(matches!(elsewhere.1, InputKey::ByContent(_)));
+        assert_ne!(elsewhere.1, shown.1);
+        // Changes that are thrown away, and what a cache begins with, are shown, too.
+        let by_content: [&dyn Fn(&mut pb::Mount); 2] = [
+            &|mount| (mount.readonly, mount.output) = (false, -1),
+            &|mount| {
+                (mount.readonly, mount.output) = (false, -1);
+                mount.mount_type = pb::MountType::Cache.into();
+            },
+        ];
+        for change in by_content {
+            assert_eq!(of_mount(change).1, shown.1);
+        }
+        let by_key: [&dyn Fn(&mut pb::Mount); 3] = [
+            &|mount| mount.readonly = false,
+            &|mount| mount.dest = "/".to_owned(),
+            &|mount| mount.content_cache = pb::MountContentCache::Off.into(),
+        ];
+        for change in by_key {
+            assert_eq!(of_mount(change).1, InputKey::ByKey);
+        }
     }
 
     #[test]

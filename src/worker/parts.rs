@@ -92,16 +92,21 @@ pub(super) fn part(name: &str, value: &str) -> KeyPart {
     KeyPart::new(name, value)
 }
 
-/// Says whether a mount shows contents that the step can read and not change.
-pub(super) fn is_read_only_bind(mount: &pb::Mount) -> bool {
-    mount.mount_type == pb::MountType::Bind as i32 && mount.readonly && mount.dest != "/"
+/// Says whether a mount only shows contents to the step: nothing that it makes of them is a
+/// result, be it that it cannot change them or that the changes are thrown away or stay in a
+/// cache mount.
+pub(super) fn only_shows(mount: &pb::Mount) -> bool {
+    let kind = pb::MountType::try_from(mount.mount_type);
+    matches!(kind, Ok(pb::MountType::Bind | pb::MountType::Cache))
+        && (mount.readonly || mount.output < 0)
+        && mount.dest != "/"
+        && mount.content_cache != pb::MountContentCache::Off as i32
 }
 
-/// Returns a mount without where its source comes from: the input's own key or contents say that.
+/// Returns a mount without what it shows of its source: contents say that.
 fn without_source(mount: &pb::Mount) -> pb::Mount {
     let mut mount = mount.clone();
-    mount.input = mount.input.min(0);
-    if is_read_only_bind(&mount) {
+    if mount.input >= 0 && only_shows(&mount) {
         mount.selector.clear();
     }
     mount

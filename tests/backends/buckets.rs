@@ -8,9 +8,10 @@ use cooper::cache::remote::backend::Direction;
 use cooper::cache::remote::{Condition, Coordination, FaultKind, Object, ObjectName};
 use cooper::progress::VertexProgress;
 
+use crate::cache_services::GoogleStorage;
 use crate::cache_store::{
-    Place, Server, Stores, blobs_of_sizes_travel, blobs_travel, bytes, conditions_hold,
-    names_are_listed, racing_writers_lose_nothing,
+    Place, Server, Stores, blobs_of_sizes_travel, blobs_travel, buildkits_format_travels, bytes,
+    conditions_hold, names_are_listed, old_blobs_are_made_young, racing_writers_lose_nothing,
 };
 
 /// The account of Azurite, which its documentation publishes.
@@ -26,24 +27,26 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
+/// Asks a server that checks no signatures.
+async fn ask(method: reqwest::Method, url: String, body: &str) -> String {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .build()
+        .unwrap();
+    let request = client.request(method, url).body(body.to_owned());
+    let response = request.send().await.unwrap();
+    assert!(response.status().is_success(), "{}", response.status());
+    response.text().await.unwrap()
+}
+
 /// Starts an S3 server with the bucket `ci-cache`.
 pub fn s3() -> Option<(Server, String)> {
     let arguments = |port| words(&format!("-H 127.0.0.1 -p {port}"));
     let server = Server::start("bin/moto_server", arguments)?;
     let endpoint = format!("http://127.0.0.1:{}", server.port);
-    runtime().block_on(async {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
-        let made = client
-            .put(format!("{endpoint}/ci-cache"))
-            .send()
-            .await
-            .unwrap();
-        assert!(made.status().is_success(), "{}", made.status());
-    });
+    let bucket = format!("{endpoint}/ci-cache");
+    runtime().block_on(ask(reqwest::Method::PUT, bucket, ""));
     let attributes = format!(
         "bucket=ci-cache,region=us-east-1,endpoint_url={endpoint},use_path_style=true,\
          access_key_id=id,secret_access_key=key"
@@ -103,6 +106,66 @@ fn an_s3_bucket_keeps_a_sealed_cache() {
         let silent = VertexProgress::silent();
         let missing = plain.fetch_blob(&blob, &stores.into, &silent).await;
         assert_eq!(missing.unwrap_err().kind, FaultKind::Missing);
+    });
+}
+
+#[test]
+fn an_s3_bucket_keeps_caches_in_buildkits_format() {
+    let Some((server, attributes)) = s3() else {
+        return;
+    };
+    let below = "prefix=team/,manifests_prefix=m/,blobs_prefix=b/,name=main;copy";
+    buildkits_format_travels("s3", &format!("{attributes},{below}"));
+    let list = format!("http://127.0.0.1:{}/ci-cache?list-type=2", server.port);
+    let listed = runtime().block_on(ask(reqwest::Method::GET, list, ""));
+    let keys = listed.split("<Key>").skip(1);
+    let keys: Vec<&str> = keys.filter_map(|rest| rest.split('<').next()).collect();
+    let blobs = keys.iter().filter(|key| key.starts_with("team/b/sha256:"));
+    assert_eq!(blobs.count(), 4, "{keys:?}");
+    let rest: Vec<&&str> = keys.iter().filter(|key| !key.contains("/b/")).collect();
+    assert_eq!(rest, [&"team/m/copy", &"team/m/main"]);
+}
+
+#[test]
+fn blobs_of_an_s3_bucket_are_kept_young() {
+    const HOUR_NS: i64 = 60 * 60 * 1_000_000_000;
+    let Some((server, attributes)) = s3() else {
+        return;
+    };
+    let bucket = format!("http://127.0.0.1:{}/ci-cache", server.port);
+    let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
+    let place = Place::new("s3", &format!("{attributes},touch_refresh=36h"));
+    runtime().block_on(async {
+        let versioned =
+            "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        let versioning = format!("{bucket}?versioning");
+        ask(reqwest::Method::PUT, versioning, versioned).await;
+        let (store, stores) = (place.export().await, Stores::new());
+        let (blob, silent) = (stores.blob(&bytes(6 << 20)), VertexProgress::silent());
+        assert!(store.refreshes_blobs());
+        assert!(!store.keeps_blob(&blob, now_ns).await.unwrap());
+        store.put_blob(&blob, &stores.from, &silent).await.unwrap();
+        let versions = async || {
+            let versions = format!("{bucket}?versions&prefix=blobs/");
+            let listed = ask(reqwest::Method::GET, versions, "").await;
+            let of_blob = format!("<Key>blobs/{}</Key>", blob.digest);
+            listed
+                .split("<Version>")
+                .filter(|version| version.contains(&of_blob))
+                .count()
+        };
+        for (hours, expected) in [(0, 1), (35, 1), (37, 2)] {
+            let now_ns = now_ns + hours * HOUR_NS;
+            assert!(store.keeps_blob(&blob, now_ns).await.unwrap());
+            assert_eq!(versions().await, expected, "after {hours} hours");
+        }
+        store
+            .fetch_blob(&blob, &stores.into, &silent)
+            .await
+            .unwrap();
+        // One that was cut is not there.
+        let longer = cooper::oci::Descriptor::new("", blob.digest.clone(), blob.size + 1);
+        assert!(!store.keeps_blob(&longer, now_ns).await.unwrap());
     });
 }
 
@@ -186,7 +249,15 @@ fn an_azure_container_is_a_cache() {
         conditions_hold(&place).await;
         names_are_listed(&place).await;
         racing_writers_lose_nothing(&place, 8).await;
+        let attributes = &mut place.attributes;
+        attributes.insert("touch_refresh".to_owned(), "1h".to_owned());
+        old_blobs_are_made_young(&place).await;
     });
+    let attributes = format!(
+        "account_url={url},account_name={ACCOUNT},container=ci-cache,prefix=bk,name=main;copy,\
+         secret_access_key={ACCOUNT_KEY}"
+    );
+    buildkits_format_travels("azblob", &attributes);
 }
 
 /// Makes the container `ci-cache`, signed with the account's key.
@@ -218,6 +289,19 @@ async fn make_container(url: &str) {
 }
 
 #[test]
+fn writers_of_a_google_bucket_are_kept_apart_by_generations() {
+    let server = GoogleStorage::start();
+    let place = Place::new("gcs", &server.attributes());
+    runtime().block_on(async {
+        conditions_hold(&place).await;
+        names_are_listed(&place).await;
+        let found = place.import().await.coordination();
+        assert_eq!(found, Coordination::CompareAndSwap);
+        racing_writers_lose_nothing(&place, 12).await;
+    });
+}
+
+#[test]
 fn a_google_bucket_is_a_cache() {
     let Some(server) = google() else {
         return;
@@ -236,5 +320,14 @@ fn a_google_bucket_is_a_cache() {
         let found = place.export().await.coordination();
         assert_ne!(found, Coordination::Keyed);
         racing_writers_lose_nothing(&place, 8).await;
+        let mut place = place.clone();
+        let attributes = &mut place.attributes;
+        attributes.insert("touch_refresh".to_owned(), "1h".to_owned());
+        old_blobs_are_made_young(&place).await;
     });
+    let attributes = format!(
+        "bucket=ci-cache,endpoint_url=http://127.0.0.1:{},anonymous=true,prefix=bk/",
+        server.port
+    );
+    buildkits_format_travels("gcs", &attributes);
 }

@@ -11,6 +11,8 @@
     reason = "a test that cannot go on panics; a skipped one says so"
 )]
 
+#[path = "../support/cache_services.rs"]
+mod cache_services;
 #[path = "../support/cache_store.rs"]
 mod cache_store;
 

@@ -49,6 +49,30 @@ fn is_random_layer(request: &Logged) -> bool {
     request.method == "PUT" && (300_000..310_000).contains(&request.body_bytes)
 }
 
+/// Nothing leaves that no manifest names: of layers that become one, only that one does.
+#[test]
+fn layers_that_become_one_do_not_leave_alone() {
+    if !ready() {
+        return;
+    }
+    let env = TestEnv::busybox();
+    let steps = "RUN echo 1 > /one\nRUN echo 2 > /two\nRUN echo 3 > /three\n";
+    let grouped = steps.replacen("RUN", "LABEL cooper.layer=pair\nRUN", 1);
+    let grouped = grouped.replace("RUN echo 3", "LABEL cooper.layer=\nRUN echo 3");
+    // The base, the layers that are left, and the config.
+    for (text, args, expected) in [
+        (&steps.to_owned(), &[][..], 5),
+        (&grouped, &[], 4),
+        (&steps.to_owned(), &["--squash"], 3),
+    ] {
+        let registry = Registry::start();
+        env.write("context/Dockerfile", &format!("FROM busybox\n{text}"));
+        let name = format!("{}/app:1", registry.host());
+        env.ok(&[&["build", "--push", "-t", &name, "context"], args].concat());
+        assert_eq!(registry.blobs("app"), expected, "{args:?} {text}");
+    }
+}
+
 #[test]
 fn jobs_of_two_platforms_end_with_one_index() {
     if !ready() {

@@ -243,9 +243,14 @@ impl SmallDisk {
     }
 
     fn cooper(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cooper"));
         command.arg("--root").arg(self.0.join("store")).args(args);
-        command.stdin(Stdio::null()).output().unwrap()
+        command.stdin(Stdio::null());
+        command
     }
 }
 
@@ -296,6 +301,19 @@ fn a_full_disk_is_collected_and_pulling_loading_and_unpacking_go_on() {
         let stderr = text(&output);
         assert!(output.status.success(), "{stderr}");
         assert!(stderr.contains("try once more to load"), "{stderr}");
+    }
+    fs::remove_dir(empty.path("small")).unwrap();
+    {
+        // What comes through a pipe comes once.
+        let disk = disk();
+        let archive = fs::File::open(&archive).unwrap();
+        let mut load = disk.command(&["load", "--progress", "plain"]);
+        let output = load.stdin(archive).output().unwrap();
+        let stderr = text(&output);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("bytes and go on"), "{stderr}");
+        let output = disk.cooper(&["cache", "verify"]);
+        assert!(output.status.success(), "{}", text(&output));
     }
     fs::remove_dir(empty.path("small")).unwrap();
     {

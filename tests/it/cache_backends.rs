@@ -1,10 +1,10 @@
 //! Backends that need no feature: web servers (WsgiDAV; one that only knows `GET` and `PUT`;
 //! one that checks nothing) and the cache service of GitHub Actions (a stub of both versions).
 
-use crate::cache_services::{ActionsCache, Fault, PlainServer};
+use crate::cache_services::{ActionsCache, Fault, PlainServer, TOKEN};
 use crate::cache_store::{
-    Place, Server, Stores, blobs_travel, bytes, conditions_hold, names_are_listed,
-    racing_writers_lose_nothing,
+    Place, Server, Stores, blobs_travel, buildkits_format_travels, bytes, conditions_hold,
+    names_are_listed, racing_writers_lose_nothing,
 };
 
 use cooper::cache::remote::backend::Direction;
@@ -130,6 +130,24 @@ fn the_cache_of_github_actions_is_a_cache() {
 }
 
 #[test]
+fn the_cache_of_github_actions_keeps_caches_in_buildkits_format() {
+    for second in [false, true] {
+        let server = ActionsCache::start(second);
+        buildkits_format_travels("gha", &server.attributes("main"));
+        let keys = server.keys();
+        let of_kind = |begin: &str| keys.iter().filter(|key| key.starts_with(begin)).count();
+        // The hash is that of the branch in the token; each build wrote a document.
+        assert!(
+            keys.contains(&"index-main-1-f921bd05#2".to_owned()),
+            "{keys:?}"
+        );
+        assert_eq!(of_kind("index-main-1-"), 2, "{keys:?}");
+        assert_eq!(of_kind("buildkit-blob-1-sha256:"), 4, "{keys:?}");
+        assert_eq!(of_kind("cooper-"), 0, "{keys:?}");
+    }
+}
+
+#[test]
 fn scopes_of_github_actions_are_kept_apart_and_share_blobs() {
     both_versions(async |place, server| {
         let stores = Stores::new();
@@ -191,7 +209,7 @@ fn faults_of_github_actions_are_told_apart() {
             .await
             .unwrap_err();
         assert_eq!(put.kind, FaultKind::Permanent, "{put}");
-        assert!(!put.to_string().contains("the-token"), "{put}");
+        assert!(!put.to_string().contains(TOKEN), "{put}");
         let nowhere = Descriptor::of("application/x", b"x");
         let missing = store.fetch_blob(&nowhere, &stores.into, &silent).await;
         assert_eq!(missing.unwrap_err().kind, FaultKind::Permanent);

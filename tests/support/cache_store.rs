@@ -344,3 +344,82 @@ pub async fn racing_writers_lose_nothing(place: &Place, writers: u64) {
     let known = merge::read::<Numbers>(&*store, &name).await.unwrap();
     assert_eq!(known.value.numbers, (0..writers).collect());
 }
+
+/// Gives to a cache in BuildKit's format and takes from it with an empty store, then with a
+/// change, which is given again.
+pub fn buildkits_format_travels(kind: &str, attributes: &str) {
+    const DOCKERFILE: &str = "FROM scratch AS stage\nCOPY one /one\n\
+        FROM scratch\nCOPY --from=stage /one /copied\nCOPY two /two\n";
+    let dir = tempfile::tempdir().unwrap();
+    let context = dir.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    for (name, text) in [("Dockerfile", DOCKERFILE), ("one", "1"), ("two", "2")] {
+        std::fs::write(context.join(name), text).unwrap();
+    }
+    let build = |store: &str, more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cooper"))
+            .arg("--root")
+            .arg(dir.path().join(store))
+            .args(["build", "--explain=json"])
+            .args(more)
+            .arg(&context)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        assert!(!stderr.contains("cache is not used"), "{stderr}");
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let steps = said["steps"].as_array().unwrap().clone();
+        let of = |verdict: &str| steps.iter().filter(|s| s["verdict"] == verdict).count();
+        (of("hit") + of("not-needed"), of("miss"))
+    };
+    let to = format!("type={kind},{attributes},mode=max,format=buildkit,ignore-error=false");
+    let from = format!("type={kind},{attributes}");
+    let out = format!("type=local,dest={}", dir.path().join("out").display());
+    let nowhere = ["-o", "type=cacheonly", "--cache-to", to.as_str()];
+    assert_eq!(build("first", &nowhere), (0, 3));
+    assert_eq!(
+        build("second", &["--cache-from", &from, "-o", &out]),
+        (3, 0)
+    );
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+    assert_eq!(
+        (read("copied"), read("two")),
+        ("1".to_owned(), "2".to_owned())
+    );
+    std::fs::write(context.join("two"), "3").unwrap();
+    let both = [
+        "--cache-from",
+        from.as_str(),
+        "-o",
+        "type=cacheonly",
+        "--cache-to",
+        &to,
+    ];
+    assert_eq!(build("third", &both), (2, 1));
+    assert_eq!(
+        build("fourth", &["--cache-from", &from, "-o", &out]),
+        (3, 0)
+    );
+    assert_eq!(
+        (read("copied"), read("two")),
+        ("1".to_owned(), "3".to_owned())
+    );
+}
+
+/// Expects that an old blob is made young and stays what it is; `place` has a `touch_refresh`
+/// of an hour.
+pub async fn old_blobs_are_made_young(place: &Place) {
+    const HOUR_NS: i64 = 60 * 60 * 1_000_000_000;
+    let (store, stores) = (place.export().await, Stores::new());
+    let (blob, silent) = (stores.blob(&bytes(70_000)), VertexProgress::silent());
+    let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
+    assert!(!store.keeps_blob(&blob, now_ns).await.unwrap());
+    store.put_blob(&blob, &stores.from, &silent).await.unwrap();
+    assert!(store.keeps_blob(&blob, now_ns).await.unwrap());
+    assert!(store.keeps_blob(&blob, now_ns + 2 * HOUR_NS).await.unwrap());
+    store
+        .fetch_blob(&blob, &stores.into, &silent)
+        .await
+        .unwrap();
+}

@@ -26,7 +26,7 @@ use crate::cache::key::CacheKey;
 use crate::cache::record::ResultId;
 use crate::content::ContentStore;
 use crate::llb::VertexDigest;
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 use crate::progress::{Progress, VertexProgress};
 
 /// How many records are made ready and put at a time.
@@ -229,7 +229,7 @@ struct Export {
     started: Mutex<bool>,
     /// What the store knew at the beginning.
     known: OnceCell<Known<Index>>,
-    /// Blobs that were put, or are being put.
+    /// Blobs that were seen to, or are being seen to.
     blobs: Mutex<BTreeMap<Digest, Arc<OnceCell<()>>>>,
     added: Mutex<Index>,
     /// The first thing that went wrong.
@@ -309,6 +309,7 @@ impl Export {
         let today = u32::try_from(self.parts.now_ns / DAY_NS).unwrap_or(0);
         if let Some(record) = known.value.get(&id) {
             if record.touched_day < today {
+                self.refresh(record).await?;
                 let mut touched = RemoteRecord::clone(record);
                 touched.touched_day = today;
                 lock(&self.added).insert(touched);
@@ -328,13 +329,35 @@ impl Export {
         self.start();
         for layer in layers {
             if !layer.foreign && !known.value.has_blob(&layer.blob.digest) {
-                self.put(&layer).await?;
+                self.once(&layer.blob, self.put(&layer)).await?;
             }
         }
         if self.target.store.coordination() == Coordination::Keyed {
             return self.put_keyed(record).await;
         }
         lock(&self.added).insert(record);
+        Ok(())
+    }
+
+    /// Makes the layers of a record young that was not used for a day, where old ones may be
+    /// deleted. Those that were are put again.
+    async fn refresh(&self, record: &RemoteRecord) -> Result<(), String> {
+        if !self.target.store.refreshes_blobs() {
+            return Ok(());
+        }
+        for layer in record.outputs.iter().flatten() {
+            if !layer.foreign {
+                let (store, now_ns) = (&self.target.store, self.parts.now_ns);
+                self.once(&layer.blob, async {
+                    match store.keeps_blob(&layer.blob, now_ns).await {
+                        Ok(true) => Ok(()),
+                        Ok(false) => self.put(layer).await,
+                        Err(error) => Err(error.to_string()),
+                    }
+                })
+                .await?;
+            }
+        }
         Ok(())
     }
 
@@ -351,27 +374,34 @@ impl Export {
         }
     }
 
-    /// Puts a layer, once.
-    async fn put(&self, layer: &CachedLayer) -> Result<(), String> {
-        let blob = &layer.blob;
+    /// Sees to a blob, unless that is done.
+    async fn once(
+        &self,
+        blob: &Descriptor,
+        work: impl Future<Output = Result<(), String>>,
+    ) -> Result<(), String> {
         let cell = {
             let mut blobs = lock(&self.blobs);
             Arc::clone(blobs.entry(blob.digest.clone()).or_default())
         };
-        let store = &self.target.store;
+        cell.get_or_try_init(|| work).await.map(|_| ())
+    }
+
+    async fn put(&self, layer: &CachedLayer) -> Result<(), String> {
+        let blob = &layer.blob;
+        self.start();
         if !self.parts.content.claim(blob).unwrap_or(false) {
             self.target.layers.bring(layer, &self.vertex).await?;
         }
-        let put = cell.get_or_try_init(|| async {
-            let line = format!("writing layer {}", blob.digest);
-            self.vertex.status(&line, "", 0, blob.size, false);
-            store
-                .put_blob(blob, &self.parts.content, &self.vertex)
-                .await?;
-            self.vertex.status(&line, "", blob.size, blob.size, true);
-            Ok::<_, StoreError>(())
-        });
-        put.await.map(|_| ()).map_err(|error| error.to_string())
+        let line = format!("writing layer {}", blob.digest);
+        self.vertex.status(&line, "", 0, blob.size, false);
+        let put = self
+            .target
+            .store
+            .put_blob(blob, &self.parts.content, &self.vertex);
+        put.await.map_err(|error| error.to_string())?;
+        self.vertex.status(&line, "", blob.size, blob.size, true);
+        Ok(())
     }
 
     async fn put_keyed(&self, record: RemoteRecord) -> Result<(), String> {
@@ -416,6 +446,14 @@ impl Export {
         }
         self.start();
         let mut known = self.known().await?.clone();
+        if self.target.store.refreshes_blobs() {
+            for volume in known.value.volumes() {
+                self.target
+                    .store
+                    .keeps_blob(volume, self.parts.now_ns)
+                    .await?;
+            }
+        }
         let records = added.records();
         let new = records
             .filter(|record| known.value.get(&record.id).is_none())
@@ -440,10 +478,7 @@ impl Export {
         Ok(new)
     }
 
-    async fn put_volume(
-        &self,
-        volume: Option<(crate::oci::Descriptor, Vec<u8>)>,
-    ) -> Result<(), StoreError> {
+    async fn put_volume(&self, volume: Option<(Descriptor, Vec<u8>)>) -> Result<(), StoreError> {
         let Some((descriptor, bytes)) = volume else {
             return Ok(());
         };

@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) stalls: Option<String>,
     /// Calls whose line begins with this fail.
     pub(crate) fails: Option<String>,
+    /// Whether blobs have to be made young now and then.
+    pub(crate) refreshes: bool,
     seed: u64,
     versions: u64,
 }
@@ -238,6 +240,18 @@ impl RemoteStore for FakeStore {
                 }
                 Err(error) => Err(StoreError::new(FaultKind::Permanent, error.to_string())),
             }
+        }
+        .boxed()
+    }
+
+    fn refreshes_blobs(&self) -> bool {
+        self.state().refreshes
+    }
+
+    fn keeps_blob<'a>(&'a self, blob: &'a Descriptor, _now_ns: i64) -> Answer<'a, bool> {
+        async move {
+            self.call(format!("keep {}", blob.digest)).await?;
+            Ok(self.state().blobs.contains_key(&blob.digest))
         }
         .boxed()
     }

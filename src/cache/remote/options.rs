@@ -199,7 +199,7 @@ impl CacheExport {
             Some("buildkit" | "buildkit-0.13") if !seal.is_empty() => {
                 return Err("a cache in BuildKit's format cannot be signed or encrypted".to_owned());
             }
-            Some("buildkit" | "buildkit-0.13") if matches!(place, CachePlace::Backend(_)) => {
+            Some("buildkit" | "buildkit-0.13") if !takes_buildkit(&place) => {
                 return Err(format!(
                     "BuildKit's format cannot be written to type={kind}"
                 ));
@@ -250,6 +250,14 @@ impl CacheExport {
             mounts: None,
             format: CacheFormat::default(),
         }
+    }
+}
+
+/// Says whether BuildKit has a way to keep its caches there.
+fn takes_buildkit(place: &CachePlace) -> bool {
+    match place {
+        CachePlace::Backend(backend) => backend.takes_buildkit(),
+        _ => true,
     }
 }
 

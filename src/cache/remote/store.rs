@@ -79,16 +79,27 @@ pub trait RemoteStore: fmt::Debug + Send + Sync {
         futures::FutureExt::boxed(async { Ok(Vec::new()) })
     }
 
-    /// Puts a cache in BuildKit's format in the place of whatever is there. Layers that are not
-    /// in `from` have to be there already, or where `from` knows.
+    /// Puts a cache in BuildKit's format in the place of whatever is there. Its layers are in
+    /// `from`, or where `from` knows, or were found here by [`Self::keeps_blob`].
     fn write_buildkit<'a>(
         &'a self,
         _cache: &'a Written,
         _from: &'a ContentStore,
         _progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
-        let text = "caches in BuildKit's format go to a registry or a folder, neither signed nor encrypted";
-        refused(text)
+        refused("BuildKit knows no caches of this type")
+    }
+
+    /// Says whether blobs that go on being used have to be made young now and then, because old
+    /// ones may be deleted here: [`Self::keeps_blob`] does it.
+    fn refreshes_blobs(&self) -> bool {
+        false
+    }
+
+    /// Says whether a blob is here, and will be for a while. A store that takes blobs from
+    /// elsewhere by itself, or cannot tell, says no. `now_ns` is the time.
+    fn keeps_blob<'a>(&'a self, _blob: &'a Descriptor, _now_ns: i64) -> Answer<'a, bool> {
+        futures::FutureExt::boxed(async { Ok(false) })
     }
 
     /// Returns the repository (`registry.example/app`) from which a registry can take the

@@ -88,6 +88,10 @@ impl Machine {
     }
 
     async fn export(&self, store: &FakeStore, numbers: &[u8]) -> Exported {
+        self.export_at(NOW_NS, store, numbers).await
+    }
+
+    async fn export_at(&self, now_ns: i64, store: &FakeStore, numbers: &[u8]) -> Exported {
         let target = ExportTarget {
             store: Arc::new(store.clone()),
             title: "exporting".to_owned(),
@@ -102,7 +106,7 @@ impl Machine {
             content: self.content.clone(),
             imports: Arc::default(),
             progress: Progress::silent(),
-            now_ns: NOW_NS,
+            now_ns,
         };
         let exports = Exports::start(vec![target], None, &parts);
         for number in numbers {
@@ -160,6 +164,33 @@ async fn what_one_machine_exports_another_finds() {
         }
         assert!(imports.lookup(&key(103)).is_none());
     }
+}
+
+#[tokio::test]
+async fn layers_in_use_stay_young_where_old_ones_are_deleted() {
+    const DAY_NS: i64 = 24 * 60 * 60 * 1_000_000_000;
+    let store = FakeStore::new(Coordination::CompareAndSwap);
+    let machine = Machine::new();
+    machine.export(&store, &[1, 2]).await;
+    let seen = |begin: &str| {
+        let log = store.state().log.clone();
+        log.iter().filter(|line| line.starts_with(begin)).count()
+    };
+    let day = |days: i64| NOW_NS + days * DAY_NS;
+    // Where nothing is deleted, nothing is looked at.
+    machine.export_at(day(1), &store, &[1, 2]).await;
+    assert_eq!(seen("keep "), 0);
+    store.state().refreshes = true;
+    machine.export_at(day(1), &store, &[1, 2]).await;
+    assert_eq!(seen("keep "), 0, "they were used today");
+    let gone = Digest::of(b"layer 1");
+    store.state().blobs.remove(&gone);
+    store.state().log.clear();
+    let exported = machine.export_at(day(2), &store, &[1, 2, 1]).await;
+    assert_eq!(exported.fault, None);
+    assert_eq!(seen("keep "), 2);
+    assert_eq!(seen("put "), 1);
+    assert!(store.state().blobs.contains_key(&gone));
 }
 
 #[tokio::test]

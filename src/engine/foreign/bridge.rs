@@ -1,6 +1,6 @@
 //! What the calls of a frontend do, within one build.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -175,7 +175,7 @@ impl BuildBridge {
         let devices = Arc::new(build.devices(&loaded));
         let granted = rights::Granted::of(&build.request);
         rights::check(&loaded.vertices, &granted, &devices)?;
-        Ok(build.worker(&loaded, &self.others, (devices, BTreeSet::new()), None))
+        Ok(build.worker(&loaded, &self.others, (devices, &[]), None))
     }
 
     /// Solves a result and lets somebody look into it.

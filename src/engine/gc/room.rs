@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::growth::Growth;
 use super::policies::GcSettings;
+use crate::content::MakeRoom;
 use crate::engine::Engine;
 use crate::engine::clock;
 use crate::engine::error::EngineError;
@@ -101,6 +102,31 @@ impl Room for Keeper {
         let freed_bytes = self.engine.collect_for_room().unwrap_or(0);
         self.state().used_bytes = None;
         freed_bytes
+    }
+}
+
+/// Makes room while something is read that cannot be read again.
+#[derive(Debug)]
+pub(in crate::engine) struct MidwayRoom {
+    /// The engine with the store.
+    pub(in crate::engine) engine: Engine,
+    /// Where it is said.
+    pub(in crate::engine) progress: Progress,
+}
+
+impl MakeRoom for MidwayRoom {
+    fn make_room(&self) -> bool {
+        let freed_bytes = Keeper::new(&self.engine, &Progress::silent()).make();
+        if freed_bytes > 0 {
+            let short = format!(
+                "no space left on the disk of the store: freed {freed_bytes} bytes and go on"
+            );
+            self.progress.send(Event::Warning(Warning {
+                short,
+                ..Warning::default()
+            }));
+        }
+        freed_bytes > 0
     }
 }
 

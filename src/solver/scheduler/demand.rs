@@ -29,7 +29,7 @@ impl Scheduler {
     pub(super) fn want_for_key(&self, user: VertexIx, input: usize) -> Want {
         let how = self.keys(user).inputs.get(input);
         match (self.slots[user.index()].contents[input], how) {
-            (None, Some(InputKey::ByContent)) => Want::Outputs,
+            (None, Some(InputKey::ByContent(_))) => Want::Outputs,
             _ => Want::Key,
         }
     }

@@ -87,12 +87,17 @@ impl Scheduler {
             .inputs(vertex)
             .iter()
             .zip(&slot.contents)
-            .map(|(edge, content)| match content {
-                Some(hash) => Some(InputPart::Content(*hash)),
-                None => {
-                    let key = self.slots[edge.vertex.index()].definition?;
-                    Some(InputPart::Key(key.output(edge.output)))
+            .enumerate()
+            .map(|(input, (edge, content))| {
+                if let Some(hash) = content {
+                    return Some(InputPart::Content(*hash));
                 }
+                let key = self.slots[edge.vertex.index()].definition?;
+                let key = key.output(edge.output);
+                Some(InputPart::Key(match keys.inputs.get(input) {
+                    Some(InputKey::ByContent(selector)) => key.selected(selector),
+                    _ => key,
+                }))
             })
             .collect();
         Some(CacheKey::definition(&keys.digest, &parts?))
@@ -167,7 +172,7 @@ impl Scheduler {
             .map(
                 |(input, (key, content))| match (content, keys.inputs.get(input)) {
                     (Some(hash), _) => Some(InputPart::Content(*hash)),
-                    (None, Some(InputKey::ByContent)) => None,
+                    (None, Some(InputKey::ByContent(_))) => None,
                     (None, _) => key.map(InputPart::Key),
                 },
             )

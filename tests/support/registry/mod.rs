@@ -220,6 +220,16 @@ impl Registry {
         routes::tags_of(&self.lock(), repository)
     }
 
+    /// How many blobs a repository has.
+    pub fn blobs(&self, repository: &str) -> usize {
+        let state = self.lock();
+        state
+            .blobs
+            .keys()
+            .filter(|(of, _)| of == repository)
+            .count()
+    }
+
     /// How many bytes the blobs of a repository have.
     pub fn blob_bytes(&self, repository: &str) -> usize {
         let state = self.lock();

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+use std::time::Duration;
+
+#[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+use crate::cache::usage_filter::duration_ns;
 
 /// Text that no message and no log shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,6 +71,18 @@ impl Attributes<'_> {
             Some(Ok(number)) if number > 0 => Ok(Some(number)),
             Some(_) => Err(format!("{key} must be a positive integer")),
         }
+    }
+
+    /// Takes a time as Go writes it.
+    #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+    pub(super) fn duration(&mut self, key: &str) -> Result<Option<Duration>, String> {
+        let Some(text) = self.take(key) else {
+            return Ok(None);
+        };
+        let nanoseconds = duration_ns(&text).and_then(|time| u64::try_from(time).ok());
+        let nanoseconds =
+            nanoseconds.ok_or_else(|| format!("invalid value for {key}: {text:?}"))?;
+        Ok(Some(Duration::from_nanos(nanoseconds)))
     }
 
     /// Takes attributes that other builders know and that change nothing here.

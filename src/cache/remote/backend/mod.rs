@@ -28,8 +28,6 @@ mod transfer;
 
 #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
 mod bucket;
-#[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
-mod bucket_settings;
 #[cfg(feature = "cache-reapi")]
 mod reapi;
 
@@ -182,6 +180,18 @@ impl Backend {
             #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
             Kind::Bucket(settings) => &settings.notes,
             _ => &[],
+        }
+    }
+
+    /// Says whether BuildKit has a way to keep its caches there.
+    pub fn takes_buildkit(&self) -> bool {
+        match &self.0 {
+            #[cfg(any(feature = "cache-s3", feature = "cache-azblob", feature = "cache-gcs"))]
+            Kind::Bucket(_) => true,
+            Kind::Gha(_) => true,
+            Kind::Http(_) => false,
+            #[cfg(feature = "cache-reapi")]
+            Kind::Reapi(_) => false,
         }
     }
 

@@ -16,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use super::ops::{Dialect, Used};
+use super::dependencies::Used;
+use super::ops::Dialect;
 use crate::llb::pattern::{MatchInfo, PatternMatcher, clean, go_match, has_wildcards};
 use crate::oci::Digest;
 use crate::oci::digest::{Algorithm, Hasher};

@@ -23,7 +23,9 @@ use crate::oci::Digest;
 pub const MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// Largest document that is read.
 pub const BYTES_MAX: u64 = 32 << 20;
-/// Largest document that BuildKit reads.
+/// How a time is written that nobody knows.
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+/// Largest document that BuildKit reads from a registry or folder.
 pub const BUILDKIT_BYTES_MAX: usize = 1 << 20;
 
 /// A whole cache.
@@ -45,6 +47,30 @@ pub struct Layer {
     /// The layer below, or -1.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub parent: i64,
+    /// What a manifest would say of it, where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Note>,
+}
+
+/// What a document without a manifest says of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Media type of the blob.
+    #[serde(
+        default,
+        rename = "mediaType",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub media_type: String,
+    /// Digest of what it is unpacked.
+    #[serde(default, rename = "diffID", skip_serializing_if = "String::is_empty")]
+    pub diff_id: String,
+    /// Size of the blob.
+    #[serde(default)]
+    pub size: u64,
+    /// When it was made, as RFC 3339 has it.
+    #[serde(default = "never", rename = "createdAt")]
+    pub created_at: String,
 }
 
 /// One output of a step, or contents.
@@ -168,6 +194,10 @@ fn in_order<T>(items: Vec<T>, places: &BTreeMap<usize, usize>) -> Vec<T> {
     placed.into_values().collect()
 }
 
+fn never() -> String {
+    NEVER.to_owned()
+}
+
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }
@@ -193,6 +223,7 @@ mod tests {
         let layer = |name: &[u8], parent| Layer {
             blob: Digest::of(name),
             parent,
+            annotations: None,
         };
         let record = |digest: &str, layer: i64, link: Option<i64>| Record {
             digest: digest.to_owned(),

@@ -5,14 +5,16 @@
 //! | image manifest (usual since 2025) | its config, of the type [`MEDIA_TYPE`] | its layers |
 //! | index (before) | the entry of that type | the other entries |
 //! | image | its config's member [`MEMBER`]: base64 of the records alone | the image's own |
+//! | nothing (buckets, GitHub Actions) | itself, with a note on each layer | by their digests |
 //!
-//! Each layer says in annotations what it is unpacked, and when it was made.
+//! Each layer says in annotations what it is unpacked, and when it was made; the notes say that,
+//! the media type and the size.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::chains::{CREATED_AT, Chains, DIFF_ID};
-use super::config::{Config, MEDIA_TYPE, Record};
+use super::config::{Config, MEDIA_TYPE, NEVER, Note, Record};
 use crate::cache::remote::CachedLayer;
 use crate::oci::{Descriptor, DiffId, ImageConfig, Index, Manifest, media_type};
 use crate::registry::Document;
@@ -94,6 +96,34 @@ pub fn described(layer: &CachedLayer) -> Descriptor {
         .filter_map(|(key, value)| Some((key.to_owned(), value?)));
     blob.annotations = known.collect();
     blob
+}
+
+/// Reads a document around which there is nothing.
+pub fn alone(document: &[u8]) -> Result<Chains, String> {
+    let config: Config = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    let noted = config.layers.iter().filter_map(|layer| {
+        let note = layer.annotations.as_ref()?;
+        let mut blob = Descriptor::new(&note.media_type, layer.blob.clone(), note.size);
+        blob.annotations = [(DIFF_ID, &note.diff_id), (CREATED_AT, &note.created_at)]
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .into();
+        Some(blob)
+    });
+    let blobs: Vec<Descriptor> = noted.collect();
+    Chains::new(config, &blobs)
+}
+
+/// Says of a layer what stands beside it in a document around which there is nothing.
+pub(super) fn note(layer: &CachedLayer) -> Note {
+    Note {
+        media_type: layer.blob.media_type.clone(),
+        diff_id: layer.diff_id.to_string(),
+        size: layer.blob.size,
+        created_at: layer
+            .created_ns
+            .and_then(time)
+            .unwrap_or_else(|| NEVER.to_owned()),
+    }
 }
 
 /// Reads the records in an image's config; `None` where there are none.

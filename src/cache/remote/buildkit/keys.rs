@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chains::Chains;
 use super::checksum::Checksums;
 use super::config::Link;
-use super::ops::{self, Dependency, Dialect, Used, of_dialect};
+use super::dependencies::{self, Dependency, Used};
+use super::ops::{self, Dialect, of_dialect};
 use crate::cache::record::RUN_PLACE;
 use crate::cache::remote::{CachedLayer, FoundUnder, RemoteRecord, RemoteStore};
 use crate::cache::{CacheKey, ContentHash};
@@ -226,7 +227,7 @@ fn step(vertex: &Vertex, places: &BTreeMap<VertexDigest, usize>) -> Step {
     let outputs = ops::outputs(&vertex.op);
     let records = (0..outputs).map(|output| record_digests(&digests, output));
     let records = records.collect();
-    let inputs = vertex.inputs.iter().zip(ops::dependencies(vertex));
+    let inputs = vertex.inputs.iter().zip(dependencies::of_vertex(vertex));
     let inputs = inputs.filter_map(|(input, dependency)| {
         Some(Input {
             step: *places.get(&input.vertex)?,

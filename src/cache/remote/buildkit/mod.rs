@@ -1,7 +1,7 @@
 //! Caches in BuildKit's own format, so that a team can go from one builder to the other.
 //!
 //! Read in order: [`config`] (the document), [`chains`] (one that was read), `ops` (digests of
-//! ops, over `go_json`), [`checksum`] (digests of contents), [`keys`] (the keys of a build, and
+//! ops, over `op_json` and `go_json`), `dependencies` (what an op uses of its inputs), [`checksum`] (digests of contents), [`keys`] (the keys of a build, and
 //! which records stand for its steps), [`mod@write`] (the document of a build), [`container`] (the
 //! manifests around it).
 //!
@@ -12,9 +12,13 @@ pub mod chains;
 pub mod checksum;
 pub mod config;
 pub mod container;
+mod dependencies;
 mod go_json;
 pub mod keys;
+mod op_json;
 mod ops;
+#[cfg(test)]
+mod sample_ops;
 pub mod write;
 
 pub use chains::Chains;

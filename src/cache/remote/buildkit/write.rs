@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::config::{Chain, Config, Layer, Link, Outcome, Record};
+use super::config::{Chain, Config, Layer, Link, Note, Outcome, Record};
 use super::container::{Container, described, time};
 use super::keys::{Input, Keys, Step, View};
 use super::ops::{Dialect, of_dialect};
-use super::{config, ops};
+use super::{config, container, ops};
 use crate::cache::remote::CachedLayer;
 use crate::llb::VertexDigest;
 use crate::oci::{Descriptor, DiffId, Digest};
@@ -33,6 +33,7 @@ pub struct Finished {
 /// A cache that is ready to be put somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
+    document: Config,
     /// The document.
     pub config: Vec<u8>,
     /// Each layer once.
@@ -41,6 +42,22 @@ pub struct Written {
     pub container: Container,
     /// Whether that is written as an image manifest, and not as an index.
     pub as_image: bool,
+}
+
+impl Written {
+    /// Writes the document for where there is nothing around it.
+    pub fn alone(&self) -> Vec<u8> {
+        let notes = self.layers.iter();
+        let notes: BTreeMap<&Digest, Note> = notes
+            .map(|layer| (&layer.blob.digest, container::note(layer)))
+            .collect();
+        let mut document = self.document.clone();
+        for layer in &mut document.layers {
+            layer.annotations = notes.get(&layer.blob).cloned();
+        }
+        // Texts and numbers can always be written.
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
 }
 
 /// Where a result stands in the document.
@@ -65,7 +82,11 @@ impl Keys {
                 let blob = layer.blob.digest.clone();
                 blobs.entry(blob.clone()).or_insert_with(|| layer.clone());
                 parent = *places.entry((blob.clone(), parent)).or_insert_with(|| {
-                    layers.push(Layer { blob, parent });
+                    layers.push(Layer {
+                        blob,
+                        parent,
+                        annotations: None,
+                    });
                     number(layers.len() - 1)
                 });
             }
@@ -80,6 +101,7 @@ impl Keys {
             layers: layers.iter().map(described).collect(),
         };
         (!layers.is_empty()).then_some(Written {
+            document,
             config: bytes,
             layers,
             container,
@@ -392,6 +414,27 @@ mod tests {
     fn all() -> Vec<(String, usize)> {
         let name = |name: &str, count| (name.to_owned(), count);
         vec![name("first", 2), name("copy /file ", 3), name("last", 4)]
+    }
+
+    #[test]
+    fn a_document_alone_says_what_its_layers_are() {
+        let written = keys("text", Vec::new()).write(&finished(), TODAY).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&written.alone()).unwrap();
+        let blob = layer("base").blob;
+        let layers = document["layers"].as_array().unwrap();
+        let base = layers.iter().find(|l| l["blob"] == blob.digest.to_string());
+        let expected = serde_json::json!({
+            "mediaType": blob.media_type,
+            "diffID": layer("base").diff_id.to_string(),
+            "size": blob.size,
+            "createdAt": "1970-01-01T00:00:01.000000007Z",
+        });
+        assert_eq!(base.unwrap()["annotations"], expected);
+        let chains = container::alone(&written.alone()).unwrap();
+        assert_eq!(found(&keys("text", vec![chains])), all());
+        // Without the notes nothing is known of a layer.
+        let chains = container::alone(&written.config).unwrap();
+        assert_eq!(found(&keys("text", vec![chains])), []);
     }
 
     #[test]

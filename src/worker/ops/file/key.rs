@@ -2,9 +2,9 @@
 
 use prost::Message;
 
-use crate::cache::ContentDigest;
 use crate::cache::content_hash::{self, Modes, Rules};
 use crate::cache::stat_cache::StatCache;
+use crate::cache::{ContentDigest, ContentHash};
 use crate::llb::pb;
 use crate::llb::pb::file_action::Action;
 use crate::llb::pb::user_opt::User;
@@ -33,16 +33,29 @@ pub fn is_used_by_content(op: &pb::FileOp, input: u32) -> bool {
 /// Describes what an op uses of one input, for telling whether [`content_digest`] gives the same
 /// for another op; `None` for an op that reads names of users there.
 pub fn uses(op: &pb::FileOp, input: u32) -> Option<Vec<u8>> {
-    let input = i64::from(input);
+    let reads = |action| {
+        accounts(action)
+            .iter()
+            .any(|(of, _)| *of == i64::from(input))
+    };
+    let is_told = !op.actions.iter().any(reads);
+    is_told.then(|| copied(op, input))
+}
+
+/// Hashes what selects the contents that an op uses of one input. Which names of users it reads
+/// there is said by the op itself.
+pub fn selector(op: &pb::FileOp, input: u32) -> ContentHash {
+    ContentHash::of(&copied(op, input))
+}
+
+/// Describes what an op copies of one input.
+fn copied(op: &pb::FileOp, input: u32) -> Vec<u8> {
     let mut described = pb::FileOp::default();
     for action in &op.actions {
-        if accounts(action).iter().any(|(of, _)| *of == input) {
-            return None;
-        }
         let Some(Action::Copy(copy)) = &action.action else {
             continue;
         };
-        if action.secondary_input == input {
+        if action.secondary_input == i64::from(input) {
             let used = Action::Copy(what_counts(copy));
             described.actions.push(pb::FileAction {
                 action: Some(used),
@@ -50,7 +63,7 @@ pub fn uses(op: &pb::FileOp, input: u32) -> Option<Vec<u8>> {
             });
         }
     }
-    Some(described.encode_to_vec())
+    described.encode_to_vec()
 }
 
 /// Keeps what [`source`] and [`mode`] read, and whether an owner is named.
@@ -213,5 +226,8 @@ mod tests {
             assert_ne!(of(change), same, "{number}");
         }
         assert_ne!(uses(&copy(|_| ()), 0).unwrap(), same);
+        let selected = |path: &str| selector(&copy(|copy| copy.src = path.to_owned()), 1);
+        assert_eq!(selected("/a/x"), selected("/a/x"));
+        assert_ne!(selected("/a/x"), selected("/b/x"));
     }
 }

@@ -20,10 +20,13 @@ use serde_json::json;
 use crate::cache::remote::backend::attributes::Secret;
 use crate::cache::remote::backend::faults::{of_registry, of_status};
 use crate::cache::remote::store::{FaultKind, StoreError};
+use crate::oci::Digest;
 use crate::registry::{Client, Request};
 
 /// What the entries of other programs do not have: they are told apart by it.
 const VERSION: &str = "3f7e9c1f2a6c0c1c8a5b0f7d7d4c9be0f5b2a1e6d3c4b5a69788796a5b4c3d2e";
+/// What BuildKit's entries have in its place is a hash of this.
+const BUILDKIT_VERSION: &str = "|go-actionscache-1.0";
 /// Below this lies version 1.
 const FIRST: &str = "_apis/artifactcache/";
 /// Below this lies version 2.
@@ -40,6 +43,8 @@ pub(super) struct Api {
     url: Url,
     token: Secret,
     second: bool,
+    /// Whose entries are meant.
+    version: String,
 }
 
 /// An entry that was found.
@@ -105,6 +110,18 @@ impl Api {
             url,
             token,
             second,
+            version: VERSION.to_owned(),
+        }
+    }
+
+    /// Returns the same service with BuildKit's entries.
+    pub(super) fn for_buildkit(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            url: self.url.clone(),
+            token: self.token.clone(),
+            second: self.second,
+            version: Digest::of(BUILDKIT_VERSION.as_bytes()).hex().to_owned(),
         }
     }
 
@@ -131,7 +148,7 @@ impl Api {
 
     async fn find_first(&self, key: &str) -> Result<Option<(String, String)>, StoreError> {
         let url = self.join(FIRST, "cache")?;
-        let url = with_query(url, &[("keys", key), ("version", VERSION)]);
+        let url = with_query(url, &[("keys", key), ("version", &self.version)]);
         let request = self.request(Method::GET, url, key);
         let response = self.send(&request).await?;
         match response.status().as_u16() {
@@ -150,7 +167,7 @@ impl Api {
         begins: bool,
     ) -> Result<Option<(String, String)>, StoreError> {
         let restore: &[&str] = if begins { &[key] } else { &[] };
-        let body = json!({"key": key, "restore_keys": restore, "version": VERSION});
+        let body = json!({"key": key, "restore_keys": restore, "version": self.version});
         let request = self.twirp("GetCacheEntryDownloadURL", key, &body)?;
         let response = self.send(&request).await?;
         match response.status().as_u16() {
@@ -169,12 +186,12 @@ impl Api {
     pub(super) async fn create(&self, key: &str, size: u64) -> Result<Created, StoreError> {
         let request = match self.second {
             false => {
-                let body = json!({"key": key, "version": VERSION, "cacheSize": size});
+                let body = json!({"key": key, "version": self.version, "cacheSize": size});
                 let url = self.join(FIRST, "caches")?;
                 self.with_json(Method::POST, url, key, &body)?
             }
             true => {
-                let body = json!({"key": key, "version": VERSION});
+                let body = json!({"key": key, "version": self.version});
                 self.twirp("CreateCacheEntry", key, &body)?
             }
         };
@@ -349,7 +366,7 @@ impl Upload {
             self.list_blocks(api).await?;
         }
         let key = &self.key;
-        let body = json!({"key": key, "version": VERSION, "size_bytes": size.to_string()});
+        let body = json!({"key": key, "version": api.version, "size_bytes": size.to_string()});
         let request = api.twirp("FinalizeCacheEntryUpload", key, &body)?;
         let response = api.send(&request).await?;
         if !response.status().is_success() {

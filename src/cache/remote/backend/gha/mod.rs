@@ -8,6 +8,8 @@
 //! cooper-1-blob-sha256:<hex>       a blob
 //! ```
 //!
+//! Caches in BuildKit's format have names of their own (`buildkit`).
+//!
 //! Version n is written if n-1 was read, and creating an entry that exists fails: that is
 //! compare-and-swap. An entry that was created but never finished is invisible and in the way;
 //! after [`ABANDONED_AFTER`] its number is passed over.
@@ -16,26 +18,30 @@
 //! that. It lists nothing, and removes nothing: entries go when nobody reads them for a week.
 
 mod api;
+mod buildkit;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use reqwest::Url;
 use tokio::sync::Semaphore;
 
 use self::api::{Api, Created, Entry};
+use self::buildkit::Scopes;
 use super::attributes::{Attributes, Secret};
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
 use super::faults::of_registry;
 use super::transfer::{Incoming, Outgoing, Report, fetched};
+use crate::cache::remote::buildkit::{Chains, Written};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version, refused,
 };
 use crate::content::ContentStore;
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 use crate::progress::VertexProgress;
 use crate::registry::Client;
 
@@ -106,8 +112,12 @@ impl Settings {
     /// Makes the store; nothing is asked yet.
     pub(super) fn open(self, client: Client) -> Arc<dyn RemoteStore> {
         let place = self.place();
+        let scopes = Scopes::of(&self.token);
         let api = Api::new(client, self.url, self.token, self.second);
         Arc::new(GhaStore {
+            buildkit: api.for_buildkit(),
+            scopes,
+            kept: Mutex::default(),
             api,
             place,
             scope: self.scope,
@@ -121,6 +131,12 @@ impl Settings {
 #[derive(Debug)]
 struct GhaStore {
     api: Api,
+    /// Where BuildKit's entries are.
+    buildkit: Api,
+    /// What the token opens.
+    scopes: Scopes,
+    /// Blobs of BuildKit's that were found there.
+    kept: Mutex<BTreeSet<Digest>>,
     place: String,
     scope: String,
     abandoned_after: Duration,
@@ -134,8 +150,8 @@ impl GhaStore {
     }
 
     /// Finds the newest version of an object.
-    async fn newest(&self, row: &str) -> Result<Option<(u64, Entry)>, StoreError> {
-        let found = self.api.find(row, true).await?;
+    async fn newest(&self, api: &Api, row: &str) -> Result<Option<(u64, Entry)>, StoreError> {
+        let found = api.find(row, true).await?;
         Ok(found.and_then(|entry| {
             let number = entry.key.strip_prefix(row)?.parse().ok()?;
             Some((number, entry))
@@ -143,18 +159,22 @@ impl GhaStore {
     }
 
     async fn read_object(&self, name: &ObjectName) -> Result<Option<Stored>, StoreError> {
-        let Some((number, entry)) = self.newest(&self.row(name)).await? else {
+        let Some((number, entry)) = self.newest(&self.api, &self.row(name)).await? else {
             return Ok(None);
         };
-        let response = self.api.download(&entry).await?;
-        let http = self.api.client().http();
-        let limit = ENVELOPE_BYTES_MAX as u64;
-        let bytes = http.whole_body(&entry.key, response, limit).await;
-        let bytes = bytes.map_err(of_registry)?;
+        let bytes = self.whole(&entry, ENVELOPE_BYTES_MAX as u64).await?;
         Ok(Some(Stored {
             object: envelope::decode(&bytes).unwrap_or_default(),
             version: Version(number.to_string()),
         }))
+    }
+
+    /// Reads an entry.
+    async fn whole(&self, entry: &Entry, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let response = self.api.download(entry).await?;
+        let http = self.api.client().http();
+        let bytes = http.whole_body(&entry.key, response, bytes_max).await;
+        bytes.map_err(of_registry)
     }
 
     async fn write_object(
@@ -165,24 +185,35 @@ impl GhaStore {
     ) -> Result<Version, StoreError> {
         let bytes = envelope::encode(object)
             .map_err(|error| StoreError::new(FaultKind::Permanent, error))?;
-        let row = self.row(name);
+        self.add_version(&self.api, &self.row(name), bytes, condition)
+            .await
+    }
+
+    /// Adds a version to a row of entries.
+    async fn add_version(
+        &self,
+        api: &Api,
+        row: &str,
+        bytes: Bytes,
+        condition: Condition,
+    ) -> Result<Version, StoreError> {
         let any = condition == Condition::Any;
         let mut number = match condition {
             Condition::Absent => 1,
             Condition::Same(Version(version)) => version.parse().unwrap_or(0) + 1,
-            Condition::Any => self.newest(&row).await?.map_or(0, |(number, _)| number) + 1,
+            Condition::Any => self.newest(api, row).await?.map_or(0, |(number, _)| number) + 1,
         };
         let first = number;
         loop {
             let key = format!("{row}{number}");
-            if let Created::New(upload) = self.api.create(&key, bytes.len() as u64).await? {
+            if let Created::New(upload) = api.create(&key, bytes.len() as u64).await? {
                 if !bytes.is_empty() {
-                    upload.part(&self.api, 0, bytes.clone()).await?;
+                    upload.part(api, 0, bytes.clone()).await?;
                 }
-                upload.finish(&self.api, bytes.len() as u64).await?;
+                upload.finish(api, bytes.len() as u64).await?;
                 return Ok(Version(number.to_string()));
             }
-            let taken = self.finished(&row, number).await?;
+            let taken = self.finished(api, row, number).await?;
             if taken.is_some() && !any {
                 let text = format!("{key} was written by somebody else");
                 return Err(StoreError::new(FaultKind::Conflict, text));
@@ -197,10 +228,10 @@ impl GhaStore {
 
     /// Waits for an entry that exists to be finished; the newest number that is, or `None` where
     /// its maker left it alone.
-    async fn finished(&self, row: &str, number: u64) -> Result<Option<u64>, StoreError> {
+    async fn finished(&self, api: &Api, row: &str, number: u64) -> Result<Option<u64>, StoreError> {
         let mut waited = Duration::ZERO;
         loop {
-            let newest = self.newest(row).await?.map(|(newest, _)| newest);
+            let newest = self.newest(api, row).await?.map(|(newest, _)| newest);
             if newest.is_some_and(|newest| newest >= number) {
                 return Ok(newest);
             }
@@ -213,9 +244,9 @@ impl GhaStore {
     }
 
     /// Waits until somebody else has put the blob: its key is its digest.
-    async fn wait_for(&self, key: &str) -> Result<(), StoreError> {
+    async fn wait_for(&self, api: &Api, key: &str) -> Result<(), StoreError> {
         let mut waited = Duration::ZERO;
-        while self.api.find(key, false).await?.is_none() {
+        while api.find(key, false).await?.is_none() {
             if waited >= self.abandoned_after {
                 let text = format!("{key} was begun by somebody else, but never finished");
                 return Err(StoreError::new(FaultKind::Transient, text));
@@ -233,7 +264,16 @@ impl GhaStore {
         progress: &VertexProgress,
     ) -> Result<(), StoreError> {
         // Each address is good for some minutes, so each try asks for one.
-        let Some(entry) = self.api.find(&blob_key(blob), false).await? else {
+        let own = self.api.find(&blob_key(blob), false).await?;
+        let found = match own {
+            Some(entry) => Some(entry),
+            None => {
+                self.buildkit
+                    .find(&buildkit::blob_key(&blob.digest), false)
+                    .await?
+            }
+        };
+        let Some(entry) = found else {
             let text = format!("{} is not in the cache of GitHub Actions", blob.digest);
             return Err(StoreError::new(FaultKind::Missing, text));
         };
@@ -248,14 +288,14 @@ impl GhaStore {
 
     async fn put(
         &self,
+        (api, key): (&Api, &str),
         blob: &Descriptor,
         from: &ContentStore,
         progress: &VertexProgress,
     ) -> Result<(), StoreError> {
         let _permit = self.uploads.acquire().await;
-        let key = blob_key(blob);
-        let Created::New(mut upload) = self.api.create(&key, blob.size).await? else {
-            return self.wait_for(&key).await;
+        let Created::New(mut upload) = api.create(key, blob.size).await? else {
+            return self.wait_for(api, key).await;
         };
         let mut outgoing = Outgoing::start(from, blob, PART_BYTES);
         let mut report = Report::new(blob, "uploading", progress);
@@ -263,14 +303,14 @@ impl GhaStore {
         while let Some(part) = outgoing.next().await? {
             let length = part.len() as u64;
             match alone {
-                true => upload.part(&self.api, 0, part).await?,
-                false => upload.add(&self.api, sent, part).await?,
+                true => upload.part(api, 0, part).await?,
+                false => upload.add(api, sent, part).await?,
             }
             alone = false;
             sent += length;
             report.at(sent);
         }
-        upload.finish(&self.api, blob.size).await?;
+        upload.finish(api, blob.size).await?;
         report.done();
         Ok(())
     }
@@ -321,7 +361,28 @@ impl RemoteStore for GhaStore {
         from: &'a ContentStore,
         progress: &'a VertexProgress,
     ) -> Answer<'a, ()> {
-        self.put(blob, from, progress).boxed()
+        async move {
+            let key = blob_key(blob);
+            self.put((&self.api, &key), blob, from, progress).await
+        }
+        .boxed()
+    }
+
+    fn read_buildkit(&self) -> Answer<'_, Vec<Chains>> {
+        self.read_chains().boxed()
+    }
+
+    fn write_buildkit<'a>(
+        &'a self,
+        cache: &'a Written,
+        from: &'a ContentStore,
+        progress: &'a VertexProgress,
+    ) -> Answer<'a, ()> {
+        self.write_chains(cache, from, progress).boxed()
+    }
+
+    fn keeps_blob<'a>(&'a self, blob: &'a Descriptor, _now_ns: i64) -> Answer<'a, bool> {
+        self.keep(blob).boxed()
     }
 }
 

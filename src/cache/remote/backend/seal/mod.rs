@@ -320,6 +320,23 @@ impl RemoteStore for SealedStore {
         }
     }
 
+    fn refreshes_blobs(&self) -> bool {
+        self.inner.refreshes_blobs()
+    }
+
+    fn keeps_blob<'a>(&'a self, blob: &'a Descriptor, now_ns: i64) -> Answer<'a, bool> {
+        if self.keys.encrypt.is_none() {
+            return self.inner.keeps_blob(blob, now_ns);
+        }
+        async move {
+            match self.sealed_of(blob) {
+                Some(sealed) => self.inner.keeps_blob(&sealed, now_ns).await,
+                None => Ok(false),
+            }
+        }
+        .boxed()
+    }
+
     fn repository(&self) -> Option<String> {
         match self.keys.encrypt {
             // What lies there is not what an image wants.

@@ -5,17 +5,18 @@
 //! | where | `bucket`, `region`, `endpoint_url`, `use_path_style` | `account_url`, `account_name`, `container` | `bucket`, `endpoint_url` |
 //! | who | `access_key_id`, `secret_access_key`, `session_token` | `secret_access_key` | `credential_path`, `token` |
 //! | below | `prefix`, `manifests_prefix`, `blobs_prefix`, `name` (several with `;`) | the same | the same |
-//! | how | `upload_parallelism`, `retry_max_attempts` | | `upload_parallelism` |
+//! | how | `upload_parallelism`, `retry_max_attempts`, `touch_refresh` | the same | the same |
 //!
 //! Who is not told who it is asks where the vendors' own tools ask: their variables and files,
 //! the metadata service of a machine. For `gcs`, which BuildKit has not, the names are those of
 //! `s3`. `anonymous=true` signs nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use opendal::Operator;
 
-use super::attributes::{Attributes, Secret};
+use crate::cache::remote::backend::attributes::{Attributes, Secret};
 use crate::cache::remote::store::ObjectName;
 use crate::oci::Digest;
 
@@ -27,10 +28,12 @@ const DEFAULT_NAME: &str = "buildkit";
 const IGNORED: [&str; 1] = ["disable_accept_encoding"];
 /// How often a request is made, at most.
 const ATTEMPTS_MAX: usize = 4;
+/// Age from which a blob of `s3` that is used again is made young, where nobody says.
+const TOUCH_REFRESH: Duration = Duration::from_hours(24);
 
 /// A bucket, who we are there, and where in it the cache lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(in crate::cache::remote::backend) struct Settings {
     service: Service,
     manifests: String,
     blobs: String,
@@ -39,8 +42,10 @@ pub(super) struct Settings {
     pub(super) uploads_at_once: usize,
     /// How often a request is made, at most.
     pub(super) attempts_max: usize,
+    /// Age from which a blob that is used again is made young; never where `None`.
+    pub(super) touch_refresh: Option<Duration>,
     /// What the user should know about what was typed.
-    pub(super) notes: Vec<String>,
+    pub(in crate::cache::remote::backend) notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +79,7 @@ enum Service {
 
 impl Settings {
     /// Takes the attributes of a kind; `None` where its feature is missing.
-    pub(super) fn take(
+    pub(in crate::cache::remote::backend) fn take(
         kind: &str,
         left: &mut BTreeMap<String, String>,
     ) -> Option<Result<Self, String>> {
@@ -118,6 +123,10 @@ impl Settings {
         }
         let uploads = attributes.count("upload_parallelism")?;
         let attempts = attributes.count("retry_max_attempts")?;
+        let touch_refresh = match attributes.duration("touch_refresh")? {
+            Some(age) => Some(age),
+            None => (attributes.kind == "s3").then_some(TOUCH_REFRESH),
+        };
         let notes = notes(attributes)?;
         Ok(Self {
             service,
@@ -126,6 +135,7 @@ impl Settings {
             names,
             uploads_at_once: uploads.unwrap_or(UPLOADS_AT_ONCE),
             attempts_max: attempts.unwrap_or(ATTEMPTS_MAX),
+            touch_refresh,
             notes,
         })
     }
@@ -141,13 +151,28 @@ impl Settings {
         format!("{}{object}", self.object_folder(name))
     }
 
+    /// Returns where BuildKit keeps its cache of one of the names.
+    pub(super) fn document_path(&self, name: &str) -> String {
+        format!("{}{name}", self.manifests)
+    }
+
+    /// Says whether an import takes the caches of all names together, as BuildKit does there.
+    pub(super) fn combines_names(&self) -> bool {
+        match &self.service {
+            #[cfg(feature = "cache-azblob")]
+            Service::Azblob { .. } => true,
+            #[cfg(any(feature = "cache-s3", feature = "cache-gcs"))]
+            _ => false,
+        }
+    }
+
     /// Returns where a blob lies.
     pub(super) fn blob_path(&self, digest: &Digest) -> String {
         format!("{}{digest}", self.blobs)
     }
 
     /// Returns what people call it.
-    pub(super) fn place(&self) -> String {
+    pub(in crate::cache::remote::backend) fn place(&self) -> String {
         let name = self.names.first().map_or(DEFAULT_NAME, String::as_str);
         match &self.service {
             #[cfg(feature = "cache-s3")]
@@ -160,7 +185,7 @@ impl Settings {
     }
 
     /// Returns what people call the service.
-    pub(super) fn title(&self) -> &'static str {
+    pub(in crate::cache::remote::backend) fn title(&self) -> &'static str {
         match &self.service {
             #[cfg(feature = "cache-s3")]
             Service::S3 { .. } => "Amazon S3",
@@ -259,13 +284,6 @@ impl Settings {
 /// Takes what has no effect here, and says so.
 fn notes(attributes: &mut Attributes<'_>) -> Result<Vec<String>, String> {
     let mut notes = Vec::new();
-    if attributes.take("touch_refresh").is_some() {
-        notes.push(format!(
-            "{} cache: touch_refresh has no effect, since uses are noted in the index; a rule of the \
-             bucket that deletes old objects should wait longer than keep=",
-            attributes.kind
-        ));
-    }
     match attributes.take("retry_mode").as_deref() {
         None | Some("standard") => {}
         Some("adaptive") => notes.push(format!(

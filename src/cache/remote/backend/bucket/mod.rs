@@ -2,14 +2,21 @@
 //!
 //! ```text
 //! [PREFIX]manifests/NAME.cooper/<name>   an object, as `envelope` writes it
+//! [PREFIX]manifests/NAME                 a cache in BuildKit's format (`buildkit`)
 //! [PREFIX]blobs/sha256:<hex>             a blob
 //! ```
 //!
-//! These are the places of BuildKit's own caches, so that both can use one bucket; what BuildKit
-//! keeps as `manifests/NAME` is not touched. The attributes are BuildKit's (`bucket_settings`).
+//! These are the places of BuildKit's own caches, so that both can use one bucket. The
+//! attributes are BuildKit's, too (`settings`). Blobs that go on being used are kept young
+//! (`touch`), so that a rule of the bucket may delete old objects.
 
+mod buildkit;
+mod settings;
+mod touch;
+
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -19,16 +26,17 @@ use opendal::{ErrorKind, HttpTransporter, Metadata, OperationContext, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use tokio::sync::Semaphore;
 
-use super::Direction;
-pub(super) use super::bucket_settings::Settings;
+pub(super) use self::settings::Settings;
 use super::envelope::{self, ENVELOPE_BYTES_MAX};
 use super::transfer::{Incoming, Outgoing, Report, Stranger, claim};
+use super::{Direction, coordinate};
+use crate::cache::remote::buildkit::{Chains, Written};
 use crate::cache::remote::store::{
     Answer, Condition, Coordination, FaultKind, Object, ObjectName, RemoteStore, StoreError,
     Stored, Version,
 };
 use crate::content::ContentStore;
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 use crate::progress::VertexProgress;
 use crate::registry::Client;
 
@@ -58,8 +66,9 @@ impl Settings {
             settings: self,
             operator,
             coordination: OnceLock::new(),
+            kept: Mutex::default(),
         };
-        let found = super::coordinate::find_out(&store, direction).await?;
+        let found = coordinate::find_out(&store, direction).await?;
         let _ = store.coordination.set(found);
         Ok(Arc::new(store))
     }
@@ -115,6 +124,8 @@ struct BucketStore {
     operator: Operator,
     uploads: Semaphore,
     coordination: OnceLock<Coordination>,
+    /// Blobs that were found there.
+    kept: Mutex<BTreeSet<Digest>>,
 }
 
 impl fmt::Debug for BucketStore {
@@ -130,9 +141,13 @@ impl BucketStore {
         fault(&self.settings.place(), error)
     }
 
-    async fn read_object(&self, name: &ObjectName) -> Result<Option<Stored>, StoreError> {
-        let path = self.settings.object_path(0, name);
-        let reader = self.operator.reader(&path).await;
+    /// Reads what lies at a path, whole, with its version; `None` where nothing does.
+    async fn read_whole(
+        &self,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<Option<(Vec<u8>, String)>, StoreError> {
+        let reader = self.operator.reader(path).await;
         let reader = reader.map_err(|error| self.fault(&error))?;
         let mut stream = match reader.clone().into_bytes_stream(..).await {
             Ok(stream) => stream,
@@ -148,14 +163,22 @@ impl BucketStore {
                     _ => return Err(self.broken(error)),
                 },
             }
-            if bytes.len() > ENVELOPE_BYTES_MAX {
-                let text = format!("{path} is larger than {ENVELOPE_BYTES_MAX} bytes");
+            if bytes.len() > bytes_max {
+                let text = format!("{path} is larger than {bytes_max} bytes");
                 return Err(StoreError::new(FaultKind::Permanent, text));
             }
         }
-        let version = reader.metadata().map(version_of).unwrap_or_default();
+        let metadata = reader.metadata();
+        let version = metadata.map(|found| self.version_of(found));
+        let version = version.unwrap_or_default();
+        Ok(Some((bytes, version)))
+    }
+
+    async fn read_object(&self, name: &ObjectName) -> Result<Option<Stored>, StoreError> {
+        let path = self.settings.object_path(0, name);
+        let read = self.read_whole(&path, ENVELOPE_BYTES_MAX).await?;
         // Anything else than an envelope counts as an empty one, which an exporter replaces.
-        Ok(Some(Stored {
+        Ok(read.map(|(bytes, version)| Stored {
             object: envelope::decode(&bytes.into()).unwrap_or_default(),
             version: Version(version),
         }))
@@ -181,7 +204,21 @@ impl BucketStore {
                 .write_options(&path, bytes.clone(), plain_options());
             copied.await.map_err(|error| self.fault(&error))?;
         }
-        Ok(Version(version_of(&metadata)))
+        Ok(Version(self.version_of(&metadata)))
+    }
+
+    /// Says whether conditions are about entity tags, and not about generations.
+    fn compares_tags(&self) -> bool {
+        self.operator.info().capability().write_with_if_match
+    }
+
+    /// Returns what conditions tell versions apart by.
+    fn version_of(&self, metadata: &Metadata) -> String {
+        let version = match self.compares_tags() {
+            true => metadata.etag(),
+            false => metadata.version(),
+        };
+        version.unwrap_or_default().to_owned()
     }
 
     fn options(&self, condition: Condition) -> Result<WriteOptions, StoreError> {
@@ -193,12 +230,10 @@ impl BucketStore {
                 let text = format!("{} gives no versions", self.settings.place());
                 return Err(StoreError::new(FaultKind::Permanent, text));
             }
-            Condition::Same(Version(version)) => {
-                match self.operator.info().capability().write_with_if_match {
-                    true => options.if_match = Some(version),
-                    false => options.if_version_match = Some(version),
-                }
-            }
+            Condition::Same(Version(version)) => match self.compares_tags() {
+                true => options.if_match = Some(version),
+                false => options.if_version_match = Some(version),
+            },
         }
         Ok(options)
     }
@@ -340,6 +375,27 @@ impl RemoteStore for BucketStore {
     ) -> Answer<'a, ()> {
         self.put(blob, from, progress).boxed()
     }
+
+    fn read_buildkit(&self) -> Answer<'_, Vec<Chains>> {
+        self.read_chains().boxed()
+    }
+
+    fn write_buildkit<'a>(
+        &'a self,
+        cache: &'a Written,
+        from: &'a ContentStore,
+        progress: &'a VertexProgress,
+    ) -> Answer<'a, ()> {
+        self.write_chains(cache, from, progress).boxed()
+    }
+
+    fn refreshes_blobs(&self) -> bool {
+        self.settings.touch_refresh.is_some()
+    }
+
+    fn keeps_blob<'a>(&'a self, blob: &'a Descriptor, now_ns: i64) -> Answer<'a, bool> {
+        self.keep(blob, now_ns).boxed()
+    }
 }
 
 /// Says what everything here is: bytes. Some servers want to be told.
@@ -348,12 +404,6 @@ fn plain_options() -> WriteOptions {
         content_type: Some("application/octet-stream".to_owned()),
         ..WriteOptions::default()
     }
-}
-
-/// What tells versions apart: a generation where there is one, else an entity tag.
-fn version_of(metadata: &Metadata) -> String {
-    let tag = metadata.etag().or_else(|| metadata.version());
-    tag.unwrap_or_default().to_owned()
 }
 
 fn of_stream(error: &std::io::Error) -> Option<ErrorKind> {
