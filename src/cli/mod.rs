@@ -6,7 +6,7 @@
 //! [`explain`] and [`builds`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
 //! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
 //! [`debug`] with [`preimage`], [`manual`];
-//! [`registries`] is what all of them tell the engine about registries, [`encryption`] what some do about keys. What people see:
+//! [`registries`] is what all of them tell the engine about registries, [`encryption`] what some do about keys, [`policy`] what builds do about sources. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -38,6 +38,7 @@ mod login;
 mod manifest;
 mod manual;
 mod outputs;
+mod policy;
 mod preimage;
 mod program;
 mod progress;

@@ -84,6 +84,10 @@ impl Inputs {
         let (main, made) = main_context(setup, context, &mut session).await?;
         let mut session = Arc::new(session);
         let step = setup.progress.of_vertex(Digest::of(DEFINITION_STEP));
+        if !is_in_remote_context(&main, &request.dockerfile) {
+            let judged = setup.guard.judge_folder(DOCKERFILE_FOLDER, &setup.platform);
+            judged.await?;
+        }
         let opened = match main {
             Main::Folder(folder) => open_folder(setup, &session, request, &folder).await,
             Main::Remote(source) => open_remote(setup, &session, request, source).await,
@@ -195,6 +199,15 @@ fn lent(
         path: found.path.as_deref(),
     };
     read.lend(setup.engine, request)
+}
+
+/// Says whether the Dockerfile comes with a build context from elsewhere.
+fn is_in_remote_context(main: &Main, dockerfile: &DockerfileSource) -> bool {
+    let is_in_context = matches!(
+        dockerfile,
+        DockerfileSource::Default | DockerfileSource::InContext(_)
+    );
+    is_in_context && matches!(main, Main::Remote(_))
 }
 
 /// The main build context before anything of it is read.

@@ -40,6 +40,7 @@ mod load;
 mod mutations;
 mod outputs;
 mod platforms;
+mod policies;
 mod push;
 mod store;
 mod verify;

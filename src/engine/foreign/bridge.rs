@@ -123,8 +123,9 @@ impl BuildBridge {
         definition: &Definition,
     ) -> Result<Result<Option<Arc<Output>>, Lost>, EngineError> {
         let build = &self.build;
-        let worker = self.worker(definition)?;
-        let definitions = [definition.clone()];
+        let definition = build.guard.judge_definition(definition.clone()).await?;
+        let worker = self.worker(&definition)?;
+        let definitions = [definition];
         let options = build.solve_options();
         let (progress, cancel) = (build.progress.clone(), self.cancel.clone());
         let cache = build.cache(&self.others);
@@ -213,9 +214,13 @@ impl BuildBridge {
     async fn describe(&self, query: SourceQuery) -> Outcome<SourceMeta> {
         let text = format!("[internal] look up {}", query.source.identifier);
         let step = self.build.progress.of_vertex(Digest::of(text.as_bytes()));
+        let host = Platform::host();
+        let judged = self.build.guard.judge(&query.source, &host).await;
+        let judged = judged.map_err(|refused| BridgeError::unknown(refused.to_string()))?;
+        let source = judged.unwrap_or(query.source);
         let worker = self.worker(&Definition::default());
         let worker = worker.map_err(|error| self.tell(error))?;
-        let described = worker.describe(&query.source, query.suffix.as_deref(), &step);
+        let described = worker.describe(&source, query.suffix.as_deref(), &step);
         let described = tokio::select! {
             described = described => described,
             () = self.cancel.cancelled() => return Err(cancelled()),
