@@ -21,6 +21,7 @@
 //! | `PATH` | where podman is looked for |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
 //! | `EXPERIMENTAL_BUILDKIT_SOURCE_POLICY` | file with rules about sources |
+//! | `BUILDX_DEFAULT_POLICY` | whether images of Docker's have to be signed |
 //! | `BUILDKIT_BUILD_NAME` | name under which the build is remembered |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_PROVENANCE` | whether the metadata file holds the provenance: min, max |

@@ -9,7 +9,7 @@ use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::{Inputs, absolute};
-use super::policy::Guard;
+use super::policy::{Guard, PolicyPlace};
 use super::remote::Setup;
 use super::request::{BuildContext, BuildRequest, GivenDefinition, NamedContext};
 use super::rights::{self, Granted};
@@ -36,7 +36,16 @@ pub(super) async fn inputs(
     session: Session,
 ) -> Result<Inputs, EngineError> {
     match request.definition.take() {
-        Some(given) => open(setup, request, given, session),
+        Some(given) => {
+            let inputs = open(setup, request, given, session)?;
+            let place = PolicyPlace {
+                filename: inputs.filename.clone(),
+                folder: inputs.session.build_contexts.get(MAIN).cloned(),
+                ..PolicyPlace::default()
+            };
+            setup.guard.load(setup, &inputs.session, request, place)?;
+            Ok(inputs)
+        }
         None => Inputs::open(setup, request, session).await,
     }
 }

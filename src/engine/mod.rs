@@ -67,6 +67,7 @@ use crate::snapshot::{self, Snapshotter};
 use crate::source::local;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use policy::run_policy_tests;
 pub use rebase::RebaseRequest;
 pub use request::*;
 pub use verify::Verification;

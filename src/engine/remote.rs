@@ -157,7 +157,7 @@ impl Setup<'_> {
         Ok(self.engine.snapshots.view(&layers)?)
     }
 
-    fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
+    pub(super) fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
         let engine = self.engine;
         let layers = ImageLayers::new(
             engine.snapshots.clone(),

@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::policy::Policies;
+pub use super::policy::{JudgeRequest, Judgement, Policies};
 pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
     Asked, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation, Reported,
@@ -63,7 +63,7 @@ pub use crate::llb::Definition;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
-pub use crate::policy::{InvalidPolicy, SourcePolicy};
+pub use crate::policy::{InvalidPolicy, LogLevel, PolicyOption, SourcePolicy, TestOutcome};
 pub use crate::registry::{HostFiles, HostOptions, Hosts, JoinOptions, Proxies, RetryPolicy};
 pub use crate::signing::{InvalidKey, PrivateKey, PublicKey};
 

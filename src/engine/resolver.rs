@@ -211,15 +211,15 @@ impl Resolver {
                 Err(ResolveError {
                     message,
                     not_found,
-                    is_input: matches!(
-                        error,
-                        NotFound::Refused(_)
-                            | NotFound::Source(
-                                source::Error::Bundle { .. }
-                                    | source::Error::Locked { .. }
-                                    | source::Error::NotLocal { .. }
-                            )
-                    ),
+                    is_input: match &error {
+                        NotFound::Refused(refused) => refused.is_input(),
+                        NotFound::Source(error) => matches!(
+                            error,
+                            source::Error::Bundle { .. }
+                                | source::Error::Locked { .. }
+                                | source::Error::NotLocal { .. }
+                        ),
+                    },
                     source: Some(Box::new(error)),
                 })
             }

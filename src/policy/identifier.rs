@@ -37,9 +37,36 @@ pub fn normalized(source: &pb::SourceOp) -> String {
     text
 }
 
+/// Returns a URL, or the identifier of a source, without the user and password in it.
+pub fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        // The digest of an image that has no path of its own.
+        Some((_, host)) if !host.starts_with("sha256:") => format!("{scheme}://{host}{path}"),
+        _ => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (url, expected) in [
+            ("https://me:hunter2@host/a@b?c@d", "https://host/a@b?c@d"),
+            ("http://me@host:80", "http://host:80"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("git@host:r.git", "git@host:r.git"),
+            ("oci-layout://x@sha256:1", "oci-layout://x@sha256:1"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
 
     #[test]
     fn every_source_has_one_spelling() {

@@ -10,6 +10,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy as wire;
 use regex::Regex;
 
 use super::file::{self, InvalidPolicy};
+use super::identifier::shown;
 use crate::llb::pb;
 
 /// Most times that one source may be replaced.
@@ -118,7 +119,7 @@ impl SourcePolicy {
         match denied {
             None => Ok(false),
             Some((index, rule)) => Err(Denial::Denied {
-                source_name: name,
+                source_name: shown(&name),
                 policy: self.name.to_string(),
                 rule: format!("{} ({:?})", index + 1, rule.identifier),
             }),
@@ -142,7 +143,7 @@ pub fn evaluate(policies: &[SourcePolicy], source: &mut pb::SourceOp) -> Result<
         }
         is_replaced = true;
     }
-    Err(Denial::Circle(source.identifier.clone()))
+    Err(Denial::Circle(shown(&source.identifier)))
 }
 
 impl Rule {

@@ -34,6 +34,8 @@ mod faults;
 )]
 mod faulty_registry;
 mod frontends;
+#[path = "../support/git_server.rs"]
+mod git_server;
 mod lazy;
 mod llb;
 mod load;
@@ -41,6 +43,7 @@ mod mutations;
 mod outputs;
 mod platforms;
 mod policies;
+mod policies_rego;
 mod push;
 mod store;
 mod verify;

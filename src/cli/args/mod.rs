@@ -35,7 +35,7 @@ pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
 pub(crate) use encryption::{DecryptionArgs, EncryptionArgs};
 pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
-pub(crate) use policy::PolicyArgs;
+pub(crate) use policy::{EvalArgs, PolicyArgs, PolicyCommand, TestArgs};
 pub(crate) use registry::{JoinArgs, RegistryArgs};
 pub(crate) use sign::{SignArgs, VerifyArgs};
 pub(crate) use store::{
@@ -139,6 +139,9 @@ pub(crate) enum Command {
     Sign(SignArgs),
     /// Verify the signatures of images in their registries
     Verify(VerifyArgs),
+    /// Work with policies in Rego
+    #[command(subcommand)]
+    Policy(Box<PolicyCommand>),
     /// Give an image another name
     Tag(TagArgs),
     /// Work with images of several platforms under one name

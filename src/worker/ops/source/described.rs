@@ -7,7 +7,7 @@ use crate::llb::pb;
 use crate::oci::Digest;
 use crate::progress::VertexProgress;
 use crate::solver::OpError;
-use crate::source::{PinnedGit, PinnedHttp};
+use crate::source::{GitObjects, PinnedGit, PinnedHttp};
 use crate::worker::LocalWorker;
 
 /// What a source that is no image is now.
@@ -58,6 +58,20 @@ impl LocalWorker {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Reads the commit that a source means, and the tag that leads to it.
+    pub async fn git_objects(
+        &self,
+        op: &pb::SourceOp,
+        progress: &VertexProgress,
+    ) -> Result<GitObjects, OpError> {
+        let (source, options) = git(self, op, progress).await?;
+        let repositories = &self.options.repositories;
+        let pinned = repositories.pin(&source, &options, progress).await;
+        let pinned = pinned.map_err(error)?;
+        let objects = repositories.objects(&pinned, &options, progress);
+        objects.await.map_err(error)
     }
 
     fn suffixed(&self, file: &PinnedHttp, suffix: &[u8]) -> Result<Digest, OpError> {
