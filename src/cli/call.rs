@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::{BuildArgs, Call, Mending, Method, ReportFormat};
-use super::build;
 use super::check::{self, Findings};
 use super::exit_code;
 use super::failure::Failure;
 use super::program::Program;
 use super::progress::text;
+use super::request;
 use super::table::Table;
 use crate::engine::call::{
     self, Answer, ContextReport, FolderReport, ForeignAnswer, PathSize, Question,
@@ -36,8 +36,8 @@ pub(crate) fn run(program: &Program, args: &BuildArgs, call: Call) -> Result<(),
         Method::Context => Question::Context,
         Method::Describe => return describe(program, call.format),
     };
-    let request = build::request(program, args)?;
-    let session = build::session(args, &request, &program.environment)?;
+    let request = request::request(program, args)?;
+    let session = request::session(args, &request, &program.environment)?;
     let place = Place::of(&request);
     let engine = program.engine_with(&args.registry)?;
     let (result, journal) = program.show(&args.progress, async |progress, cancel| {

@@ -48,6 +48,7 @@ mod provenance;
 mod proxies;
 mod rebase;
 mod registries;
+mod request;
 mod sign;
 mod signals;
 mod store;

@@ -1,9 +1,9 @@
 //! `cooper build --verify`: the same build once more, and a comparison.
 
 use super::args::BuildArgs;
-use super::build;
 use super::failure::Failure;
 use super::program::Program;
+use super::request;
 use crate::engine::request::{BuildOutcome, OutputSpec};
 use crate::engine::{Engine, Verification};
 
@@ -32,8 +32,8 @@ pub(crate) fn run(
     engine: &Engine,
     outcome: &BuildOutcome,
 ) -> Result<(), Failure> {
-    let request = build::request(program, args)?;
-    let session = build::session(args, &request, &program.environment)?;
+    let request = request::request(program, args)?;
+    let session = request::session(args, &request, &program.environment)?;
     // The image that was reported is that of the last output which makes one; that there is
     // one was checked before.
     let mut options = request.outputs.iter().filter_map(OutputSpec::image_options);

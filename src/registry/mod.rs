@@ -63,6 +63,8 @@ struct Shared {
     options: Options,
     http: Http,
     endpoints: Mutex<BTreeMap<EndpointKey, Arc<tokio::sync::OnceCell<endpoint::Endpoint>>>>,
+    /// What the configuration says of repositories, read once.
+    routes: Mutex<BTreeMap<RouteKey, Vec<hosts::Route>>>,
     /// Mirrors that did not answer.
     down: Mutex<BTreeSet<String>>,
     auth: auth::Auth,
@@ -78,6 +80,8 @@ struct Shared {
 type Flight = Arc<tokio::sync::Mutex<()>>;
 /// Host, root of the API, scheme where it is configured.
 type EndpointKey = (String, String, Option<&'static str>);
+/// Registry, repository, and what is wanted there.
+type RouteKey = (String, String, hosts::Purpose);
 
 impl Client {
     /// Makes a client. Nothing is connected yet.
@@ -89,6 +93,7 @@ impl Client {
                 options,
                 http,
                 endpoints: Mutex::default(),
+                routes: Mutex::default(),
                 down: Mutex::default(),
                 auth: auth::Auth::default(),
                 downloads: Semaphore::new(downloads.max(1)),

@@ -27,7 +27,7 @@ mod env;
 mod examples;
 mod explain;
 mod faults;
-#[path = "../support/registry.rs"]
+#[path = "../support/registry/mod.rs"]
 #[allow(
     unreachable_pub,
     reason = "the support modules are shared by several binaries"

@@ -57,6 +57,15 @@ fn bytes(count: usize) -> Vec<u8> {
     words.take(count).collect()
 }
 
+/// A registry with a blob of so many bytes in `app`.
+fn registry_with_blob(count: usize) -> (Registry, Vec<u8>, Descriptor) {
+    let registry = Registry::start();
+    let data = bytes(count);
+    let blob = Descriptor::of(media_type::OCI_LAYER, &data);
+    registry.put_blob("app", &data);
+    (registry, data, blob)
+}
+
 async fn fetch(client: &Client, registry: &Registry, blob: &Descriptor) -> Result<Vec<u8>, Error> {
     let (_dir, store) = store();
     let name = reference(registry, "app");
@@ -341,10 +350,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_origin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_download_goes_on_where_it_stopped() {
-    let registry = Registry::start();
-    let data = bytes(3_000_000);
-    let blob = Descriptor::of(media_type::OCI_LAYER, &data);
-    registry.put_blob("app", &data);
+    let (registry, data, blob) = registry_with_blob(3_000_000);
     for _ in 0..9 {
         // More cuts than tries: each is forgiven because there was progress.
         registry.fail("GET", "/blobs/", 1, Action::CutAfter(300_000));
@@ -363,10 +369,7 @@ async fn a_cut_download_goes_on_where_it_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_a_blob_are_all_that_moves_and_are_tried_again() {
-    let registry = Registry::start();
-    let data = bytes(500_000);
-    let blob = Descriptor::of(media_type::OCI_LAYER, &data);
-    registry.put_blob("app", &data);
+    let (registry, data, blob) = registry_with_blob(500_000);
     let name = reference(&registry, "app:1");
     let client = client();
     let busy = Action::Status(503, Vec::new(), String::new());
@@ -393,10 +396,7 @@ async fn parts_of_a_blob_are_all_that_moves_and_are_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_ignores_ranges_is_read_from_the_start_once() {
-    let registry = Registry::start();
-    let data = bytes(500_000);
-    let blob = Descriptor::of(media_type::OCI_LAYER, &data);
-    registry.put_blob("app", &data);
+    let (registry, data, blob) = registry_with_blob(500_000);
     registry.fail("GET", "/blobs/", 1, Action::CutAfter(300_000));
     registry.fail("GET", "/blobs/", 1, Action::IgnoreRange);
     assert_eq!(fetch(&client(), &registry, &blob).await.unwrap(), data);
@@ -405,10 +405,7 @@ async fn a_server_that_ignores_ranges_is_read_from_the_start_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_thrown_away_and_do_not_poison_the_next_try() {
-    let registry = Registry::start();
-    let data = bytes(500_000);
-    let blob = Descriptor::of(media_type::OCI_LAYER, &data);
-    registry.put_blob("app", &data);
+    let (registry, data, blob) = registry_with_blob(500_000);
     registry.fail("GET", "/blobs/", 1, Action::WrongBytes);
     assert_eq!(fetch(&client(), &registry, &blob).await.unwrap(), data);
     registry.fail("GET", "/blobs/", 2, Action::WrongBytes);
