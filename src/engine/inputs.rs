@@ -228,8 +228,8 @@ async fn judge_dockerfile(setup: &Setup<'_>, is_in_context: bool) -> Result<(), 
     match is_in_context {
         true => Ok(()),
         false => {
-            let judged = setup.guard.judge_folder(DOCKERFILE_FOLDER, &setup.platform);
-            judged.await
+            let folder = format!("local://{DOCKERFILE_FOLDER}");
+            setup.guard.judge_input(folder, &setup.platform).await
         }
     }
 }

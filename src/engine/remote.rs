@@ -80,6 +80,8 @@ impl Setup<'_> {
         object: &BucketObject,
     ) -> Result<Descriptor, EngineError> {
         let url = object.url();
+        let judged = self.guard.judge_input(url.to_string(), &self.platform);
+        judged.await?;
         let step = self.progress.of_vertex(Digest::of(url.as_bytes()));
         step.start(&format!("[internal] load build context {url}"));
         let client = self.engine.registry(session, Vec::new());

@@ -114,7 +114,16 @@ fn policies_are_named_on_the_command_line() {
     let shown = env.fails(3, &args);
     assert!(shown.contains("cannot be combined"), "{shown}");
     env.fails(2, &["build", "--policy", "file=x", "context"]);
-    // What it decides and prints is shown as much as is wanted.
+}
+
+#[test]
+fn policies_tell_as_much_as_is_wanted() {
+    if !ready() {
+        return;
+    }
+    let (env, sources) = (TestEnv::empty(), Sources::start());
+    let image = format!("{}/app/base:1", sources.host);
+    env.write("context/Dockerfile", &format!("FROM {image}\n"));
     policy(
         &env,
         "context/loud.rego",

@@ -141,7 +141,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Work with policies in Rego
     #[command(subcommand)]
-    Policy(Box<PolicyCommand>),
+    Policy(PolicyCommand),
     /// Give an image another name
     Tag(TagArgs),
     /// Work with images of several platforms under one name

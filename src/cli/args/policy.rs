@@ -30,7 +30,7 @@ pub(crate) struct PolicyArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Show what a policy decides about a source, or what policies know of it
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     /// Run the tests of a policy: rules named `test_…` in files named `…_test.rego`
     Test(TestArgs),
 }

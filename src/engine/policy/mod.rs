@@ -244,20 +244,20 @@ impl Guard {
         }
     }
 
-    /// Judges a folder of the user's before it is read.
-    pub(super) async fn judge_folder(
+    /// Judges what is read without a definition: a folder of the user's, an archive in a bucket.
+    pub(super) async fn judge_input(
         &self,
-        name: &str,
+        identifier: String,
         platform: &Platform,
     ) -> Result<(), EngineError> {
         let source = pb::SourceOp {
-            identifier: format!("local://{name}"),
+            identifier,
             ..pb::SourceOp::default()
         };
         let judged = self.judge(&source, platform).await;
-        let judged = judged.map_err(|refused| EngineError::from_op(refused.into_op()));
-        // Attributes say how a folder travels, and this one does not.
-        match judged?.filter(|other| other.identifier != source.identifier) {
+        let judged = judged.map_err(|refused| EngineError::from_op(refused.into_op()))?;
+        // Attributes say how a source travels, and this one does not.
+        match judged.filter(|other| other.identifier != source.identifier) {
             None => Ok(()),
             Some(other) => {
                 let (name, by) = (source.identifier, other.identifier);
