@@ -37,6 +37,8 @@ const TESTS: &str = "_test.rego";
 const TEST: &str = "test_";
 /// Most modules of one policy.
 const MODULES_MAX: usize = 100;
+/// Deepest that brackets may stand in brackets.
+const NESTING_MAX: usize = 100;
 /// Longest that one evaluation may take.
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// Steps between looks at the clock.
@@ -143,6 +145,9 @@ impl RegoPolicy {
     }
 
     fn add(&mut self, name: String, text: String) -> Result<(), String> {
+        if words::nesting(&text) > NESTING_MAX {
+            return Err(format!("{name} has brackets in more than {NESTING_MAX} others"));
+        }
         let words = words::words(&text).into_iter();
         let mentions = words.map(|word| (word.line, word.text.to_owned()));
         self.mentions.insert(name.clone(), mentions.collect());

@@ -69,6 +69,20 @@ fn string_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
+/// Returns how deep brackets stand in brackets.
+pub(super) fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for word in words(text).iter().filter(|word| !word.is_string) {
+        match word.text {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
 /// Returns the packages of `data` that a module imports.
 pub(super) fn imports(text: &str) -> Vec<Vec<String>> {
     let words = words(text);
@@ -149,6 +163,12 @@ mod tests {
             ]
         );
         assert_eq!(words("\"open").len(), 1);
+    }
+
+    #[test]
+    fn brackets_are_counted() {
+        assert_eq!(nesting("f([{1}], (2)) # ((((\n\"((((\""), 3);
+        assert_eq!(nesting("))("), 1);
     }
 
     #[test]
