@@ -16,6 +16,8 @@ pub mod encryption;
 pub mod sbom;
 pub mod signing;
 
+pub mod policy;
+
 pub mod content;
 pub mod session;
 

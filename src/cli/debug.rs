@@ -11,8 +11,8 @@ use super::llb;
 use super::program::Program;
 use super::registries;
 use crate::engine::request::{
-    AttestationRequest, BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, PullPolicy,
-    RunLimits, ShortNames,
+    AttestationRequest, BuildContext, BuildRequest, CacheModes, NetworkMode, NoCache, Policies,
+    PullPolicy, RunLimits, ShortNames,
 };
 use crate::engine::{EngineError, ErrorKind};
 use crate::llb::{Definition, dump};
@@ -110,5 +110,6 @@ fn request(program: &Program, args: &DumpLlbArgs) -> Result<BuildRequest, Failur
         build_name: String::new(),
         decryption_keys: Arc::default(),
         encryption: None,
+        policies: Policies::default(),
     })
 }

@@ -20,6 +20,8 @@
 //! | `DOCKER_HOST`, `DOCKER_CONTEXT` | whose proxies of that file become build arguments; the engine of `--load` |
 //! | `PATH` | where podman is looked for |
 //! | `BUILDKIT_PROGRESS` | default of `--progress` |
+//! | `EXPERIMENTAL_BUILDKIT_SOURCE_POLICY` | file with rules about sources |
+//! | `BUILDX_DEFAULT_POLICY` | whether images of Docker's have to be signed |
 //! | `BUILDKIT_BUILD_NAME` | name under which the build is remembered |
 //! | `BUILDKIT_COLORS`, `BUILDKIT_TTY_LOG_LINES` | colours of the live display, lines of output it shows |
 //! | `BUILDX_METADATA_PROVENANCE` | whether the metadata file holds the provenance: min, max |
@@ -129,6 +131,12 @@ impl Environment {
             min_free_space: amount("COOPER_GC_MIN_FREE_SPACE")?,
             cache_mount_max_size: amount("COOPER_GC_CACHE_MOUNT_MAX_SIZE")?,
         })
+    }
+
+    /// Returns the file with rules about sources that every build is held to.
+    pub(crate) fn source_policy(&self) -> Option<PathBuf> {
+        self.filled("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY")
+            .map(PathBuf::from)
     }
 
     /// Returns docker's configuration directory.

@@ -4,9 +4,9 @@
 //! reader of the environment), [`program`] (what every command needs), [`build`] with
 //! [`context`] and [`llb`], [`outputs`] with [`engines`], [`attest`] with [`provenance`], and [`verify`],
 //! [`explain`] and [`builds`] (what the cache knows), [`call`] with [`check`] (questions instead of builds), then
-//! [`images`], [`rebase`], [`sign`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
+//! [`images`], [`rebase`], [`sign`], [`judge`], [`manifest`], [`login`] with [`prompt`], [`store`], [`cache`],
 //! [`debug`] with [`preimage`], [`manual`];
-//! [`registries`] is what all of them tell the engine about registries, [`encryption`] what some do about keys. What people see:
+//! [`registries`] is what all of them tell the engine about registries, [`encryption`] what some do about keys, [`policy`] what builds do about sources. What people see:
 //! [`console`], [`progress`], [`failure`], [`exit_code`]. Results go to stdout, everything else
 //! to stderr. Deliberately absent: build logic.
 
@@ -33,11 +33,13 @@ pub mod exit_code;
 mod explain;
 mod failure;
 mod images;
+mod judge;
 mod llb;
 mod login;
 mod manifest;
 mod manual;
 mod outputs;
+mod policy;
 mod preimage;
 mod program;
 mod progress;
@@ -116,6 +118,7 @@ fn dispatch(program: &Program, command: Command) -> Result<(), Failure> {
         Command::Push(args) => images::push(program, &args),
         Command::Sign(args) => sign::sign(program, &args),
         Command::Verify(args) => sign::verify(program, &args),
+        Command::Policy(command) => judge::run(program, &command),
         Command::Tag(args) => images::tag(program, &args),
         Command::Manifest(command) => manifest::run(program, *command),
         Command::Imagetools(command) => manifest::imagetools(program, *command),

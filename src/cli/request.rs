@@ -12,6 +12,7 @@ use super::env::Environment;
 use super::failure::Failure;
 use super::llb;
 use super::outputs::{self, TypedOutputs};
+use super::policy;
 use super::program::Program;
 use super::proxies;
 use super::registries;
@@ -92,6 +93,7 @@ pub(crate) fn request(program: &Program, args: &BuildArgs) -> Result<BuildReques
         build_name: environment.text("BUILDKIT_BUILD_NAME").unwrap_or_default(),
         decryption_keys: encryption::decryption(&args.decryption)?,
         encryption: encryption::encryption(&args.encryption)?,
+        policies: policy::meant(&args.policy, environment)?,
     })
 }
 

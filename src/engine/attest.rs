@@ -225,6 +225,7 @@ impl Build {
         if let Some(foreign) = foreign {
             sources.extend(self.frontend_sources(foreign.clone()).await?);
         }
+        self.guard.replace(&mut sources).await?;
         self.add_materials(&mut capture, &sources, made.lowered, worker)
             .await?;
         if options.complete_materials && !capture.is_complete() {

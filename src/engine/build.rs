@@ -21,6 +21,7 @@ use super::inputs::Inputs;
 use super::llb;
 use super::options;
 use super::platforms::{self, Targets};
+use super::policy::Guard;
 use super::remote::Setup;
 use super::request::{
     BuildOutcome, BuildRequest, BuiltImage, CacheSummary, NoCache, PullPolicy, SnapshotterKind,
@@ -90,6 +91,8 @@ pub(super) struct Build {
     pub(super) images: Images,
     web_files: WebFiles,
     repositories: Repositories,
+    /// Judges sources before they are used.
+    pub(super) guard: Arc<Guard>,
     pub(super) progress: Progress,
     pub(super) cancel: CancellationToken,
     /// What becomes of the steps.
@@ -230,7 +233,8 @@ impl Build {
 
     /// Translates, and checks that the build may do what it wants.
     async fn translate(self: &Arc<Self>) -> Result<Translated, EngineError> {
-        let lowered = self.lower_all().await?;
+        let mut lowered = self.lower_all().await?;
+        self.judge(&mut lowered).await?;
         if let Some(first) = lowered.first() {
             // The other platforms would say the same again.
             warnings::report(first, &self.progress);
@@ -247,6 +251,18 @@ impl Build {
             loaded,
             devices,
         })
+    }
+
+    /// Judges the sources of everything that is to be solved.
+    async fn judge(&self, lowered: &mut [Lowered]) -> Result<(), EngineError> {
+        for lowered in lowered {
+            let scans = lowered.scans.iter_mut().map(|(_, scan)| scan);
+            for definition in scans.chain([&mut lowered.definition]) {
+                let judged = self.guard.judge_definition(std::mem::take(definition));
+                *definition = judged.await?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns what other machines have to do with a part of the build that gives them nothing.
@@ -297,8 +313,10 @@ impl Build {
         let images = images.with_ranges(engine.ranges(&session, &request));
         let web_files = WebFiles::new(client.clone(), engine.content.clone());
         let repositories = Repositories::new(&engine.dir("cache/git"));
+        let guard = Arc::new(Guard::new(std::mem::take(&mut request.policies)));
         let setup = Setup {
             engine,
+            guard: &guard,
             images: &images,
             web_files: &web_files,
             repositories: &repositories,
@@ -329,6 +347,7 @@ impl Build {
             images,
             web_files,
             repositories,
+            guard,
             progress,
             cancel,
             trace: Arc::default(),
@@ -385,6 +404,7 @@ impl Build {
             falls_back: self.request.pull == PullPolicy::Newer,
             short_names: self.request.short_names.clone(),
             hosts: self.engine.options.registries.hosts.clone(),
+            guard: Arc::clone(&self.guard),
             progress: self.progress.clone(),
         }
     }

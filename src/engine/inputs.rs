@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::{EngineError, ErrorKind};
 use super::foreign::lent::{DOCKERFILE_FOLDER, LentDockerfile, ReadDockerfile};
+use super::policy::PolicyPlace;
 use super::preprocess::preprocessed;
 use super::remote::{self, Setup};
 use super::request::{BuildContext, BuildRequest, DockerfileSource, NamedContext};
@@ -16,6 +17,7 @@ use crate::frontend::options::{ContextSource, FrontendOptions};
 use crate::llb::Definition;
 use crate::oci::{Descriptor, Digest};
 use crate::session::{IgnoreLines, Session, UPLOAD_URL};
+use crate::snapshot::View;
 use crate::source::BlobFolder;
 use crate::source::local::{self, EmptyContext, LocalError};
 
@@ -65,6 +67,8 @@ struct Found {
     path: Option<PathBuf>,
     /// The ignore file of the build context.
     ignore: Option<IgnoreLines>,
+    /// The build context, where it comes from elsewhere.
+    view: Option<View>,
 }
 
 impl Inputs {
@@ -84,6 +88,8 @@ impl Inputs {
         let (main, made) = main_context(setup, context, &mut session).await?;
         let mut session = Arc::new(session);
         let step = setup.progress.of_vertex(Digest::of(DEFINITION_STEP));
+        let is_in_remote = is_in_remote_context(&main, &request.dockerfile);
+        judge_dockerfile(setup, is_in_remote).await?;
         let opened = match main {
             Main::Folder(folder) => open_folder(setup, &session, request, &folder).await,
             Main::Remote(source) => open_remote(setup, &session, request, source).await,
@@ -92,21 +98,18 @@ impl Inputs {
             step.start("[internal] load build definition");
             step.complete(Some(error.to_string()));
         })?;
-        let epoch_s = match remote::may_name_epoch(request, &found.text) {
-            true => {
-                let options = FrontendOptions {
-                    build_args: request.build_args.clone(),
-                    source_date_epoch: request.source_date_epoch_s,
-                    platform: Some(setup.platform.clone()),
-                    context: context.clone(),
-                    contexts: contexts.clone(),
-                    ..FrontendOptions::default()
-                };
-                let dockerfile = Source::new(found.filename.clone(), &found.text);
-                setup.named_epoch(&session, &dockerfile, &options).await?
-            }
-            false => None,
+        let place = PolicyPlace {
+            filename: found.filename.clone(),
+            dockerfile: found.path.clone(),
+            is_in_context: is_in_remote,
+            folder: session.build_contexts.get(MAIN).cloned(),
+            view: found.view.take(),
         };
+        setup.guard.load(setup, &session, request, place)?;
+        judge_dockerfile(setup, is_in_remote).await?;
+        judge_context(setup, request, &context).await?;
+        let places = (&context, &contexts);
+        let epoch_s = named_epoch(setup, &session, request, &found, places).await?;
         let name = &found.filename;
         step.start(&format!("[internal] load build definition from {name}"));
         step.complete(None);
@@ -195,6 +198,63 @@ fn lent(
         path: found.path.as_deref(),
     };
     read.lend(setup.engine, request)
+}
+
+/// Tells the time of what `SOURCE_DATE_EPOCH` names, if it names anything.
+async fn named_epoch(
+    setup: &Setup<'_>,
+    session: &Arc<Session>,
+    request: &BuildRequest,
+    found: &Found,
+    (context, contexts): (&ContextSource, &BTreeMap<String, ContextSource>),
+) -> Result<Option<i64>, EngineError> {
+    if !remote::may_name_epoch(request, &found.text) {
+        return Ok(None);
+    }
+    let options = FrontendOptions {
+        build_args: request.build_args.clone(),
+        source_date_epoch: request.source_date_epoch_s,
+        platform: Some(setup.platform.clone()),
+        context: context.clone(),
+        contexts: contexts.clone(),
+        ..FrontendOptions::default()
+    };
+    let dockerfile = Source::new(found.filename.clone(), &found.text);
+    setup.named_epoch(session, &dockerfile, &options).await
+}
+
+/// Has policies judge the Dockerfile, unless that is a part of the build context.
+async fn judge_dockerfile(setup: &Setup<'_>, is_in_context: bool) -> Result<(), EngineError> {
+    match is_in_context {
+        true => Ok(()),
+        false => {
+            let folder = format!("local://{DOCKERFILE_FOLDER}");
+            setup.guard.judge_input(folder, &setup.platform).await
+        }
+    }
+}
+
+/// Has policies judge a build context from elsewhere, out of which some of them came.
+async fn judge_context(
+    setup: &Setup<'_>,
+    request: &BuildRequest,
+    context: &ContextSource,
+) -> Result<(), EngineError> {
+    let epoch_s = request.source_date_epoch_s;
+    match context.remote_definition(&request.build_args, epoch_s) {
+        // A folder, or an image: it is judged when something is taken from it.
+        Err(_) => Ok(()),
+        Ok(definition) => setup.guard.judge_definition(definition).await.map(drop),
+    }
+}
+
+/// Says whether the Dockerfile comes with a build context from elsewhere.
+fn is_in_remote_context(main: &Main, dockerfile: &DockerfileSource) -> bool {
+    let is_in_context = matches!(
+        dockerfile,
+        DockerfileSource::Default | DockerfileSource::InContext(_)
+    );
+    is_in_context && matches!(main, Main::Remote(_))
 }
 
 /// The main build context before anything of it is read.
@@ -291,7 +351,8 @@ async fn open_remote(
         }
         None => dockerfile_in(view.path(), &request.dockerfile)?,
     };
-    Ok((found, source))
+    let view = Some(view);
+    Ok((Found { view, ..found }, source))
 }
 
 /// Finds the folder of a build context.
@@ -344,6 +405,7 @@ async fn given_dockerfile(
         text,
         path,
         ignore: None,
+        view: None,
     }))
 }
 
@@ -389,6 +451,7 @@ fn dockerfile_in(folder: &Path, source: &DockerfileSource) -> Result<Found, Engi
                 text,
                 path: None,
                 ignore: None,
+                view: None,
             });
         }
     }

@@ -9,6 +9,7 @@ use super::build::Build;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::inputs::{Inputs, absolute};
+use super::policy::{Guard, PolicyPlace};
 use super::remote::Setup;
 use super::request::{BuildContext, BuildRequest, GivenDefinition, NamedContext};
 use super::rights::{self, Granted};
@@ -35,7 +36,16 @@ pub(super) async fn inputs(
     session: Session,
 ) -> Result<Inputs, EngineError> {
     match request.definition.take() {
-        Some(given) => open(setup, request, given, session),
+        Some(given) => {
+            let inputs = open(setup, request, given, session)?;
+            let place = PolicyPlace {
+                filename: inputs.filename.clone(),
+                folder: inputs.session.build_contexts.get(MAIN).cloned(),
+                ..PolicyPlace::default()
+            };
+            setup.guard.load(setup, &inputs.session, request, place)?;
+            Ok(inputs)
+        }
         None => Inputs::open(setup, request, session).await,
     }
 }
@@ -143,6 +153,7 @@ impl Build {
     pub(super) fn nested(&self, cache: Cache, devices: Arc<NamedDevices>) -> Arc<dyn NestedBuilds> {
         Arc::new(Nested {
             granted: Granted::of(&self.request),
+            guard: Arc::clone(&self.guard),
             parallelism_max: self.engine.parallelism_max(),
             cache,
             devices,
@@ -154,6 +165,7 @@ impl Build {
 #[derive(Debug)]
 struct Nested {
     granted: Granted,
+    guard: Arc<Guard>,
     cache: Cache,
     devices: Arc<NamedDevices>,
     parallelism_max: Option<usize>,
@@ -168,6 +180,8 @@ impl NestedBuilds for Nested {
     ) -> NestedResult<'a> {
         Box::pin(async move {
             let refused = |text: String| OpError::new(FailureKind::User, text);
+            let judged = self.guard.judge_definition(definition).await;
+            let definition = judged.map_err(|error| refused(error.to_string()))?;
             let loaded = checked(&definition).map_err(refused)?;
             rights::check(&loaded.vertices, &self.granted, &self.devices)
                 .map_err(|error| refused(error.to_string()))?;

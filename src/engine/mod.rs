@@ -3,7 +3,7 @@
 //! Read in order: [`request`] (what is asked, and what comes back), [`build`] (the main job, as
 //! twelve steps), `caches` (other machines' results), `bring` (what of them the outputs need), `memory` (where an earlier build found them), `resolver` (base images for the frontend), `inputs` (contexts and
 //! Dockerfiles), `remote` (those behind URLs), `llb` (definitions instead of Dockerfiles), `preprocess`, `options`, `platforms`, `rights`,
-//! `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
+//! `policy` (which sources are used), `warnings`, [`plan`] (what a build would do), [`records`] (what is kept of builds), [`explain`]
 //! (two of them compared), [`foreign`] (frontends from images), [`call`] (questions that are answered without building), [`images`],
 //! [`transfer`] (pull, push, save, load), [`rebase`], `uploads` (layers that leave early),
 //! [`manifest`] (indexes), [`login`], `inventory` and [`prune`] (what takes space, and giving it
@@ -39,6 +39,7 @@ mod mounts;
 mod options;
 pub mod plan;
 mod platforms;
+mod policy;
 mod preprocess;
 pub mod process;
 pub mod prune;
@@ -69,6 +70,7 @@ use crate::snapshot::{self, Snapshotter};
 use crate::source::local;
 
 pub use error::{EngineError, ErrorKind, FailedStep, SourcePlace};
+pub use policy::run_policy_tests;
 pub use rebase::RebaseRequest;
 pub use request::*;
 pub use verify::Verification;

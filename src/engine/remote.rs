@@ -15,6 +15,7 @@ use super::Engine;
 use super::clock;
 use super::error::{EngineError, ErrorKind};
 use super::gc::room::Keeper;
+use super::policy::Guard;
 use super::request::{BucketObject, BuildRequest, CacheModes};
 use crate::cache::remote::FaultKind;
 use crate::executor::Resources;
@@ -37,6 +38,8 @@ const HEAD_BYTES: u64 = 1024;
 pub(super) struct Setup<'a> {
     /// The store and all that works on it.
     pub(super) engine: &'a Engine,
+    /// Judges sources before they are used.
+    pub(super) guard: &'a Guard,
     /// Finds images.
     pub(super) images: &'a Images,
     /// Finds web files; a URL means the same here and in the build.
@@ -77,6 +80,8 @@ impl Setup<'_> {
         object: &BucketObject,
     ) -> Result<Descriptor, EngineError> {
         let url = object.url();
+        let judged = self.guard.judge_input(url.to_string(), &self.platform);
+        judged.await?;
         let step = self.progress.of_vertex(Digest::of(url.as_bytes()));
         step.start(&format!("[internal] load build context {url}"));
         let client = self.engine.registry(session, Vec::new());
@@ -142,7 +147,7 @@ impl Setup<'_> {
         session: &Arc<Session>,
         definition: Definition,
     ) -> Result<View, EngineError> {
-        let definitions = [definition];
+        let definitions = [self.guard.judge_definition(definition).await?];
         let worker = self.worker(session);
         let options = SolveOptions::new(clock::now_ns());
         let (progress, cancel) = (self.progress.clone(), self.cancel.clone());
@@ -154,7 +159,7 @@ impl Setup<'_> {
         Ok(self.engine.snapshots.view(&layers)?)
     }
 
-    fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
+    pub(super) fn worker(&self, session: &Arc<Session>) -> Arc<LocalWorker> {
         let engine = self.engine;
         let layers = ImageLayers::new(
             engine.snapshots.clone(),

@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::policy::{JudgeRequest, Judgement, Policies};
 pub use crate::attestation::AttestationRequest;
 pub use crate::attestation::request::{
     Asked, Attributes, BUILD_ARG_PREFIX, Custom, GitFacts, InvalidAttestation, Reported,
@@ -62,6 +63,7 @@ pub use crate::llb::Definition;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageFile, ImageId, Manifest, Platform, Reference,
 };
+pub use crate::policy::{InvalidPolicy, LogLevel, PolicyOption, SourcePolicy, TestOutcome};
 pub use crate::registry::{HostFiles, HostOptions, Hosts, JoinOptions, Proxies, RetryPolicy};
 pub use crate::signing::{InvalidKey, PrivateKey, PublicKey};
 
@@ -194,6 +196,8 @@ pub struct BuildRequest {
     pub decryption_keys: Arc<[DecryptionKey]>,
     /// Who alone can read the layers of the image; everybody where `None`.
     pub encryption: Option<Arc<EncryptionOptions>>,
+    /// Which sources may be used.
+    pub policies: Policies,
 }
 
 /// The main build context.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use super::policy::{Guard, Refused};
 use super::request::ShortNames;
 use crate::frontend::resolve::ImageRequest;
 use crate::frontend::{ImageResolver, ResolveError, ResolveMode, ResolvedImage};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Platform, Reference};
 use crate::progress::{LogStream, Progress, VertexProgress};
 use crate::registry::{Candidates, Hosts};
 use crate::session::Session;
@@ -28,8 +29,21 @@ pub(super) struct Resolver {
     pub(super) short_names: ShortNames,
     /// What this machine's files say of that.
     pub(super) hosts: Hosts,
+    /// Judges images before they are looked up.
+    pub(super) guard: Arc<Guard>,
     /// Where look-ups are shown.
     pub(super) progress: Progress,
+}
+
+/// Says why an image was not found.
+#[derive(Debug, thiserror::Error)]
+enum NotFound {
+    /// A policy forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It could not be looked up.
+    #[error(transparent)]
+    Source(#[from] source::Error),
 }
 
 impl ImageResolver for Resolver {
@@ -46,22 +60,24 @@ impl Resolver {
         &self,
         request: &ImageRequest,
         step: &VertexProgress,
-    ) -> Result<Arc<PinnedImage>, source::Error> {
+    ) -> Result<Arc<PinnedImage>, NotFound> {
         let (reference, platform) = (&request.reference, &request.platform.0);
         if let Some(store) = &request.oci_layout {
             let Some(folder) = self.session.oci_layouts.get(store) else {
-                return Err(source::Error::Unusable {
+                return Err(NotFound::Source(source::Error::Unusable {
                     reference: reference.familiar(),
                     reason: format!("the OCI layout {store:?} was not given"),
-                });
+                }));
             };
+            let judged = self.guard.judge_layout_image(reference, store, platform);
+            judged.await?;
             let found = self.images.resolve_in_layout(reference, platform, folder);
-            return found.await;
+            return Ok(found.await?);
         }
         if let Some(file) = &request.file
             && (file.is_certain || Path::new(&file.path).exists())
         {
-            return self.images.resolve_file(file, platform).await;
+            return Ok(self.images.resolve_file(file, platform).await?);
         }
         match (&request.short_name, &self.short_names) {
             (Some(short), ShortNames::Configured { alias_file }) => {
@@ -70,13 +86,13 @@ impl Resolver {
                     .candidates(alias_file.as_deref(), short, reference);
                 let found = match candidates {
                     Ok(candidates) => self.find_any(request, short, candidates, step).await,
-                    Err(error) => Err(error.into()),
+                    Err(error) => Err(source::Error::from(error).into()),
                 };
                 match found {
                     // What was built here under such a name has docker's full name.
                     Err(error) if request.mode != ResolveMode::Pull => {
                         let mode = source::ResolveMode::Local;
-                        let local = self.images.resolve(reference, platform, mode).await;
+                        let local = self.judged(reference, platform, mode).await;
                         local.map_err(|_| error)
                     }
                     found => found,
@@ -91,22 +107,33 @@ impl Resolver {
         &self,
         request: &ImageRequest,
         reference: &Reference,
-    ) -> Result<Arc<PinnedImage>, source::Error> {
+    ) -> Result<Arc<PinnedImage>, NotFound> {
         let platform = &request.platform.0;
         let mode = match request.mode {
             ResolveMode::Default => source::ResolveMode::Default,
             ResolveMode::Pull => source::ResolveMode::Pull,
             ResolveMode::Local => source::ResolveMode::Local,
         };
-        let found = self.images.resolve(reference, platform, mode).await;
+        let found = self.judged(reference, platform, mode).await;
         match found {
             Err(error) if self.falls_back => {
                 let mode = source::ResolveMode::Local;
-                let local = self.images.resolve(reference, platform, mode).await;
+                let local = self.judged(reference, platform, mode).await;
                 local.map_err(|_| error)
             }
             found => found,
         }
+    }
+
+    /// Looks up an image, or what a policy puts in its place.
+    async fn judged(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        mode: source::ResolveMode,
+    ) -> Result<Arc<PinnedImage>, NotFound> {
+        let reference = self.guard.judge_image(reference, platform).await?;
+        Ok(self.images.resolve(&reference, platform, mode).await?)
     }
 
     /// Takes the first image that a short name may mean, and says which one it is.
@@ -116,7 +143,7 @@ impl Resolver {
         short: &str,
         candidates: Candidates,
         step: &VertexProgress,
-    ) -> Result<Arc<PinnedImage>, source::Error> {
+    ) -> Result<Arc<PinnedImage>, NotFound> {
         let Candidates {
             references,
             is_alias,
@@ -139,13 +166,13 @@ impl Resolver {
                 Err(error) => faults.push(format!("{reference}: {}", chain(&error))),
             }
         }
-        Err(source::Error::Unusable {
+        Err(NotFound::Source(source::Error::Unusable {
             reference: format!("{short:?}"),
             reason: format!(
                 "none of the {how} of {origin} has it: {}",
                 faults.join("; ")
             ),
-        })
+        }))
     }
 
     async fn look_up(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
@@ -177,19 +204,22 @@ impl Resolver {
                 let message = chain(&error);
                 step.complete(Some(message.clone()));
                 let not_found = match &error {
-                    source::Error::Registry(error) => error.is_not_found(),
-                    source::Error::NotLocal { .. } => true,
+                    NotFound::Source(source::Error::Registry(error)) => error.is_not_found(),
+                    NotFound::Source(source::Error::NotLocal { .. }) => true,
                     _ => false,
                 };
                 Err(ResolveError {
                     message,
                     not_found,
-                    is_input: matches!(
-                        error,
-                        source::Error::Bundle { .. }
-                            | source::Error::Locked { .. }
-                            | source::Error::NotLocal { .. }
-                    ),
+                    is_input: match &error {
+                        NotFound::Refused(refused) => refused.is_input(),
+                        NotFound::Source(error) => matches!(
+                            error,
+                            source::Error::Bundle { .. }
+                                | source::Error::Locked { .. }
+                                | source::Error::NotLocal { .. }
+                        ),
+                    },
                     source: Some(Box::new(error)),
                 })
             }

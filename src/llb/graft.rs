@@ -1,5 +1,5 @@
-//! Definitions made of definitions: one in the place of a source of another, or one with a copy
-//! of its result on top.
+//! Definitions made of definitions: one in the place of a source of another, one with other
+//! sources, or one with a copy of its result on top.
 
 use std::collections::BTreeMap;
 
@@ -37,10 +37,8 @@ impl Definition {
                 .iter()
                 .map(|d| (d.clone(), result.clone()))
                 .collect(),
-            source: self
-                .source
-                .as_ref()
-                .map(|map| SourceMap::new(map.files().to_vec())),
+            sources: &BTreeMap::new(),
+            source: self.empty_map(),
         };
         // Its terminal op; that of the whole follows.
         work.made.ops.pop();
@@ -49,10 +47,44 @@ impl Definition {
                 work.add(bytes, self)?;
             }
         }
-        if let Some(source) = work.source {
-            work.made.source = Some(source);
+        Ok(work.finish())
+    }
+
+    /// Puts other sources in the place of some.
+    pub fn with_sources(
+        &self,
+        sources: &BTreeMap<VertexDigest, pb::SourceOp>,
+    ) -> Result<Self, InvalidDefinition> {
+        let loaded = self.load()?;
+        if sources.is_empty() {
+            return Ok(self.clone());
         }
-        Ok(work.made)
+        let mut work = Work {
+            made: Self::default(),
+            renamed: BTreeMap::new(),
+            sources,
+            source: self.empty_map(),
+        };
+        let bytes_of = self
+            .ops
+            .iter()
+            .map(|bytes| (VertexDigest::of(bytes), bytes));
+        let bytes_of: BTreeMap<VertexDigest, &Bytes> = bytes_of.collect();
+        // Inputs have to be renamed before their users are.
+        let ordered = loaded
+            .vertices
+            .iter()
+            .filter_map(|v| bytes_of.get(&v.digest));
+        for bytes in ordered.copied().chain(self.ops.last()) {
+            work.add(bytes, self)?;
+        }
+        Ok(work.finish())
+    }
+
+    /// Returns the files of the source map, without places in them.
+    fn empty_map(&self) -> Option<SourceMap> {
+        let map = self.source.as_ref()?;
+        Some(SourceMap::new(map.files().to_vec()))
     }
 
     /// Copies the result into an empty file system: what was a folder becomes a layer.
@@ -133,14 +165,23 @@ fn empty_folder() -> Definition {
 }
 
 /// A graft under way.
-struct Work {
+struct Work<'a> {
     made: Definition,
     /// What stands for the first output of an op of the old definition.
     renamed: BTreeMap<VertexDigest, OutputRef>,
+    /// What ops of the old definition become.
+    sources: &'a BTreeMap<VertexDigest, pb::SourceOp>,
     source: Option<SourceMap>,
 }
 
-impl Work {
+impl Work<'_> {
+    fn finish(mut self) -> Definition {
+        if let Some(source) = self.source {
+            self.made.source = Some(source);
+        }
+        self.made
+    }
+
     /// Adds an op of the old definition, with its inputs renamed.
     fn add(&mut self, bytes: &Bytes, old: &Definition) -> Result<(), InvalidDefinition> {
         let name = VertexDigest::of(bytes);
@@ -151,6 +192,10 @@ impl Work {
             reason: error.to_string(),
         })?;
         let mut is_changed = false;
+        if let Some(source) = self.sources.get(&name) {
+            op.op = Some(pb::op::Op::Source(source.clone()));
+            is_changed = true;
+        }
         for input in &mut op.inputs {
             let digest = input.digest.parse().ok().map(VertexDigest);
             let Some(found) = digest.and_then(|digest| self.renamed.get(&digest)) else {
@@ -235,6 +280,31 @@ mod tests {
         let empty = whole.grafted("local://a", &Definition::default()).unwrap();
         assert_eq!(identifiers(&empty), ["file", "file"]);
         assert_eq!(whole.grafted("local://x", &source("b")).unwrap(), whole);
+    }
+
+    #[test]
+    fn sources_become_others() {
+        let whole = source("a").copied();
+        let name = VertexDigest::of(&whole.ops[0]);
+        let other = pb::SourceOp {
+            identifier: "local://b".to_owned(),
+            ..pb::SourceOp::default()
+        };
+        let changed = whole.with_sources(&[(name.clone(), other)].into()).unwrap();
+        assert_eq!(changed.ops, source("b").copied().ops);
+        // What is said about it stays.
+        let renamed = VertexDigest::of(&changed.ops[0]);
+        assert_eq!(changed.metadata[&renamed].name, "a");
+        assert_eq!(whole.with_sources(&BTreeMap::new()).unwrap(), whole);
+        // Ops that stand before their inputs find them all the same.
+        let mut unordered = whole.clone();
+        unordered.ops.swap(0, 1);
+        let other = pb::SourceOp {
+            identifier: "local://c".to_owned(),
+            ..pb::SourceOp::default()
+        };
+        let changed = unordered.with_sources(&[(name, other)].into()).unwrap();
+        assert_eq!(identifiers(&changed), ["local://c", "file"]);
     }
 
     #[test]

@@ -84,6 +84,15 @@ pub enum BadSignature {
     Data(String),
 }
 
+/// Returns the version of an armored signature, and the id of the key that it says made it.
+pub fn claimed_issuer(signature: &str) -> Option<(u8, String)> {
+    let read = DetachedSignature::from_armor_single(signature.as_bytes());
+    let signature = read.ok()?.0.signature;
+    let ids = signature.issuer_key_id();
+    let id = ids.first().map(|id| id.to_string().to_lowercase());
+    Some((signature.version().into(), id.unwrap_or_default()))
+}
+
 /// Verifies a detached signature. `open` opens what is signed, once for each key that could have
 /// made it; `now_s` is the time in seconds since 1970.
 pub fn verify(

@@ -31,6 +31,14 @@ pub enum BadSshSignature {
     Wrong(String),
 }
 
+/// Returns the version of an armored signature, and the fingerprint of the key that it says made
+/// it.
+pub fn claimed_signer(signature: &str) -> Option<(u32, String)> {
+    let signature = SshSig::from_pem(signature.trim_end()).ok()?;
+    let key = signature.public_key().fingerprint(HashAlg::Sha256);
+    Some((signature.version(), key.to_string()))
+}
+
 /// Verifies a signature of `data` that was made for `purpose` by one of the keys.
 pub fn verify(
     signature: &str,

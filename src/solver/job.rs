@@ -151,7 +151,8 @@ pub(super) fn graph_of(definitions: &[Definition]) -> Result<Arc<Graph>, SolveEr
     Ok(Arc::new(Graph::new(Loaded::joined(loaded?))))
 }
 
-pub(super) fn failure(definitions: &[Definition], vertex: &Vertex, error: OpError) -> SolveError {
+/// Says that a vertex of definitions failed, and where it stands.
+pub fn failure(definitions: &[Definition], vertex: &Vertex, error: OpError) -> SolveError {
     let locations = definitions
         .iter()
         .map(|definition| locations_of(definition.source.as_ref(), &vertex.digest));

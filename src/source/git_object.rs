@@ -27,13 +27,13 @@ impl ObjectKind {
     }
 }
 
-/// An object in two parts.
+/// A commit or a tag in two parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SignedObject {
+pub struct SignedObject {
     /// What was signed.
-    pub(super) data: Vec<u8>,
+    pub data: Vec<u8>,
     /// The armored signature; `None` where there is none.
-    pub(super) signature: Option<String>,
+    pub signature: Option<String>,
 }
 
 impl SignedObject {

@@ -13,7 +13,7 @@ use crate::env::{TestEnv, ready};
 
 /// A definition under construction: ops that name earlier ones by their numbers.
 #[derive(Default)]
-struct Graph {
+pub(crate) struct Graph {
     ops: Vec<Vec<u8>>,
     metadata: BTreeMap<String, pb::OpMetadata>,
 }
@@ -34,7 +34,7 @@ impl Graph {
         self.ops.len() - 1
     }
 
-    fn source(&mut self, identifier: &str, attrs: &[(&str, &str)]) -> usize {
+    pub(crate) fn source(&mut self, identifier: &str, attrs: &[(&str, &str)]) -> usize {
         let attrs = attrs
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -100,7 +100,7 @@ impl Graph {
     }
 
     /// Ends with the output of an op and returns the bytes.
-    fn end(mut self, result: (usize, i64)) -> Vec<u8> {
+    pub(crate) fn end(mut self, result: (usize, i64)) -> Vec<u8> {
         let terminal = pb::Op {
             inputs: vec![pb::Input {
                 digest: VertexDigest::of(&self.ops[result.0]).to_string(),

@@ -43,6 +43,8 @@ mod load;
 mod mutations;
 mod outputs;
 mod platforms;
+mod policies;
+mod policies_rego;
 mod push;
 mod store;
 mod verify;

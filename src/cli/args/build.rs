@@ -10,7 +10,9 @@ use super::call::CallArgs;
 use super::explain::ExplainArgs;
 use super::image::ImageArgs;
 use super::reproduce::ReproduceArgs;
-use super::{DecryptionArgs, EncryptionArgs, JoinArgs, ProgressArgs, RegistryArgs, value};
+use super::{
+    DecryptionArgs, EncryptionArgs, JoinArgs, PolicyArgs, ProgressArgs, RegistryArgs, value,
+};
 use crate::engine::request::{PullPolicy, Ulimit};
 use crate::oci::{Platform, Reference};
 
@@ -181,6 +183,8 @@ pub(crate) struct BuildArgs {
     pub(crate) decryption: DecryptionArgs,
     #[command(flatten)]
     pub(crate) join: JoinArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
     #[command(flatten)]

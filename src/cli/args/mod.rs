@@ -1,7 +1,7 @@
 //! What can be typed: the one definition behind parsing, `--help`, completions and man pages.
 //!
 //! Read in order: this file (the commands), [`build`] (the options of `cooper build`), [`call`]
-//! (those that ask instead of building), [`image`] and [`reproduce`] (more options of it),
+//! (those that ask instead of building), [`image`], [`policy`] and [`reproduce`] (more options of it),
 //! [`explain`] (those about the cache), [`store`] (the commands about the local store), [`value`]
 //! (how single values are read). Nothing here has an effect.
 
@@ -22,6 +22,7 @@ pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod manifest;
+pub(crate) mod policy;
 pub(crate) mod rebase;
 pub(crate) mod registry;
 pub(crate) mod reproduce;
@@ -34,6 +35,7 @@ pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
 pub(crate) use encryption::{DecryptionArgs, EncryptionArgs};
 pub(crate) use explain::{ExplainBuildArgs, ReasonFormat};
+pub(crate) use policy::{EvalArgs, PolicyArgs, PolicyCommand, TestArgs};
 pub(crate) use registry::{JoinArgs, RegistryArgs};
 pub(crate) use sign::{SignArgs, VerifyArgs};
 pub(crate) use store::{
@@ -137,6 +139,9 @@ pub(crate) enum Command {
     Sign(SignArgs),
     /// Verify the signatures of images in their registries
     Verify(VerifyArgs),
+    /// Work with policies in Rego
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Give an image another name
     Tag(TagArgs),
     /// Work with images of several platforms under one name

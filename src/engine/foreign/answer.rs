@@ -247,6 +247,7 @@ pub(super) fn source_meta(described: DescribedSource) -> SourceMeta {
             name,
             mtime_s,
             checksum,
+            content: _,
         } => SourceMeta::File {
             digest,
             name,

@@ -146,8 +146,9 @@ impl BuildBridge {
         definition: &Definition,
     ) -> Result<Result<Option<Arc<Output>>, Lost>, EngineError> {
         let build = &self.build;
-        let worker = self.worker(definition)?;
-        let definitions = [definition.clone()];
+        let definition = build.guard.judge_definition(definition.clone()).await?;
+        let worker = self.worker(&definition)?;
+        let definitions = [definition];
         let options = build.solve_options();
         let (progress, cancel) = (build.progress.clone(), self.cancel.clone());
         let cache = build.cache(&self.others);
@@ -263,6 +264,10 @@ impl BuildBridge {
     async fn describe(&self, query: SourceQuery) -> Outcome<SourceMeta> {
         let text = format!("[internal] look up {}", query.source.identifier);
         let step = self.build.progress.of_vertex(Digest::of(text.as_bytes()));
+        let host = Platform::host();
+        let judged = self.build.guard.judge(&query.source, &host).await;
+        let judged = judged.map_err(|refused| BridgeError::unknown(refused.to_string()))?;
+        let source = judged.unwrap_or(query.source);
         let worker = self.worker(&Definition::default());
         let worker = worker.map_err(|error| self.tell(error))?;
         let context = OpContext {
@@ -272,8 +277,9 @@ impl BuildBridge {
         let wish = SourceWish {
             checksum: query.checksum,
             objects: query.objects,
+            bytes: false,
         };
-        let described = worker.describe(&query.source, &wish, &context);
+        let described = worker.describe(&source, &wish, &context);
         let described = tokio::select! {
             described = described => described,
             () = self.cancel.cancelled() => return Err(cancelled()),

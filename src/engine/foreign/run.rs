@@ -153,7 +153,11 @@ impl Build {
         };
         let found = self.resolver().resolve(&request).await.map_err(|error| {
             let text = format!("cannot find the frontend {source}: {error}");
-            EngineError::new(ErrorKind::Registry, text).with_source(error)
+            let kind = match error.is_input {
+                true => ErrorKind::User,
+                false => ErrorKind::Registry,
+            };
+            EngineError::new(kind, text).with_source(error)
         })?;
         let reference = found.reference.with_digest(found.digest);
         let source = match request.oci_layout {

@@ -1,0 +1,363 @@
+//! Policies in Rego: modules of the package `docker`, evaluated for one source at a time.
+//!
+//! What is not known of a source is found out when a policy needs it: a round of evaluation ends
+//! with a decision, or with questions. A source that is denied for what is known already is denied
+//! without questions, so nothing is asked of its server: only lines that were reached count then.
+//! Before a source is allowed everything counts that the policy names anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regorus::utils::limits::ExecutionTimerConfig;
+use serde_json::{Value, json};
+
+use super::decision::Decision;
+use super::env::Env;
+use super::facts::Facts;
+use super::functions::{self, Calls, PolicyFiles};
+use super::input;
+use super::question::{self, Kind, Question};
+use super::words;
+use crate::llb::pb;
+use crate::oci::Platform;
+
+/// What is evaluated.
+const ENTRY: &str = "data.docker.decision";
+/// Name of the helpers that every policy has.
+const HELPERS: &str = "builtin helpers";
+/// Name of [`default_policy`] in messages.
+const DEFAULT: &str = "default policy";
+/// Begins the names of helpers that ask for signatures.
+const SIGNATURE_HELPERS: &str = "docker_github_builder";
+/// Ends the names of modules with tests.
+const TESTS: &str = "_test.rego";
+/// Begins the names of tests.
+const TEST: &str = "test_";
+/// Most modules of one policy.
+const MODULES_MAX: usize = 100;
+/// Deepest that brackets may stand in brackets.
+const NESTING_MAX: usize = 100;
+/// Longest that one evaluation may take.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// Steps between looks at the clock.
+const TIME_CHECK_STEPS: NonZeroU32 = NonZeroU32::new(1024).expect("it is not zero");
+
+/// A policy: modules that are evaluated together.
+#[derive(Debug, Clone)]
+pub struct RegoPolicy {
+    /// Where it was read from, as messages show it.
+    name: String,
+    engine: regorus::Engine,
+    /// Names that ask questions, by module and line.
+    mentions: BTreeMap<String, Vec<(u32, String)>>,
+}
+
+/// What is asked of a policy.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The source.
+    pub source: &'a pb::SourceOp,
+    /// The platform it is wanted for.
+    pub platform: &'a Platform,
+    /// The build.
+    pub env: &'a Env,
+    /// What is known.
+    pub facts: &'a Facts,
+    /// The time in seconds since 1970.
+    pub now_s: i64,
+}
+
+/// What came of one round.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Round {
+    /// What is decided, as far as anything is.
+    pub decision: Decision,
+    /// What has to be found out first; the decision counts where nothing has.
+    pub questions: BTreeSet<Question>,
+    /// What the policy printed, and why its functions failed.
+    pub notes: Vec<String>,
+    /// What it was given.
+    pub input: Value,
+}
+
+/// What came of one test of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestOutcome {
+    /// The rule.
+    pub name: String,
+    /// Whether it is true.
+    pub is_passed: bool,
+    /// What it printed, and why functions failed.
+    pub notes: Vec<String>,
+}
+
+/// Returns the policy that images of Docker's builders have to be signed.
+pub fn default_policy() -> (String, String) {
+    (DEFAULT.to_owned(), include_str!("default.rego").to_owned())
+}
+
+impl RegoPolicy {
+    /// Reads modules by name and text, and what they import.
+    pub fn read(
+        modules: Vec<(String, String)>,
+        files: &Arc<dyn PolicyFiles>,
+    ) -> Result<Self, String> {
+        let names: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
+        let name = names.join(", ");
+        let mut policy = Self {
+            name,
+            engine: regorus::Engine::new(),
+            mentions: BTreeMap::new(),
+        };
+        policy
+            .engine
+            .set_execution_timer_config(ExecutionTimerConfig {
+                limit: TIME_MAX,
+                check_interval: TIME_CHECK_STEPS,
+            });
+        let helpers = include_str!("builtin.rego");
+        policy.add(HELPERS.to_owned(), helpers.to_owned())?;
+        let mut waiting = modules;
+        let mut known = BTreeSet::new();
+        while let Some((name, text)) = waiting.pop() {
+            if policy.mentions.len() > MODULES_MAX {
+                return Err(format!("the policy has more than {MODULES_MAX} modules"));
+            }
+            for package in words::imports(&text) {
+                let path = format!("{}.rego", package.join("/"));
+                if !known.insert(path.clone()) {
+                    continue;
+                }
+                let read = files.read(&path)?;
+                let imported = read.ok_or_else(|| {
+                    format!(
+                        "{name} imports data.{}: there is no {path}",
+                        package.join(".")
+                    )
+                })?;
+                waiting.push((path, words::with_package(&imported, &package)));
+            }
+            policy.add(name, text)?;
+        }
+        Ok(policy)
+    }
+
+    fn add(&mut self, name: String, text: String) -> Result<(), String> {
+        if words::nesting(&text) > NESTING_MAX {
+            return Err(format!(
+                "{name} has brackets in more than {NESTING_MAX} others"
+            ));
+        }
+        let words = words::words(&text).into_iter();
+        let mentions = words.map(|word| (word.line, word.text.to_owned()));
+        self.mentions.insert(name.clone(), mentions.collect());
+        let added = self.engine.add_policy(name, text);
+        added.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Returns what messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Judges a source by what is known.
+    pub fn judge(&self, case: &Case<'_>, files: &Arc<dyn PolicyFiles>) -> Result<Round, String> {
+        let kind = Kind::of(case.source);
+        let input = input::input(case.source, case.platform, (case.env, 0), case.facts)?;
+        let calls = Calls::new(case, &input, files);
+        let mut engine = self.engine.clone();
+        engine.set_enable_coverage(true);
+        let value = evaluate(&mut engine, ENTRY, &input, &calls)?;
+        let (asked, pins, mut notes) = calls.outcome();
+        notes.extend(engine.take_prints().unwrap_or_default());
+        let decision = value.as_ref().map(Decision::read).transpose()?;
+        let is_allowed = decision
+            .as_ref()
+            .is_some_and(|decision| decision.is_allowed);
+        let mut questions = asked;
+        if let Some(kind) = kind {
+            questions.extend(self.questions(kind, &reached(&engine)?, is_allowed));
+        }
+        questions.retain(|question| !is_known(*question, case));
+        let Some(mut decision) = decision else {
+            return match questions.is_empty() {
+                true => Err(format!(
+                    "{} leaves `decision` of package docker undefined",
+                    self.name
+                )),
+                false => Ok(Round {
+                    questions,
+                    notes,
+                    input,
+                    ..Round::default()
+                }),
+            };
+        };
+        decision.pins = pins;
+        Ok(Round {
+            decision,
+            questions,
+            notes,
+            input,
+        })
+    }
+
+    /// Asks which rights the policy wants for the whole build.
+    pub fn rights(
+        &self,
+        env: &Env,
+        files: &Arc<dyn PolicyFiles>,
+    ) -> Result<BTreeSet<String>, String> {
+        let input = json!({ "env": env.rights_question() });
+        let (source, platform) = (pb::SourceOp::default(), Platform::host());
+        let case = Case {
+            source: &source,
+            platform: &platform,
+            env,
+            facts: &Facts::default(),
+            now_s: 0,
+        };
+        let calls = Calls::new(&case, &input, files);
+        match evaluate(&mut self.engine.clone(), ENTRY, &input, &calls)? {
+            Some(value) => Ok(Decision::read(&value)?.rights),
+            None => Err(format!(
+                "{} leaves `decision` of package docker undefined where there is no source",
+                self.name
+            )),
+        }
+    }
+
+    /// Evaluates the rules named `test_…` of modules whose names end in `_test.rego`: those that
+    /// have `run` in their names.
+    pub fn test(
+        &self,
+        run: &str,
+        files: &Arc<dyn PolicyFiles>,
+    ) -> Result<Vec<TestOutcome>, String> {
+        let (source, platform) = (pb::SourceOp::default(), Platform::host());
+        let (env, facts) = (Env::default(), Facts::default());
+        let case = Case {
+            source: &source,
+            platform: &platform,
+            env: &env,
+            facts: &facts,
+            now_s: 0,
+        };
+        let mut outcomes = Vec::new();
+        for (path, name) in self.tests() {
+            if !name.contains(run) {
+                continue;
+            }
+            let calls = Calls::new(&case, &Value::Null, files);
+            let mut engine = self.engine.clone();
+            let value = evaluate(&mut engine, &path, &json!({}), &calls)?;
+            let (_, _, mut notes) = calls.outcome();
+            notes.extend(engine.take_prints().unwrap_or_default());
+            outcomes.push(TestOutcome {
+                name,
+                is_passed: value == Some(json!(true)),
+                notes,
+            });
+        }
+        Ok(outcomes)
+    }
+
+    /// Finds the tests: their full names, and their own.
+    fn tests(&self) -> BTreeSet<(String, String)> {
+        let modules = self.mentions.iter();
+        let modules = modules.filter(|(module, _)| module.ends_with(TESTS));
+        let tests = modules.flat_map(|(_, mentions)| {
+            let package = package_of(mentions);
+            let mut last = 0;
+            let starts = mentions.iter().filter(move |(line, _)| {
+                let begins = *line > last;
+                last = *line;
+                begins
+            });
+            let tests = starts.filter(|(_, word)| word.starts_with(TEST));
+            tests.map(move |(_, word)| (format!("data.{package}.{word}"), word.clone()))
+        });
+        tests.collect()
+    }
+
+    /// Collects the questions of lines that were reached, or of all lines.
+    fn questions(
+        &self,
+        kind: Kind,
+        reached: &BTreeMap<String, BTreeSet<u32>>,
+        all: bool,
+    ) -> BTreeSet<Question> {
+        let mut questions = BTreeSet::new();
+        for (module, mentions) in &self.mentions {
+            let lines = reached.get(module);
+            let all = all && module != HELPERS;
+            for (line, word) in mentions {
+                if !all && !lines.is_some_and(|lines| lines.contains(line)) {
+                    continue;
+                }
+                questions.extend(question::of_name(kind, word));
+                if word.starts_with(SIGNATURE_HELPERS) && kind == Kind::Image {
+                    questions.insert(Question::Attestations);
+                }
+            }
+        }
+        questions
+    }
+}
+
+fn evaluate(
+    engine: &mut regorus::Engine,
+    path: &str,
+    input: &Value,
+    calls: &Calls,
+) -> Result<Option<Value>, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    engine.set_gather_prints(true);
+    engine.set_input(regorus::Value::from(input.clone()));
+    functions::add(engine, calls)?;
+    let value = engine
+        .eval_rule(path.to_owned())
+        .map_err(|error| failed(&error))?;
+    match value {
+        regorus::Value::Undefined => Ok(None),
+        value => serde_json::to_value(&value)
+            .map(Some)
+            .map_err(|error| failed(&error)),
+    }
+}
+
+/// Returns the package of a module.
+fn package_of(words: &[(u32, String)]) -> String {
+    let clause = words.iter().position(|(_, word)| word == "package");
+    let clause = clause.map_or(&[][..], |start| &words[start..]);
+    let line = clause.first().map_or(0, |(line, _)| *line);
+    let rest = clause.iter().skip(1).take_while(|(of, _)| *of == line);
+    rest.map(|(_, word)| word.as_str()).collect()
+}
+
+/// Returns the lines that an evaluation came by, by module.
+fn reached(engine: &regorus::Engine) -> Result<BTreeMap<String, BTreeSet<u32>>, String> {
+    let report = engine
+        .get_coverage_report()
+        .map_err(|error| error.to_string())?;
+    let files = report.files.into_iter();
+    let files = files.map(|file| (file.path, file.covered));
+    Ok(files.collect())
+}
+
+/// Says whether a question is answered already, or has no answer.
+fn is_known(question: Question, case: &Case<'_>) -> bool {
+    let facts = case.facts;
+    match question {
+        Question::Image => facts.image.is_some(),
+        Question::Attestations => facts.attestations.is_some(),
+        Question::Commit => facts.commit.is_some(),
+        Question::Objects => facts.objects.is_some(),
+        Question::File => facts.file.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
