@@ -230,7 +230,11 @@ mod tests {
             .map(|entry| (entry.digest.clone(), entry.annotations[TAG].as_str()))
             .collect();
         let of = |manifest: &str| Descriptor::of("", manifest.as_bytes()).digest;
-        let expected = [("named", "latest"), ("other", "other"), ("second", "latest")];
+        let expected = [
+            ("named", "latest"),
+            ("other", "other"),
+            ("second", "latest"),
+        ];
         assert_eq!(shown, expected.map(|(manifest, tag)| (of(manifest), tag)));
     }
 }

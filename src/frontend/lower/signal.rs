@@ -48,9 +48,7 @@ mod tests {
         ] {
             assert!(is_signal(good), "{good}");
         }
-        for bad in [
-            "", "0", "SIG", "SIGX", "RTMIN+0", "RTMIN+16", "RTMAX+1",
-        ] {
+        for bad in ["", "0", "SIG", "SIGX", "RTMIN+0", "RTMIN+16", "RTMAX+1"] {
             assert!(!is_signal(bad), "{bad}");
         }
     }
