@@ -28,7 +28,7 @@ use std::time::Instant;
 
 mod support;
 
-use support::{LoopbackRegistry, Random, Used, free_host, measured, run};
+use support::{LoopbackRegistry, Random, Used, big_layer, free_host, measured, median, run};
 
 /// Runs that count.
 const RUNS: usize = 3;
@@ -234,11 +234,6 @@ fn cache_stages(bench: &mut Bench, count: usize) {
     );
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
 fn show(case: &str, ours: f64, theirs: Option<f64>) {
     match theirs {
         Some(theirs) => {
@@ -249,31 +244,6 @@ fn show(case: &str, ours: f64, theirs: Option<f64>) {
         }
         None => println!("{case:<14} cooper {ours:>10.1} ms   buildah          -"),
     }
-}
-
-/// Writes 390 MB: two thirds text, one third random.
-fn big_layer(context: &Path) {
-    fs::create_dir_all(context.join("data")).unwrap();
-    let mut random = Random(1);
-    for number in 0..13 {
-        let mut text = String::with_capacity(20 << 20);
-        while text.len() < 20 << 20 {
-            let word = random.next();
-            let (line, rest) = (word % 5000, word % 100_000);
-            writeln!(
-                text,
-                "line {line} of file {number}: {rest:x} and more words"
-            )
-            .unwrap();
-        }
-        fs::write(context.join(format!("data/text{number}")), &text).unwrap();
-        let bytes: Vec<u8> = (0..10 << 17)
-            .flat_map(|_| random.next().to_le_bytes())
-            .collect();
-        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
-    }
-    let dockerfile = "FROM scratch\nCOPY data /data\n";
-    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
 }
 
 /// Writes 20,000 small files in folders of a hundred.

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 mod support;
 
-use support::{LoopbackRegistry, Random, run};
+use support::{LoopbackRegistry, Random, big_layer, run};
 
 /// Runs of each case that count.
 const RUNS: usize = 3;
@@ -592,30 +592,6 @@ fn parallel(context: &Path) {
         writeln!(dockerfile, "COPY --from=s{stage} /o{stage} /").unwrap();
     }
     fs::write(context.join("Dockerfile"), dockerfile).unwrap();
-}
-
-/// Writes 390 MB: two thirds text, one third random.
-fn big_layer(context: &Path) {
-    fs::create_dir_all(context.join("data")).unwrap();
-    let mut random = Random(1);
-    for number in 0..13 {
-        let mut text = Vec::with_capacity(20 << 20);
-        while text.len() < 20 << 20 {
-            let word = random.next();
-            text.extend_from_slice(format!("line {} of file {number}: ", word % 5000).as_bytes());
-            text.extend_from_slice(format!("{:x} and more words\n", word % 100_000).as_bytes());
-        }
-        fs::write(context.join(format!("data/text{number}")), &text).unwrap();
-        let bytes: Vec<u8> = (0..10 << 17)
-            .flat_map(|_| random.next().to_le_bytes())
-            .collect();
-        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
-    }
-    fs::write(
-        context.join("Dockerfile"),
-        "FROM scratch\nCOPY data /data\n",
-    )
-    .unwrap();
 }
 
 /// The first step of an image that is in a registry.

@@ -22,6 +22,30 @@ impl Random {
     }
 }
 
+/// Writes 390 MB: two thirds text, one third random.
+pub(crate) fn big_layer(context: &Path) {
+    fs::create_dir_all(context.join("data")).unwrap();
+    let mut random = Random(1);
+    for number in 0..13 {
+        let mut text = Vec::with_capacity(20 << 20);
+        while text.len() < 20 << 20 {
+            let word = random.next();
+            text.extend_from_slice(format!("line {} of file {number}: ", word % 5000).as_bytes());
+            text.extend_from_slice(format!("{:x} and more words\n", word % 100_000).as_bytes());
+        }
+        fs::write(context.join(format!("data/text{number}")), &text).unwrap();
+        let bytes: Vec<u8> = (0..10 << 17)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        fs::write(context.join(format!("data/random{number}")), &bytes).unwrap();
+    }
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM scratch\nCOPY data /data\n",
+    )
+    .unwrap();
+}
+
 /// Runs a program to its end, which must be a good one.
 pub(crate) fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -104,4 +128,10 @@ impl Drop for LoopbackRegistry {
 pub(crate) fn free_host() -> String {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap().to_string()
+}
+
+/// Returns the time in the middle.
+pub(crate) fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }

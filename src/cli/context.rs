@@ -1,6 +1,8 @@
 //! The build context and the Dockerfile, from what was typed and what stdin holds.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::engine::request::{
@@ -87,7 +89,12 @@ pub(crate) fn dockerfile(
     stdin: impl Read + Send + Sync + 'static,
 ) -> Result<DockerfileSource, String> {
     match file {
-        "-" => Ok(DockerfileSource::Text(read_text(stdin)?)),
+        "-" => Ok(DockerfileSource::Text(read_text(stdin, "stdin")?)),
+        pipe if is_stream(Path::new(pipe)) => {
+            let opened =
+                File::open(pipe).map_err(|error| format!("cannot open {pipe}: {error}"))?;
+            Ok(DockerfileSource::Text(read_text(opened, pipe)?))
+        }
         url if is_web_url(url) => Ok(DockerfileSource::Url(url.to_owned())),
         file => Ok(DockerfileSource::File(file.into())),
     }
@@ -210,7 +217,7 @@ fn from_stdin(
 ) -> Result<(BuildContext, DockerfileSource), String> {
     let mut head = Vec::new();
     let peek = stdin.by_ref().take(PEEK_BYTES);
-    read_all(peek, &mut head)?;
+    read_all(peek, "stdin", &mut head)?;
     let everything = std::io::Cursor::new(head.clone()).chain(stdin);
     if is_archive(&head) {
         let dockerfile = match file {
@@ -227,24 +234,34 @@ fn from_stdin(
             "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles".into(),
         );
     }
-    let text = read_text(everything)?;
+    let text = read_text(everything, "stdin")?;
     Ok((BuildContext::Empty, DockerfileSource::Text(text)))
 }
 
-fn read_text(source: impl Read) -> Result<String, String> {
+/// Reads a Dockerfile that comes from a stream of this name.
+fn read_text(source: impl Read, name: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
-    read_all(source.take(DOCKERFILE_BYTES_MAX + 1), &mut bytes)?;
+    read_all(source.take(DOCKERFILE_BYTES_MAX + 1), name, &mut bytes)?;
     if bytes.len() as u64 > DOCKERFILE_BYTES_MAX {
-        return Err("the Dockerfile on stdin is larger than 16 MiB".into());
+        return Err(format!("the Dockerfile on {name} is larger than 16 MiB"));
     }
-    text::decode(bytes).map_err(|bad| format!("the Dockerfile on stdin: {bad}"))
+    text::decode(bytes).map_err(|bad| format!("the Dockerfile on {name}: {bad}"))
 }
 
-fn read_all(mut source: impl Read, bytes: &mut Vec<u8>) -> Result<(), String> {
+fn read_all(mut source: impl Read, name: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
     match source.read_to_end(bytes) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("cannot read stdin: {error}")),
+        Err(error) => Err(format!("cannot read {name}: {error}")),
     }
+}
+
+/// Says whether something can be read once only: what a shell puts in place of `<(…)`,
+/// `/dev/stdin`.
+fn is_stream(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| {
+        let kind = metadata.file_type();
+        kind.is_fifo() || kind.is_char_device()
+    })
 }
 
 fn is_archive(head: &[u8]) -> bool {
@@ -259,6 +276,9 @@ fn is_web_url(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     fn show(context: &str, file: Option<&str>, stdin: &[u8]) -> String {
@@ -310,6 +330,16 @@ mod tests {
         ] {
             assert_eq!(show(context, file, stdin), expected);
         }
+    }
+
+    #[test]
+    fn a_pipe_that_a_shell_made_is_a_dockerfile() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"FROM scratch\n").unwrap();
+        drop(writer);
+        let pipe = format!("/dev/fd/{}", reader.as_raw_fd());
+        let read = dockerfile(&pipe, std::io::empty()).unwrap();
+        assert!(matches!(read, DockerfileSource::Text(text) if text == "FROM scratch\n"));
     }
 
     #[test]

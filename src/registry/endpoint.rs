@@ -98,8 +98,23 @@ impl Client {
         })
     }
 
-    /// Reads configuration files where that does not hold up the network.
+    /// Reads configuration files, once, where that does not hold up the network.
     async fn routes(&self, reference: &Reference, purpose: Purpose) -> Result<Vec<Route>, Error> {
+        let (domain, path) = (reference.domain().to_owned(), reference.path().to_owned());
+        let key = (domain, path, purpose);
+        if let Some(known) = lock(&self.shared.routes).get(&key) {
+            return Ok(known.clone());
+        }
+        let routes = self.read_routes(reference, purpose).await?;
+        lock(&self.shared.routes).insert(key, routes.clone());
+        Ok(routes)
+    }
+
+    async fn read_routes(
+        &self,
+        reference: &Reference,
+        purpose: Purpose,
+    ) -> Result<Vec<Route>, Error> {
         let (hosts, reference) = (self.shared.options.hosts.clone(), reference.clone());
         let what = reference.familiar();
         let read = tokio::task::spawn_blocking(move || hosts.routes(&reference, purpose));

@@ -4,7 +4,7 @@
 //! Read in order: [`options`], [`hosts`] (what this machine's configuration says), [`endpoint`]
 //! (which URL a registry has), [`http`] (one exchange) with [`tls`], [`retry`], [`challenge`] and
 //! [`auth`] (who we are), `transport` (all of these together), then what is done with it:
-//! [`document`], [`manifest`], [`tags`], [`pull`] and [`range`] (a part of a blob), [`upload`] with [`body`] (one blob), [`push`] (images),
+//! [`document`], [`manifest`], [`referrers`], [`tags`], [`pull`] and [`range`] (a part of a blob), [`upload`] with [`body`] (one blob), [`push`] (images),
 //! [`join`] (one index out of several pushes), [`download`] and `exchange` (files and
 //! servers that are not registries).
 //!
@@ -29,6 +29,7 @@ pub mod options;
 mod pull;
 mod push;
 mod range;
+mod referrers;
 mod retry;
 mod tags;
 mod tls;
@@ -63,6 +64,8 @@ struct Shared {
     options: Options,
     http: Http,
     endpoints: Mutex<BTreeMap<EndpointKey, Arc<tokio::sync::OnceCell<endpoint::Endpoint>>>>,
+    /// What the configuration says of repositories, read once.
+    routes: Mutex<BTreeMap<RouteKey, Vec<hosts::Route>>>,
     /// Mirrors that did not answer.
     down: Mutex<BTreeSet<String>>,
     auth: auth::Auth,
@@ -78,6 +81,8 @@ struct Shared {
 type Flight = Arc<tokio::sync::Mutex<()>>;
 /// Host, root of the API, scheme where it is configured.
 type EndpointKey = (String, String, Option<&'static str>);
+/// Registry, repository, and what is wanted there.
+type RouteKey = (String, String, hosts::Purpose);
 
 impl Client {
     /// Makes a client. Nothing is connected yet.
@@ -89,6 +94,7 @@ impl Client {
                 options,
                 http,
                 endpoints: Mutex::default(),
+                routes: Mutex::default(),
                 down: Mutex::default(),
                 auth: auth::Auth::default(),
                 downloads: Semaphore::new(downloads.max(1)),

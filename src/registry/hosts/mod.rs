@@ -94,7 +94,7 @@ impl From<ConfigError> for Error {
 }
 
 /// What somebody wants from a registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
     /// To write.
     Push,
