@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::bundle::{Bundle, blob_path};
+use super::bundle::{Bundle, FULL_NAME, TAG, blob_path};
 use super::output::{ArchiveDestination, Destination};
 use super::transfer::{Counted, Meter};
 use super::{Error, destination};
@@ -22,10 +22,6 @@ use crate::sys::metadata::Timestamp;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
-/// Annotation by which entries of an existing index are replaced.
-const FULL_NAME: &str = "io.containerd.image.name";
-/// Annotation with the tag.
-const TAG: &str = "org.opencontainers.image.ref.name";
 /// Tag in a folder of an image that has no name.
 const NAMELESS: &str = "latest";
 

@@ -38,19 +38,23 @@ pub(crate) fn join_values(args: Vec<OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::with_capacity(args.len());
     let mut only_operands = false;
     for word in args {
-        let option = joined.last_mut().filter(|last| {
-            let is_one = |option: &&str| last.as_os_str() == OsStr::new(option);
-            !only_operands && is_value(&word) && WITH_OPTIONAL_VALUES.iter().any(|o| is_one(&o))
-        });
-        if let Some(option) = option {
-            option.push("=");
-            option.push(word);
-            continue;
+        match joined.last_mut() {
+            Some(last) if !only_operands && takes_value(last) && is_value(&word) => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => {
+                only_operands |= word == "--";
+                joined.push(word);
+            }
         }
-        only_operands |= word == "--";
-        joined.push(word);
     }
     joined
+}
+
+fn takes_value(option: &OsStr) -> bool {
+    let mut known = WITH_OPTIONAL_VALUES.iter();
+    known.any(|known| option == OsStr::new(known))
 }
 
 fn is_value(word: &OsStr) -> bool {

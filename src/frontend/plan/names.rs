@@ -16,18 +16,6 @@ type Found<T> = Result<T, Box<Diagnostic>>;
 
 const SCRATCH: &str = "scratch";
 
-/// Says how the name of an image is written, where that is all that is wrong with it.
-fn spelling(name: &str) -> Option<String> {
-    let is_name = |name: &str| name.parse::<Reference>().is_ok();
-    let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
-    let lower = bare.to_lowercase();
-    match (bare != name, lower != bare) {
-        (true, _) if is_name(bare) => Some(format!("write it without a scheme: `{bare}`")),
-        (_, true) if is_name(&lower) => Some(format!("write it in lower case: `{lower}`")),
-        _ => None,
-    }
-}
-
 impl Plan<'_> {
     /// Finds a stage of the file by name; the last of several before stage number `before`.
     pub(super) fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
@@ -355,5 +343,17 @@ pub(super) fn follow(
             }
         }
         _ => {}
+    }
+}
+
+/// Says how the name of an image is written, where that is all that is wrong with it.
+fn spelling(name: &str) -> Option<String> {
+    let is_name = |name: &str| name.parse::<Reference>().is_ok();
+    let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
+    let lower = bare.to_lowercase();
+    match (bare != name, lower != bare) {
+        (true, _) if is_name(bare) => Some(format!("write it without a scheme: `{bare}`")),
+        (_, true) if is_name(&lower) => Some(format!("write it in lower case: `{lower}`")),
+        _ => None,
     }
 }
