@@ -68,6 +68,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     if let Some(code) = crate::engine::process::enter(&args) {
         return code;
     }
+    let args = args::join_values(args);
     let parsed = match called_as_build(&args) {
         true => BuildCli::try_parse_from(&args)
             .map(|cli| (cli.global, Command::Build(Box::new(cli.build)))),

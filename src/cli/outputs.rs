@@ -249,7 +249,7 @@ mod tests {
             &["type=docker,dest=-"],
             false,
             false,
-            "Docker { options: ImageOptions { names: [], compression: Compression { kind: Gzip, level: None, force: false }, oci_media_types: false, annotations: Annotations { remarks: {} }, epoch: OfBuild, layer_times: Kept, oci_artifact: true, attestation_inline: None, keeps_nondistributable: false, squash: Groups, annotates_base: false, derived_names: DerivedNames { canonical: false, dangling_prefix: None, dangling_only_if_nameless: false } }, destination: Tar(Stream(Stream)) }",
+            "Docker { default, destination: Tar(Stream(Stream)) }",
         );
         check(
             &["type=local,dest=out,mode=delete"],

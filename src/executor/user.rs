@@ -95,7 +95,9 @@ pub fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, UserError
     match (&entry, number) {
         (Some(fields), _) => {
             identity.uid = required_number(fields[2].trim())?;
-            identity.gid = required_number(fields.get(3).map_or("0", |gid| gid.trim()))?;
+            // As elsewhere, a user without a group has that of root.
+            let gid = fields.get(3).map_or("", |gid| gid.trim());
+            identity.gid = required_number(if gid.is_empty() { "0" } else { gid })?;
             if let Some(home) = fields.get(5).filter(|home| !home.is_empty()) {
                 identity.home = (*home).to_owned();
             }
@@ -200,6 +202,7 @@ mod tests {
         daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
         app:x:1000:1001:App:/home/app:/bin/sh\n\
         nohome:x:7:7::\n\
+        nogroup:x:9:::/odd:\n\
         broken\n\
         huge:x:4294967296:0::/:/bin/sh\n\
         hugegid:x:8:99999999999::/:/bin/sh\n\
@@ -226,6 +229,7 @@ mod tests {
             ("4711", 4711, 0, &[0], "/"),
             ("4711:4712", 4711, 4712, &[4712], "/"),
             ("nohome", 7, 7, &[7], "/"),
+            ("nogroup", 9, 0, &[0], "/odd"),
             ("12", 12, 0, &[0], "/"),
             ("13", 13, 13, &[13], "/odd"),
             ("2147483647", 2_147_483_647, 0, &[0], "/"),

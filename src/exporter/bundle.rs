@@ -27,9 +27,9 @@ use crate::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Ref
 /// Largest manifest, index or config that is read.
 pub const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 /// Annotation with the full reference.
-const FULL_NAME: &str = "io.containerd.image.name";
+pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 /// Annotation with the tag.
-const TAG: &str = "org.opencontainers.image.ref.name";
+pub(super) const TAG: &str = "org.opencontainers.image.ref.name";
 /// Annotation with the time of creation.
 const CREATED: &str = "org.opencontainers.image.created";
 

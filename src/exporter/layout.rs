@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::bundle::{Bundle, blob_path};
+use super::bundle::{Bundle, FULL_NAME, TAG, blob_path};
 use super::output::{ArchiveDestination, Destination};
 use super::transfer::{Counted, Meter};
 use super::{Error, destination};
@@ -22,8 +22,8 @@ use crate::sys::metadata::Timestamp;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
-/// Annotation by which entries of an existing index are replaced.
-const FULL_NAME: &str = "io.containerd.image.name";
+/// Tag in a folder of an image that has no name.
+const NAMELESS: &str = "latest";
 
 /// Writes the layout to where it is wanted.
 pub(super) fn write(
@@ -135,23 +135,31 @@ fn copy_blob(
     }
 }
 
-/// Adds the bundle's entries to the index that is there; the same names are replaced.
+/// Adds the bundle's entries to the index that is there; the same names are replaced. An image
+/// without a name is the latest one of the folder.
 fn merged_index(path: &Path, bundle: &Bundle) -> Result<Vec<u8>, Error> {
-    let mut index = serde_json::to_value(&bundle.index)?;
+    let mut index = bundle.index.clone();
+    for entry in &mut index.manifests {
+        if !entry.annotations.contains_key(FULL_NAME) {
+            let tag = entry.annotations.entry(TAG.to_owned());
+            tag.or_insert_with(|| NAMELESS.to_owned());
+        }
+    }
     let old: Value = match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    let name = |entry: &Value| entry["annotations"][FULL_NAME].as_str().map(str::to_owned);
-    let is_new = |entry: &&Value| {
-        !bundle.index.manifests.iter().any(|new| match name(entry) {
-            Some(name) => new.annotations.get(FULL_NAME) == Some(&name),
-            None => entry["digest"].as_str() == Some(&new.digest.to_string()),
+    let is_replaced = |old: &&Value| {
+        let annotation = |name: &str| old["annotations"][name].as_str();
+        index.manifests.iter().any(|new| {
+            let same = |name| annotation(name) == new.annotations.get(name).map(String::as_str);
+            same(FULL_NAME) && (same(TAG) || annotation(FULL_NAME).is_some())
         })
     };
     let old = old["manifests"].as_array().into_iter().flatten();
-    let mut entries: Vec<Value> = old.filter(is_new).cloned().collect();
+    let mut entries: Vec<Value> = old.filter(|entry| !is_replaced(entry)).cloned().collect();
+    let mut index = serde_json::to_value(&index)?;
     if let Some(manifests) = index["manifests"].as_array_mut() {
         entries.append(manifests);
         *manifests = entries;
@@ -173,5 +181,56 @@ fn entry(path: &str, kind: EntryKind, size: u64) -> Entry {
         size,
         mtime: Timestamp::default(),
         xattrs: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Index, media_type};
+
+    fn bundle(manifest: &str, annotations: &[(&str, &str)]) -> Bundle {
+        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, manifest.as_bytes());
+        let annotations = annotations.iter();
+        descriptor.annotations = annotations
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Bundle {
+            files: Vec::new(),
+            index: Index {
+                manifests: vec![descriptor],
+                ..Index::default()
+            },
+            blobs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_image_without_a_name_is_the_latest_of_its_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("index.json");
+        let name = [(FULL_NAME, "docker.io/library/app:latest"), (TAG, "latest")];
+        for written in [
+            bundle("named", &name),
+            bundle("first", &[]),
+            bundle("other", &[(TAG, "other")]),
+            bundle("second", &[]),
+        ] {
+            let index = merged_index(&path, &written).unwrap();
+            std::fs::write(&path, index).unwrap();
+        }
+        let index: Index = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let shown: Vec<_> = index
+            .manifests
+            .iter()
+            .map(|entry| (entry.digest.clone(), entry.annotations[TAG].as_str()))
+            .collect();
+        let of = |manifest: &str| Descriptor::of("", manifest.as_bytes()).digest;
+        let expected = [
+            ("named", "latest"),
+            ("other", "other"),
+            ("second", "latest"),
+        ];
+        assert_eq!(shown, expected.map(|(manifest, tag)| (of(manifest), tag)));
     }
 }

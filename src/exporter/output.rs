@@ -402,7 +402,7 @@ impl OutputSpec {
                 reader.image(kind == "registry")?
             }
             "oci" => Self::Oci {
-                options: reader.options(true)?,
+                options: reader.options()?,
                 destination: reader.archive(target)?,
             },
             "docker" => reader.docker(target)?,
@@ -477,14 +477,14 @@ impl Attributes<'_> {
         self.flag("unpack")?;
         Ok(OutputSpec::Image {
             store: self.flag("store")?.unwrap_or(true),
-            options: self.options(true)?,
+            options: self.options()?,
             push: push.then_some(push_options),
             load: None,
         })
     }
 
     fn docker(&mut self, target: Target) -> Result<OutputSpec, InvalidOutput> {
-        let options = self.options(false)?;
+        let options = self.options()?;
         if let Target::Engine(engine) = target {
             self.flag("tar")?;
             return Ok(OutputSpec::Image {
@@ -500,11 +500,11 @@ impl Attributes<'_> {
         })
     }
 
-    fn options(&mut self, oci_media_types: bool) -> Result<ImageOptions, InvalidOutput> {
+    fn options(&mut self) -> Result<ImageOptions, InvalidOutput> {
         let compression = self.compression()?;
         let mut options = ImageOptions {
             compression,
-            oci_media_types: self.media_types(oci_media_types, compression.kind)?,
+            oci_media_types: self.media_types(compression.kind)?,
             epoch: self.epoch()?,
             oci_artifact: self.flag("oci-artifact")?.unwrap_or(true),
             attestation_inline: self.flag("attestation-inline")?,
@@ -535,18 +535,14 @@ impl Attributes<'_> {
     /// Decides whose media types the documents have.
     ///
     /// BuildKit calls the defaults of its releases by numbers: before 30 an image had Docker's.
-    fn media_types(
-        &mut self,
-        default: bool,
-        compression: CompressionKind,
-    ) -> Result<bool, InvalidOutput> {
+    fn media_types(&mut self, compression: CompressionKind) -> Result<bool, InvalidOutput> {
         let version = self.left.remove("compatibility-version");
         let default = match version.as_deref() {
-            None | Some("30") => default,
+            None | Some("30") => true,
             Some("10") if compression == CompressionKind::Zstd => {
                 return Err(InvalidOutput::OldZstd);
             }
-            Some("10" | "20") => default && self.kind == "oci",
+            Some("10" | "20") => self.kind == "oci",
             Some(other) => return Err(InvalidOutput::UnknownCompatibility(other.to_owned())),
         };
         let needs_oci = matches!(

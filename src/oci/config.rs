@@ -36,13 +36,17 @@ pub struct ImageConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// What a container made from the image starts with.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub config: ContainerConfig,
     /// The layers.
     #[serde(default)]
     pub rootfs: RootFs,
     /// How each layer came to be.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub history: Vec<History>,
     /// Members this builder does not know, kept as they were.
     #[serde(flatten)]
@@ -242,5 +246,16 @@ mod tests {
         let again = serde_json::to_value(&config).unwrap();
         assert_eq!(again["moby.buildkit.cache.v0"], "AA==");
         assert_eq!(again["config"]["Hostname"], "h");
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let text = r#"{"os": "linux", "config": null, "history": null, "created": null}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        let expected = ImageConfig {
+            os: "linux".to_owned(),
+            ..ImageConfig::default()
+        };
+        assert_eq!(config, expected);
     }
 }

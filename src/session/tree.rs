@@ -48,6 +48,7 @@ pub struct Tree {
     entries: Vec<Entry>,
     text: Vec<u8>,
     filter: Option<Arc<Filter>>,
+    owners: Owners,
     /// The ignore file that the filter's patterns come from.
     ignore: Option<IgnoreLines>,
     contents: OnceLock<Box<[OnceLock<[u8; 32]>]>>,
@@ -214,9 +215,17 @@ impl Tree {
             entries,
             text,
             filter: None,
+            owners,
             ignore: None,
             contents: OnceLock::new(),
         })
+    }
+
+    /// Says whether files have their extended attributes in the image, too: those of a stage do.
+    ///
+    /// What a user's machine notes in a folder (where a download came from) does not belong there.
+    pub fn keeps_xattrs(&self) -> bool {
+        self.owners == Owners::Kept
     }
 
     /// Returns the directory that was walked.

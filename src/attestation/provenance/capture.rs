@@ -43,9 +43,18 @@ pub struct ConfigSource {
     pub path: String,
 }
 
+/// What a material is, in the order in which they are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum MaterialKind {
+    Image,
+    Commit,
+    File,
+}
+
 /// Something from outside that went in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Material {
+    kind: MaterialKind,
     /// Its name: a package URL of an image, or a URL.
     pub uri: String,
     /// Algorithm of the digest: `sha256`, or `sha1` of commits.
@@ -57,7 +66,12 @@ pub struct Material {
 impl Material {
     /// Names something by its digest.
     pub fn new(uri: &str, digest: &Digest) -> Self {
+        let kind = match uri.starts_with("pkg:") {
+            true => MaterialKind::Image,
+            false => MaterialKind::File,
+        };
         Self {
+            kind,
             uri: without_credentials(uri),
             algorithm: digest.algorithm().as_str().to_owned(),
             hex: digest.hex().to_owned(),
@@ -72,6 +86,7 @@ impl Material {
         };
         let algorithm = if commit.len() == 64 { "sha256" } else { "sha1" };
         Self {
+            kind: MaterialKind::Commit,
             uri: without_credentials(&uri),
             algorithm: algorithm.to_owned(),
             hex: commit.to_owned(),

@@ -156,13 +156,13 @@ fn version_1_tells_everything_in_its_larger_mode() {
     assert_eq!(
         uris,
         [
+            "pkg:docker/a@latest",
             "https://h/r.git#main",
             "https://xxxxx:xxxxx@h/f",
-            "pkg:docker/a@latest"
         ]
     );
     assert_eq!(
-        definition["resolvedDependencies"][0]["digest"]["sha1"],
+        definition["resolvedDependencies"][1]["digest"]["sha1"],
         "c".repeat(40)
     );
     let request = &definition["externalParameters"]["request"];

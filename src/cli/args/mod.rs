@@ -30,7 +30,7 @@ pub(crate) mod sign;
 pub(crate) mod store;
 pub(crate) mod value;
 
-pub(crate) use attest::AttestArgs;
+pub(crate) use attest::{AttestArgs, join_values};
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Mending, Method, ReportFormat};
 pub(crate) use encryption::{DecryptionArgs, EncryptionArgs};

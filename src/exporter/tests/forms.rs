@@ -162,7 +162,11 @@ fn media_types_are_those_of_the_release_that_is_asked_for() {
             "oci o.tar compatibility-version=10",
             media_type::OCI_MANIFEST,
         ),
-        ("docker d.tar", media_type::DOCKER_MANIFEST),
+        ("docker d.tar", media_type::OCI_MANIFEST),
+        (
+            "docker d.tar compatibility-version=20",
+            media_type::DOCKER_MANIFEST,
+        ),
         ("docker d.tar compression=estargz", media_type::OCI_MANIFEST),
     ] {
         let image = fixture.export(&[output]).unwrap().image.unwrap();

@@ -11,9 +11,9 @@ const NAMES: [&str; 35] = [
 const REAL_TIME_STEPS: std::ops::RangeInclusive<u32> = 1..=15;
 
 /// Returns whether a text names a signal: `9`, `KILL`, `SIGKILL`, `SIGRTMIN+3`. A number may be
-/// any but 0: what it means is up to the system that runs the container.
+/// any but 0, as in BuildKit: what it means is up to the system that runs the container.
 pub(super) fn is_signal(text: &str) -> bool {
-    if let Ok(number) = text.parse::<u32>() {
+    if let Ok(number) = text.parse::<i64>() {
         return number != 0;
     }
     let upper = text.to_uppercase();
@@ -38,6 +38,7 @@ mod tests {
             "9",
             "64",
             "99",
+            "-1",
             "KILL",
             "SIGKILL",
             "sigterm",
@@ -47,9 +48,7 @@ mod tests {
         ] {
             assert!(is_signal(good), "{good}");
         }
-        for bad in [
-            "", "0", "-1", "SIG", "SIGX", "RTMIN+0", "RTMIN+16", "RTMAX+1",
-        ] {
+        for bad in ["", "0", "SIG", "SIGX", "RTMIN+0", "RTMIN+16", "RTMAX+1"] {
             assert!(!is_signal(bad), "{bad}");
         }
     }

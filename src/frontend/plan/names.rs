@@ -49,7 +49,9 @@ impl Plan<'_> {
         if text == SCRATCH {
             return Ok(Base::Scratch);
         }
-        if let Some(earlier) = self.stage_named(text, self.stages.len()) {
+        // Names of stages are in lower case, and `FROM` takes them exactly.
+        let earlier = self.stage_named(text, self.stages.len());
+        if let Some(earlier) = earlier.filter(|_| text == text.to_lowercase()) {
             return Ok(Base::Stage(earlier));
         }
         if let Some((key, source)) = options.named_context(text, platform) {
@@ -215,7 +217,7 @@ impl Plan<'_> {
         let parse = |name: &str| {
             name.parse::<Reference>().map_err(|error| {
                 let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
-                let help = suggest::did_you_mean(name, names);
+                let help = suggest::did_you_mean(name, names).or_else(|| spelling(name));
                 Box::new(Diagnostic::error(span, error.to_string()).with_help_if(help))
             })
         };
@@ -341,5 +343,17 @@ pub(super) fn follow(
             }
         }
         _ => {}
+    }
+}
+
+/// Says how the name of an image is written, where that is all that is wrong with it.
+fn spelling(name: &str) -> Option<String> {
+    let is_name = |name: &str| name.parse::<Reference>().is_ok();
+    let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
+    let lower = bare.to_lowercase();
+    match (bare != name, lower != bare) {
+        (true, _) if is_name(bare) => Some(format!("write it without a scheme: `{bare}`")),
+        (_, true) if is_name(&lower) => Some(format!("write it in lower case: `{lower}`")),
+        _ => None,
     }
 }

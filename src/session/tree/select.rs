@@ -110,7 +110,7 @@ pub enum SelectError {
         ignored_by: Option<IgnoredBy>,
     },
     /// The wildcards in a source path are malformed.
-    #[error("syntax error in the wildcards of {0:?}")]
+    #[error("syntax error in the wildcards of {:?}{}", .0, list_hint(.0))]
     Wildcard(String),
     /// An include or exclude pattern makes no sense.
     #[error(transparent)]
@@ -450,6 +450,14 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Says what was probably meant by a source that begins as a JSON list does.
+fn list_hint(pattern: &str) -> &'static str {
+    match pattern.trim_start_matches('/').starts_with('[') {
+        true => "; a list of paths needs double quotes, commas and a `]` at its end",
+        false => "",
+    }
 }
 
 fn hint(suggestions: &[String], ignored_by: Option<&IgnoredBy>) -> String {

@@ -276,7 +276,12 @@ fn selects_as_buildkit_does() {
         ("[ab]/u?", "up=five.txt[]"),
         ("nothing*", ""),
         ("x[[]1]", "x[1]=x[1][]"),
-        ("[", "syntax error in the wildcards of \"[\""),
+        (
+            "[",
+            "syntax error in the wildcards of \"[\"; a list of paths needs double quotes, commas \
+             and a `]` at its end",
+        ),
+        ("x[", "syntax error in the wildcards of \"x[\""),
         ("gone", "\"/gone\": not found"),
         ("missing/*", "\"/missing\": not found"),
         (

@@ -12,6 +12,7 @@ use crate::executor::{
     DEFAULT_PATH, ExecutorError, Exit, HostAddress, MountKind, NetworkMode, ProcessMount,
     ProcessSpec, Resources, Ulimit as ProcessUlimit, resolve_user,
 };
+use crate::llb::pattern::clean;
 use crate::llb::pb;
 use crate::oci::Digest;
 use crate::session::Session;
@@ -261,10 +262,16 @@ impl ExecRun<'_> {
             Ok(pb::MountType::Ssh) => self.ssh(mount, held)?,
             Err(_) => return Err(invalid("unknown mount type")),
         };
-        Ok(kind.map(|kind| ProcessMount {
-            target: mount.dest.clone(),
-            kind,
-        }))
+        let target = self.target(mount)?;
+        Ok(kind.map(|kind| ProcessMount { target, kind }))
+    }
+
+    /// Returns where a mount goes: relative targets count from the working directory.
+    fn target(&self, mount: &pb::Mount) -> Result<String, OpError> {
+        Ok(match mount.dest.starts_with('/') {
+            true => mount.dest.clone(),
+            false => clean(&format!("/{}/{}", self.meta()?.cwd, mount.dest)),
+        })
     }
 
     /// Returns the folder of the client that a mount shows, if it is one.

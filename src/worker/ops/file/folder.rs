@@ -237,7 +237,7 @@ impl<'a> Folder<'a> {
             }
             let mode = attributes.mode.apply(entry.kind, entry.mode());
             rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
-            if let Some(source) = source {
+            if let Some(source) = source.filter(|_| self.tree.keeps_xattrs()) {
                 set_xattrs(xattr::read(source)?, |name, value| {
                     xattr::set(file, name, value)
                 });

@@ -58,7 +58,11 @@ fn find(
         }
         let fields: Vec<&str> = fields.collect();
         let number = |index: usize| fields.get(index).and_then(|text| text.parse::<u32>().ok());
-        let group = if needed == 3 { number(2) } else { Some(0) };
+        // As for a process, a user without a group has that of root.
+        let group = match fields.get(2) {
+            Some(text) if needed == 3 && !text.is_empty() => number(2),
+            _ => Some(0),
+        };
         let (Some(id), Some(group)) = (number(1), group) else {
             let reason = format!("the entry of {name:?} has no valid number");
             return Err(failed(io::Error::new(io::ErrorKind::InvalidData, reason)));
@@ -80,12 +84,14 @@ mod tests {
         fs::create_dir(&etc).unwrap();
         let image = Root::open(temp.path()).unwrap();
         assert_eq!(user(&image, "app").unwrap(), None);
-        let users = "root:x:0:0:root:/root:/bin/sh\n\n# comment\napp:x:1000:1001::/:\nbad:x:4294967296:1\nshort:x\n";
+        let users = "root:x:0:0:root:/root:/bin/sh\n\n# comment\napp:x:1000:1001::/:\nbad:x:4294967296:1\nshort:x\n\
+                     alone:x:7::\nodd:x:7:wheel\n";
         fs::write(etc.join("passwd"), users).unwrap();
         fs::write(etc.join("group"), "root:x:0:\nstaff:x:50:app\n").unwrap();
         for (name, expected) in [
             ("root", Some((0, 0))),
             ("app", Some((1000, 1001))),
+            ("alone", Some((7, 0))),
             ("nobody", None),
             ("# comment", None),
         ] {
@@ -93,6 +99,7 @@ mod tests {
         }
         assert!(user(&image, "bad").is_err());
         assert!(user(&image, "short").is_err());
+        assert!(user(&image, "odd").is_err());
         assert_eq!(group(&image, "staff").unwrap(), Some(50));
         assert_eq!(group(&image, "app").unwrap(), None);
     }

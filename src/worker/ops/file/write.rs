@@ -304,7 +304,9 @@ impl Writer<'_> {
                 let (uid, gid) = attributes.owner.unwrap_or((entry.uid, entry.gid));
                 handle.set_owner(uid, gid)?;
                 handle.set_mode(attributes.mode.apply(entry.kind, entry.mode()))?;
-                self.copy_xattrs(entry, &handle)?;
+                if self.landing.part.tree.keeps_xattrs() {
+                    self.copy_xattrs(entry, &handle)?;
+                }
             }
             if directory.finish == Finish::Bits {
                 return handle.set_mode(entry.mode());
