@@ -48,7 +48,7 @@ pub enum DescribedSource {
         /// The hash that was asked for.
         checksum: Option<String>,
         /// Its bytes in the content store, where they were needed.
-        content: Option<Descriptor>,
+        content: Option<Box<Descriptor>>,
     },
 }
 
@@ -109,7 +109,7 @@ impl LocalWorker {
             name: pinned.filename,
             mtime_s: pinned.mtime_s,
             checksum,
-            content: Some(pinned.content),
+            content: Some(Box::new(pinned.content)),
         })
     }
 
