@@ -26,6 +26,7 @@ pub mod explain;
 pub mod foreign;
 pub mod gc;
 mod giving;
+mod history;
 pub mod images;
 mod inputs;
 mod integrity;
