@@ -232,10 +232,7 @@ impl Engine {
             }
             // What has been read of it cannot be read again.
             LoadSource::Stream(stream) => {
-                let room = MidwayRoom {
-                    engine: self.clone(),
-                    progress: progress.clone(),
-                };
+                let room = MidwayRoom::new(self, progress);
                 let content = content.with_room_maker(Arc::new(room));
                 in_background(move || bundle::load_stream(stream, &content)).await
             }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::growth::Growth;
 use super::policies::GcSettings;
-use crate::content::MakeRoom;
+use crate::content::{Ingest, MakeRoom};
 use crate::engine::Engine;
 use crate::engine::clock;
 use crate::engine::error::EngineError;
@@ -13,6 +13,8 @@ use crate::worker::room::{Room, is_no_space};
 
 /// How much a store must grow before a collection that could not help is tried again.
 const RETRY_BYTES: u64 = 256 << 20;
+/// What is kept back for a collection on a full disk.
+const RESERVE_BYTES: usize = 4 << 20;
 
 /// Keeps the store of one build within its bounds.
 #[derive(Debug)]
@@ -106,16 +108,39 @@ impl Room for Keeper {
 }
 
 /// Makes room while something is read that cannot be read again.
+///
+/// What has come of it fills the disk to the last byte, and a collection has to write: so some
+/// space is kept back for it.
 #[derive(Debug)]
 pub(in crate::engine) struct MidwayRoom {
-    /// The engine with the store.
-    pub(in crate::engine) engine: Engine,
+    engine: Engine,
     /// Where it is said.
-    pub(in crate::engine) progress: Progress,
+    progress: Progress,
+    reserve: Mutex<Option<Ingest>>,
+}
+
+impl MidwayRoom {
+    /// Keeps space back on the disk of the store, where there is any.
+    pub(in crate::engine) fn new(engine: &Engine, progress: &Progress) -> Self {
+        Self {
+            reserve: Mutex::new(reserve(engine)),
+            engine: engine.clone(),
+            progress: progress.clone(),
+        }
+    }
+}
+
+/// Fills a blob that nobody names; it goes when it is dropped.
+fn reserve(engine: &Engine) -> Option<Ingest> {
+    let mut filled = engine.content.ingest().ok()?;
+    filled.write_chunk(&vec![0; RESERVE_BYTES]).ok()?;
+    Some(filled)
 }
 
 impl MakeRoom for MidwayRoom {
     fn make_room(&self) -> bool {
+        let mut reserved = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(reserved.take());
         let freed_bytes = Keeper::new(&self.engine, &Progress::silent()).make();
         if freed_bytes > 0 {
             let short = format!(
@@ -126,6 +151,7 @@ impl MakeRoom for MidwayRoom {
                 ..Warning::default()
             }));
         }
+        *reserved = reserve(&self.engine);
         freed_bytes > 0
     }
 }
