@@ -582,13 +582,12 @@ fn layers_of_a_definition_are_called_by_what_made_them() {
     );
     let mut build = env.cooper(&["build", "--llb", "definition", "-t", "named:1"]);
     run(build.env("XDG_CONFIG_HOME", env.path("config")));
-    let (text, _) = env.ok(&[
-        "history",
-        "--no-trunc",
-        "--format={{.CreatedBy}}",
-        "named:1",
-    ]);
-    let lines: Vec<&str> = text.lines().collect();
+    let (text, _) = env.ok(&["history", "--format=json", "named:1"]);
+    let entries = text.lines().map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        entry["created_by"].as_str().unwrap().to_owned()
+    });
+    let lines: Vec<String> = entries.collect();
     let expected = [
         "mkdir /d, mkfile /d/x",
         "mount / from exec /bin/sh -c echo 1 > /one",
