@@ -259,8 +259,11 @@ pub struct FailedStep {
     pub description: BTreeMap<String, String>,
     /// The file systems that it had: for each mount of a process, for each input of anything else.
     pub inputs: Vec<Handle>,
-    /// The same after the process wrote to them, for each of its mounts.
+    /// The same after the process wrote to them, for each of its mounts; of a file op what each
+    /// action made.
     pub mounts: Vec<Handle>,
+    /// The action of a file op that failed.
+    pub action: Option<usize>,
 }
 
 /// A detail of an error, as BuildKit writes it: JSON under the name of a type.

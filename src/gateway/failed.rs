@@ -41,6 +41,9 @@ fn detail(failed: FailedStep, inputs: Vec<String>, mounts: Vec<String>) -> Value
         add("mountIDs", mounts.into());
     }
     add("op", unwrapped(failed.op));
+    if let Some(index) = failed.action {
+        add("file", json!({"index": index.to_string()}));
+    }
     if !failed.description.is_empty() {
         add("description", json!(failed.description));
     }
@@ -83,6 +86,7 @@ mod tests {
             description: BTreeMap::from([("llb.customname".to_owned(), "n".to_owned())]),
             inputs: Vec::new(),
             mounts: Vec::new(),
+            action: Some(1),
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let expected = json!({
@@ -91,6 +95,7 @@ mod tests {
                 "inputs": [{"digest": "d"}],
                 "file": {"actions": [{"input": -1, "rm": {"path": "/x"}}]},
             },
+            "file": {"index": "1"},
             "description": {"llb.customname": "n"},
         });
         assert_eq!(detail(failed, names(&["", "a"]), Vec::new()), expected);

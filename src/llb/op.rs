@@ -29,7 +29,7 @@ fn action_name(action: &pb::FileAction) -> String {
         Some(Action::Mkfile(file)) => format!("mkfile {}", file.path),
         Some(Action::Mkdir(dir)) => format!("mkdir {}", dir.path),
         Some(Action::Rm(rm)) => format!("rm {}", rm.path),
-        Some(Action::Symlink(link)) => format!("symlink {} {}", link.oldpath, link.newpath),
+        Some(Action::Symlink(link)) => format!("symlink {} -> {}", link.newpath, link.oldpath),
         None => "nothing".to_owned(),
     }
 }

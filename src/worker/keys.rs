@@ -146,29 +146,28 @@ pub fn base_outputs<'a>(
         if !seen.insert(output) {
             continue;
         }
-        let base = |index: i64| {
-            usize::try_from(index)
-                .ok()
-                .and_then(|i| vertex.inputs.get(i))
-        };
         match &vertex.op {
-            pb::op::Op::Exec(exec) => {
-                let root = exec.mounts.iter().find(|mount| mount.dest == "/");
-                pending.extend(root.and_then(|mount| base(mount.input)));
-            }
-            pb::op::Op::File(file) => {
-                pending.extend(file.actions.first().and_then(|action| base(action.input)));
-            }
             pb::op::Op::Merge(_) | pb::op::Op::Diff(_) => pending.extend(&vertex.inputs),
-            pb::op::Op::Passthrough(op) => {
-                let passed = op.outputs.get(output.index as usize);
-                pending.extend(passed.and_then(|input| base(*input)));
-            }
-            pb::op::Op::Source(_) | pb::op::Op::Build(_) => {}
+            _ => pending.extend(base(output, vertex)),
         }
         chain.push((output, vertex));
     }
     chain
+}
+
+/// Returns what an output stands on, where that is one other output.
+pub fn base<'a>(output: &OutputRef, vertex: &'a Vertex) -> Option<&'a OutputRef> {
+    let input = match &vertex.op {
+        pb::op::Op::Exec(exec) => {
+            let mut mounts = exec.mounts.iter();
+            let mount = mounts.find(|mount| mount.output == i64::from(output.index))?;
+            mount.input
+        }
+        pb::op::Op::File(file) => file.actions.first()?.input,
+        pb::op::Op::Passthrough(op) => *op.outputs.get(output.index as usize)?,
+        _ => return None,
+    };
+    vertex.inputs.get(usize::try_from(input).ok()?)
 }
 
 #[cfg(test)]

@@ -246,10 +246,14 @@ impl Worker for LocalWorker {
     type Output = OpOutput;
 
     async fn cache_map(&self, vertex: &Vertex, context: &OpContext) -> Result<CacheMap, OpError> {
-        match &vertex.op {
-            pb::op::Op::Source(source) => ops::source::pin(self, vertex, source, context).await,
-            _ => Ok(keys::cache_map(vertex, &self.options.arguments)),
+        let pb::op::Op::Source(source) = &vertex.op else {
+            return Ok(keys::cache_map(vertex, &self.options.arguments));
+        };
+        let pinned = ops::source::pin(self, vertex, source, context).await;
+        if let (Err(_), Some(failed)) = (&pinned, &self.options.failed) {
+            failed.keep(vertex, StepRemains::default());
         }
+        pinned
     }
 
     async fn content_digest(

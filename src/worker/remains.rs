@@ -16,6 +16,9 @@ pub trait FailedSteps: fmt::Debug + Send + Sync {
 pub struct StepRemains {
     /// The file systems that it had: for each mount of a process, for each input of anything else.
     pub inputs: Vec<Option<OpOutput>>,
-    /// The same after the process wrote to them, for each of its mounts.
+    /// The same after the process wrote to them, for each of its mounts; of a file op what each
+    /// action made.
     pub mounts: Vec<Option<OpOutput>>,
+    /// The action of a file op that failed.
+    pub action: Option<usize>,
 }

@@ -170,7 +170,7 @@ fn a_frontend_runs_processes_in_containers() {
     }
     let fixture = Fixture::new();
     let expected = "again: AlreadyExists\n\
-                    second: (\"from\\nafar\\n\", 4)\n\
+                    second: (\"afar\\n\", 4)\n\
                     terminal: \"9 33 is one\" 0\n\
                     absent: 255\n\
                     helper: (\"\", 0)\n\

@@ -9,7 +9,7 @@ use cooper::llb::{Definition, VertexDigest, pb};
 use cooper::oci::Digest;
 use prost::Message;
 
-use crate::env::{TestEnv, ready};
+use crate::env::{TestEnv, ready, run};
 
 /// A definition under construction: ops that name earlier ones by their numbers.
 #[derive(Default)]
@@ -562,4 +562,36 @@ fn what_is_not_known_or_makes_no_sense_is_refused() {
     let mut mixed = ordered.clone();
     mixed.ops.swap(0, 1);
     assert_eq!(built(&env, &mixed.to_bytes(), &[]), ["one=1", "two=2"]);
+}
+
+#[test]
+fn layers_of_a_definition_are_called_by_what_made_them() {
+    if !ready() {
+        return;
+    }
+    let env = TestEnv::busybox();
+    let mut graph = Graph::default();
+    let root = graph.source("docker-image://docker.io/library/busybox:latest", &[]);
+    let ran = graph.run(root, "echo 1 > /one");
+    let written = graph.file(Some(ran), vec![make("/d"), write("/d/x", b"x")]);
+    std::fs::write(env.path("definition"), graph.end((written, 0))).unwrap();
+    // The rules about frontends say nothing about definitions.
+    env.write(
+        "config/buildkit/buildkitd.toml",
+        "[frontend.\"dockerfile.v0\"]\nenabled = false\n",
+    );
+    let mut build = env.cooper(&["build", "--llb", "definition", "-t", "named:1"]);
+    run(build.env("XDG_CONFIG_HOME", env.path("config")));
+    let (text, _) = env.ok(&["history", "--format=json", "named:1"]);
+    let entries = text.lines().map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        entry["created_by"].as_str().unwrap().to_owned()
+    });
+    let lines: Vec<String> = entries.collect();
+    let expected = [
+        "mkdir /d, mkfile /d/x",
+        "mount / from exec /bin/sh -c echo 1 > /one",
+        "pulled from docker.io/library/busybox:latest",
+    ];
+    assert_eq!(lines, expected);
 }

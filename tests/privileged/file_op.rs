@@ -59,6 +59,7 @@ impl Store {
             snapshotter: &self.snapshotter,
             created_ns: 0,
             cancel: &CancellationToken::new(),
+            failed: None,
         };
         perform(&pb::FileOp { actions }, inputs, &context)
     }
@@ -435,6 +436,7 @@ fn copy_hashed(store: &Store, folder: &Path, copies: Option<&Path>) -> LayerId {
         snapshotter: &store.snapshotter,
         created_ns: 0,
         cancel: &CancellationToken::new(),
+        failed: None,
     };
     let made = perform(&op, &[FileInput::Tree(Arc::new(tree))], &context).unwrap();
     made.outputs[0][0].clone()

@@ -167,7 +167,7 @@ fn predicate(statement: &wire::Attestation, files: Option<&Files>) -> Result<Fou
 /// Reads a folder of statements.
 fn bundle(statement: &wire::Attestation, files: Option<&Files>) -> Result<Vec<Found>, EngineError> {
     let files = files.ok_or_else(|| wrong("no ref provided for attestation bundle"))?;
-    let folder = statement.path.trim_matches('/');
+    let folder = &statement.path;
     let mut entries = files
         .list(folder, "")
         .map_err(|error| wrong(&error.message))?;
@@ -177,10 +177,7 @@ fn bundle(statement: &wire::Attestation, files: Option<&Files>) -> Result<Vec<Fo
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let one = |name: &str| {
-        let path = match folder {
-            "" => name.to_owned(),
-            folder => format!("{folder}/{name}"),
-        };
+        let path = Path::new(folder).join(name).display().to_string();
         let text = text_of(files, &path)?;
         let bundled: Bundled = serde_json::from_str(&text)
             .map_err(|error| wrong(&format!("cannot decode in-toto statement {path}: {error}")))?;
@@ -213,7 +210,7 @@ fn found(
     let inline_only = statement.metadata.get(INLINE_ONLY);
     let filename = Path::new(path).file_name().unwrap_or_default();
     Found {
-        path: path.trim_matches('/').to_owned(),
+        path: path.to_owned(),
         attestation: Attestation {
             filename: filename.to_string_lossy().into_owned(),
             predicate_type: predicate_type.to_owned(),

@@ -63,6 +63,7 @@ impl BuildBridge {
             description: vertex.metadata.to_pb().description,
             inputs: lend("input", remains.inputs),
             mounts: lend("mount", remains.mounts),
+            action: remains.action,
         }))
     }
 

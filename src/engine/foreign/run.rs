@@ -17,6 +17,7 @@ use super::errors;
 use super::options::Opts;
 use crate::engine::build::Build;
 use crate::engine::error::{EngineError, ErrorKind};
+use crate::engine::request::PullPolicy;
 use crate::executor::{
     Attachment, ExecutorError, Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Streams,
 };
@@ -145,7 +146,11 @@ impl Build {
         let request = ImageRequest {
             reference,
             platform: RequestPlatform(platform.clone()),
-            mode: ResolveMode::Default,
+            mode: match self.request.pull {
+                PullPolicy::Missing => ResolveMode::Default,
+                PullPolicy::Always | PullPolicy::Newer => ResolveMode::Pull,
+                PullPolicy::Never => ResolveMode::Local,
+            },
             log_name: format!("resolve image config for docker-image://{name}"),
             oci_layout,
             file: None,

@@ -127,7 +127,11 @@ impl ExecRun<'_> {
                 *mount = Some(OpOutput::Stack(layers));
             }
         }
-        StepRemains { inputs, mounts }
+        StepRemains {
+            inputs,
+            mounts,
+            action: None,
+        }
     }
 
     fn options(&self) -> &WorkerOptions {

@@ -12,7 +12,7 @@ pub mod source;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use crate::solver::error::chain;
 use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::root::Root;
 use file::FileOpError;
-use file::graph::{FileInput, FileOpContext};
+use file::graph::{FailedAction, FileInput, FileOpContext};
 
 /// Performs the op of a vertex on the outputs of its inputs.
 pub(super) async fn perform(
@@ -70,7 +70,7 @@ async fn perform_op(
         }
         pb::op::Op::File(op) => {
             let inputs = layering::all_settled(worker, inputs, context).await?;
-            file(worker, op, &inputs, context).await
+            file(worker, op, &inputs, context, remains).await
         }
         pb::op::Op::Merge(op) => Ok(vec![layering::merge(worker, op, inputs, context).await?]),
         pb::op::Op::Diff(op) => Ok(vec![layering::diff(worker, op, inputs, context).await?]),
@@ -88,6 +88,7 @@ async fn file(
     op: &pb::FileOp,
     inputs: &[OpOutput],
     context: &OpContext,
+    remains: &mut StepRemains,
 ) -> Result<Vec<OpOutput>, OpError> {
     for input in inputs {
         worker
@@ -104,7 +105,13 @@ async fn file(
         })
         .collect();
     let (options, op, context) = (Arc::clone(&worker.options), op.clone(), context.clone());
-    blocking(move || {
+    let actions = op.actions.len();
+    let failed = options
+        .failed
+        .as_ref()
+        .map(|_| Arc::<Mutex<FailedAction>>::default());
+    let failing = failed.clone();
+    let performed = blocking(move || {
         let performed = file::graph::perform(
             &op,
             &inputs,
@@ -113,6 +120,7 @@ async fn file(
                 copies: Some(&options.copies),
                 created_ns: (options.now_ns)(),
                 cancel: &context.cancel,
+                failed: failing.as_deref(),
             },
         );
         let performed = performed.map_err(file_error)?;
@@ -127,7 +135,17 @@ async fn file(
         }
         Ok(performed.outputs.into_iter().map(OpOutput::Stack).collect())
     })
-    .await
+    .await;
+    if let Some(failed) = failed {
+        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+        remains.action = failed.index;
+        remains.mounts = vec![None; actions];
+        let mount = failed.index.and_then(|index| remains.mounts.get_mut(index));
+        if let (Some(mount), Some(stack)) = (mount, failed.stack.take()) {
+            *mount = Some(OpOutput::Stack(stack));
+        }
+    }
+    performed
 }
 
 /// Copies what `selector` names inside `source` to the existing folder `target`, with owner

@@ -153,9 +153,10 @@ pub(crate) async fn containers(
     let script = "echo from; read x; echo \"$x\" >&2; exit 4";
     talk.start("second", &["/bin/sh", "-c", script], false)
         .await;
+    talk.until("second", "from\n").await?;
     talk.feed("second", "afar\n", true).await;
     lines.push(format!("second: {:?}", talk.end("second").await?));
-    let script = "read x; until [ \"$(stty size)\" = '9 33' ]; do sleep 0.05; done; \
+    let script = "read x; until [ \"$(stty size 2>/dev/null)\" = '9 33' ]; do sleep 0.05; done; \
                   stty size; [ -t 0 ] && echo is one";
     talk.start("terminal", &["/bin/sh", "-c", script], true)
         .await;

@@ -6,7 +6,7 @@
 //! used twice, is a layer of its own on top of the stack it was made from.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,17 @@ pub struct FileOpContext<'a> {
     pub created_ns: i64,
     /// Stops the work.
     pub cancel: &'a CancellationToken,
+    /// Takes what is left of an action that fails, where somebody wants that.
+    pub failed: Option<&'a Mutex<FailedAction>>,
+}
+
+/// An action that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FailedAction {
+    /// Which one it was.
+    pub index: Option<usize>,
+    /// What it had made of the file system that it changes.
+    pub stack: Option<Vec<LayerId>>,
 }
 
 /// What a file op made.
@@ -71,7 +82,10 @@ pub fn perform(
         warnings: Vec::new(),
     };
     for index in &plan.order {
-        run.perform(*index)?;
+        if let Err(error) = run.perform(*index) {
+            run.failed(|failed| failed.index = Some(*index));
+            return Err(error);
+        }
     }
     let mut outputs = Vec::new();
     for action in &plan.outputs {
@@ -266,7 +280,14 @@ impl Run<'_> {
             earlier: earlier.as_ref(),
             cancel: self.context.cancel,
         };
-        super::apply(&step, &open.target, &open.view)?;
+        if let Err(error) = super::apply(&step, &open.target, &open.view) {
+            if self.context.failed.is_some() {
+                // What cannot be kept is not shown: the step has failed anyway.
+                let stack = self.commit(open).ok();
+                self.failed(|failed| failed.stack = stack);
+            }
+            return Err(error);
+        }
         let made = match self.plan.committed[index] {
             true => Made::Layer(self.commit(open)?),
             false => Made::Open(open),
@@ -278,6 +299,13 @@ impl Run<'_> {
         }
         self.results[index] = Some(made);
         Ok(())
+    }
+
+    /// Notes what is left of an action.
+    fn failed(&self, note: impl FnOnce(&mut FailedAction)) {
+        if let Some(failed) = self.context.failed {
+            note(&mut failed.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Looks up what the last run of this op wrote, for an op that is one copy of a user's folder.

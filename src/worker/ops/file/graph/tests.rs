@@ -31,6 +31,7 @@ impl Store {
             snapshotter: &self.snapshotter,
             created_ns: 7,
             cancel: &CancellationToken::new(),
+            failed: None,
         };
         perform(&pb::FileOp { actions }, inputs, &context)
     }
@@ -266,6 +267,7 @@ fn a_cancelled_op_leaves_nothing() {
         snapshotter: &store.snapshotter,
         created_ns: 0,
         cancel: &cancel,
+        failed: None,
     };
     let op = pb::FileOp {
         actions: vec![action(-1, -1, 0, mkdir("/x"))],
@@ -275,4 +277,28 @@ fn a_cancelled_op_leaves_nothing() {
         Err(FileOpError::Cancelled)
     ));
     assert!(store.snapshotter.list().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_left_of_a_failed_action_is_kept() {
+    let store = Store::new();
+    let failed = Mutex::new(FailedAction::default());
+    let context = FileOpContext {
+        copies: None,
+        snapshotter: &store.snapshotter,
+        created_ns: 0,
+        cancel: &CancellationToken::new(),
+        failed: Some(&failed),
+    };
+    let absent = Action::Rm(pb::FileActionRm {
+        path: "/absent".to_owned(),
+        ..pb::FileActionRm::default()
+    });
+    let op = pb::FileOp {
+        actions: vec![action(-1, -1, -1, mkdir("/made")), action(0, -1, 0, absent)],
+    };
+    assert!(perform(&op, &[], &context).is_err());
+    let failed = failed.into_inner().unwrap();
+    assert_eq!(failed.index, Some(1));
+    assert_eq!(store.files(&failed.stack.unwrap()), ["made"]);
 }
