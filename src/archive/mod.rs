@@ -51,8 +51,8 @@ pub use pack::{EntryTimes, PackOptions, Packed, pack};
 pub use reader::TarReader;
 pub use toc::Table;
 pub use toc_reader::{
-    CHUNK_BYTES_MAX, ChunkPlace, FOOTER_BYTES, Member, TOC_BYTES_MAX, TocError, TocFile, read_toc,
-    sha256_of, toc_offset, unpack_toc,
+    CHUNK_BYTES_MAX, ChunkPlace, FOOTER_BYTES, Member, TOC_BYTES_MAX, TocError, TocFile, landmark,
+    read_toc, sha256_of, toc_offset, unpack_toc,
 };
 pub use whiteout::{OPAQUE, PREFIX};
 pub use writer::TarWriter;

@@ -33,8 +33,10 @@ pub const CHUNK_BYTES_MAX: u64 = 64 << 20;
 const MEMBER_BYTES_MAX: u64 = CHUNK_BYTES_MAX + (32 << 20);
 /// Name of the table.
 const TOC_NAME: &str = "stargz.index.json";
+/// Stands behind the files that are wanted right away.
+const LANDMARK: &str = ".prefetch.landmark";
 /// Files that are about the format and no part of the image.
-const HIDDEN: [&str; 3] = [TOC_NAME, ".prefetch.landmark", ".no.prefetch.landmark"];
+const HIDDEN: [&str; 3] = [TOC_NAME, LANDMARK, ".no.prefetch.landmark"];
 
 /// Says why a table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +169,19 @@ pub fn read_toc(
         return Err(TocError::WrongDigest);
     }
     files_of(json, toc_offset, Member::Gzip)
+}
+
+/// Returns where in the blob the data ends that is wanted right away, if a table of eStargz says
+/// so: at its landmark.
+pub fn landmark(json: &[u8]) -> Option<u64> {
+    // Few layers have one, and tables can be large.
+    if !std::str::from_utf8(json).ok()?.contains(LANDMARK) {
+        return None;
+    }
+    let table: Table = serde_json::from_slice(json).ok()?;
+    let is_landmark = |line: &&Line| line.name.trim_start_matches("./") == LANDMARK;
+    let line = table.entries.iter().find(is_landmark)?;
+    Some(line.offset)
 }
 
 /// Reads what a table says; all data ends at `data_end`.
@@ -428,6 +443,31 @@ mod tests {
         // The landmark is no file of the layer.
         assert_eq!(tar.next_entry().unwrap(), None);
         assert_eq!((files.len(), seen), (5, 4));
+    }
+
+    #[test]
+    fn a_landmark_ends_what_is_wanted_right_away() {
+        for (json, expected) in [
+            (
+                r#"{"entries":[{"name":"./.prefetch.landmark","offset":7}]}"#,
+                Some(7),
+            ),
+            (
+                r#"{"entries":[{"name":".prefetch.landmark","offset":7}]}"#,
+                Some(7),
+            ),
+            (
+                r#"{"entries":[{"name":".no.prefetch.landmark","offset":7}]}"#,
+                None,
+            ),
+            (
+                r#"{"entries":[{"name":"d/.prefetch.landmark","offset":7}]}"#,
+                None,
+            ),
+            ("no json", None),
+        ] {
+            assert_eq!(landmark(json.as_bytes()), expected, "{json}");
+        }
     }
 
     #[test]

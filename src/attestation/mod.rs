@@ -7,7 +7,7 @@
 //! | [`request`] | what a user asked for: `--provenance`, `--sbom`, `--attest` |
 //! | [`provenance`] | how a build was made, as SLSA wants to read it |
 //!
-//! An [`Attestation`] is a predicate that still waits for its subjects: an exporter knows them.
+//! An [`Attestation`] is a predicate that still waits for its subjects: an exporter knows most of them.
 //! Invariants: the same facts give the same bytes; times come in from outside; no value of a
 //! secret and no password of a URL gets in. Deliberately absent: what the packages of an image
 //! are (`sbom`), keys (`signing`), and where statements are stored (`exporter`).
@@ -49,6 +49,53 @@ pub struct Attestation {
     pub time_s: i64,
     /// The predicate.
     pub predicate: Arc<dyn Predicate>,
+    /// What it is about; the result where nothing is named.
+    pub about: Vec<About>,
+}
+
+/// What something is said about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// The result, which may have one more name.
+    Result(Option<String>),
+    /// Something else.
+    Other(Subject),
+}
+
+impl Attestation {
+    /// Returns its subjects; `own` are those of the result.
+    pub fn subjects(&self, own: &[Subject]) -> Vec<Subject> {
+        let result = [About::Result(None)];
+        let about = if self.about.is_empty() {
+            &result[..]
+        } else {
+            &self.about
+        };
+        let mut subjects = Vec::new();
+        for about in about {
+            match about {
+                About::Other(subject) => subjects.push(subject.clone()),
+                About::Result(name) => subjects.extend(own.iter().flat_map(|own| {
+                    let named = name.iter().map(|name| Subject {
+                        name: name.clone(),
+                        ..own.clone()
+                    });
+                    std::iter::once(own.clone()).chain(named)
+                })),
+            }
+        }
+        subjects
+    }
+
+    /// Writes it about a result with these subjects and layers.
+    pub fn statement(
+        &self,
+        own: &[Subject],
+        layers: &[Descriptor],
+    ) -> Result<Statement, serde_json::Error> {
+        let predicate = self.predicate.write(layers)?;
+        Statement::new(&self.predicate_type, self.subjects(own), predicate)
+    }
 }
 
 /// Something that can be said about a result.
@@ -99,7 +146,33 @@ pub fn without_credentials(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without_credentials;
+    use super::*;
+
+    #[test]
+    fn a_result_may_have_more_names() {
+        let subject = |name: &str| Subject::new(name, &crate::oci::Digest::of(b""));
+        let about = |about: Vec<About>| {
+            let attestation = Attestation {
+                filename: String::new(),
+                predicate_type: String::new(),
+                inline_only: false,
+                time_s: 0,
+                predicate: Arc::new(String::new()),
+                about,
+            };
+            let subjects = attestation.subjects(&[subject("a"), subject("b")]);
+            subjects
+                .into_iter()
+                .map(|subject| subject.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(about(Vec::new()), ["a", "b"]);
+        let named = vec![
+            About::Result(Some("n".to_owned())),
+            About::Other(subject("x")),
+        ];
+        assert_eq!(about(named), ["a", "n", "b", "n", "x"]);
+    }
 
     #[test]
     fn credentials_in_urls_are_hidden() {

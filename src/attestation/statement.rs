@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::oci::Digest;
@@ -11,15 +11,20 @@ use crate::oci::Digest;
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
 /// What a statement is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// Its name: a package URL or a path; `_` where it has none.
+    #[serde(default)]
     pub name: String,
     /// Its digests by algorithm.
+    #[serde(default)]
     pub digest: BTreeMap<String, String>,
 }
 
 impl Subject {
+    /// Name of a subject that has none.
+    pub const NAMELESS: &str = "_";
+
     /// Names something by its digest.
     pub fn new(name: &str, digest: &Digest) -> Self {
         let algorithm = digest.algorithm().as_str().to_owned();

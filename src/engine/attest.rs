@@ -41,6 +41,8 @@ const ID_DIGITS: usize = 25;
 
 /// One result of a build, with what it was made of.
 struct Made<'a> {
+    /// Its place among the results.
+    number: usize,
     /// What the Dockerfile became.
     lowered: &'a Lowered,
     /// The platform, for people, where there are several.
@@ -116,11 +118,12 @@ impl Build {
     ) -> Result<Said, EngineError> {
         let (results, mut scanned) = layers;
         let mut said = Said::default();
-        for (lowered, layers) in lowered.iter().zip(results) {
+        for (number, (lowered, layers)) in lowered.iter().zip(results).enumerate() {
             let (own, others) = scanned.split_at(lowered.scans.len());
             scanned = others;
             let platform = lowered.image.platform().normalized().to_string();
             let made = Made {
+                number,
                 lowered,
                 platform: self.is_multi_platform().then_some(platform),
                 layers,
@@ -142,9 +145,13 @@ impl Build {
         let asked = &self.request.attestations;
         let finished_ns = clock::now_ns();
         let mut attestations = Vec::new();
-        if asked.sbom.is_some() {
+        if asked.sbom.is_some() && !self.has_foreign_sbom() {
             attestations.extend(self.sboms(made, finished_ns).await?);
         }
+        // What lies in the image comes before everything that others say about it.
+        let own_first = attestations.len().min(1);
+        let foreign = self.said_by_frontend(made.number).iter().cloned();
+        attestations.splice(own_first..own_first, foreign);
         if let Some(options) = &asked.provenance {
             let invocation = self.run.invocation(finished_ns, &self.request);
             let provenance = self.provenance(made, worker, invocation, options).await?;
@@ -157,6 +164,7 @@ impl Build {
             inline_only: false,
             time_s,
             predicate: Arc::new(custom.predicate.clone()),
+            about: Vec::new(),
         }));
         Ok(attestations)
     }

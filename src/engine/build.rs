@@ -13,7 +13,9 @@ use super::bring::Brought;
 use super::caches::{self, Giving, Ready};
 use super::clock;
 use super::error::{EngineError, ErrorKind};
+use super::foreign::Saying;
 use super::gc::room::Keeper;
+use super::history;
 use super::inputs::Inputs;
 use super::llb;
 use super::options;
@@ -48,7 +50,8 @@ use crate::snapshot::Snapshotter;
 use crate::solver::{self, PlannedStep, SolveOptions, Solved, Trace};
 use crate::source::{Images, LayerRanges, Repositories, WebFiles};
 use crate::worker::{
-    Ahead, ImageLayers, LayerReady, LocalWorker, MountSource, OpOutput, WorkerOptions, keys,
+    Ahead, FailedSteps, ImageLayers, LayerReady, LocalWorker, MountSource, OpOutput, WorkerOptions,
+    keys,
 };
 
 /// What other machines have to do with a build.
@@ -63,6 +66,8 @@ pub(super) struct Others {
     mounts: Option<Arc<MountDownloads>>,
     /// The caches that cache mounts go to.
     mount_exports: Vec<MountRoute>,
+    /// Keeps what is left of steps that fail.
+    pub(super) failed: Option<Arc<dyn FailedSteps>>,
 }
 
 /// One build on its way: what was asked, and what it works with.
@@ -75,6 +80,8 @@ pub(super) struct Build {
     pub(super) imports: OnceLock<Arc<Imports>>,
     /// What a frontend from an image answered for, where that has the last word.
     answered: OnceLock<Targets>,
+    /// What it says about its results.
+    pub(super) said_by_frontend: OnceLock<Saying>,
     /// The frontend from an image that the build needs, once that was looked up.
     pub(super) foreign: OnceLock<Option<Foreign>>,
     pub(super) inputs: Inputs,
@@ -175,6 +182,7 @@ impl Build {
             offers: giving.offers(),
             mounts,
             mount_exports,
+            failed: None,
         };
         let uploads = self.uploads();
         let arguments = arguments_of(&lowered);
@@ -266,6 +274,7 @@ impl Build {
             offers: Offers::default(),
             mounts: None,
             mount_exports: Vec::new(),
+            failed: None,
         }
     }
 
@@ -331,6 +340,7 @@ impl Build {
             asked: targets,
             imports: OnceLock::new(),
             answered: OnceLock::new(),
+            said_by_frontend: OnceLock::new(),
             foreign: OnceLock::new(),
             inputs,
             vcs,
@@ -434,6 +444,9 @@ impl Build {
         };
         giving.write_inline(lowered).await;
         let stacks = brought.stacks.split_at(lowered.len());
+        if self.inputs.definition.is_some() || self.foreign_frontend()?.is_some() {
+            history::complete(lowered, stacks.0);
+        }
         let said = match self.say(lowered, stacks, worker).await {
             Ok(said) => said,
             Err(error) => {
@@ -544,6 +557,7 @@ impl Build {
                 .clone()
                 .map(|mounts| mounts as Arc<dyn MountSource>),
             nested: Some(self.nested(self.cache(others), devices)),
+            failed: others.failed.clone(),
             room: Arc::new(Keeper::new(engine, &self.progress)),
             now_ns: clock::now_ns,
         }))

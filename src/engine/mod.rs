@@ -25,6 +25,7 @@ pub mod error;
 pub mod explain;
 pub mod foreign;
 pub mod gc;
+mod history;
 pub mod images;
 mod inputs;
 mod integrity;

@@ -169,6 +169,7 @@ impl Setup<'_> {
         Arc::new(LocalWorker::new(WorkerOptions {
             mount_source: None,
             nested: None,
+            failed: None,
             narrows_folders: false,
             room: Arc::new(Keeper::new(engine, &Progress::silent())),
             content: engine.content.clone(),

@@ -159,13 +159,6 @@ fn gone() -> ExecutorError {
     ExecutorError::Spec("the container has ended".to_owned())
 }
 
-/// Says that a runtime cannot take further processes.
-pub(super) fn refused() -> ExecutorError {
-    let text =
-        "an external runtime starts no further processes in a container: leave --runtime out";
-    ExecutorError::Spec(text.to_owned())
-}
-
 /// The talk with one running container, seen from the executor.
 #[derive(Debug, Default)]
 pub(super) struct Guests {

@@ -14,7 +14,7 @@
 //! With `oci-artifact=false` the manifest has no artifact type and no subject, and its config is
 //! that of an image for an unknown platform, for registries that take nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use super::Error;
 use super::export::{ExportRequest, PlatformResult};
 use super::image::Image;
 use super::output::OutputSpec;
-use crate::attestation::{Attestation, IN_TOTO, PackageUrl, Statement, Subject};
+use crate::attestation::{Attestation, IN_TOTO, PackageUrl, Subject};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Platform, Reference, media_type};
 use crate::sys::metadata::FileKind;
 use crate::sys::root::Root;
@@ -39,8 +39,6 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 /// Annotation of a layer that names its predicate.
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
-/// Name of a subject that has none.
-const NAMELESS: &str = "_";
 /// Operating system and processor of what is no image.
 const UNKNOWN: &str = "unknown";
 /// Bytes hashed at a time.
@@ -88,9 +86,7 @@ pub(super) fn assemble(
     let mut blobs = Vec::new();
     let mut layers = Vec::new();
     for attestation in &result.attestations {
-        let predicate = attestation.predicate.write(known)?;
-        let statement = Statement::new(&attestation.predicate_type, subjects.clone(), predicate)?;
-        let bytes = statement.to_bytes()?;
+        let bytes = attestation.statement(&subjects, known)?.to_bytes()?;
         let annotations = [(
             PREDICATE_TYPE.to_owned(),
             attestation.predicate_type.clone(),
@@ -166,7 +162,7 @@ fn legacy_config(layers: &[Descriptor]) -> Result<Vec<u8>, serde_json::Error> {
 /// Names an image by all its names.
 fn subjects_of(digest: &Digest, names: &[Reference], platform: &Platform) -> Vec<Subject> {
     if names.is_empty() {
-        return vec![Subject::new(NAMELESS, digest)];
+        return vec![Subject::new(Subject::NAMELESS, digest)];
     }
     let subject = |name: &Reference| {
         let name = PackageUrl::of_image("docker", name, Some(platform));
@@ -201,8 +197,7 @@ pub(super) fn files(
     }
     let subjects = subjects_in(tree).map_err(Error::io("hash the files of", tree))?;
     let file = |attestation: &&Attestation| {
-        let predicate = attestation.predicate.write(&[])?;
-        let statement = Statement::new(&attestation.predicate_type, subjects.clone(), predicate)?;
+        let statement = attestation.statement(&subjects, &[])?;
         let name = with_suffix(&attestation.filename, suffix);
         Ok(StatementFile {
             name: format!("{prefix}{name}"),
@@ -210,7 +205,12 @@ pub(super) fn files(
             time_s: attestation.time_s,
         })
     };
-    spoken.iter().map(file).collect()
+    let files: Vec<StatementFile> = spoken.iter().map(file).collect::<Result<_, Error>>()?;
+    let mut names = BTreeSet::new();
+    match files.iter().find(|file| !names.insert(&file.name)) {
+        Some(file) => Err(Error::SameStatement(file.name.clone())),
+        None => Ok(files),
+    }
 }
 
 /// Puts a suffix before the extension: `provenance.linux_amd64.json`.

@@ -54,6 +54,9 @@ pub enum Error {
     /// Statements need an index that says more than Docker's can.
     #[error("cannot export attestations with oci-mediatypes=false: leave it out")]
     DockerAttestation,
+    /// Two statements about a tree would be one file.
+    #[error("duplicate attestation path name {0}")]
+    SameStatement(String),
     /// Docker's formats have no encrypted layers, and docker reads none.
     #[error(
         "docker cannot read encrypted layers: push the image, or write it in OCI's form (type=oci, save --format oci)"

@@ -22,7 +22,7 @@ pub(super) const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
 /// Annotation of a layer whose times were rewritten; BuildKit writes it too.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 /// Who wrote the history entries that an image lacked.
-const FILLED_IN: &str = "cooper.exporter.v0";
+pub const FILLED_IN: &str = "cooper.exporter.v0";
 
 /// A layer ready to stand in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]

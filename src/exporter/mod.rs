@@ -47,6 +47,7 @@ pub use bundle::{ArchiveForm, ArchivedImage, Bundle};
 pub use encrypt::{EncryptionOptions, decrypted, encrypted};
 pub use error::Error;
 pub use export::{ExportRequest, Exported, ExportedImage, Exporter, PlatformResult};
+pub use image::FILLED_IN;
 pub use load::LoadTarget;
 pub use output::{
     ArchiveDestination, Compression, CompressionKind, DerivedNames, Destination, ImageOptions,

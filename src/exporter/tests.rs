@@ -73,6 +73,7 @@ impl Fixture {
             inline_only,
             time_s: 5,
             predicate: std::sync::Arc::new(format!("{{\"said\":\"{filename}\"}}")),
+            about: Vec::new(),
         };
         let mut attestations = vec![say("provenance.json", "https://slsa.dev/x", inline_only)];
         if !inline_only {

@@ -11,7 +11,7 @@ use super::files::Files;
 use super::wire;
 use crate::executor::Streams;
 use crate::llb::{Definition, pb};
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// A result that a frontend can name: what it is the result of; `None` for the empty file system.
 pub type Handle = Option<Arc<Definition>>;
@@ -105,6 +105,10 @@ pub struct ImageQuery {
     pub log_name: String,
     /// The OCI layout of the client to look into instead.
     pub oci_layout: Option<String>,
+    /// Whether digest and config are wanted.
+    pub config: bool,
+    /// Whether what is said about it is wanted, with statements of these predicate types.
+    pub attestations: Option<Vec<String>>,
 }
 
 /// What an image is.
@@ -112,10 +116,36 @@ pub struct ImageQuery {
 pub struct ImageMeta {
     /// Its full name.
     pub name: String,
-    /// What the name points at.
+    /// What the name points at; empty where it is not wanted.
     pub digest: String,
     /// Its config for the platform, as it was written.
     pub config: Vec<u8>,
+    /// What is said about it.
+    pub attestations: Option<AttestationChain>,
+}
+
+/// What is said about an image, with everything that it is verified with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestationChain {
+    /// Digest of the index.
+    pub root: String,
+    /// Digest of the manifest of the image.
+    pub image_manifest: String,
+    /// Digest of the manifest with statements about it.
+    pub attestation_manifest: Option<String>,
+    /// Digests of the manifests that sign that one.
+    pub signature_manifests: Vec<String>,
+    /// The blobs.
+    pub blobs: Vec<Blob>,
+}
+
+/// A blob of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// How it is named where it was found.
+    pub descriptor: Descriptor,
+    /// Its bytes.
+    pub data: Vec<u8>,
 }
 
 /// Asks about a source.
@@ -123,10 +153,10 @@ pub struct ImageMeta {
 pub struct SourceQuery {
     /// The source.
     pub source: pb::SourceOp,
-    /// Whether the commit, as git keeps it, is wanted.
-    pub commit_object: bool,
-    /// What else is wanted of a web file: the digest of it and these bytes after it.
-    pub suffix: Option<Vec<u8>>,
+    /// Whether commit and tag are wanted as git keeps them.
+    pub objects: bool,
+    /// What else is wanted of a web file: its hash, by this algorithm, with bytes after it.
+    pub checksum: Option<(String, Vec<u8>)>,
 }
 
 /// What a source is.
@@ -136,12 +166,14 @@ pub enum SourceMeta {
     Commit {
         /// The object that the reference names: the commit, or a tag.
         object: String,
-        /// The commit.
+        /// The commit that a tag points at; empty where there is no tag.
         commit: String,
         /// Full name of the branch or tag.
         reference: String,
         /// The commit as git keeps it, where it was asked for.
-        content: Vec<u8>,
+        commit_object: Vec<u8>,
+        /// The tag as git keeps it, where there is one.
+        tag_object: Vec<u8>,
     },
     /// A file of a web server.
     File {
@@ -151,8 +183,8 @@ pub enum SourceMeta {
         name: String,
         /// When it was last changed, in seconds since 1970; 0 where the server does not say.
         mtime_s: i64,
-        /// Digest of its bytes and the suffix.
-        with_suffix: Option<String>,
+        /// The hash that was asked for.
+        checksum: Option<String>,
     },
     /// One of the client's folders, or anything else of which nothing is known before it is read.
     Unknown,
@@ -205,7 +237,7 @@ pub struct Attested {
 }
 
 /// Says why something a frontend asked for was not done; also what a frontend says itself.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct BridgeError {
     /// gRPC's code.
@@ -214,6 +246,21 @@ pub struct BridgeError {
     pub message: String,
     /// More for machines.
     pub details: Vec<Detail>,
+    /// The step that failed, which the frontend has no names for yet.
+    pub failed: Option<Box<FailedStep>>,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailedStep {
+    /// Its op, as Go's structs are written.
+    pub op: serde_json::Value,
+    /// What is said about it.
+    pub description: BTreeMap<String, String>,
+    /// The file systems that it had: for each mount of a process, for each input of anything else.
+    pub inputs: Vec<Handle>,
+    /// The same after the process wrote to them, for each of its mounts.
+    pub mounts: Vec<Handle>,
 }
 
 /// A detail of an error, as BuildKit writes it: JSON under the name of a type.
@@ -232,6 +279,7 @@ impl BridgeError {
             code,
             message: message.into(),
             details: Vec::new(),
+            failed: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 
 /// What the gateway is capable of.
-const GATEWAY: [&str; 25] = [
+const GATEWAY: [&str; 27] = [
     "solve.base",
     "solve.inlinereturn",
     "resolveimage",
@@ -27,7 +27,9 @@ const GATEWAY: [&str; 25] = [
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
+    "reference.attestations",
     "source.metaresolver",
+    "source.metaresolver.image.attestations",
     "source.metaresolver.http.checksumrequest",
 ];
 

@@ -83,6 +83,23 @@ impl Files {
 
     /// Reads a file, or a piece of it.
     pub fn read(&self, path: &str, piece: Option<Piece>) -> Outcome<Vec<u8>> {
+        let piece = piece.unwrap_or(Piece {
+            offset: 0,
+            length: u64::MAX,
+        });
+        self.read_at_most(path, piece, READ_BYTES_MAX)
+    }
+
+    /// Reads a whole file of at most so many bytes.
+    pub fn whole(&self, path: &str, bytes_max: u64) -> Outcome<Vec<u8>> {
+        let whole = Piece {
+            offset: 0,
+            length: u64::MAX,
+        };
+        self.read_at_most(path, whole, bytes_max)
+    }
+
+    fn read_at_most(&self, path: &str, piece: Piece, bytes_max: u64) -> Outcome<Vec<u8>> {
         let failed = |error: io::Error| failed("open", path, &error);
         if !self.stat_of(path).map_err(failed)?.0.is_regular() {
             let text = format!("{path} is not a regular file");
@@ -93,19 +110,15 @@ impl Files {
             Inner::Tree(tree) => entry(tree, path).and_then(|e| tree.open_file(tree.path(e))),
         }
         .map_err(failed)?;
-        let piece = piece.unwrap_or(Piece {
-            offset: 0,
-            length: u64::MAX,
-        });
         let mut bytes = Vec::new();
-        let most = piece.length.min(READ_BYTES_MAX + 1);
+        let most = piece.length.min(bytes_max + 1);
         let read = file
             .seek(SeekFrom::Start(piece.offset))
             .and_then(|_| file.take(most).read_to_end(&mut bytes));
         let read = read.map_err(failed)?;
-        if read as u64 > READ_BYTES_MAX {
+        if read as u64 > bytes_max {
             let text = format!(
-                "{path} is too large to be read at once: ask for at most {READ_BYTES_MAX} bytes"
+                "{path} is too large to be read at once: ask for at most {bytes_max} bytes"
             );
             return Err(BridgeError::new(tonic::Code::ResourceExhausted, text));
         }

@@ -6,7 +6,7 @@
 //! Read in order: [`bridge`] (the port: what a frontend can have done, implemented in `engine`),
 //! [`environment`] (what a frontend is told when it starts), `caps` (what we are capable of),
 //! [`rules`] (which frontends may run at all), [`files`] (looking into results), `table` (what
-//! the frontend has names for), `service` (one method for each call), `exec` with `terminal`
+//! the frontend has names for), `service` (one method for each call) with `sources`, `exec` with `terminal`
 //! (processes in containers that a frontend makes), `status` (errors on the wire), `serve` (the
 //! connection).
 //! Invariants: a frontend sees nothing but what its calls return; a result is solved when
@@ -17,18 +17,21 @@ pub mod bridge;
 mod caps;
 pub mod environment;
 mod exec;
+mod failed;
 pub mod files;
 pub mod rules;
 pub mod serve;
 mod service;
+mod sources;
 mod status;
 mod table;
 mod terminal;
 
 pub use bollard_buildkit_proto::moby::buildkit::v1::frontend as wire;
 pub use bridge::{
-    Answer, Answered, Attested, Bridge, BridgeError, Container, ContainerRequest, Detail, Forward,
-    Handle, ImageMeta, ImageQuery, ProcessRequest, SourceMeta, SourceQuery,
+    Answer, Answered, AttestationChain, Attested, Blob, Bridge, BridgeError, Container,
+    ContainerRequest, Detail, FailedStep, Forward, Handle, ImageMeta, ImageQuery, ProcessRequest,
+    SourceMeta, SourceQuery,
 };
 pub use files::Files;
 pub use rules::FrontendRules;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge;
 use bollard_buildkit_proto::moby::buildkit::v1::types::WorkerRecord;
 use futures::stream::BoxStream;
@@ -11,7 +10,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::bridge::{
     Answer, Answered, Attested, Bridge, BridgeError, ContainerRequest, Forward, Handle, ImageQuery,
-    Outcome, SourceMeta, SourceQuery,
+    Outcome,
 };
 use super::environment::WORKER_ID;
 use super::files::{Files, Piece};
@@ -20,12 +19,6 @@ use super::wire::{self, result::Result as WireResult};
 use super::{caps, exec, status};
 use crate::llb::{Definition, pb, platform};
 
-/// Sources that are images.
-const IMAGE_SCHEME: &str = "docker-image://";
-/// Sources that are images in OCI layouts of the client.
-const LAYOUT_SCHEME: &str = "oci-layout://";
-/// Name of the OCI layout in the options of such a source.
-const LAYOUT_STORE: &str = "oci.store";
 /// Look-ups in OCI layouts (`ResolveImageConfigRequest.ResolverType`).
 const LAYOUT_RESOLVER: i32 = 1;
 
@@ -35,8 +28,8 @@ type Reply<T> = Result<Response<T>, Status>;
 /// Serves the calls of one frontend.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
-    bridge: Arc<dyn Bridge>,
-    table: Arc<Table>,
+    pub(super) bridge: Arc<dyn Bridge>,
+    pub(super) table: Arc<Table>,
 }
 
 impl Service {
@@ -48,7 +41,12 @@ impl Service {
     /// Lets the frontend look into one of its results.
     async fn files(&self, name: &str) -> Outcome<Arc<Files>> {
         let handle = self.table.existing(name)?;
-        self.bridge.files(&handle).await
+        self.look(&handle).await
+    }
+
+    async fn look(&self, handle: &Handle) -> Outcome<Arc<Files>> {
+        let files = self.bridge.files(handle).await;
+        files.map_err(|error| self.with_names(error))
     }
 
     /// Solves nothing yet: gives what is to be solved a name.
@@ -60,7 +58,7 @@ impl Service {
         self.bridge.check(&definition)?;
         let handle = Some(Arc::new(definition));
         if evaluate {
-            self.bridge.files(&handle).await?;
+            self.look(&handle).await?;
         }
         Ok(Answer {
             results: Answered::One(handle),
@@ -84,7 +82,7 @@ impl Service {
                 let answer = self.bridge.forward(forward_of(request)).await?;
                 if evaluate {
                     for handle in handles(&answer.results).filter(|handle| handle.is_some()) {
-                        self.bridge.files(handle).await?;
+                        self.look(handle).await?;
                     }
                 }
                 Ok(answer)
@@ -196,70 +194,6 @@ impl Service {
         self.table.answer(Ok(answer))
     }
 
-    async fn image(&self, query: ImageQuery) -> Outcome<wire::ResolveSourceImageResponse> {
-        let found = self.bridge.resolve_image(query).await?;
-        Ok(wire::ResolveSourceImageResponse {
-            digest: found.digest,
-            config: found.config,
-            attestation_chain: None,
-        })
-    }
-
-    async fn source(
-        &self,
-        request: wire::ResolveSourceMetaRequest,
-    ) -> Outcome<wire::ResolveSourceMetaResponse> {
-        let source = request.source.clone();
-        let source = source.ok_or_else(|| BridgeError::invalid("source is required"))?;
-        let mut response = wire::ResolveSourceMetaResponse {
-            source: Some(source.clone()),
-            ..Default::default()
-        };
-        if let Some(query) = image_query(&source, &request)? {
-            response.image = Some(self.image(query).await?);
-            return Ok(response);
-        }
-        let query = source_query(source, &request)?;
-        match self.bridge.resolve_source(query).await? {
-            SourceMeta::Commit {
-                object,
-                commit,
-                reference,
-                content,
-            } => {
-                let is_tag = object != commit;
-                response.git = Some(wire::ResolveSourceGitResponse {
-                    commit_checksum: if is_tag { commit } else { String::new() },
-                    checksum: object,
-                    r#ref: reference,
-                    commit_object: content,
-                    tag_object: Vec::new(),
-                });
-            }
-            SourceMeta::File {
-                digest,
-                name,
-                mtime_s,
-                with_suffix,
-            } => {
-                let suffix = request.http.and_then(|http| http.checksum_request);
-                let suffix = suffix.map(|request| request.suffix).unwrap_or_default();
-                response.http = Some(wire::ResolveSourceHttpResponse {
-                    checksum: digest,
-                    filename: name,
-                    last_modified: (mtime_s != 0).then_some(Timestamp {
-                        seconds: mtime_s,
-                        nanos: 0,
-                    }),
-                    checksum_response: with_suffix
-                        .map(|digest| wire::ChecksumResponse { digest, suffix }),
-                });
-            }
-            SourceMeta::Unknown => {}
-        }
-        Ok(response)
-    }
-
     async fn make_container(&self, request: wire::NewContainerRequest) -> Outcome<()> {
         let name = request.container_id;
         self.table.promise_container(&name)?;
@@ -332,56 +266,23 @@ fn forward_of(request: wire::SolveRequest) -> Forward {
     }
 }
 
+/// Refuses rules about sources, which would have to be followed.
+pub(super) fn no_policies<T>(policies: &[T]) -> Outcome<()> {
+    match policies {
+        [] => Ok(()),
+        _ => Err(BridgeError::new(
+            Code::Unimplemented,
+            "source policies of a frontend are not supported",
+        )),
+    }
+}
+
 /// Lists the results of an answer.
 fn handles(results: &Answered) -> Box<dyn Iterator<Item = &Handle> + Send + '_> {
     match results {
         Answered::One(handle) => Box::new(std::iter::once(handle)),
         Answered::ByName(handles) => Box::new(handles.values()),
     }
-}
-
-/// Reads a question about an image, if the source is one.
-fn image_query(
-    source: &pb::SourceOp,
-    request: &wire::ResolveSourceMetaRequest,
-) -> Outcome<Option<ImageQuery>> {
-    let (name, oci_layout) = match source.identifier.strip_prefix(IMAGE_SCHEME) {
-        Some(name) => (name, None),
-        None => match source.identifier.strip_prefix(LAYOUT_SCHEME) {
-            Some(name) => (name, Some(source.attrs.get(LAYOUT_STORE).cloned())),
-            None => return Ok(None),
-        },
-    };
-    let asked = request.image.as_ref();
-    if asked.is_some_and(|asked| asked.attestation_chain || !asked.resolve_attestations.is_empty())
-    {
-        let text = "attestations of images are not looked up for frontends";
-        return Err(BridgeError::new(Code::Unimplemented, text));
-    }
-    Ok(Some(ImageQuery {
-        name: name.to_owned(),
-        platform: request.platform.as_ref().map(platform::from_pb),
-        mode: request.resolve_mode.clone(),
-        log_name: request.log_name.clone(),
-        oci_layout: oci_layout.map(Option::unwrap_or_default),
-    }))
-}
-
-fn source_query(
-    source: pb::SourceOp,
-    request: &wire::ResolveSourceMetaRequest,
-) -> Outcome<SourceQuery> {
-    let checksum = request.http.as_ref();
-    let checksum = checksum.and_then(|http| http.checksum_request.as_ref());
-    if checksum.is_some_and(|asked| asked.algo() != wire::checksum_request::ChecksumAlgo::Sha256) {
-        let text = "digests of web files are sha256 only";
-        return Err(BridgeError::new(Code::Unimplemented, text));
-    }
-    Ok(SourceQuery {
-        source,
-        commit_object: request.git.as_ref().is_some_and(|git| git.return_object),
-        suffix: checksum.map(|asked| asked.suffix.clone()),
-    })
 }
 
 #[tonic::async_trait]
@@ -391,6 +292,7 @@ impl LlbBridge for Service {
         request: Request<wire::ResolveImageConfigRequest>,
     ) -> Reply<wire::ResolveImageConfigResponse> {
         let request = request.into_inner();
+        no_policies(&request.source_policies)?;
         let is_layout = request.resolver_type == LAYOUT_RESOLVER;
         let found = self.bridge.resolve_image(ImageQuery {
             name: request.r#ref,
@@ -398,6 +300,8 @@ impl LlbBridge for Service {
             mode: request.resolve_mode,
             log_name: request.log_name,
             oci_layout: is_layout.then_some(request.store_id),
+            config: true,
+            attestations: None,
         });
         let found = found.await?;
         Ok(Response::new(wire::ResolveImageConfigResponse {
@@ -416,6 +320,7 @@ impl LlbBridge for Service {
 
     async fn solve(&self, request: Request<wire::SolveRequest>) -> Reply<wire::SolveResponse> {
         let mut request = request.into_inner();
+        no_policies(&request.source_policies)?;
         let (is_final, extra) = (request.r#final, std::mem::take(&mut request.exporter_attr));
         let (map, array) = (request.allow_result_return, request.allow_result_array_ref);
         let answer = self.solved(request).await?;

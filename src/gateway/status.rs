@@ -40,6 +40,7 @@ pub(super) fn from_wire(status: rpc::Status) -> BridgeError {
         code: Code::from_i32(status.code),
         message: status.message,
         details: details.collect(),
+        failed: None,
     }
 }
 

@@ -146,7 +146,9 @@ impl RegoPolicy {
 
     fn add(&mut self, name: String, text: String) -> Result<(), String> {
         if words::nesting(&text) > NESTING_MAX {
-            return Err(format!("{name} has brackets in more than {NESTING_MAX} others"));
+            return Err(format!(
+                "{name} has brackets in more than {NESTING_MAX} others"
+            ));
         }
         let words = words::words(&text).into_iter();
         let mentions = words.map(|word| (word.line, word.text.to_owned()));

@@ -4,7 +4,7 @@
 //! Read in order: [`options`], [`hosts`] (what this machine's configuration says), [`endpoint`]
 //! (which URL a registry has), [`http`] (one exchange) with [`tls`], [`retry`], [`challenge`] and
 //! [`auth`] (who we are), `transport` (all of these together), then what is done with it:
-//! [`document`], [`manifest`], [`tags`], [`pull`] and [`range`] (a part of a blob), [`upload`] with [`body`] (one blob), [`push`] (images),
+//! [`document`], [`manifest`], [`referrers`], [`tags`], [`pull`] and [`range`] (a part of a blob), [`upload`] with [`body`] (one blob), [`push`] (images),
 //! [`join`] (one index out of several pushes), [`download`] and `exchange` (files and
 //! servers that are not registries).
 //!
@@ -29,6 +29,7 @@ pub mod options;
 mod pull;
 mod push;
 mod range;
+mod referrers;
 mod retry;
 mod tags;
 mod tls;

@@ -47,49 +47,6 @@ impl Repositories {
     }
 }
 
-/// What a reference of a repository leads to, as git keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GitObjects {
-    /// The commit.
-    pub commit: SignedObject,
-    /// The tag that points at it, where that is an object of its own.
-    pub tag: Option<SignedObject>,
-}
-
-impl Repositories {
-    /// Reads a pinned commit, and the tag that led to it.
-    pub async fn objects(
-        &self,
-        pinned: &PinnedGit,
-        options: &GitOptions,
-        progress: &VertexProgress,
-    ) -> Result<GitObjects, Error> {
-        let remote = Remote::parse(&pinned.source.remote, &options.protocols)?;
-        let git = self.git(&remote, options, progress);
-        let mirror = Mirror::lock(self.mirrors(), &git, pinned).await?;
-        mirror.open(&git).await?;
-        let commit = mirror.fetch(&git, pinned).await?;
-        let git = git.at_mirror(&mirror.path);
-        let tag = (pinned.object != commit).then_some(pinned.object.as_str());
-        Ok(GitObjects {
-            tag: match tag {
-                Some(tag) => Some(read(&git, ObjectKind::Tag, tag).await?),
-                None => None,
-            },
-            commit: read(&git, ObjectKind::Commit, &commit).await?,
-        })
-    }
-}
-
-/// Reads an object whose hash is its id.
-async fn read(git: &Git<'_>, kind: ObjectKind, id: &str) -> Result<SignedObject, Error> {
-    let raw = git.run_raw(&["cat-file", kind.as_str(), id]).await?;
-    match id_of(kind, &raw, id) == id {
-        true => Ok(SignedObject::parse(kind, &raw)),
-        false => Err(git.failed(format!("the {} {id} is damaged", kind.as_str()))),
-    }
-}
-
 struct Check<'a> {
     git: Git<'a>,
     wanted: &'a WantedSignature,

@@ -69,7 +69,7 @@ impl HttpFile {
     }
 
     /// Returns the name that the file gets; `disposition` is what the server says about that.
-    pub(super) fn name(&self, disposition: Option<&str>) -> String {
+    pub fn name(&self, disposition: Option<&str>) -> String {
         let name = match &self.filename {
             Some(name) => clean_name(name),
             None => disposition

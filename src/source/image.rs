@@ -307,7 +307,24 @@ impl Images {
         .await
     }
 
-    async fn keep(&self, bytes: Bytes) -> Result<Digest, Error> {
+    /// Reads a small blob that is in the local store, or is kept elsewhere for it.
+    pub(super) async fn local(
+        &self,
+        descriptor: &Descriptor,
+        limit_bytes: u64,
+    ) -> Result<Bytes, content::Error> {
+        let (store, descriptor) = (self.store.clone(), descriptor.clone());
+        let read = move || {
+            store.claim(&descriptor)?;
+            store.read(&descriptor, limit_bytes).map(Bytes::from)
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    pub(super) async fn keep(&self, bytes: Bytes) -> Result<Digest, Error> {
         let store = self.store.clone();
         blocking(move || Ok(store.put(&bytes)?)).await
     }
@@ -476,7 +493,7 @@ impl Walk<'_> {
                 "it consists of too many documents",
             ));
         }
-        let bytes = match self.local(descriptor, INDEX_BYTES_MAX).await {
+        let bytes = match self.images.local(descriptor, INDEX_BYTES_MAX).await {
             Ok(bytes) => bytes,
             Err(error) if !self.remote => return Err(error.into()),
             Err(_) => {
@@ -503,7 +520,7 @@ impl Walk<'_> {
                 limit_bytes,
             }));
         }
-        match self.local(descriptor, limit_bytes).await {
+        match self.images.local(descriptor, limit_bytes).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) if !self.remote => return Err(error.into()),
             Err(error) => {
@@ -515,23 +532,7 @@ impl Walk<'_> {
         let silent = VertexProgress::silent();
         let fetched = self.images.fetch(self.reference, descriptor, &silent);
         fetched.await?;
-        Ok(self.local(descriptor, limit_bytes).await?)
-    }
-
-    async fn local(
-        &self,
-        descriptor: &Descriptor,
-        limit_bytes: u64,
-    ) -> Result<Bytes, content::Error> {
-        let (store, descriptor) = (self.images.store.clone(), descriptor.clone());
-        let read = move || {
-            store.claim(&descriptor)?;
-            store.read(&descriptor, limit_bytes).map(Bytes::from)
-        };
-        match tokio::task::spawn_blocking(read).await {
-            Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        Ok(self.images.local(descriptor, limit_bytes).await?)
     }
 }
 
@@ -548,7 +549,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-fn unusable(reference: &Reference, reason: &str) -> Error {
+pub(super) fn unusable(reference: &Reference, reason: &str) -> Error {
     Error::Unusable {
         reference: reference.familiar(),
         reason: reason.to_owned(),

@@ -1,6 +1,6 @@
 //! Where inputs come from: images, web servers, git. Pin first, fetch later.
 //!
-//! Read in order: [`image`], [`http`] (with `http_request`, `http_signature`), [`git`] (with [`git_remote`], [`git_options`],
+//! Read in order: [`image`] (with `attested`), [`http`] (with `http_request`, `http_signature`), [`git`] (with [`git_remote`], [`git_options`],
 //! `git_mirror`, `git_bundle`, `git_checkout`, `git_command`, `git_signature` with `git_object`), [`local`] (Dockerfiles and contexts),
 //! [`bundle`] (images in archives), [`layout`] (images in folders), `image_file` (which of the
 //! two a file is), `blob` (single blobs), `ranges` (parts of layers). Pinning
@@ -9,6 +9,7 @@
 //! and on no command line; what a server says (file names, refs, digests) is checked before it
 //! is used. Deliberately absent: Dockerfile words.
 
+mod attested;
 mod blob;
 pub mod bundle;
 mod error;
@@ -32,14 +33,14 @@ pub mod local;
 mod ranges;
 mod working_tree;
 
+pub use attested::AttestationChain;
 pub use blob::BlobPlace;
 pub use error::Error;
-pub use git::{PinnedGit, Repositories};
+pub use git::{GitObjects, PinnedGit, Repositories};
 pub use git_bundle::BundleBlob;
 pub use git_mirror::GitMirror;
-pub use git_object::SignedObject;
+pub use git_object::{ObjectKind, SignedObject};
 pub use git_options::{GitAuthorization, GitOptions};
-pub use git_signature::GitObjects;
 pub use git_status::is_dirty;
 pub use http::{HttpFile, PinnedHttp, WebFiles};
 pub use http_signature::verify_file;

@@ -249,6 +249,18 @@ pub fn set_umask(command: &mut tokio::process::Command, mask: u32) {
     unsafe { command.pre_exec(set) };
 }
 
+/// Gives a program, when it is started, a session whose terminal is its standard input.
+#[allow(unsafe_code, reason = "code between fork and exec has no safe wrapper")]
+pub fn set_terminal(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let set = || {
+        rustix::process::setsid()?;
+        Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
+    };
+    // SAFETY: between fork and exec run two system calls, which allocate and lock nothing.
+    unsafe { command.pre_exec(set) };
+}
+
 /// Gives every signal its default action and lets all of them through, as a new program
 /// expects to find them.
 #[allow(unsafe_code, reason = "signal actions have no safe wrapper")]

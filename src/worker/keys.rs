@@ -128,7 +128,7 @@ pub fn base_chain<'a>(vertices: &'a [Vertex], result: &'a OutputRef) -> Vec<&'a 
     outputs.map(|(_, vertex)| vertex).collect()
 }
 
-/// Returns the same with the outputs that lead to them, the result first.
+/// Returns the same with the outputs that lead to them, the result first, each once.
 pub fn base_outputs<'a>(
     vertices: &'a [Vertex],
     result: &'a OutputRef,
@@ -140,7 +140,12 @@ pub fn base_outputs<'a>(
     };
     let mut pending = vec![result];
     let mut chain = Vec::new();
+    let mut seen = BTreeSet::new();
     while let Some((output, vertex)) = pending.pop().and_then(|o| Some((o, find(o)?))) {
+        // Layers that come again count where they lie highest.
+        if !seen.insert(output) {
+            continue;
+        }
         let base = |index: i64| {
             usize::try_from(index)
                 .ok()
@@ -197,6 +202,30 @@ mod tests {
             platform: Platform::linux("amd64", ""),
             metadata: crate::llb::Metadata::default(),
         }
+    }
+
+    #[test]
+    fn layers_that_come_again_and_again_are_walked_once() {
+        let merge = |below: Option<&Vertex>, number: usize| Vertex {
+            digest: VertexDigest::of(&number.to_be_bytes()),
+            op: pb::op::Op::Merge(pb::MergeOp::default()),
+            inputs: below
+                .map(|vertex| OutputRef {
+                    vertex: vertex.digest.clone(),
+                    index: 0,
+                })
+                .map_or(Vec::new(), |input| vec![input.clone(), input]),
+            ..exec(|_, _| ())
+        };
+        let mut vertices: Vec<Vertex> = Vec::new();
+        for number in 0..100 {
+            vertices.push(merge(vertices.last(), number));
+        }
+        let top = OutputRef {
+            vertex: vertices[99].digest.clone(),
+            index: 0,
+        };
+        assert_eq!(base_outputs(&vertices, &top).len(), 100);
     }
 
     #[test]

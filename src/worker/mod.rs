@@ -20,6 +20,7 @@ pub mod ops;
 mod outcome;
 pub mod output;
 mod parts;
+mod remains;
 pub mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -48,8 +49,9 @@ pub use layers::{CacheOfLayer, ImageLayers, LayerMemory, Lost};
 pub use mount_source::MountSource;
 pub use ops::container::PreparedContainer;
 pub use ops::nested::{NestedBuilds, NestedResult};
-pub use ops::source::{DescribedSource, PinnedSource};
+pub use ops::source::{DescribedSource, PinnedSource, SourceWish};
 pub use output::OpOutput;
+pub use remains::{FailedSteps, StepRemains};
 pub use room::Room;
 
 /// Hears of layers of the image while the build goes on.
@@ -114,6 +116,8 @@ pub struct WorkerOptions {
     pub mount_source: Option<Arc<dyn MountSource>>,
     /// Solves definitions that steps come across; `None` where nothing is built within a build.
     pub nested: Option<Arc<dyn NestedBuilds>>,
+    /// Keeps what is left of steps that fail; `None` where nobody looks into it.
+    pub failed: Option<Arc<dyn FailedSteps>>,
     /// Keeps the store within its bounds.
     pub room: Arc<dyn Room>,
     /// Tells the time, in nanoseconds since 1970.

@@ -1,4 +1,4 @@
-//! Frontends that are programs in images: `tests/support/frontend.rs` in an image, asked for with
+//! Frontends that are programs in images: `tests/support/frontend` in an image, asked for with
 //! `# syntax=…`.
 
 use std::fs;
@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::env::{TestEnv, ready, run};
+use crate::env::{TestEnv, ready, run, tool};
+use crate::faulty_registry::Registry;
+use crate::git_server::GitServer;
 
 /// The image of the frontend.
 const FRONTEND: &str = "example.org/test/frontend:1";
@@ -43,7 +45,8 @@ impl Fixture {
         env.write(
             "frontend/Dockerfile",
             "FROM scratch\nCOPY root /\nENTRYPOINT [\"/frontend\"]\n\
-             LABEL moby.buildkit.frontend.network.none=true\n",
+             LABEL moby.buildkit.frontend.network.none=true\n\
+             LABEL moby.buildkit.frontend.caps=moby.buildkit.frontend.inputs\n",
         );
         env.ok(&["build", "-t", FRONTEND, image.to_str().unwrap()]);
         env.write(
@@ -178,6 +181,18 @@ fn a_frontend_runs_processes_in_containers() {
                     released: NotFound\n\
                     late: container \"c\" previously released or not created";
     assert_eq!(fixture.told("containers", &[]), expected);
+    // An external runtime does the same, and its container ends with the first process, too.
+    for runtime in ["runc", "crun"] {
+        let args = fixture.args(
+            "containers",
+            &["--output=type=local,dest=out", "--no-cache"],
+        );
+        let mut all = vec!["--runtime", runtime];
+        all.extend(args.iter().map(String::as_str));
+        fixture.env.ok(&all);
+        let told = fs::read_to_string(fixture.env.path("out/told")).unwrap();
+        assert_eq!(told, expected, "{runtime}");
+    }
 }
 
 #[test]
@@ -330,4 +345,126 @@ fn frontends_are_allowed_by_configuration() {
     config("[frontend.\"dockerfile.v0\"]\nenabled = false\n");
     let shown = build(4, "dockerfile");
     assert!(shown.contains("dockerfile.v0 is switched off"), "{shown}");
+}
+
+#[test]
+fn sources_are_described() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let registry = Registry::start();
+    let attested = format!("{}/app:1", registry.host());
+    fixture
+        .env
+        .write("app/Dockerfile", "FROM busybox\nENV A=1\n");
+    let args = ["--provenance=mode=min", "--push", "-t", &attested, "app"];
+    fixture.env.ok(&[&["build"][..], &args].concat());
+    registry.put_file("file.txt", b"text");
+    let (repositories, git) = repository(&fixture.env);
+    let told = fixture.told(
+        "sources",
+        &[
+            &format!("--build-arg=ATTESTED={attested}"),
+            &format!("--build-arg=GIT={}", git.smart("r")),
+            &format!("--build-arg=FILE={}/file.txt", registry.url()),
+        ],
+    );
+    drop(repositories);
+    let expected = "config: true true\n\
+                    nothing: false false\n\
+                    chain: true false\n\
+                    blobs: 2, signatures: 0\n\
+                    provenance: true true\n\
+                    blobs: 3, signatures: 0\n\
+                    refs/tags/v1 true none none\n\
+                    refs/tags/v1 true tree object\n\
+                    refs/heads/main false tree none\n\
+                    file.txt sha256:SHA256\n\
+                    file.txt sha384:SHA384\n\
+                    file.txt sha512:SHA512\n\
+                    http checksum request suffix exceeds max size 4096\n\
+                    source policies of a frontend are not supported";
+    let expected = expected
+        .replace("SHA256", &hashed("sha256sum", b"text!"))
+        .replace("SHA384", &hashed("sha384sum", b"text!"))
+        .replace("SHA512", &hashed("sha512sum", b"text"));
+    assert_eq!(told, expected);
+}
+
+/// Hashes bytes with a program.
+fn hashed(program: &str, bytes: &[u8]) -> String {
+    let temp = tempfile::NamedTempFile::new().unwrap();
+    fs::write(temp.path(), bytes).unwrap();
+    let printed = tool(program, &[temp.path().to_str().unwrap()]);
+    printed.split(' ').next().unwrap().to_owned()
+}
+
+/// Makes a repository with a commit and a tag of its own, and serves it.
+fn repository(env: &TestEnv) -> (PathBuf, GitServer) {
+    let folder = env.path("repositories");
+    fs::create_dir_all(folder.join("r")).unwrap();
+    let script = "git init --quiet --initial-branch=main && \
+                  git -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m one && \
+                  git -c user.name=a -c user.email=a@b tag -a v1 -m v1";
+    let mut shell = Command::new("sh");
+    run(shell.args(["-c", script]).current_dir(folder.join("r")));
+    let server = GitServer::start(&folder, None);
+    (folder, server)
+}
+
+#[test]
+fn a_frontend_says_something_about_its_result() {
+    if !ready() {
+        return;
+    }
+    let fixture = Fixture::new();
+    fixture.ok("attested", &["--provenance=mode=min", "-t", "said:1"]);
+    let (text, _) = fixture.env.ok(&["inspect", "--attestations", "said:1"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let kinds: Vec<&str> = said
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["predicateType"].as_str().unwrap())
+        .collect();
+    let slsa = "https://slsa.dev/provenance/v1";
+    assert_eq!(kinds, ["https://x/said", "https://x/bundled", slsa]);
+    assert_eq!(said[0]["predicate"]["said"], 1);
+    let names: Vec<&str> = said[0]["subject"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|subject| subject["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names[1], "another name");
+    assert_eq!(said[1]["subject"][0]["name"], "elsewhere");
+    assert_eq!(said[1]["predicate"]["said"], 2);
+    let out = fixture.env.path("tree");
+    fixture.ok("attested", &["-o", out.to_str().unwrap()]);
+    for name in ["p.json", "two.json", "told"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn a_failed_step_can_be_looked_into() {
+    if !ready() {
+        return;
+    }
+    let expected = "command: \"echo half > /made; exit 3\"\n\
+                    mountIDs: (\"half\\n\", 0)\n\
+                    inputIDs: (\"nothing was made\\n\", 0)";
+    assert_eq!(Fixture::new().told("failed", &[]), expected);
+}
+
+#[test]
+fn stages_are_inputs_of_a_frontend() {
+    if !ready() {
+        return;
+    }
+    let expected = "the stage base\ninput:tools\nconfig: true";
+    let context = "--build-context=tools=target:base";
+    assert_eq!(Fixture::new().told("stages", &[context]), expected);
 }

@@ -34,6 +34,7 @@ mod faults;
 )]
 mod faulty_registry;
 mod frontends;
+mod git_contexts;
 #[path = "../support/git_server.rs"]
 mod git_server;
 mod lazy;

@@ -38,6 +38,7 @@ mod session;
 mod short_names;
 mod sign;
 mod source;
+mod source_attested;
 mod source_git;
 mod source_git_signed;
 mod source_git_ssh;

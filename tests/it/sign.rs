@@ -102,6 +102,7 @@ async fn pushed(registry: &Registry, is_attested: bool) -> Reference {
             inline_only: false,
             time_s: 0,
             predicate: Arc::new("{\"statements\":[]}".to_owned()),
+            about: Vec::new(),
         });
     }
     let name = format!("{}/a/app:1", registry.host());

@@ -40,11 +40,11 @@ impl Env {
     }
 
     /// A source as a new build would have it.
-    fn images(&self) -> Images {
+    pub(crate) fn images(&self) -> Images {
         Images::new(client(), self.store.clone())
     }
 
-    fn name(&self, rest: &str) -> Reference {
+    pub(crate) fn name(&self, rest: &str) -> Reference {
         format!("{}/{rest}", self.registry.host()).parse().unwrap()
     }
 }

@@ -575,3 +575,27 @@ async fn builds_that_fetch_at_once_wait_for_each_other() {
     assert_eq!(two.unwrap().pinned.commit, first);
     assert!(three.unwrap().has(".git"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_and_tags_are_read_as_git_keeps_them() {
+    for format in ["sha1", "sha256"] {
+        let env = Env::new();
+        let (first, _) = env.repository("r.git", format);
+        let repositories = env.repositories();
+        let progress = VertexProgress::silent();
+        for (reference, is_tag) in [("v1", true), ("light", false), (first.as_str(), false)] {
+            let source = source_of(&format!("{}#{reference}", env.server.smart("r.git")));
+            let pinned = repositories.pin(&source, &env.options, &progress).await;
+            let pinned = pinned.unwrap();
+            let objects = repositories.objects(&pinned, &env.options, &progress).await;
+            let objects = objects.unwrap();
+            assert_eq!(objects.commit_id, first);
+            assert!(objects.commit.starts_with(b"tree "), "{reference}");
+            let tag = objects.tag.map(|tag| String::from_utf8(tag).unwrap());
+            assert_eq!(tag.is_some(), is_tag, "{reference}");
+            if let Some(tag) = tag {
+                assert!(tag.starts_with(&format!("object {first}\n")), "{tag}");
+            }
+        }
+    }
+}

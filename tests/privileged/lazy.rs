@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use cooper::archive::{FOOTER_BYTES, toc_offset, unpack_toc};
 use cooper::content::ContentStore;
+use cooper::oci::{Descriptor, Digest};
 use cooper::snapshot::{
     Compression, CompressionKind, Error, Kind, LayerBlob, LayerId, LayerInfo, LazyLayer,
     RangeSource, Snapshotter, Unobserved,
@@ -231,6 +233,36 @@ fn large_layer(form: CompressionKind) -> Layer {
     layer
 }
 
+/// A large layer in eStargz's form that is shown.
+struct Example {
+    layer: Layer,
+    store: Store,
+    source: Arc<Source>,
+    shown: Arc<LazyLayer>,
+}
+
+impl Example {
+    fn new() -> Self {
+        Self::of(large_layer(CompressionKind::Estargz))
+    }
+
+    fn of(layer: Layer) -> Self {
+        let store = Store::new(Kind::Overlay);
+        let source = Source::new(&layer);
+        let shown = store.show(&layer, &source).unwrap();
+        Self {
+            layer,
+            store,
+            source,
+            shown,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.shown.directory().join(name)
+    }
+}
+
 #[test]
 fn a_layer_is_stacked_written_over_and_read_in_parts() {
     if !is_root() {
@@ -282,13 +314,9 @@ fn faults_are_errors_that_say_why_and_wrong_bytes_are_never_shown() {
     if !is_root() {
         return;
     }
-    let (layer, store) = (
-        large_layer(CompressionKind::Estargz),
-        Store::new(Kind::Overlay),
-    );
-    let source = Source::new(&layer);
-    let shown = store.show(&layer, &source).unwrap();
-    let file = shown.directory().join("one");
+    let example = Example::new();
+    let (shown, source) = (&example.shown, &example.source);
+    let file = example.path("one");
     let moods = [(Mood::Broken, "registry is gone"), (Mood::Lying, "wrong")];
     assert_eq!(shown.failures().count, 0);
     for (mood, expected) in moods {
@@ -308,7 +336,7 @@ fn faults_are_errors_that_say_why_and_wrong_bytes_are_never_shown() {
     // A table of other bytes is no table.
     let other = Store::new(Kind::Overlay);
     source.set(Mood::Lying);
-    let error = other.show(&layer, &source).unwrap_err();
+    let error = other.show(&example.layer, source).unwrap_err();
     assert!(error.to_string().contains("as eStargz does"), "{error}");
 }
 
@@ -317,13 +345,8 @@ fn a_read_that_fetches_keeps_nobody_from_what_is_here_nor_from_dying() {
     if !is_root() {
         return;
     }
-    let (layer, store) = (
-        large_layer(CompressionKind::Estargz),
-        Store::new(Kind::Overlay),
-    );
-    let source = Source::new(&layer);
-    let shown = store.show(&layer, &source).unwrap();
-    let path = |name: &str| -> PathBuf { shown.directory().join(name) };
+    let example = Example::new();
+    let (path, source) = (|name: &str| example.path(name), &example.source);
     std::fs::read(path("one")).unwrap();
     source.set(Mood::Slow);
     // More readers than there are threads that fetch, of different chunks and of the same.
@@ -355,16 +378,84 @@ fn a_read_that_fetches_keeps_nobody_from_what_is_here_nor_from_dying() {
     assert!(spared.wait().unwrap().success());
 }
 
+/// Puts a landmark into the table of a layer: before the data of a file.
+fn with_landmark(mut layer: Layer, before: &str) -> Layer {
+    let end = layer.bytes.len() - usize::try_from(FOOTER_BYTES).unwrap();
+    let footer = layer.bytes.split_off(end);
+    let offset = usize::try_from(toc_offset(&footer).unwrap()).unwrap();
+    let json = unpack_toc(&layer.bytes[offset..]).unwrap();
+    layer.bytes.truncate(offset);
+    let mut table: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let entries = table["entries"].as_array_mut().unwrap();
+    let of = |name: &str| entries.iter().find(|entry| entry["name"] == name);
+    let mut landmark = of(".no.prefetch.landmark").unwrap().clone();
+    landmark["name"] = ".prefetch.landmark".into();
+    landmark["offset"] = of(before).unwrap()["offset"].clone();
+    entries.push(landmark);
+    let json = table.to_string().into_bytes();
+    layer.bytes.extend(member("stargz.index.json", &json));
+    layer.bytes.extend(footer);
+    let descriptor = &mut layer.blob.descriptor;
+    let mut annotations = descriptor.annotations.clone();
+    annotations.insert(
+        "containerd.io/snapshot/stargz/toc.digest".to_owned(),
+        Digest::of(&json).to_string(),
+    );
+    *descriptor = Descriptor {
+        annotations,
+        ..Descriptor::of(&descriptor.media_type, &layer.bytes)
+    };
+    layer
+}
+
+/// A compressed archive of one file.
+fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut header = [0; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[100..108].copy_from_slice(b"0000444\0");
+    header[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
+    header[148..156].copy_from_slice(b"        ");
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let padding = bytes.len().next_multiple_of(512) - bytes.len() + 1024;
+    let archive = [&header, bytes, &vec![0; padding]].concat();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &archive).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[test]
+fn what_lies_before_a_landmark_comes_by_itself() {
+    if !is_root() {
+        return;
+    }
+    let layer = with_landmark(large_layer(CompressionKind::Estargz), "one");
+    let example = Example::of(layer);
+    let large = tree::noise(9 << 20);
+    // All of it comes, although nobody has read anything.
+    while example.source.given_bytes() < large.len() as u64 {
+        std::thread::yield_now();
+    }
+    assert!(std::fs::read(example.path("large")).unwrap() == large);
+    // What lies behind it does not.
+    example.source.set(Mood::Broken);
+    assert!(std::fs::read(example.path("one")).is_err());
+    assert!(!example.path(".prefetch.landmark").exists());
+}
+
 #[test]
 fn nothing_is_left_mounted() {
     if !is_root() {
         return;
     }
-    let (layer, store) = (
-        large_layer(CompressionKind::Estargz),
-        Store::new(Kind::Overlay),
-    );
-    let shown = store.show(&layer, &Source::new(&layer)).unwrap();
+    let Example {
+        layer,
+        store,
+        shown,
+        ..
+    } = Example::new();
     let directory = shown.directory().to_owned();
     let view = store.snapshotter.view(&[layer.id()]).unwrap();
     assert!(mounted_below(&directory));

@@ -133,6 +133,7 @@ impl Provenance {
             predicate_type: self.options.version.predicate_type().to_owned(),
             inline_only: self.options.inline_only,
             time_s: self.invocation.finished_s,
+            about: Vec::new(),
             predicate: Arc::new(self),
         }
     }

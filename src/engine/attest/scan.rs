@@ -49,6 +49,7 @@ impl Build {
                 inline_only: false,
                 time_s: created_s,
                 predicate: Arc::new(document),
+                about: Vec::new(),
             });
         }
         Ok(attestations)

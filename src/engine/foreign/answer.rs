@@ -10,11 +10,10 @@ use crate::engine::error::{EngineError, ErrorKind};
 use crate::engine::platforms::Targets;
 use crate::frontend::Lowered;
 use crate::frontend::diagnostic::Source;
-use crate::gateway::bridge::Outcome;
-use crate::gateway::{Answer, Answered, BridgeError, Handle, SourceMeta};
+use crate::gateway::{Answer, Answered, AttestationChain, Blob, Handle, SourceMeta};
 use crate::llb::{Definition, pb};
 use crate::oci::{ImageConfig, Platform};
-use crate::progress::{Event, Warning};
+use crate::source;
 use crate::worker::DescribedSource;
 
 /// The platforms of the results.
@@ -65,29 +64,33 @@ impl From<WrittenPlatform> for Platform {
     }
 }
 
+/// An answer that makes sense.
+pub(super) struct ReadAnswer {
+    /// What it is for.
+    pub(super) targets: Targets,
+    /// What is to be built.
+    pub(super) lowered: Vec<Lowered>,
+    /// What the frontend calls the platforms of that.
+    pub(super) platforms: Vec<String>,
+}
+
 impl Build {
     /// Reads an answer.
-    pub(super) fn lowered_of(
-        &self,
-        answer: Answer,
-    ) -> Result<(Targets, Vec<Lowered>), EngineError> {
-        if !answer.attestations.is_empty() {
-            let short = "attestations that a frontend makes are not stored".to_owned();
-            self.progress.send(Event::Warning(Warning {
-                short,
-                ..Warning::default()
-            }));
-        }
+    pub(super) fn lowered_of(&self, answer: Answer) -> Result<ReadAnswer, EngineError> {
         let metadata = &answer.metadata;
         let platforms = metadata.get(PLATFORMS);
         let platforms = platforms.map(|bytes| parsed::<Platforms>(PLATFORMS, bytes));
         let platforms = platforms.transpose()?.map(|read| read.platforms);
         let source = Source::new(&self.inputs.filename, &self.inputs.text);
-        let mut lowered = Vec::new();
+        let (mut lowered, mut ids) = (Vec::new(), Vec::new());
         let (named, multi_platform) = match answer.results {
             Answered::One(handle) => {
                 let named = platforms.and_then(|all| all.into_iter().next());
                 let part = Part::read(metadata, named.as_ref())?;
+                ids.push(match &named {
+                    Some(named) => named.id.clone(),
+                    None => part.image.platform().normalized().to_string(),
+                });
                 lowered.push(part.lowered(&handle, source)?);
                 (
                     named.map(|named| vec![Platform::from(named.platform)]),
@@ -106,6 +109,7 @@ impl Build {
                     let handle = handle.ok_or_else(|| wrong(&text))?;
                     let part = Part::read(metadata, Some(&platform))?;
                     lowered.push(part.lowered(&handle, source.clone())?);
+                    ids.push(platform.id);
                     named.push(Platform::from(platform.platform));
                 }
                 (Some(named), true)
@@ -114,7 +118,11 @@ impl Build {
         let targets = self
             .targets()
             .answered(named, multi_platform, &self.request)?;
-        Ok((targets, lowered))
+        Ok(ReadAnswer {
+            targets,
+            lowered,
+            platforms: ids,
+        })
     }
 }
 
@@ -207,28 +215,60 @@ fn wrong(what: &str) -> EngineError {
 }
 
 /// Says what a source is, in the words of the gateway.
-pub(super) fn source_meta(described: DescribedSource, commit_object: bool) -> Outcome<SourceMeta> {
-    Ok(match described {
-        DescribedSource::Commit(pinned) => {
-            if commit_object {
-                let text = "the objects of commits are not read for frontends";
-                return Err(BridgeError::new(crate::gateway::Code::Unimplemented, text));
-            }
+pub(super) fn source_meta(described: DescribedSource) -> SourceMeta {
+    match described {
+        DescribedSource::Commit { pinned, objects } => {
+            let is_kept = pinned.source.keep_git_dir;
+            let commit = match &objects {
+                Some(objects) => objects.commit_id.clone(),
+                None if is_kept => String::new(),
+                None => pinned.commit,
+            };
+            let reference = pinned.found_as.unwrap_or_else(|| pinned.object.clone());
+            let (commit_object, tag_object) = match objects {
+                Some(objects) => (objects.commit, objects.tag.unwrap_or_default()),
+                None => Default::default(),
+            };
             SourceMeta::Commit {
+                // A commit that no tag points at is told once.
+                commit: if commit == pinned.object {
+                    String::new()
+                } else {
+                    commit
+                },
                 object: pinned.object,
-                commit: pinned.commit,
-                reference: pinned.found_as.unwrap_or_default(),
-                content: Vec::new(),
+                reference,
+                commit_object,
+                tag_object,
             }
         }
         DescribedSource::File {
-            pinned,
-            with_suffix,
+            digest,
+            name,
+            mtime_s,
+            checksum,
         } => SourceMeta::File {
-            digest: pinned.content.digest.to_string(),
-            name: pinned.filename,
-            mtime_s: pinned.mtime_s,
-            with_suffix: with_suffix.map(|digest| digest.to_string()),
+            digest,
+            name,
+            mtime_s,
+            checksum,
         },
-    })
+    }
+}
+
+/// Writes what is said about an image in the words of the gateway.
+pub(super) fn chain_of(chain: source::AttestationChain) -> AttestationChain {
+    let blobs = chain.blobs.into_values();
+    AttestationChain {
+        root: chain.root.to_string(),
+        image_manifest: chain.image.to_string(),
+        attestation_manifest: chain.statements.map(|digest| digest.to_string()),
+        signature_manifests: chain.signature.iter().map(ToString::to_string).collect(),
+        blobs: blobs
+            .map(|(descriptor, bytes)| Blob {
+                descriptor,
+                data: bytes.to_vec(),
+            })
+            .collect(),
+    }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::FrontendContainer;
 use super::errors::{self, invalid_definition, to_frontend};
-use super::run::FrontendRun;
+use super::remains::Remains;
 use crate::engine::build::{Build, Others};
 use crate::engine::caches;
 use crate::engine::error::EngineError;
@@ -18,15 +18,16 @@ use crate::frontend::ResolveMode;
 use crate::frontend::resolve::{ImageRequest, RequestPlatform};
 use crate::gateway::bridge::Outcome;
 use crate::gateway::{
-    Answer, Bridge, BridgeError, Code, Container, ContainerRequest, Files, Forward, Handle,
-    ImageMeta, ImageQuery, SourceMeta, SourceQuery, wire,
+    Answer, AttestationChain, Bridge, BridgeError, Code, Container, ContainerRequest, Files,
+    Forward, Handle, ImageMeta, ImageQuery, SourceMeta, SourceQuery, wire,
 };
 use crate::llb::{Definition, VertexDigest};
 use crate::oci::{Digest, Platform, Reference};
-use crate::progress::{Event, Place, Warning, WarningSource};
+use crate::progress::{Event, Place, VertexProgress, Warning, WarningSource};
 use crate::snapshot::LayerId;
-use crate::solver;
-use crate::worker::{LocalWorker, Lost};
+use crate::solver::{self, OpContext};
+use crate::source::PinnedImage;
+use crate::worker::{LocalWorker, Lost, SourceWish};
 
 pub(super) use crate::worker::OpOutput as Output;
 
@@ -45,6 +46,8 @@ pub(super) struct BuildBridge {
     cancel: CancellationToken,
     outputs: Mutex<BTreeMap<(VertexDigest, u32), Solving>>,
     failures: Mutex<Vec<EngineError>>,
+    /// What is left of the steps that failed.
+    pub(super) remains: Arc<Remains>,
 }
 
 impl std::fmt::Debug for BuildBridge {
@@ -54,13 +57,22 @@ impl std::fmt::Debug for BuildBridge {
 }
 
 impl BuildBridge {
-    /// Serves a run of a frontend in a build.
-    pub(super) fn new(build: &Arc<Build>, run: &FrontendRun, cancel: CancellationToken) -> Self {
+    /// Serves a run of a frontend in a build, which `depth` others handed on to it.
+    pub(super) fn new(
+        build: &Arc<Build>,
+        inputs: BTreeMap<String, Arc<Definition>>,
+        depth: usize,
+        cancel: CancellationToken,
+    ) -> Self {
+        let remains = Arc::<Remains>::default();
+        let mut others = build.others(build.imports.get().cloned().unwrap_or_default());
+        others.failed = Some(Arc::clone(&remains) as _);
         Self {
-            others: build.others(build.imports.get().cloned().unwrap_or_default()),
+            others,
+            remains,
             build: Arc::clone(build),
-            inputs: run.inputs.clone(),
-            depth: run.depth,
+            inputs,
+            depth,
             cancel,
             outputs: Mutex::default(),
             failures: Mutex::default(),
@@ -79,7 +91,10 @@ impl BuildBridge {
 
     /// Tells the frontend of a failure, and keeps it in case the frontend passes it on.
     pub(super) fn tell(&self, error: EngineError) -> BridgeError {
-        let told = to_frontend(&error);
+        let mut told = to_frontend(&error);
+        if let Some(step) = &error.step {
+            told.failed = self.lend_remains(&VertexDigest(step.vertex.clone()));
+        }
         let mut failures = lock(&self.failures);
         if failures.len() < FAILURES_MAX {
             failures.push(error);
@@ -100,6 +115,14 @@ impl BuildBridge {
         let solving = Arc::clone(lock(&self.outputs).entry(result).or_default());
         let output = solving.get_or_try_init(|| self.solve(definition)).await?;
         Ok(output.clone())
+    }
+
+    /// Takes something for the result of a definition.
+    pub(super) fn know(&self, definition: &Definition, output: Output) {
+        if let Ok(Some(result)) = errors::result_of(definition) {
+            let known = OnceCell::new_with(Some(Some(Arc::new(output))));
+            lock(&self.outputs).insert(result, Arc::new(known));
+        }
     }
 
     async fn solve(&self, definition: &Definition) -> Result<Option<Arc<Output>>, EngineError> {
@@ -156,7 +179,8 @@ impl BuildBridge {
         Ok(build.worker(&loaded, &self.others, (devices, BTreeSet::new()), None))
     }
 
-    async fn look(&self, handle: &Handle) -> Result<Arc<Files>, EngineError> {
+    /// Solves a result and lets somebody look into it.
+    pub(super) async fn look(&self, handle: &Handle) -> Result<Arc<Files>, EngineError> {
         let output = match handle {
             Some(definition) => self.output(definition).await?,
             None => None,
@@ -204,11 +228,37 @@ impl BuildBridge {
             () = self.cancel.cancelled() => return Err(cancelled()),
         };
         let image = found.map_err(|error| BridgeError::unknown(error.message))?;
+        let attestations = match query.attestations {
+            Some(types) => self.said_about(&image, &types).await?,
+            None => None,
+        };
+        let root = image.root.digest.to_string();
+        let is_named = query.config || attestations.is_some();
         Ok(ImageMeta {
             name: image.reference.to_string(),
-            digest: image.root.digest.to_string(),
-            config: image.config_bytes.to_vec(),
+            digest: if is_named { root } else { String::new() },
+            config: match query.config {
+                true => image.config_bytes.to_vec(),
+                false => Vec::new(),
+            },
+            attestations,
         })
+    }
+
+    /// Reads what is said about an image.
+    async fn said_about(
+        &self,
+        image: &PinnedImage,
+        types: &[String],
+    ) -> Outcome<Option<AttestationChain>> {
+        let silent = VertexProgress::silent();
+        let reading = self.build.images.attestation_chain(image, types, &silent);
+        let chain = tokio::select! {
+            chain = reading => chain,
+            () = self.cancel.cancelled() => return Err(cancelled()),
+        };
+        let chain = chain.map_err(|error| BridgeError::unknown(solver::error::chain(&error)))?;
+        Ok(chain.map(super::answer::chain_of))
     }
 
     async fn describe(&self, query: SourceQuery) -> Outcome<SourceMeta> {
@@ -220,16 +270,21 @@ impl BuildBridge {
         let source = judged.unwrap_or(query.source);
         let worker = self.worker(&Definition::default());
         let worker = worker.map_err(|error| self.tell(error))?;
-        let described = worker.describe(&source, query.suffix.as_deref(), &step);
+        let context = OpContext {
+            progress: step,
+            cancel: self.cancel.clone(),
+        };
+        let wish = SourceWish {
+            checksum: query.checksum,
+            objects: query.objects,
+        };
+        let described = worker.describe(&source, &wish, &context);
         let described = tokio::select! {
             described = described => described,
             () = self.cancel.cancelled() => return Err(cancelled()),
         };
         let described = described.map_err(|error| self.tell(EngineError::from_op(error)))?;
-        let Some(described) = described else {
-            return Ok(SourceMeta::Unknown);
-        };
-        super::answer::source_meta(described, query.commit_object)
+        Ok(described.map_or(SourceMeta::Unknown, super::answer::source_meta))
     }
 
     fn say(&self, warning: wire::WarnRequest) {

@@ -18,6 +18,8 @@ use crate::oci::Platform;
 
 /// Option that names the image of a frontend.
 const SOURCE: &str = "source";
+/// Option that asked for a frontend out of its own sources, once.
+const DEVELOPMENT: &str = "gateway-devel";
 /// Option that says that a frontend was chosen already.
 const COMMAND_LINE: &str = "cmdline";
 /// Inputs that stand for the build context and for the folder of the Dockerfile.
@@ -29,6 +31,11 @@ const DEFAULT_FILENAME: &str = "Dockerfile";
 impl BuildBridge {
     /// Has another frontend do the work.
     pub(super) async fn hand_on(&self, request: Forward) -> Result<Answer, EngineError> {
+        if request.frontend == GATEWAY && request.options.contains_key(DEVELOPMENT) {
+            return Err(user(
+                "development gateway is no longer supported".to_owned(),
+            ));
+        }
         let source = request.options.get(SOURCE).cloned();
         match (request.frontend.as_str(), source) {
             (DOCKERFILE, _) => self.translate(request).await,

@@ -1,18 +1,21 @@
 //! Frontends that are programs in images: run, served and asked.
 //!
-//! Read in order: this file (when one is asked, and what), `options` (what it is told), `lent`
+//! Read in order: this file (when one is asked, and what), `options` (what it is told) with `stages`, `lent`
 //! (the Dockerfile as it sees it), `run` (its container), `bridge` (what its calls do), `forward`
-//! (handing work to another frontend), `container` (containers that it makes), `answer` (what it
-//! returns becomes what our own frontend would have made), `errors`.
+//! (handing work to another frontend), `container` (containers that it makes) with `remains` (of failed steps), `answer` (what it
+//! returns becomes what our own frontend would have made) with `attested`, `errors`.
 
 mod answer;
+mod attested;
 mod bridge;
 mod container;
 mod errors;
 mod forward;
 pub(super) mod lent;
 mod options;
+mod remains;
 mod run;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use super::error::{EngineError, ErrorKind};
 use super::platforms::Targets;
 use crate::frontend::Lowered;
 use crate::frontend::syntax::{self, Foreign};
+pub(super) use attested::Saying;
 use run::FrontendRun;
 
 /// Option that asks a question instead of a build.
@@ -49,6 +53,9 @@ impl Build {
         if let Some(found) = self.foreign.get() {
             return Ok(found.as_ref());
         }
+        if self.inputs.definition.is_some() {
+            return Ok(None);
+        }
         let rules = &self.engine.frontend_rules()?;
         let options = super::options::frontend_options(&self.request, &self.inputs)?;
         let foreign = syntax::foreign(&self.inputs.text, &options);
@@ -65,15 +72,22 @@ impl Build {
         self: &Arc<Self>,
         foreign: Foreign,
     ) -> Result<(Targets, Vec<Lowered>), EngineError> {
+        let mut options = self.frontend_opts(&foreign, None);
+        let inputs = self.stages(&foreign, &mut options).await?;
         let run = FrontendRun {
-            options: self.frontend_opts(&foreign, None)?,
+            options,
             source: foreign.image,
             replaced_by: foreign.replaced_by,
-            inputs: BTreeMap::new(),
+            inputs,
             depth: 0,
         };
-        let answer = self.run_frontend(run).await?;
-        self.lowered_of(answer)
+        let mut answer = self.run_frontend(run).await?;
+        let said = std::mem::take(&mut answer.attestations);
+        let read = self.lowered_of(answer)?;
+        let said = self.read_attested(said, &read.platforms).await?;
+        // There is one translation in the life of a build.
+        let _ = self.said_by_frontend.set(said);
+        Ok((read.targets, read.lowered))
     }
 
     /// Asks a frontend from an image a question.
@@ -84,7 +98,7 @@ impl Build {
     ) -> Result<ForeignAnswer, EngineError> {
         let name = foreign.image.clone();
         let run = FrontendRun {
-            options: self.frontend_opts(&foreign, Some(question))?,
+            options: self.frontend_opts(&foreign, Some(question)),
             source: foreign.image,
             replaced_by: foreign.replaced_by,
             inputs: BTreeMap::new(),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::QUESTION;
 use super::lent::DOCKERFILE_FOLDER;
+use super::stages::INPUT;
 use crate::engine::attest;
 use crate::engine::build::Build;
-use crate::engine::error::{EngineError, ErrorKind};
 use crate::engine::request::{BuildRequest, PullPolicy};
 use crate::frontend::syntax::Foreign;
 use crate::frontend::{ContextSource, EPOCH};
@@ -16,16 +16,12 @@ pub(super) type Opts = BTreeMap<String, String>;
 
 impl Build {
     /// Writes the options for a frontend.
-    pub(super) fn frontend_opts(
-        &self,
-        foreign: &Foreign,
-        question: Option<&str>,
-    ) -> Result<Opts, EngineError> {
+    pub(super) fn frontend_opts(&self, foreign: &Foreign, question: Option<&str>) -> Opts {
         let request = &self.request;
         let mut opts = attest::arguments(request, false);
         opts.retain(|key, _| !key.starts_with("context:"));
         for (name, source) in &self.inputs.contexts {
-            opts.insert(format!("context:{name}"), context(name, source)?);
+            opts.insert(format!("context:{name}"), context(name, source));
         }
         if let ContextSource::Git(url) | ContextSource::Http { url, .. } = &self.inputs.context {
             opts.insert("context".to_owned(), url.clone());
@@ -50,7 +46,7 @@ impl Build {
                 opts.insert(key.to_owned(), value);
             }
         }
-        Ok(opts)
+        opts
     }
 }
 
@@ -91,18 +87,13 @@ fn add_machine(request: &BuildRequest, opts: &mut Opts) {
 }
 
 /// Writes a named context.
-fn context(name: &str, source: &ContextSource) -> Result<String, EngineError> {
-    Ok(match source {
+fn context(name: &str, source: &ContextSource) -> String {
+    match source {
         ContextSource::Local { name, .. } => format!("local:{name}"),
         ContextSource::Image(image) => format!("docker-image://{image}"),
         ContextSource::OciLayout { store, digest } => format!("oci-layout://{store}@{digest}"),
         ContextSource::Git(url) | ContextSource::Http { url, .. } => url.clone(),
-        ContextSource::Stage(stage) => {
-            let text = format!(
-                "the build context {name:?} is the stage {stage:?}: frontends from images know no \
-                 such contexts"
-            );
-            return Err(EngineError::new(ErrorKind::User, text));
-        }
-    })
+        // The stage is made first, and is an input then.
+        ContextSource::Stage(_) => format!("{INPUT}{name}"),
+    }
 }

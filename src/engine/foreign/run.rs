@@ -90,7 +90,12 @@ impl Build {
         // What the frontend has asked for ends with it.
         let cancel = self.cancel.child_token();
         let _over = cancel.clone().drop_guard();
-        let bridge = Arc::new(BuildBridge::new(&self, &run, cancel));
+        let bridge = Arc::new(BuildBridge::new(
+            &self,
+            run.inputs.clone(),
+            run.depth,
+            cancel,
+        ));
         let answer = self.serve_frontend(&image, &run, &bridge, &step).await;
         step.complete(answer.as_ref().err().map(ToString::to_string));
         answer

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
 use crate::executor::order::{Network, Node, Order};
@@ -104,7 +104,7 @@ pub(super) struct Extras<'a> {
 pub(super) fn config(order: &Order, extras: &Extras<'_>) -> serde_json::Result<Vec<u8>> {
     let value = json!({
         "ociVersion": "1.0.2",
-        "process": process(order, extras),
+        "process": process(order, extras.insecure, extras.restricts_devices),
         "root": {"path": extras.rootfs, "readonly": order.root_readonly},
         "hostname": order.hostname,
         "mounts": mounts(order, extras),
@@ -115,11 +115,21 @@ pub(super) fn config(order: &Order, extras: &Extras<'_>) -> serde_json::Result<V
     serde_json::to_vec(&spec)
 }
 
-fn process(order: &Order, extras: &Extras<'_>) -> Value {
+/// Makes the text that describes one more process.
+pub(super) fn process_file(
+    order: &Order,
+    insecure: bool,
+    restricts_devices: bool,
+) -> serde_json::Result<Vec<u8>> {
+    let process: Process = serde_json::from_value(process(order, insecure, restricts_devices))?;
+    serde_json::to_vec(&process)
+}
+
+fn process(order: &Order, insecure: bool, restricts_devices: bool) -> Value {
     let mut capabilities: Vec<&str> = CAPABILITIES.to_vec();
-    if extras.insecure {
+    if insecure {
         capabilities.extend(MORE_CAPABILITIES);
-    } else if !extras.restricts_devices {
+    } else if !restricts_devices {
         // Then the container gets only the devices that it is given.
         capabilities.retain(|name| *name != "CAP_MKNOD");
     }
@@ -139,13 +149,13 @@ fn process(order: &Order, extras: &Extras<'_>) -> Value {
         "effective": capabilities,
         "permitted": capabilities,
     });
-    if extras.insecure {
+    if insecure {
         // Without a sandbox, users other than root have them all the same.
         sets["inheritable"] = json!(capabilities);
         sets["ambient"] = json!(capabilities);
     }
     json!({
-        "terminal": false,
+        "terminal": order.terminal,
         "user": {"uid": order.uid, "gid": order.gid, "additionalGids": order.groups},
         "args": order.args,
         "env": order.env,

@@ -36,7 +36,7 @@ pub(in crate::executor) fn unified_main(args: &[OsString]) -> ExitCode {
 }
 
 /// How the runtime is called.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Runtime {
     /// The program.
     pub(super) path: PathBuf,

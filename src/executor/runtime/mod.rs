@@ -2,19 +2,21 @@
 //!
 //! The container is prepared as for the built-in runtime ([`super::prepare`]): the same
 //! mounts, the same ids, the same places without a trace. Then it is hung up in a bundle
-//! directory in our own mount namespace, described in `config.json` ([`bundle`]), and run ([`command`]).
+//! directory in our own mount namespace, described in `config.json` ([`bundle`]), and run
+//! ([`command`]). Further processes join it with the runtime's `exec` ([`exec`]).
 //!
 //! The control group of the runtime lies inside one of ours, which carries the limits.
 
 mod bundle;
 mod command;
+mod exec;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use command::{is_unified_invocation, refuses_hybrid, sweep, unified_main};
 
-use super::attached::{self, Ask, Attachment, Streams};
+use super::attached::{Ask, Attachment, Streams};
 use super::cgroup::Cgroup;
 use super::error::{ExecutorError, Tried};
 use super::instance::Scratch;
@@ -37,9 +39,10 @@ use super::socket::SocketProxy;
 use super::spec::{DeviceNode, Exit, NetworkMode, ProcessSpec};
 use super::stubs::Stubs;
 use crate::progress::{LogStream, VertexProgress};
-use crate::sys::detached;
 use crate::sys::root::Root;
+use crate::sys::{detached, process};
 use command::{Runtime, complaint};
+use exec::{Guests, Host};
 
 /// What crun says on a machine with both versions of control groups.
 const HYBRID_COMPLAINT: &str = "hybrid mode";
@@ -56,7 +59,9 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> Result<Exit, ExecutorError> {
     let Attachment {
-        streams, mut asks, ..
+        streams,
+        mut asks,
+        root,
     } = attachment;
     let streams = Arc::new(streams);
     loop {
@@ -81,7 +86,7 @@ pub(super) async fn run(
             Container::make((owned, runtime), &owned_spec, &owned_streams, &owned_log)
         });
         let mut container = begun.await.map_err(join_error)??;
-        let ended = container.supervise(&mut asks, log, cancel).await;
+        let ended = container.supervise((&mut asks, &root), log, cancel).await;
         let finished = tokio::task::spawn_blocking(move || container.finish(ended));
         match finished.await.map_err(join_error)? {
             Err(ExecutorError::Runtime { message, .. })
@@ -117,6 +122,15 @@ fn stream(given: Option<&OwnedFd>, other: impl FnOnce() -> Stdio) -> std::io::Re
     match given {
         Some(given) => Ok(given.try_clone()?.into()),
         None => Ok(other()),
+    }
+}
+
+/// Makes a key press in our terminal no business of a runtime; its own terminal is, which it passes
+/// on with every change of its size.
+fn set_apart(command: &mut std::process::Command, streams: &Streams) {
+    match streams.terminal {
+        true => process::set_terminal(command),
+        false => drop(command.process_group(0)),
     }
 }
 
@@ -172,7 +186,10 @@ impl Container {
             gateway: container.network.as_ref().map(Lent::gateway),
         };
         let prepared = prepare::prepare(spec, &surroundings)?;
-        let order = prepared.order.clone();
+        let order = Order {
+            terminal: streams.terminal,
+            ..prepared.order.clone()
+        };
         container.make_cgroup(spec)?;
         let extras = container.hang_up(&order, prepared)?;
         let config = bundle::config(&order, &extras.borrow(&spec.devices))
@@ -185,6 +202,15 @@ impl Container {
 
     fn bundle(&self) -> PathBuf {
         self.scratch.path().join("bundle")
+    }
+
+    fn host(&self) -> Host {
+        Host {
+            runtime: self.runtime.clone(),
+            id: self.id.clone(),
+            bundle: self.bundle(),
+            insecure: self.insecure,
+        }
     }
 
     fn log_file(&self) -> PathBuf {
@@ -295,9 +321,8 @@ impl Container {
             .arg(&self.id)
             .stdin(stream(streams.stdin.as_ref(), Stdio::null).tried(what)?)
             .stdout(stream(streams.stdout.as_ref(), || stdout_end.into()).tried(what)?)
-            .stderr(stream(streams.stderr.as_ref(), || stderr_end.into()).tried(what)?)
-            // A key press in our terminal is no business of the container.
-            .process_group(0);
+            .stderr(stream(streams.stderr.as_ref(), || stderr_end.into()).tried(what)?);
+        set_apart(&mut command, streams);
         let runtime = tokio::runtime::Handle::current();
         let _entered = runtime.enter();
         let process = Command::from(command).kill_on_drop(false).spawn();
@@ -308,10 +333,14 @@ impl Container {
 
     async fn supervise(
         &mut self,
-        asks: &mut Option<mpsc::UnboundedReceiver<Ask>>,
+        (asks, root): (&mut Option<mpsc::UnboundedReceiver<Ask>>, &OnceLock<Root>),
         log: &VertexProgress,
         cancel: &CancellationToken,
     ) -> Result<Over, ExecutorError> {
+        let host = self.host();
+        let mut guests = Guests::new(host.clone());
+        let mut begun = std::pin::pin!(host.running());
+        let mut is_awaited = asks.is_some();
         let listen = || "listen to the container".to_owned();
         let (stdout, stderr) = self.output.take().ok_or(ExecutorError::HelperLost)?;
         let mut stdout = Stream::new(stdout, LogStream::Stdout).tried(listen)?;
@@ -323,14 +352,14 @@ impl Container {
             tokio::select! {
                 result = stdout.pass_on(log), if stdout.is_open() => result.tried(listen)?,
                 result = stderr.pass_on(log), if stderr.is_open() => result.tried(listen)?,
-                ask = next_ask(asks), if code.is_none() => match ask {
-                    Ask::Signal { signal, .. } => {
-                        let signal = signal.to_string();
-                        self.runtime.call_async(&["kill", &self.id, &signal]).await;
+                running = &mut begun, if is_awaited && code.is_none() => {
+                    is_awaited = false;
+                    if let (Ok(()), Ok(tree)) = (running, host.root()) {
+                        // It is looked into by whoever asks.
+                        let _ = root.set(tree);
                     }
-                    // Who asked and went away does not want to know.
-                    Ask::Start { ended, .. } => drop(ended.send(Err(attached::refused()))),
-                },
+                }
+                ask = next_ask(asks), if code.is_none() => guests.act(ask).await,
                 status = process.wait(), if code.is_none() => {
                     use std::os::unix::process::ExitStatusExt;
                     let status = status.tried(listen)?;
@@ -383,7 +412,7 @@ impl Container {
             return Err(ExecutorError::Cancelled);
         };
         if let Some(message) = complaint {
-            return Err(self.blame(message));
+            return Err(blame(&self.runtime.path, &self.program, message));
         }
         let is_killed = code == 137;
         Ok(Exit {
@@ -393,36 +422,6 @@ impl Container {
             peak_memory_bytes: peak,
             ..Exit::default()
         })
-    }
-
-    /// Finds out from the runtime's words whether the step's program is at fault.
-    fn blame(&self, message: String) -> ExecutorError {
-        let start = |reason: &str, code| ExecutorError::Start {
-            program: self.program.clone(),
-            reason: reason.to_owned(),
-            code,
-        };
-        for (words, reason, code) in [
-            (
-                "not found in $PATH",
-                "executable file not found in $PATH",
-                127,
-            ),
-            ("exec format error", "exec format error", 126),
-            (
-                "no such file or directory\"",
-                "no such file or directory",
-                127,
-            ),
-        ] {
-            if message.contains(words) {
-                return start(reason, code);
-            }
-        }
-        ExecutorError::Runtime {
-            runtime: self.runtime.path.clone(),
-            message,
-        }
     }
 
     fn clear(&mut self) {
@@ -451,6 +450,35 @@ impl Drop for Container {
         if let Some(lent) = self.network.take() {
             self.shared.networks.give_back(lent, self.insecure);
         }
+    }
+}
+
+/// Finds out from the runtime's words whether a program is at fault.
+fn blame(runtime: &Path, program: &str, message: String) -> ExecutorError {
+    for (words, reason, code) in [
+        (
+            "not found in $PATH",
+            "executable file not found in $PATH",
+            127,
+        ),
+        ("exec format error", "exec format error", 126),
+        (
+            "no such file or directory\"",
+            "no such file or directory",
+            127,
+        ),
+    ] {
+        if message.contains(words) {
+            return ExecutorError::Start {
+                program: program.to_owned(),
+                reason: reason.to_owned(),
+                code,
+            };
+        }
+    }
+    ExecutorError::Runtime {
+        runtime: runtime.to_owned(),
+        message,
     }
 }
 

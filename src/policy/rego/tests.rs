@@ -440,7 +440,11 @@ fn policies_print_and_fail() {
     assert!(judge("decision := {\"allow\": none(1)}").is_err());
     assert!(judge("decision := {\"allow\": http.send({}).x}").is_err());
     let nested = |(open, close): (&str, &str)| {
-        let text = format!("package docker\nx := {}1{}", open.repeat(200), close.repeat(200));
+        let text = format!(
+            "package docker\nx := {}1{}",
+            open.repeat(200),
+            close.repeat(200)
+        );
         RegoPolicy::read(vec![("p.rego".to_owned(), text)], &files(&[]))
     };
     let error = nested(("[\n", "]")).unwrap_err();

@@ -3,7 +3,7 @@
 //! A layer in the form of eStargz or zstd:chunked has a table of what is in it. From that table a file system is made
 //! that stands where the unpacked layer would stand, in every attribute the same, and the data of
 //! files is fetched when it is read, chunk by chunk. Read in order: [`table`] (which layers have one), [`tree`] (table to tree),
-//! [`chunks`] (data that was fetched, on disk), [`pool`] (the threads that fetch), [`serve`]
+//! [`chunks`] (data that was fetched, on disk), [`pool`] (the threads that fetch), [`prefetch`] (what is wanted right away), [`serve`]
 //! (requests of the kernel to answers), and here what holds a shown layer.
 //!
 //! ```text
@@ -19,6 +19,7 @@
 
 mod chunks;
 mod pool;
+mod prefetch;
 mod serve;
 mod table;
 mod tree;
@@ -164,9 +165,9 @@ impl Snapshotter {
             let chunks = Chunks::new(self.inner.root.join(FOLDER));
             (Arc::new(chunks), Arc::new(Pool::start()))
         });
-        let files = table.read(chunks, &*source, descriptor);
-        let files = files.map_err(refused)?;
-        let tree = LazyTree::new(&files).map_err(refused)?;
+        let contents = table.read(chunks, &*source, descriptor);
+        let contents = contents.map_err(refused)?;
+        let tree = LazyTree::new(&contents.files).map_err(refused)?;
         let layer = descriptor.digest.clone();
         let data = Data::new(layer, Arc::clone(chunks), Arc::clone(pool), source);
         let (tree, data) = (Arc::new(tree), Arc::new(data));
@@ -177,6 +178,9 @@ impl Snapshotter {
             data,
             variants: Mutex::default(),
         });
+        if let Some(end) = contents.landmark {
+            prefetch::start(&shown.data, &contents.files, end);
+        }
         let mut layers = lock(&self.inner.shown.layers);
         layers.retain(|_, layer| layer.strong_count() > 0);
         layers.insert(id.clone(), Arc::downgrade(&shown));

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::RangeSource;
 use super::chunks::Chunks;
 use super::pool::Pool;
 use super::tree::{FileData, LazyTree, ROOT, What};
+use super::{RangeSource, prefetch};
 use crate::archive::ChunkPlace;
 use crate::oci::Digest;
 use crate::snapshot::store::lock;
@@ -67,6 +67,24 @@ impl Data {
     /// Returns the reads that failed so far.
     pub(super) fn failures(&self) -> Failures {
         lock(&self.failures).clone()
+    }
+
+    /// Fetches chunks that lie behind one another in the blob, unless they are on disk.
+    pub(super) fn fetch_piece(&self, chunks: &[ChunkPlace]) -> Result<(), String> {
+        let begins = chunks.iter().map(|chunk| chunk.begin).min();
+        let ends = chunks.iter().map(|chunk| chunk.end).max();
+        let (Some(begin), Some(end)) = (begins, ends) else {
+            return Ok(());
+        };
+        if chunks.iter().all(|chunk| self.chunks.kept(chunk).is_some()) {
+            return Ok(());
+        }
+        let bytes = self.source.read(begin, end - begin)?;
+        let piece = prefetch::Piece { begin, bytes };
+        for chunk in chunks {
+            self.chunks.fetch(chunk, &piece)?;
+        }
+        Ok(())
     }
 
     /// Reads what is on disk; `None` where something is not.

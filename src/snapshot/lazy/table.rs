@@ -15,6 +15,15 @@ pub(super) enum Table {
     ZstdChunked([u8; 32], ChunkedPlace),
 }
 
+/// What a table says.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// What is in the layer.
+    pub(super) files: Vec<TocFile>,
+    /// Where in the blob ends what is wanted right away.
+    pub(super) landmark: Option<u64>,
+}
+
 /// Says whether a layer has a table, so that it can be shown without being fetched.
 pub fn has_table(blob: &Descriptor) -> bool {
     Table::of(blob).is_some()
@@ -44,7 +53,7 @@ impl Table {
         chunks: &Chunks,
         source: &dyn RangeSource,
         blob: &Descriptor,
-    ) -> Result<Vec<TocFile>, String> {
+    ) -> Result<Contents, String> {
         let (Self::Stargz(sha256) | Self::ZstdChunked(sha256, _)) = self;
         if let Some((bytes, offset)) = chunks.kept_table(sha256)
             && let Ok(files) = self.parse(&bytes, offset)
@@ -62,11 +71,17 @@ impl Table {
         Ok(files)
     }
 
-    fn parse(&self, bytes: &[u8], offset: u64) -> Result<Vec<TocFile>, TocError> {
-        match self {
-            Self::Stargz(sha256) => archive::read_toc(bytes, sha256, offset),
-            Self::ZstdChunked(sha256, place) => archive::read_chunked_toc(bytes, sha256, place),
-        }
+    fn parse(&self, bytes: &[u8], offset: u64) -> Result<Contents, TocError> {
+        Ok(match self {
+            Self::Stargz(sha256) => Contents {
+                files: archive::read_toc(bytes, sha256, offset)?,
+                landmark: archive::landmark(bytes),
+            },
+            Self::ZstdChunked(sha256, place) => Contents {
+                files: archive::read_chunked_toc(bytes, sha256, place)?,
+                landmark: None,
+            },
+        })
     }
 }
 

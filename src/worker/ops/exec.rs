@@ -22,7 +22,7 @@ use crate::solver::{FailureKind, OpContext, OpError};
 use crate::sys::disk;
 use crate::sys::root::Root;
 use crate::worker::room::DiskFull;
-use crate::worker::{LocalWorker, OpOutput, WorkerOptions};
+use crate::worker::{LocalWorker, OpOutput, StepRemains, WorkerOptions};
 
 /// Free bytes of the store's disk below which a failing step is told so.
 const FREE_BYTES_LOW: u64 = 4 << 20;
@@ -32,6 +32,8 @@ const HOST_GATEWAY: &str = "host-gateway";
 
 /// A writable file system of a running step.
 struct Writable {
+    /// Which mount of the op it is.
+    mount: usize,
     /// The output it becomes; negative for none.
     output: i64,
     /// The file system.
@@ -72,8 +74,8 @@ pub(super) struct ExecRun<'a> {
 }
 
 impl ExecRun<'_> {
-    /// Runs the process and commits what it wrote.
-    pub(super) async fn run(self) -> Result<Vec<OpOutput>, OpError> {
+    /// Runs the process and commits what it wrote; tells what is left where it fails.
+    pub(super) async fn run(self, remains: &mut StepRemains) -> Result<Vec<OpOutput>, OpError> {
         for input in self.inputs {
             self.options()
                 .layers
@@ -88,15 +90,43 @@ impl ExecRun<'_> {
         let spec = tokio::task::block_in_place(|| self.spec(&mut held))?;
         let executor = &self.options().executor;
         let run = executor.run(&spec, &self.context.progress, &self.context.cancel);
-        let exit = match run.await {
-            Ok(exit) => exit,
+        let judged = match run.await {
+            Ok(exit) => self.check(&exit),
             Err(error) => {
                 let explained = tokio::task::block_in_place(|| self.explained(&error));
-                return Err(explained.unwrap_or_else(|| self.executor_error(error)));
+                Err(explained.unwrap_or_else(|| self.executor_error(error)))
             }
         };
-        self.check(&exit)?;
+        if let Err(error) = judged {
+            if self.options().failed.is_some() {
+                *remains = tokio::task::block_in_place(|| self.remains(held));
+            }
+            return Err(error);
+        }
         tokio::task::block_in_place(|| self.outputs(held))
+    }
+
+    /// Commits what a process wrote that failed.
+    fn remains(&self, held: Held) -> StepRemains {
+        let input = |mount: &pb::Mount| {
+            let index = usize::try_from(mount.input).ok()?;
+            self.inputs.get(index).cloned()
+        };
+        let inputs: Vec<Option<OpOutput>> = self.exec.mounts.iter().map(input).collect();
+        let mut mounts = inputs.clone();
+        for writable in held.writable {
+            let created_ns = (self.options().now_ns)();
+            let layer = writable
+                .active
+                .commit_run(LayerInfo { created_ns }, held.begun_ns);
+            // What cannot be kept is not shown: the step has failed anyway.
+            if let (Ok(layer), Some(mount)) = (layer, mounts.get_mut(writable.mount)) {
+                let mut layers = writable.below;
+                layers.push(layer);
+                *mount = Some(OpOutput::Stack(layers));
+            }
+        }
+        StepRemains { inputs, mounts }
     }
 
     fn options(&self) -> &WorkerOptions {
@@ -205,7 +235,10 @@ impl ExecRun<'_> {
     fn prepare(&self, mount: &pb::Mount) -> Result<Writable, OpError> {
         let below = stack(self.inputs, mount.input)?.to_vec();
         let active = self.options().snapshots.prepare(&below).map_err(failed)?;
+        let mut mounts = self.exec.mounts.iter();
+        let number = mounts.position(|other| std::ptr::eq(other, mount));
         Ok(Writable {
+            mount: number.unwrap_or_default(),
             output: mount.output,
             active,
             below,
@@ -503,6 +536,7 @@ impl ExecRun<'_> {
             output,
             active,
             below: mut layers,
+            ..
         } in held.writable
         {
             if output < 0 {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{LocalWorker, OpOutput};
+use super::{LocalWorker, OpOutput, StepRemains};
 use crate::llb::{Vertex, pb};
 use crate::progress::{Event, Warning};
 use crate::session::tree::Origin;
@@ -33,6 +33,26 @@ pub(super) async fn perform(
     inputs: &[OpOutput],
     context: &OpContext,
 ) -> Result<Vec<OpOutput>, OpError> {
+    let mut remains = StepRemains::default();
+    let performed = perform_op(worker, vertex, inputs, context, &mut remains).await;
+    if let (Err(_), Some(failed)) = (&performed, &worker.options.failed)
+        && !context.cancel.is_cancelled()
+    {
+        if !matches!(vertex.op, pb::op::Op::Exec(_)) {
+            remains.inputs = inputs.iter().cloned().map(Some).collect();
+        }
+        failed.keep(vertex, remains);
+    }
+    performed
+}
+
+async fn perform_op(
+    worker: &LocalWorker,
+    vertex: &Vertex,
+    inputs: &[OpOutput],
+    context: &OpContext,
+    remains: &mut StepRemains,
+) -> Result<Vec<OpOutput>, OpError> {
     match &vertex.op {
         pb::op::Op::Source(op) => source::fetch(worker, vertex, op, context).await,
         pb::op::Op::Exec(op) => {
@@ -45,7 +65,7 @@ pub(super) async fn perform(
                 inputs: &inputs,
                 context,
             }
-            .run()
+            .run(remains)
             .await
         }
         pb::op::Op::File(op) => {

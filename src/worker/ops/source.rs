@@ -28,7 +28,7 @@ use crate::worker::{LocalWorker, OpOutput, buildkit, keys};
 use file::FileAttributes;
 use image::ImageWish;
 
-pub use described::DescribedSource;
+pub use described::{DescribedSource, SourceWish};
 pub(in crate::worker) use file::number;
 pub use pinned::PinnedSource;
 
