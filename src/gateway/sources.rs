@@ -31,6 +31,12 @@ impl Service {
         };
         if let Some(query) = image_query(&source, &request) {
             let found = self.bridge.resolve_image(query).await?;
+            // A policy may have put another image in its place.
+            if let Some(told) = &mut response.source
+                && told.identifier.starts_with(IMAGE_SCHEME)
+            {
+                told.identifier = format!("{IMAGE_SCHEME}{}", found.name);
+            }
             response.image = Some(wire::ResolveSourceImageResponse {
                 digest: found.digest,
                 config: found.config,

@@ -4,7 +4,7 @@
 //! lists of rules in JSON), `file` (how such a list is written); then those in Rego, as buildx has
 //! them: `options` (which ones judge), `env` and `facts` (what they may know), `input` with `git`
 //! and `provenance` (how that is written), `question` (what is found out only when it is needed),
-//! `words` (what a text names), `functions` with `time`, `rego` (the evaluation), `decision`.
+//! `words` (what a text names), `recursion` (what calls itself), `functions` with `time`, `rego` (the evaluation), `decision`.
 //!
 //! Everything here is a function from texts and facts to a decision. Invariants: a source is judged
 //! before anything is fetched from it that the policy did not ask for; what cannot be judged is
@@ -22,6 +22,7 @@ mod input;
 mod options;
 mod provenance;
 mod question;
+mod recursion;
 mod rego;
 mod rules;
 mod time;

@@ -19,6 +19,7 @@ use super::facts::Facts;
 use super::functions::{self, Calls, PolicyFiles};
 use super::input;
 use super::question::{self, Kind, Question};
+use super::recursion::Functions;
 use super::words;
 use crate::llb::pb;
 use crate::oci::Platform;
@@ -37,8 +38,8 @@ const TESTS: &str = "_test.rego";
 const TEST: &str = "test_";
 /// Most modules of one policy.
 const MODULES_MAX: usize = 100;
-/// Deepest that brackets may stand in brackets.
-const NESTING_MAX: usize = 100;
+/// Deepest that brackets may stand in brackets: the parser takes twice as long for each.
+const NESTING_MAX: usize = 16;
 /// Longest that one evaluation may take.
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// Steps between looks at the clock.
@@ -52,6 +53,9 @@ pub struct RegoPolicy {
     engine: regorus::Engine,
     /// Names that ask questions, by module and line.
     mentions: BTreeMap<String, Vec<(u32, String)>>,
+    /// The packages of the modules.
+    packages: BTreeMap<String, String>,
+    functions: Functions,
 }
 
 /// What is asked of a policy.
@@ -110,6 +114,8 @@ impl RegoPolicy {
             name,
             engine: regorus::Engine::new(),
             mentions: BTreeMap::new(),
+            packages: BTreeMap::new(),
+            functions: Functions::default(),
         };
         policy
             .engine
@@ -141,18 +147,26 @@ impl RegoPolicy {
             }
             policy.add(name, text)?;
         }
-        Ok(policy)
+        match policy.functions.recursive() {
+            None => Ok(policy),
+            Some(name) => Err(format!(
+                "the function {name} calls itself, which Rego forbids"
+            )),
+        }
     }
 
     fn add(&mut self, name: String, text: String) -> Result<(), String> {
-        if words::nesting(&text) > NESTING_MAX {
+        let words = words::words(&text);
+        if words::nesting(&words) > NESTING_MAX {
             return Err(format!(
                 "{name} has brackets in more than {NESTING_MAX} others"
             ));
         }
-        let words = words::words(&text).into_iter();
-        let mentions = words.map(|word| (word.line, word.text.to_owned()));
+        let mentions = words.iter().map(|word| (word.line, word.text.to_owned()));
         self.mentions.insert(name.clone(), mentions.collect());
+        self.packages
+            .insert(name.clone(), words::package_of(&words));
+        self.functions.add(&text);
         let added = self.engine.add_policy(name, text);
         added.map(drop).map_err(|error| error.to_string())
     }
@@ -268,8 +282,8 @@ impl RegoPolicy {
     fn tests(&self) -> BTreeSet<(String, String)> {
         let modules = self.mentions.iter();
         let modules = modules.filter(|(module, _)| module.ends_with(TESTS));
-        let tests = modules.flat_map(|(_, mentions)| {
-            let package = package_of(mentions);
+        let tests = modules.flat_map(|(module, mentions)| {
+            let package = self.packages.get(module).map_or("", String::as_str);
             let mut last = 0;
             let starts = mentions.iter().filter(move |(line, _)| {
                 let begins = *line > last;
@@ -326,15 +340,6 @@ fn evaluate(
             .map(Some)
             .map_err(|error| failed(&error)),
     }
-}
-
-/// Returns the package of a module.
-fn package_of(words: &[(u32, String)]) -> String {
-    let clause = words.iter().position(|(_, word)| word == "package");
-    let clause = clause.map_or(&[][..], |start| &words[start..]);
-    let line = clause.first().map_or(0, |(line, _)| *line);
-    let rest = clause.iter().skip(1).take_while(|(of, _)| *of == line);
-    rest.map(|(_, word)| word.as_str()).collect()
 }
 
 /// Returns the lines that an evaluation came by, by module.

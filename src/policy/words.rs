@@ -70,9 +70,9 @@ fn string_length(text: &str, quote: char) -> usize {
 }
 
 /// Returns how deep brackets stand in brackets.
-pub(super) fn nesting(text: &str) -> usize {
+pub(super) fn nesting(words: &[Word<'_>]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
-    for word in words(text).iter().filter(|word| !word.is_string) {
+    for word in words.iter().filter(|word| !word.is_string) {
         match word.text {
             "(" | "[" | "{" => depth += 1,
             ")" | "]" | "}" => depth = depth.saturating_sub(1),
@@ -81,6 +81,19 @@ pub(super) fn nesting(text: &str) -> usize {
         deepest = deepest.max(depth);
     }
     deepest
+}
+
+/// Returns the package of a module, its parts with dots between them.
+pub(super) fn package_of(words: &[Word<'_>]) -> String {
+    let clause = words
+        .iter()
+        .position(|word| word.text == "package" && !word.is_string);
+    let clause = clause.map_or(&[][..], |start| &words[start..]);
+    let line = clause.first().map_or(0, |word| word.line);
+    let rest = clause.iter().skip(1).take_while(|word| word.line == line);
+    // Packages that are renamed have their parts in brackets.
+    let parts = rest.filter(|word| !["[", "]", "."].contains(&word.text));
+    parts.map(|word| word.text).collect::<Vec<_>>().join(".")
 }
 
 /// Returns the packages of `data` that a module imports.
@@ -167,8 +180,19 @@ mod tests {
 
     #[test]
     fn brackets_are_counted() {
-        assert_eq!(nesting("f([{1}], (2)) # ((((\n\"((((\""), 3);
-        assert_eq!(nesting("))("), 1);
+        assert_eq!(nesting(&words("f([{1}], (2)) # ((((\n\"((((\"")), 3);
+        assert_eq!(nesting(&words("))(")), 1);
+    }
+
+    #[test]
+    fn packages_are_named() {
+        for (text, expected) in [
+            ("# package x\npackage a.b # c\nx := 1", "a.b"),
+            ("package lib[\"x\"]\n", "lib.x"),
+            ("x := 1", ""),
+        ] {
+            assert_eq!(package_of(&words(text)), expected);
+        }
     }
 
     #[test]

@@ -60,6 +60,17 @@ impl PinnedGit {
     }
 }
 
+/// A commit as git keeps it, with the tag that led to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitObjects {
+    /// Name of the commit.
+    pub commit_id: String,
+    /// The commit.
+    pub commit: Vec<u8>,
+    /// The tag, where one was asked for that is an object of its own.
+    pub tag: Option<Vec<u8>>,
+}
+
 /// What a reference means on a remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
@@ -181,6 +192,33 @@ impl Repositories {
             }
             outcome => outcome,
         }
+    }
+}
+
+impl Repositories {
+    /// Reads a commit, and the tag that led to it.
+    pub async fn objects(
+        &self,
+        pinned: &PinnedGit,
+        options: &GitOptions,
+        progress: &VertexProgress,
+    ) -> Result<GitObjects, Error> {
+        let remote = Remote::parse(&pinned.source.remote, &options.protocols)?;
+        let git = self.git(&remote, options, progress);
+        let mirror = Mirror::lock(&self.mirrors, &git, pinned).await?;
+        mirror.open(&git).await?;
+        let commit_id = mirror.fetch(&git, pinned).await?;
+        let git = git.at_mirror(&mirror.path);
+        let tag = match commit_id == pinned.object {
+            true => None,
+            false => Some(git.run_raw(&["cat-file", "tag", &pinned.object]).await?),
+        };
+        let commit = git.run_raw(&["cat-file", "commit", &commit_id]).await?;
+        Ok(GitObjects {
+            commit_id,
+            commit,
+            tag,
+        })
     }
 }
 

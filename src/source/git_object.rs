@@ -10,7 +10,7 @@ const SIGNATURE_HEADERS: [&[u8]; 2] = [b"gpgsig ", b"gpgsig-sha256 "];
 
 /// Kinds of objects that can be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ObjectKind {
+pub enum ObjectKind {
     /// A commit: the signature is a header.
     Commit,
     /// A tag with a message: the signature is its end.
@@ -19,7 +19,7 @@ pub(super) enum ObjectKind {
 
 impl ObjectKind {
     /// Returns git's word for it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Commit => "commit",
             Self::Tag => "tag",
@@ -38,7 +38,7 @@ pub struct SignedObject {
 
 impl SignedObject {
     /// Takes an object apart.
-    pub(super) fn parse(kind: ObjectKind, raw: &[u8]) -> Self {
+    pub fn parse(kind: ObjectKind, raw: &[u8]) -> Self {
         match kind {
             ObjectKind::Commit => parse_commit(raw),
             ObjectKind::Tag => parse_tag(raw),

@@ -47,65 +47,6 @@ impl Repositories {
     }
 }
 
-/// A commit as git keeps it, with the tag that led to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GitObjects {
-    /// Name of the commit.
-    pub commit_id: String,
-    /// The commit.
-    pub commit: Vec<u8>,
-    /// The tag, where one was asked for that is an object of its own.
-    pub tag: Option<Vec<u8>>,
-}
-
-impl GitObjects {
-    /// Returns the commit apart from its signature.
-    pub fn signed_commit(&self) -> SignedObject {
-        SignedObject::parse(ObjectKind::Commit, &self.commit)
-    }
-
-    /// Returns the tag apart from its signature.
-    pub fn signed_tag(&self) -> Option<SignedObject> {
-        let tag = self.tag.as_ref();
-        tag.map(|tag| SignedObject::parse(ObjectKind::Tag, tag))
-    }
-}
-
-impl Repositories {
-    /// Reads a pinned commit, and the tag that led to it.
-    pub async fn objects(
-        &self,
-        pinned: &PinnedGit,
-        options: &GitOptions,
-        progress: &VertexProgress,
-    ) -> Result<GitObjects, Error> {
-        let remote = Remote::parse(&pinned.source.remote, &options.protocols)?;
-        let git = self.git(&remote, options, progress);
-        let mirror = Mirror::lock(self.mirrors(), &git, pinned).await?;
-        mirror.open(&git).await?;
-        let commit_id = mirror.fetch(&git, pinned).await?;
-        let git = git.at_mirror(&mirror.path);
-        let tag = match commit_id == pinned.object {
-            true => None,
-            false => Some(read(&git, ObjectKind::Tag, &pinned.object).await?),
-        };
-        Ok(GitObjects {
-            commit: read(&git, ObjectKind::Commit, &commit_id).await?,
-            commit_id,
-            tag,
-        })
-    }
-}
-
-/// Reads an object whose hash is its id.
-async fn read(git: &Git<'_>, kind: ObjectKind, id: &str) -> Result<Vec<u8>, Error> {
-    let raw = git.run_raw(&["cat-file", kind.as_str(), id]).await?;
-    match id_of(kind, &raw, id) == id {
-        true => Ok(raw),
-        false => Err(git.failed(format!("the {} {id} is damaged", kind.as_str()))),
-    }
-}
-
 struct Check<'a> {
     git: Git<'a>,
     wanted: &'a WantedSignature,

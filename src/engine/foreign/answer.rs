@@ -247,7 +247,6 @@ pub(super) fn source_meta(described: DescribedSource) -> SourceMeta {
             name,
             mtime_s,
             checksum,
-            content: _,
         } => SourceMeta::File {
             digest,
             name,

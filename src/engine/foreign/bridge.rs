@@ -277,7 +277,6 @@ impl BuildBridge {
         let wish = SourceWish {
             checksum: query.checksum,
             objects: query.objects,
-            bytes: false,
         };
         let described = worker.describe(&source, &wish, &context);
         let described = tokio::select! {

@@ -63,7 +63,7 @@ impl Engine {
             engine: self,
             guard: &guard,
             images: &images,
-            web_files: &WebFiles::new(client.clone(), self.content.clone()),
+            web_files: &WebFiles::new(client, self.content.clone()),
             repositories: &Repositories::new(&self.dir("cache/git")),
             platform: platform.clone(),
             progress: &progress,
@@ -72,10 +72,10 @@ impl Engine {
         let session = Arc::new(session);
         let prober = Prober {
             images: images.clone(),
-            client,
             content: self.content.clone(),
             worker: setup.worker(&session),
             pull: PullPolicy::Missing,
+            cancel: cancel.clone(),
         };
         let source = source(&request.source)?;
         let asking = ask(request, &source, &platform, prober, &progress);

@@ -9,33 +9,28 @@ use crate::content::ContentStore;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::engine::request::PullPolicy;
 use crate::llb::pb;
-use crate::oci::{Index, Manifest, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::policy::{
     AttestationFacts, CommitFacts, Facts, FileFacts, GitObject, ImageFacts, ObjectFacts,
     PREDICATES, Question,
 };
 use crate::progress::VertexProgress;
-use crate::registry;
 use crate::solver::OpContext;
-use crate::source::{self, Images, PinnedImage, ResolveMode, SignedObject};
+use crate::source::{Images, ObjectKind, PinnedImage, ResolveMode, SignedObject};
 use crate::worker::{DescribedSource, LocalWorker, SourceWish};
 
 use super::IMAGE;
 
 /// Annotation of a layer with what kind of statement it is.
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
-/// Largest manifest or index that is read.
-const MANIFEST_BYTES_MAX: u64 = 8 << 20;
-/// Largest statement that is read.
-const STATEMENT_BYTES_MAX: u64 = 16 << 20;
 
 /// Asks registries, repositories and web servers. What they say once counts for the whole build.
 pub(super) struct Prober {
     pub(super) images: Images,
-    pub(super) client: registry::Client,
     pub(super) content: ContentStore,
     pub(super) worker: Arc<LocalWorker>,
     pub(super) pull: PullPolicy,
+    pub(super) cancel: CancellationToken,
 }
 
 impl Prober {
@@ -59,10 +54,10 @@ impl Prober {
                 let image = self.image(source, platform).await?;
                 facts.attestations = Some(self.attestations(&image, step).await?);
             }
-            Question::Commit | Question::File | Question::Objects => {
-                let objects = question == Question::Objects;
-                self.describe(source, facts, objects, step).await?;
+            Question::Commit | Question::File => {
+                self.describe(source, false, facts, step).await?;
             }
+            Question::Objects => self.describe(source, true, facts, step).await?,
         }
         Ok(())
     }
@@ -103,75 +98,43 @@ impl Prober {
         image: &PinnedImage,
         step: &VertexProgress,
     ) -> Result<AttestationFacts, EngineError> {
-        let root = self.content.read(&image.root, MANIFEST_BYTES_MAX)?;
-        let Ok(index) = serde_json::from_slice::<Index>(&root) else {
+        let types = PREDICATES.map(str::to_owned);
+        let chain = self.images.attestation_chain(image, &types, step).await?;
+        let Some(chain) = chain else {
             return Ok(AttestationFacts::default());
         };
-        let about = Some(&image.manifest_descriptor.digest);
-        let mut entries = index.manifests.iter();
-        let Some(entry) = entries.find(|entry| entry.attested().as_ref() == about) else {
-            return Ok(AttestationFacts::default());
-        };
-        let bytes = match self.content.read(entry, MANIFEST_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(_) => {
-                let fetched = self.client.manifest(&image.reference, entry).await;
-                let fetched = fetched.map_err(source::Error::from)?;
-                self.content.put(&fetched)?;
-                fetched.to_vec()
-            }
-        };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| {
-            let text = format!(
-                "the attestations of {} cannot be read",
-                image.reference.familiar()
-            );
-            EngineError::new(ErrorKind::Registry, text).with_source(error)
-        })?;
-        let is_provenance = |kind: &String| PREDICATES.contains(&kind.as_str());
-        let mut layers = manifest.layers.iter();
-        let layer = layers.find(|l| l.annotations.get(PREDICATE_TYPE).is_some_and(is_provenance));
-        let mut provenance = None;
-        if let Some(layer) = layer {
-            let fetched = self
-                .client
-                .fetch_blob(&image.reference, layer, &self.content, step);
-            fetched.await.map_err(source::Error::from)?;
-            provenance = Some(self.content.read(layer, STATEMENT_BYTES_MAX)?);
-        }
+        let mut blobs = chain.blobs.values();
+        let provenance = blobs.find(|(blob, _)| {
+            let kind = blob.annotations.get(PREDICATE_TYPE);
+            kind.is_some_and(|kind| types.contains(kind))
+        });
         Ok(AttestationFacts {
-            is_attested: true,
-            provenance,
+            is_attested: chain.statements.is_some(),
+            provenance: provenance.map(|(_, bytes)| bytes.to_vec()),
         })
     }
 
+    /// Finds out what a repository or a web server has. A file is fetched: it may have to be
+    /// verified.
     async fn describe(
         &self,
         source: &pb::SourceOp,
-        facts: &mut Facts,
         objects: bool,
+        facts: &mut Facts,
         step: &VertexProgress,
     ) -> Result<(), EngineError> {
-        let wish = SourceWish {
-            objects,
-            bytes: true,
-            checksum: None,
-        };
-        // Who asks stops waiting when the build is cancelled.
         let context = OpContext {
             progress: step.clone(),
-            cancel: CancellationToken::new(),
+            cancel: self.cancel.clone(),
+        };
+        let wish = SourceWish {
+            checksum: Some(("sha256".to_owned(), Vec::new())),
+            objects,
         };
         let described = self.worker.describe(source, &wish, &context).await;
         match described.map_err(EngineError::from_op)? {
             None => {}
             Some(DescribedSource::Commit { pinned, objects }) => {
-                if let Some(objects) = objects {
-                    facts.objects = Some(ObjectFacts {
-                        commit: object(objects.signed_commit()),
-                        tag: objects.signed_tag().map(object),
-                    });
-                }
                 let written = source.identifier.split_once('#').map_or("", |(_, f)| f);
                 let written = written.split(':').next().unwrap_or_default();
                 facts.commit = Some(CommitFacts {
@@ -179,17 +142,24 @@ impl Prober {
                     object: pinned.object,
                     commit: pinned.commit,
                 });
+                if let Some(objects) = objects {
+                    facts.objects = Some(ObjectFacts {
+                        commit: object(ObjectKind::Commit, &objects.commit),
+                        tag: objects.tag.map(|tag| object(ObjectKind::Tag, &tag)),
+                    });
+                }
             }
-            // Their bytes were asked for.
-            Some(DescribedSource::File { content: None, .. }) => {}
-            Some(DescribedSource::File {
-                content: Some(blob),
-                ..
-            }) => {
-                let content = self.content.clone();
+            Some(DescribedSource::File { digest, .. }) => {
+                let digest: Digest = digest.parse().map_err(|error| {
+                    let text = format!("{digest:?} is the digest of a download");
+                    EngineError::new(ErrorKind::Internal, text).with_source(error)
+                })?;
+                let (content, blob) = (self.content.clone(), digest.clone());
                 facts.file = Some(FileFacts {
-                    digest: blob.digest.clone(),
+                    digest,
                     open: Arc::new(move || {
+                        let size = content.size(&blob).ok_or(std::io::ErrorKind::NotFound)?;
+                        let blob = Descriptor::new("", blob.clone(), size);
                         let opened = content.open_blob(&blob).map_err(std::io::Error::other)?;
                         Ok(Box::new(opened) as Box<dyn Read>)
                     }),
@@ -200,9 +170,7 @@ impl Prober {
     }
 }
 
-fn object(object: SignedObject) -> GitObject {
-    GitObject {
-        data: object.data,
-        signature: object.signature,
-    }
+fn object(kind: ObjectKind, raw: &[u8]) -> GitObject {
+    let SignedObject { data, signature } = SignedObject::parse(kind, raw);
+    GitObject { data, signature }
 }

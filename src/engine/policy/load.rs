@@ -7,7 +7,6 @@ use super::facts::Prober;
 use super::judge::{Judge, RegoJudges};
 use super::{Guard, Policies};
 use crate::engine::error::{EngineError, ErrorKind};
-use crate::engine::options;
 use crate::engine::remote::Setup;
 use crate::engine::request::BuildRequest;
 use crate::policy::{self, Env, LogLevel, PolicyChoice, PolicyFiles, RegoPolicy};
@@ -138,12 +137,10 @@ impl Guard {
             files,
             prober: Prober {
                 images: setup.images.clone(),
-                client: setup
-                    .engine
-                    .registry(session, options::insecure_registries(request)),
                 content: setup.engine.content.clone(),
                 worker: setup.worker(session),
                 pull: request.pull,
+                cancel: setup.cancel.clone(),
             },
             progress: setup.progress.clone(),
         };

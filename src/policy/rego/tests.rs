@@ -439,16 +439,18 @@ fn policies_print_and_fail() {
     );
     assert!(judge("decision := {\"allow\": none(1)}").is_err());
     assert!(judge("decision := {\"allow\": http.send({}).x}").is_err());
-    let nested = |(open, close): (&str, &str)| {
-        let text = format!(
-            "package docker\nx := {}1{}",
-            open.repeat(200),
-            close.repeat(200)
-        );
+    let read = |text: &str| {
+        let text = format!("package docker\n{text}\n");
         RegoPolicy::read(vec![("p.rego".to_owned(), text)], &files(&[]))
     };
-    let error = nested(("[\n", "]")).unwrap_err();
-    assert!(error.contains("more than 100 others"), "{error}");
+    let nested = |depth: usize| format!("x := {}1{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(read(&nested(NESTING_MAX)).is_ok());
+    let error = read(&nested(NESTING_MAX + 1)).unwrap_err();
+    assert!(error.contains("more than 16 others"), "{error}");
+    let error = read("f(x) := f(x)").unwrap_err();
+    assert!(error.contains("f calls itself"), "{error}");
+    // Rules are found out when they are evaluated.
+    assert!(judge("a if b\nb if a\ndecision := {\"allow\": a}").is_err());
     let bad = RegoPolicy::read(
         vec![("p.rego".to_owned(), "package docker\nallow {".to_owned())],
         &files(&[]),

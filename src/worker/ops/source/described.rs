@@ -7,7 +7,7 @@ use super::{
     Kind, NS_IN_S, error, git, http_file, io_failed, kind, pinned_file, signature, upload,
 };
 use crate::llb::pb;
-use crate::oci::{Descriptor, hex_of};
+use crate::oci::hex_of;
 use crate::solver::{OpContext, OpError};
 use crate::source::{GitObjects, PinnedGit, PinnedHttp};
 use crate::worker::LocalWorker;
@@ -23,8 +23,6 @@ pub struct SourceWish {
     pub checksum: Option<(String, Vec<u8>)>,
     /// Commit and tag as git keeps them.
     pub objects: bool,
-    /// The bytes of a file, also where their digest is known beforehand.
-    pub bytes: bool,
 }
 
 /// What a source that is no image is now.
@@ -47,8 +45,6 @@ pub enum DescribedSource {
         mtime_s: i64,
         /// The hash that was asked for.
         checksum: Option<String>,
-        /// Its bytes in the content store, where they were needed.
-        content: Option<Box<Descriptor>>,
     },
 }
 
@@ -85,7 +81,6 @@ impl LocalWorker {
         let hash = hash.transpose()?;
         // What is known beforehand is not fetched.
         if let (Some(checksum), None) = (&file.checksum, &hash)
-            && !wish.bytes
             && upload(self, &file)?.is_none()
         {
             return Ok(DescribedSource::File {
@@ -93,7 +88,6 @@ impl LocalWorker {
                 name: file.name(None),
                 mtime_s: 0,
                 checksum: None,
-                content: None,
             });
         }
         let pinned = pinned_file(self, &file, context).await?;
@@ -109,7 +103,6 @@ impl LocalWorker {
             name: pinned.filename,
             mtime_s: pinned.mtime_s,
             checksum,
-            content: Some(Box::new(pinned.content)),
         })
     }
 
