@@ -7,7 +7,7 @@
 //! [`environment`] (what a frontend is told when it starts), `caps` (what we are capable of),
 //! [`rules`] (which frontends may run at all), [`files`] (looking into results), `table` (what
 //! the frontend has names for), `service` (one method for each call) with `sources`, `exec` with `terminal`
-//! (processes in containers that a frontend makes), `status` (errors on the wire), `serve` (the
+//! (processes in containers that a frontend makes), `failed` (steps that did), `limits` (what messages lose), `status` (errors on the wire), `serve` (the
 //! connection).
 //! Invariants: a frontend sees nothing but what its calls return; a result is solved when
 //! somebody looks into it, and not before; every message has a size limit, every table a count.
@@ -19,6 +19,7 @@ pub mod environment;
 mod exec;
 mod failed;
 pub mod files;
+mod limits;
 pub mod rules;
 pub mod serve;
 mod service;

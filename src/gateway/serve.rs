@@ -60,8 +60,8 @@ pub async fn serve(
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let mut server = server.clone();
-        async move { server.call(request).await }
+        let (mut server, limits) = (server.clone(), Arc::clone(&connection.table.limits));
+        async move { server.call(limits.passed_on(request).await?).await }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

@@ -54,7 +54,7 @@ impl Service {
         if definition.def.is_empty() {
             return Ok(Answer::default());
         }
-        let definition = Definition::from_pb(definition);
+        let definition = self.table.limits.restored(Definition::from_pb(definition));
         self.bridge.check(&definition)?;
         let handle = Some(Arc::new(definition));
         if evaluate {
@@ -79,7 +79,7 @@ impl Service {
             )),
             _ => {
                 let evaluate = request.evaluate;
-                let answer = self.bridge.forward(forward_of(request)).await?;
+                let answer = self.bridge.forward(self.forward_of(request)).await?;
                 if evaluate {
                     for handle in handles(&answer.results).filter(|handle| handle.is_some()) {
                         self.look(handle).await?;
@@ -90,10 +90,31 @@ impl Service {
         }
     }
 
+    fn forward_of(&self, request: wire::SolveRequest) -> Forward {
+        let inputs = request.frontend_inputs.into_iter();
+        let inputs = inputs.map(|(name, definition)| {
+            let definition = Definition::from_pb(definition.into());
+            (name, Arc::new(self.table.limits.restored(definition)))
+        });
+        Forward {
+            frontend: request.frontend,
+            options: request.frontend_opt.into_iter().collect(),
+            inputs: inputs.collect(),
+        }
+    }
+
+    /// Writes a definition that may come back.
+    fn definition(&self, definition: &Definition) -> bollard_buildkit_proto::pb::Definition {
+        self.table.limits.note(definition);
+        definition.to_pb().into()
+    }
+
     fn reference(&self, handle: &Handle) -> Outcome<wire::Ref> {
         Ok(wire::Ref {
             id: self.table.name(handle)?,
-            def: handle.as_ref().map(|definition| definition.to_pb().into()),
+            def: handle
+                .as_ref()
+                .map(|definition| self.definition(definition)),
         })
     }
 
@@ -255,17 +276,6 @@ fn piece(range: Option<wire::FileRange>) -> Outcome<Option<Piece>> {
     }
 }
 
-fn forward_of(request: wire::SolveRequest) -> Forward {
-    let inputs = request.frontend_inputs.into_iter();
-    Forward {
-        frontend: request.frontend,
-        options: request.frontend_opt.into_iter().collect(),
-        inputs: inputs
-            .map(|(name, definition)| (name, Arc::new(Definition::from_pb(definition.into()))))
-            .collect(),
-    }
-}
-
 /// Refuses rules about sources, which would have to be followed.
 pub(super) fn no_policies<T>(policies: &[T]) -> Outcome<()> {
     match policies {
@@ -408,7 +418,7 @@ impl LlbBridge for Service {
         let inputs = self.bridge.inputs().into_iter();
         Ok(Response::new(wire::InputsResponse {
             definitions: inputs
-                .map(|(name, definition)| (name, definition.to_pb().into()))
+                .map(|(name, definition)| (name, self.definition(&definition)))
                 .collect(),
         }))
     }

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tonic::Code;
 
 use super::bridge::{Answer, BridgeError, Container, Handle, Outcome};
+use super::limits::Limits;
 use crate::llb::Definition;
 
 /// Most results that a frontend may have names for.
@@ -28,6 +29,8 @@ pub(super) struct Table {
     inner: Mutex<Inner>,
     /// Told when the frontend has returned something.
     returned: Notify,
+    /// What its messages lose.
+    pub(super) limits: Arc<Limits>,
 }
 
 #[derive(Debug, Default)]

@@ -145,7 +145,7 @@ impl From<Generated> for Definition {
                 export_cache: about.export_cache,
                 caps: about.caps,
                 progress_group: about.progress_group,
-                // The generated message does not know them, and has lost them.
+                // The generated message does not know them; the gateway puts them back.
                 linux_resources: None,
             };
             (digest, about)
