@@ -98,12 +98,12 @@ pub fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, UserError
             // As elsewhere, a user without a group has that of root.
             let gid = fields.get(3).map_or("", |gid| gid.trim());
             identity.gid = required_number(if gid.is_empty() { "0" } else { gid })?;
-            if let Some(home) = fields.get(5).filter(|home| !home.is_empty()) {
-                identity.home = (*home).to_owned();
-            }
         }
         (None, Some(number)) => identity.uid = number,
         (None, None) => return Err(UserError::NoUser(name.to_owned())),
+    }
+    if let Some(home) = home_of(identity.uid, passwd) {
+        identity.home = home.to_owned();
     }
     match wanted_group.filter(|group| !group.is_empty()) {
         Some(wanted) => {
@@ -116,6 +116,16 @@ pub fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, UserError
         }
     }
     Ok(identity)
+}
+
+/// Finds the home of a user as runtimes do, which know its id only: that of its first name.
+fn home_of(uid: u32, passwd: &str) -> Option<&str> {
+    let mut entries = passwd.lines().map(|line| line.split(':'));
+    let home = entries.find_map(|mut fields| {
+        let is_it = fields.nth(2)?.trim().parse() == Ok(uid);
+        is_it.then(|| fields.nth(2).unwrap_or_default())
+    })?;
+    (!home.is_empty()).then_some(home)
 }
 
 fn find_group(name: &str, group: &str) -> Result<u32, UserError> {
@@ -202,6 +212,7 @@ mod tests {
         daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
         app:x:1000:1001:App:/home/app:/bin/sh\n\
         nohome:x:7:7::\n\
+        again:x:1000:1001:Again:/home/again:/bin/sh\n\
         nogroup:x:9:::/odd:\n\
         broken\n\
         huge:x:4294967296:0::/:/bin/sh\n\
@@ -222,6 +233,7 @@ mod tests {
             ("0", 0, 0, &[0, 10], "/root"),
             ("app", 1000, 1001, &[1001, 10, 999], "/home/app"),
             ("1000", 1000, 1001, &[1001, 10, 999], "/home/app"),
+            ("again", 1000, 1001, &[1001], "/home/app"),
             ("app:root", 1000, 0, &[0], "/home/app"),
             ("app:5", 1000, 5, &[5], "/home/app"),
             ("app:", 1000, 1001, &[1001, 10, 999], "/home/app"),
