@@ -3,6 +3,7 @@
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
+use crate::oci::hex_of;
 use crate::signing::{openpgp, ssh};
 
 /// Headers of a commit that hold its signature.
@@ -49,16 +50,19 @@ impl SignedObject {
 /// Returns the id that git gives an object, in the hash that `like` is in.
 pub(super) fn id_of(kind: ObjectKind, raw: &[u8], like: &str) -> String {
     let header = format!("{} {}\0", kind.as_str(), raw.len());
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     match like.len() {
-        64 => hex(&Sha256::new()
-            .chain_update(header)
-            .chain_update(raw)
-            .finalize()),
-        _ => hex(&Sha1::new()
-            .chain_update(header)
-            .chain_update(raw)
-            .finalize()),
+        64 => hex_of(
+            &Sha256::new()
+                .chain_update(header)
+                .chain_update(raw)
+                .finalize(),
+        ),
+        _ => hex_of(
+            &Sha1::new()
+                .chain_update(header)
+                .chain_update(raw)
+                .finalize(),
+        ),
     }
 }
 

@@ -79,10 +79,16 @@ impl RegoJudges {
             match (pins.next(), pins.next()) {
                 (None, _) => {}
                 (Some(pin), None) => {
-                    let pinned = pinned(source, pin);
-                    let name = pinned.as_ref().map_or("", |pinned| &pinned.identifier);
-                    told.say(LogLevel::Info, &format!("pinned: {name}"));
-                    return Ok(pinned);
+                    let name = policy::shown(&source.identifier);
+                    let Some(pinned) = pinned(source, pin) else {
+                        // The policies after this one have not been asked yet.
+                        return Err(Refused::Broken {
+                            policy: judge.policy.name().to_owned(),
+                            reason: format!("it pins {name}, which is no name of an image"),
+                        });
+                    };
+                    told.say(LogLevel::Info, &format!("pinned: {}", pinned.identifier));
+                    return Ok(Some(pinned));
                 }
                 (Some(_), Some(_)) => {
                     return Err(Refused::Broken {
