@@ -51,6 +51,19 @@ pub(super) fn receive<T: DeserializeOwned>(channel: impl AsFd) -> io::Result<Opt
     }
 }
 
+/// Sends a few descriptors and nothing else.
+pub(super) fn send_descriptors(
+    channel: impl AsFd,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    send_packet(&channel, b"0", descriptors)
+}
+
+/// Receives what [`send_descriptors`] sent; `None` when the other end is gone.
+pub(super) fn receive_descriptors(channel: impl AsFd) -> io::Result<Option<Vec<OwnedFd>>> {
+    Ok(receive_packet(&channel)?.map(|(_, descriptors)| descriptors))
+}
+
 /// Sends a document of any length and descriptors of any number.
 pub(super) fn send_document<T: Serialize>(
     channel: impl AsFd,
@@ -61,7 +74,7 @@ pub(super) fn send_document<T: Serialize>(
     let count = descriptors.len();
     send_packet(&channel, &serde_json::to_vec(&count)?, &[memory.as_fd()])?;
     for group in descriptors.chunks(MAX_DESCRIPTORS) {
-        send_packet(&channel, b"0", group)?;
+        send_descriptors(&channel, group)?;
     }
     Ok(())
 }

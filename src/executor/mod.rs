@@ -4,14 +4,16 @@
 //! [`spec`] (the vocabulary), [`run`] (one run from beginning to end), [`prepare`] (names in
 //! the host and in the image become descriptors and numbers), [`stubs`] (places to mount on,
 //! without a trace), [`user`], [`etc_files`], [`socket`]; [`slot`] and [`channel`] and
-//! [`order`] (the helper process, what it is told); [`step`] (the helper itself); [`cgroup`],
+//! [`order`] (the helper process, what it is told); [`zygote`] (what it is a copy of); [`step`]
+//! (the helper itself); [`cgroup`],
 //! [`network`] (what containers share with the machine); [`runtime`] (external runtimes);
 //! [`cdi`] (devices by name); [`attached`] (containers that somebody talks to).
 //!
 //! Invariants:
 //!
-//! - Nothing forks from this process: a helper is our own program started anew, and it is
-//!   pid 1 of the container. It reaps orphans, and when it ends the kernel kills the rest.
+//! - Nothing forks from this process: helpers are copies of our own program, started anew once,
+//!   and each is pid 1 of its container. It reaps orphans, and when it ends the kernel kills the
+//!   rest.
 //! - The helper is given descriptors, not paths of the host; places in the image are opened
 //!   inside the image and mounted on by descriptor.
 //! - When `run` returns, or its future is dropped, no process, mount, group or file of the
@@ -39,6 +41,7 @@ mod spec;
 mod step;
 mod stubs;
 mod user;
+mod zygote;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -59,7 +62,7 @@ pub use user::{Identity, UserError, find as find_user, resolve as resolve_user};
 
 /// Says whether these arguments are those of one of our helper processes.
 pub fn is_step_invocation(args: &[OsString]) -> bool {
-    step::is_step_invocation(args) || runtime::is_unified_invocation(args)
+    zygote::is_invocation(args) || runtime::is_unified_invocation(args)
 }
 
 /// Runs as helper process; to be called first thing when [`is_step_invocation`] says so.
@@ -68,6 +71,6 @@ pub fn step_main() -> ExitCode {
     if runtime::is_unified_invocation(&args) {
         runtime::unified_main(&args)
     } else {
-        step::step_main()
+        zygote::main()
     }
 }

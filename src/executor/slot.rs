@@ -1,15 +1,14 @@
 //! A helper process with the groups and pipes of its container, waiting for its step or
 //! running it.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
 use super::cgroup::{Cgroup, Cgroups};
@@ -17,15 +16,17 @@ use super::channel;
 use super::error::{ExecutorError, Tried};
 use super::order::{Devices, Order, Prepare, Report};
 use super::spec::DeviceNode;
-use super::step::INVOCATION;
+use super::zygote::Zygote;
 use crate::sys::detached::{self, MountAttrFlags};
-use crate::sys::process::{Child, Spawn, spawn};
+use crate::sys::process::Child;
 
 /// What all helpers of an executor have in common.
 #[derive(Debug)]
 pub(super) struct Helper {
     /// Our own program, through a mount that nobody can write to (CVE-2019-5736).
     program: OwnedFd,
+    /// What helpers are copies of, once there was one.
+    zygote: Mutex<Option<Zygote>>,
     /// Empty directory for [`Prepare::anchor`].
     pub(super) anchor: PathBuf,
     /// Control groups of the machine.
@@ -83,6 +84,7 @@ impl Helper {
         Ok(Self {
             // Where mounts cannot be cloned, being busy is what protects the program.
             program: guarded.unwrap_or(program),
+            zygote: Mutex::default(),
             anchor,
             cgroups,
         })
@@ -143,21 +145,21 @@ impl Helper {
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (output, output_end) = rustix::pipe::pipe_with(flags)?;
         let (errors, errors_end) = rustix::pipe::pipe_with(flags)?;
-        let child = spawn(&Spawn {
-            program: self.program.as_fd(),
-            args: &[CString::new(INVOCATION)?],
-            descriptors: &[
-                null.as_fd(),
-                output_end.as_fd(),
-                errors_end.as_fd(),
-                theirs.as_fd(),
-            ],
-            namespaces: UnshareFlags::NEWNS
-                | UnshareFlags::NEWPID
-                | UnshareFlags::NEWIPC
-                | UnshareFlags::NEWUTS,
-        })?;
+        let (null, theirs) = (null.as_fd(), theirs.as_fd());
+        let child = self.copy([null, output_end.as_fd(), errors_end.as_fd(), theirs])?;
         Ok((child, ours, (output, errors)))
+    }
+
+    /// Has the zygote, which is started when there is none, make a copy of itself.
+    fn copy(&self, descriptors: [BorrowedFd<'_>; 4]) -> io::Result<Child> {
+        let mut zygote = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(zygote) = &*zygote
+            && let Ok(copy) = zygote.copy(descriptors)
+        {
+            return Ok(copy);
+        }
+        let started = Zygote::start(self.program.as_fd())?;
+        zygote.insert(started).copy(descriptors)
     }
 }
 

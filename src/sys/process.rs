@@ -3,7 +3,7 @@
 //! [`spawn`] starts a program from a process with threads. Its child shares the memory of the
 //! parent until it has replaced its image, as `vfork` does, so nothing is copied; it makes
 //! nothing but raw system calls, so no lock that another thread holds can stop it.
-//! [`fork`] copies the process and is for the single-threaded helper only.
+//! [`fork`] and [`fork_sibling`] copy the process and are for single-threaded ones only.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -30,8 +30,6 @@ pub struct Spawn<'a> {
     pub args: &'a [CString],
     /// Its descriptors: the first becomes 0 and so on; it gets no others.
     pub descriptors: &'a [BorrowedFd<'a>],
-    /// New namespaces for it.
-    pub namespaces: UnshareFlags,
 }
 
 /// A process that was started.
@@ -64,7 +62,6 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
     let mut stack = vec![0_u8; STACK];
     let mut pidfd: libc::c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let flags = flags | spawn.namespaces.bits().cast_signed();
     let blocked = SignalsBlocked::new()?;
     // SAFETY: the child runs `child_main` on a stack of its own and this thread stands still
     // until it has replaced its image or ended, so `plan`, `stack` and what they point to
@@ -220,11 +217,17 @@ fn check(number: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// Blocks all signals in a single-threaded process, for good.
+pub fn block_signals() -> io::Result<()> {
+    std::mem::forget(SignalsBlocked::new()?);
+    Ok(())
+}
+
 /// Blocks all signals in a single-threaded process and returns a descriptor that is readable
 /// when a child has ended.
 #[allow(unsafe_code, reason = "signalfd has no safe wrapper")]
 pub fn watch_children() -> io::Result<OwnedFd> {
-    std::mem::forget(SignalsBlocked::new()?);
+    block_signals()?;
     // SAFETY: the set is plain data; the descriptor is new and ours.
     unsafe {
         let mut set = std::mem::zeroed();
@@ -290,15 +293,37 @@ pub fn reset_signals() -> io::Result<()> {
     reason = "fork is unsafe for processes with threads, refused here"
 )]
 pub fn fork() -> io::Result<Option<Pid>> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() != 1) {
-        return Err(io::Error::other("fork from a process with threads"));
-    }
+    refuse_threads()?;
     // SAFETY: there is no other thread that could hold a lock.
     match unsafe { libc::fork() } {
         0 => Ok(None),
         pid if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Copies this process into new namespaces; returns the copy's id to the caller and `None` to the
+/// copy, which is a child of the caller's parent.
+///
+/// The copy has only the calling thread, so this is refused where there are others.
+#[allow(unsafe_code, reason = "clone has no safe wrapper")]
+pub fn fork_sibling(namespaces: UnshareFlags) -> io::Result<Option<Pid>> {
+    refuse_threads()?;
+    let flags = libc::CLONE_PARENT | namespaces.bits().cast_signed();
+    // SAFETY: without a new stack the copy goes on where this process stands, with memory of
+    // its own; there is no other thread that could hold a lock.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(i32::try_from(pid).ok().and_then(Pid::from_raw)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn refuse_threads() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() != 1) {
+        return Err(io::Error::other("fork from a process with threads"));
+    }
+    Ok(())
 }
 
 /// Replaces the image of this process; returns only when that failed.
@@ -462,7 +487,6 @@ mod tests {
             program: program.as_fd(),
             args: &args,
             descriptors: &[null.as_fd(), write.as_fd(), null.as_fd()],
-            namespaces: UnshareFlags::empty(),
         })
         .unwrap();
         drop(write);
@@ -486,7 +510,6 @@ mod tests {
             program: program.as_fd(),
             args: &args,
             descriptors: &[],
-            namespaces: UnshareFlags::empty(),
         })
         .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
@@ -504,7 +527,6 @@ mod tests {
                             program: program.as_fd(),
                             args: &args,
                             descriptors: &[],
-                            namespaces: UnshareFlags::empty(),
                         });
                         child.unwrap().wait().unwrap();
                     }

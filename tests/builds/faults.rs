@@ -375,6 +375,55 @@ fn a_killed_build_loses_nothing_finished_and_leaves_nothing() {
     assert!(sleeping.stdout.is_empty(), "a process was left");
 }
 
+/// Returns the process from which a build copies its containers, if there is one now.
+fn zygote_of(build: u32) -> Option<rustix::process::Pid> {
+    let own = fs::read_link("/proc/self/ns/pid").ok()?;
+    let parent = format!("\nPPid:\t{build}\n");
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut zygotes = processes.filter(|process| {
+        let of_process = |name: &str| process.path().join(name);
+        let name = fs::read(of_process("cmdline")).unwrap_or_default();
+        let status = fs::read_to_string(of_process("status")).unwrap_or_default();
+        // Its copies are in namespaces of their own.
+        let namespace = fs::read_link(of_process("ns/pid"));
+        name == b"cooper-step\0"
+            && status.contains(&parent)
+            && namespace.is_ok_and(|namespace| namespace == own)
+    });
+    let pid = zygotes.next()?.file_name();
+    rustix::process::Pid::from_raw(pid.to_str()?.parse().ok()?)
+}
+
+#[test]
+fn containers_start_although_what_they_are_copied_from_was_killed() {
+    if !ready() {
+        return;
+    }
+    let env = TestEnv::fresh();
+    let steps: String = (0..12)
+        .map(|n| format!("RUN sleep 0.1; echo {n}\n"))
+        .collect();
+    env.write("many/Dockerfile", &format!("FROM busybox\n{steps}"));
+    let mut build = env
+        .cooper(&["build", env.path("many").to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut killed = 0;
+    let status = loop {
+        if let Some(status) = build.try_wait().unwrap() {
+            break status;
+        }
+        if let Some(zygote) = zygote_of(build.id()) {
+            let sent = rustix::process::kill_process(zygote, rustix::process::Signal::KILL);
+            killed += usize::from(sent.is_ok());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success() && killed > 1, "{status} {killed}");
+}
+
 #[test]
 fn an_interrupted_build_ends_with_130_and_leaves_nothing() {
     if !ready() {

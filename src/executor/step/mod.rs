@@ -1,5 +1,5 @@
 //! The helper process of a step: our own program again, single-threaded, as pid 1 of the
-//! container.
+//! container. It is a copy of the zygote.
 //!
 //! In reading order: this file (the order of things), [`skeleton`] (what no spec changes,
 //! prepared while the executor still has other work), [`filesystem`] (the container's tree),
@@ -15,7 +15,6 @@ mod init;
 mod process;
 mod skeleton;
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -23,17 +22,6 @@ use std::process::ExitCode;
 use super::channel;
 use super::order::{Order, Prepare, Report};
 use crate::sys::{process as process_sys, seccomp};
-
-/// Name under which our own program runs as helper.
-pub(super) const INVOCATION: &str = "cooper-step";
-
-/// Descriptor of the channel; 0 to 2 are the standard ones.
-pub(super) const CHANNEL: i32 = 3;
-
-/// Says whether these arguments are those of a helper process.
-pub(super) fn is_step_invocation(args: &[OsString]) -> bool {
-    args.len() == 1 && args[0] == INVOCATION
-}
 
 /// A step of the set-up that failed.
 pub(super) struct Failure {
@@ -56,16 +44,13 @@ impl<T, E: std::fmt::Display> Tried<T> for Result<T, E> {
     }
 }
 
-/// Runs as helper process: reads what to do from descriptor 3.
-pub(super) fn step_main() -> ExitCode {
-    let Some(channel) = process_sys::inherited_packets(CHANNEL) else {
-        return ExitCode::from(64);
-    };
-    match run(&channel) {
+/// Runs as helper process: reads what to do from the channel.
+pub(super) fn main(channel: &OwnedFd) -> ExitCode {
+    match run(channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // When nobody listens any more there is nobody to tell.
-            let _ = channel::send(&channel, &failure.report);
+            let _ = channel::send(channel, &failure.report);
             ExitCode::FAILURE
         }
     }
