@@ -25,14 +25,6 @@ impl Snapshotter {
         is_there
     }
 
-    /// Claims every layer of a stack; `false` where one is not there.
-    pub fn claim_all(&self, ids: &[LayerId]) -> bool {
-        let _guard = Lock::shared(&self.removal_lock());
-        let are_there = ids.iter().all(|id| self.has(id));
-        ids.iter().for_each(|id| self.touch(id));
-        are_there
-    }
-
     /// Removes a layer that nobody used since `used_before_ns`; returns the bytes that are free
     /// now, `None` where it stays.
     pub fn remove_unused(&self, id: &LayerId, used_before_ns: i64) -> Result<Option<u64>, Error> {

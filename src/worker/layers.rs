@@ -5,8 +5,8 @@
 //! and by one process at a time (the snapshotter's lock). A blob that turns out to be corrupt
 //! in the store is thrown away and fetched once more.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,8 @@ pub struct ImageLayers {
     /// What turned out not to be had.
     lost: Mutex<BTreeSet<DiffId>>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Layers that are kept from collectors for as long as the build lasts.
+    claimed: Mutex<HashSet<LayerId>>,
     /// Layers that are shown instead of fetched.
     lazy: LazyLayers,
 }
@@ -95,6 +97,7 @@ impl ImageLayers {
             known: Mutex::default(),
             lost: Mutex::default(),
             busy: Mutex::default(),
+            claimed: Mutex::default(),
             lazy: LazyLayers::default(),
         }
     }
@@ -393,7 +396,7 @@ impl ImageLayers {
     ) -> Result<(), OpError> {
         let mut tasks = Vec::new();
         for layer in stack {
-            if self.snapshots.claim(layer) {
+            if self.claim(layer) {
                 continue;
             }
             let (this, layer, context) = (Arc::clone(self), layer.clone(), context.clone());
@@ -420,7 +423,7 @@ impl ImageLayers {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(), Lost> {
-        if self.snapshots.claim_all(stack) {
+        if stack.iter().all(|layer| self.claim(layer)) {
             return Ok(());
         }
         let progress = progress.of_vertex(Digest::of(b"fetch the layers of the base image"));
@@ -441,6 +444,23 @@ impl ImageLayers {
         let error = result.as_ref().err().map(|lost| lost.error.to_string());
         progress.complete(error);
         result
+    }
+
+    /// Says whether a layer is unpacked, and keeps it from collectors: one note for each layer of
+    /// a build, as the steps of a long one go through all layers below them again and again.
+    fn claim(&self, layer: &LayerId) -> bool {
+        if self.claimed().contains(layer) {
+            return self.snapshots.has(layer);
+        }
+        let is_there = self.snapshots.claim(layer);
+        if is_there {
+            self.claimed().insert(layer.clone());
+        }
+        is_there
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, HashSet<LayerId>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lists the layers of imported results that are still not here.
