@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,12 @@ struct MountSnapshot {
     packs: Vec<Descriptor>,
 }
 
+impl MountSnapshot {
+    fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.packs.iter().chain([&self.listing])
+    }
+}
+
 impl Merge for MountIndex {
     fn read(object: &Object) -> Option<Self> {
         let index: Self = serde_json::from_slice(&object.content).ok()?;
@@ -123,7 +130,7 @@ impl Merge for MountIndex {
         let blobs: BTreeMap<String, &Descriptor> = self
             .snapshots
             .values()
-            .flat_map(|snapshot| snapshot.packs.iter().chain([&snapshot.listing]))
+            .flat_map(MountSnapshot::blobs)
             .map(|blob| (blob.digest.to_string(), blob))
             .collect();
         Object {
@@ -194,10 +201,14 @@ pub async fn upload(
     let silent = VertexProgress::silent();
     let name = object_name(store, id, keys);
     let known: Known<MountIndex> = merge::read(store, &name).await?;
-    let earlier = match known.value.choose(keys) {
+    let chosen = known.value.choose(keys);
+    let here = kept(store, &known.value, chosen, now_ms).await?;
+    let earlier = match chosen {
         // What cannot be had is put again.
-        Some(snapshot) => fetch_listing(store, snapshot, content).await.ok(),
-        None => None,
+        Some(snapshot) if snapshot.blobs().all(|blob| here.contains(&blob.digest)) => {
+            fetch_listing(store, snapshot, content).await.ok()
+        }
+        _ => None,
     };
     let (folder, target) = (folder.to_owned(), content.clone());
     let saving = tokio::task::spawn_blocking(move || save(&folder, earlier.as_ref(), &target));
@@ -205,13 +216,6 @@ pub async fn upload(
         .await
         .map_err(|error| failed(id, io::Error::other(error)))?;
     let saved = saved.map_err(|error| failed(id, error))?;
-    let here: BTreeSet<&Digest> = known
-        .value
-        .snapshots
-        .values()
-        .flat_map(|snapshot| snapshot.packs.iter().chain([&snapshot.listing]))
-        .map(|blob| &blob.digest)
-        .collect();
     let mut uploaded = Uploaded::default();
     for blob in saved
         .added
@@ -242,6 +246,29 @@ pub async fn upload(
         _ => drop(merge::publish(store, &name, added, Some(known), now_ms).await?),
     }
     Ok(uploaded)
+}
+
+/// Returns the blobs that need not be put. Where old ones may be deleted, these are those of the
+/// chosen snapshot that are there still, which are made young.
+async fn kept(
+    store: &dyn RemoteStore,
+    index: &MountIndex,
+    chosen: Option<&MountSnapshot>,
+    now_ms: u64,
+) -> Result<BTreeSet<Digest>, StoreError> {
+    if !store.refreshes_blobs() {
+        let blobs = index.snapshots.values().flat_map(MountSnapshot::blobs);
+        return Ok(blobs.map(|blob| blob.digest.clone()).collect());
+    }
+    let now = Duration::from_millis(now_ms).as_nanos();
+    let now_ns = i64::try_from(now).unwrap_or(i64::MAX);
+    let mut kept = BTreeSet::new();
+    for blob in chosen.into_iter().flat_map(MountSnapshot::blobs) {
+        if store.keeps_blob(blob, now_ns).await? {
+            kept.insert(blob.digest.clone());
+        }
+    }
+    Ok(kept)
 }
 
 /// Fetches the blobs of the snapshot that the keys choose; `None` where there is none.

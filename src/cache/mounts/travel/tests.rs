@@ -172,6 +172,30 @@ async fn a_pack_of_little_use_is_given_up() {
 }
 
 #[tokio::test]
+async fn packs_stay_young_where_old_ones_are_deleted() {
+    let store = FakeStore::new(Coordination::Listing);
+    store.state().refreshes = true;
+    let one = Machine::new();
+    one.write("a", &noise(1, 300_000));
+    one.upload(&store, "main", 1).await;
+    store.state().log.clear();
+    one.write("b", &noise(2, 100));
+    assert!(one.upload(&store, "main", 2).await.bytes < 10_000);
+    let kept = |store: &FakeStore| {
+        let state = store.state();
+        let lines = state.log.iter().filter(|line| line.starts_with("keep"));
+        lines.count()
+    };
+    assert_eq!(kept(&store), 2, "the pack and its listing");
+    // What was deleted in spite of that is put again.
+    store.state().blobs.clear();
+    assert!(one.upload(&store, "main", 3).await.bytes > 300_000);
+    let two = Machine::new();
+    assert!(two.download(&store, &keys("main", &[])).await);
+    assert_eq!(two.tree()[1..], one.tree()[1..]);
+}
+
+#[tokio::test]
 async fn the_key_or_a_fallback_or_the_newest_is_taken() {
     for coordination in [Coordination::Listing, Coordination::CompareAndSwap] {
         let store = FakeStore::new(coordination);
