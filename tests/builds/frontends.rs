@@ -249,6 +249,17 @@ fn failures_are_told_as_they_are() {
     assert!(shown.contains("ended without a result"), "{shown}");
     let shown = fixture.fails(3, "juggle", &[]);
     assert!(shown.contains("cannot do \"juggle\""), "{shown}");
+    // One that cannot be had is shown where the file asks for it.
+    let line = "# syntax=127.0.0.1:1/no/frontend";
+    fixture
+        .env
+        .write("context/Dockerfile", &format!("{line}\nFROM scratch\n"));
+    let shown = fixture.fails(5, "fail", &[]);
+    assert!(
+        shown.contains("cannot find the frontend 127.0.0.1:1/no/frontend"),
+        "{shown}"
+    );
+    assert!(shown.contains(&format!("1 | >>> {line}")), "{shown}");
 }
 
 #[test]
@@ -334,7 +345,8 @@ fn frontends_are_allowed_by_configuration() {
     config("[frontend.\"gateway.v0\"]\nallowedRepositories = [\"example.org/other\"]\n");
     let shown = build(4, "question");
     assert!(
-        shown.contains("is not an allowed gateway source"),
+        shown.contains("is not an allowed gateway source")
+            && shown.contains(&format!("1 | >>> # syntax={FRONTEND}")),
         "{shown}"
     );
     config("[frontend.\"gateway.v0\"]\nallowedRepositories = [\"example.org/test/frontend\"]\n");

@@ -47,6 +47,7 @@ impl BuildBridge {
                 let replaced_by = self.build.inputs.contexts.get(&source).cloned();
                 let run = FrontendRun {
                     source,
+                    span: None,
                     replaced_by,
                     options: request.options,
                     inputs: request.inputs,

@@ -24,7 +24,9 @@ use super::build::Build;
 use super::error::{EngineError, ErrorKind};
 use super::platforms::Targets;
 use crate::frontend::Lowered;
+use crate::frontend::diagnostic::{Diagnostic, Source, Span};
 use crate::frontend::syntax::{self, Foreign};
+use crate::solver::error::chain;
 pub(super) use attested::Saying;
 use run::FrontendRun;
 
@@ -63,8 +65,21 @@ impl Build {
             Some(foreign) => rules.refuse_image(&foreign.image),
             None => rules.refuse_dockerfile(),
         }
-        .map_err(|reason| EngineError::new(ErrorKind::Config, reason))?;
+        .map_err(|reason| {
+            let span = foreign.as_ref().and_then(|foreign| foreign.span);
+            self.shown_at(span, EngineError::new(ErrorKind::Config, reason))
+        })?;
         Ok(self.foreign.get_or_init(|| foreign).as_ref())
+    }
+
+    /// Draws what is wrong with a frontend where the Dockerfile asks for it.
+    fn shown_at(&self, span: Option<Span>, error: EngineError) -> EngineError {
+        let Some(span) = span else {
+            return error;
+        };
+        let source = Source::new(&self.inputs.filename, &self.inputs.text);
+        let drawn = Diagnostic::error(span, chain(&error)).render(&source);
+        error.with_diagnostic(drawn)
     }
 
     /// Has a frontend from an image translate.
@@ -74,13 +89,7 @@ impl Build {
     ) -> Result<(Targets, Vec<Lowered>), EngineError> {
         let mut options = self.frontend_opts(&foreign, None);
         let inputs = self.stages(&foreign, &mut options).await?;
-        let run = FrontendRun {
-            options,
-            source: foreign.image,
-            replaced_by: foreign.replaced_by,
-            inputs,
-            depth: 0,
-        };
+        let run = FrontendRun::first(&foreign, options, inputs);
         let mut answer = self.run_frontend(run).await?;
         let said = std::mem::take(&mut answer.attestations);
         let read = self.lowered_of(answer)?;
@@ -96,14 +105,8 @@ impl Build {
         foreign: Foreign,
         question: &str,
     ) -> Result<ForeignAnswer, EngineError> {
-        let name = foreign.image.clone();
-        let run = FrontendRun {
-            options: self.frontend_opts(&foreign, Some(question)),
-            source: foreign.image,
-            replaced_by: foreign.replaced_by,
-            inputs: BTreeMap::new(),
-            depth: 0,
-        };
+        let options = self.frontend_opts(&foreign, Some(question));
+        let run = FrontendRun::first(&foreign, options, BTreeMap::new());
         let mut answer = self.run_frontend(run).await?;
         let mut text = |key: &str| {
             let bytes = answer.metadata.remove(key);
@@ -112,6 +115,7 @@ impl Build {
         let (shown, json) = (text(ANSWER_TEXT), text(ANSWER_JSON));
         let status = text(ANSWER_STATUS).and_then(|status| status.parse().ok());
         if shown.is_none() && json.is_none() {
+            let name = &foreign.image;
             let text = format!("the frontend {name} does not answer {question}");
             return Err(EngineError::new(ErrorKind::User, text));
         }

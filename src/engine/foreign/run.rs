@@ -21,6 +21,7 @@ use crate::engine::request::PullPolicy;
 use crate::executor::{
     Attachment, ExecutorError, Exit, MountKind, NetworkMode, ProcessMount, ProcessSpec, Streams,
 };
+use crate::frontend::diagnostic::Span;
 use crate::frontend::resolve::{ImageRequest, RequestPlatform};
 use crate::frontend::syntax::Foreign;
 use crate::frontend::{ContextSource, ImageResolver, ResolveMode};
@@ -45,6 +46,8 @@ const DEFINITION_MODE: u32 = 0o400;
 pub(super) struct FrontendRun {
     /// The image, as it was written.
     pub(super) source: String,
+    /// Where in the Dockerfile it stands.
+    pub(super) span: Option<Span>,
     /// What a named context puts in its place.
     pub(super) replaced_by: Option<ContextSource>,
     /// What the frontend is told.
@@ -53,6 +56,24 @@ pub(super) struct FrontendRun {
     pub(super) inputs: BTreeMap<String, Arc<Definition>>,
     /// How many frontends handed the work on before.
     pub(super) depth: usize,
+}
+
+impl FrontendRun {
+    /// Runs the frontend that the Dockerfile or the user asks for.
+    pub(super) fn first(
+        foreign: &Foreign,
+        options: Opts,
+        inputs: BTreeMap<String, Arc<Definition>>,
+    ) -> Self {
+        Self {
+            source: foreign.image.clone(),
+            span: foreign.span,
+            replaced_by: foreign.replaced_by.clone(),
+            options,
+            inputs,
+            depth: 0,
+        }
+    }
 }
 
 /// A frontend's image.
@@ -77,14 +98,15 @@ impl Build {
             return Err(EngineError::new(ErrorKind::User, text));
         }
         let name = run.source.clone();
-        let image = self
-            .frontend_image(&run.source, run.replaced_by.as_ref())
-            .await?;
+        let image = self.frontend_image(&run.source, run.replaced_by.as_ref());
+        let image = image
+            .await
+            .map_err(|error| self.shown_at(run.span, error))?;
         if let Some(cap) =
             environment::missing_cap(&image.config, &run.options, !run.inputs.is_empty())
         {
             let text = format!("the frontend {name} is not capable of {cap}");
-            return Err(EngineError::new(ErrorKind::User, text));
+            return Err(self.shown_at(run.span, EngineError::new(ErrorKind::User, text)));
         }
         let step = self.frontend_step(&run);
         step.start(&format!("[internal] run the frontend {name}"));

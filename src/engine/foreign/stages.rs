@@ -39,13 +39,7 @@ impl Build {
             let mut options = opts.clone();
             options.retain(|key, value| !key.starts_with("context:") || !value.starts_with(INPUT));
             options.insert(TARGET.to_owned(), stage.clone());
-            let run = FrontendRun {
-                source: foreign.image.clone(),
-                replaced_by: foreign.replaced_by.clone(),
-                options,
-                inputs: BTreeMap::new(),
-                depth: 0,
-            };
+            let run = FrontendRun::first(foreign, options, BTreeMap::new());
             let answer = self.run_frontend(run).await?;
             for (name, definition, config) in parts(name, answer, stage)? {
                 if let Some(config) = config {
