@@ -187,7 +187,11 @@ impl Work<'_> {
                 Ok(_) => Err(rustix::io::Errno::NOTDIR.into()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     made = true;
-                    self.tree.mkdir_all(path, plain_directory()).map(drop)
+                    let new = NewDirectory {
+                        mtime: Some(Timestamp::UNTOLD),
+                        ..plain_directory()
+                    };
+                    self.tree.mkdir_all(path, new).map(drop)
                 }
                 Err(error) => Err(error),
             };

@@ -140,6 +140,7 @@ fn directories_for_the_kernel_stay_where_the_image_has_none() {
     for name in outcome.changes() {
         let made = std::fs::metadata(outcome.upper.join(name)).unwrap();
         assert_eq!((made.mode() & 0o7777, made.uid()), (0o755, 0));
+        assert_eq!(made.mtime(), 315_619_200, "1980-01-02");
     }
     // A link there leads nowhere.
     std::os::unix::fs::symlink("tmp", sandbox.root().join("proc")).unwrap();
