@@ -131,10 +131,7 @@ impl LocalStore {
         if !path.is_file() {
             return Ok(Vec::new());
         }
-        let senseless = |error: String| {
-            let text = format!("{}: the cache makes no sense: {error}", self.name());
-            StoreError::new(FaultKind::Permanent, text)
-        };
+        let senseless = |error: String| StoreError::senseless(self.name(), error);
         let store = self.open()?;
         let Some(root) = self.buildkit_root(&store).map_err(senseless)? else {
             return Ok(Vec::new());

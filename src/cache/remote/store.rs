@@ -203,6 +203,12 @@ impl StoreError {
         }
     }
 
+    /// Says that the cache at `place` cannot be understood.
+    pub fn senseless(place: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
+        let text = format!("{place}: the cache makes no sense: {error}");
+        Self::new(FaultKind::Permanent, text)
+    }
+
     /// Keeps what lies below the error.
     #[must_use]
     pub fn caused_by(

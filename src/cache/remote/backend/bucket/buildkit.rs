@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{BucketStore, plain_options};
 use crate::cache::remote::buildkit::{Chains, Written, config, container};
-use crate::cache::remote::store::{FaultKind, StoreError};
+use crate::cache::remote::store::StoreError;
 use crate::content::ContentStore;
 use crate::progress::VertexProgress;
 
@@ -26,11 +26,8 @@ impl BucketStore {
             let Some((document, _)) = self.read_whole(&path, bytes_max).await? else {
                 continue;
             };
-            let chains = container::alone(&document).map_err(|error| {
-                let text = format!("{path}: the cache makes no sense: {error}");
-                StoreError::new(FaultKind::Permanent, text)
-            });
-            found.push(chains?);
+            let chains = container::alone(&document);
+            found.push(chains.map_err(|error| StoreError::senseless(&path, error))?);
         }
         Ok(found)
     }

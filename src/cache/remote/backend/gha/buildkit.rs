@@ -85,11 +85,8 @@ impl GhaStore {
                 continue;
             };
             let document = self.whole(&entry, config::BYTES_MAX).await?;
-            let chains = container::alone(&document).map_err(|error| {
-                let text = format!("{}: the cache makes no sense: {error}", entry.key);
-                StoreError::new(FaultKind::Permanent, text)
-            });
-            found.push(chains?);
+            let chains = container::alone(&document);
+            found.push(chains.map_err(|error| StoreError::senseless(&entry.key, error))?);
         }
         Ok(found)
     }
