@@ -73,7 +73,7 @@ impl InlineSource<'_> {
         &self,
         document: &Document,
     ) -> Result<Vec<Chains>, StoreError> {
-        let senseless = |error: String| StoreError::senseless(&self.reference, error);
+        let senseless = |error: String| StoreError::senseless(self.reference, error);
         if let Some(cache) = Container::of(document) {
             let config = self.blob(&cache.config, config::BYTES_MAX).await?;
             return Ok(vec![cache.chains(&config).map_err(senseless)?]);
