@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,10 @@ use crate::sys::metadata::Timestamp;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
+/// Size from which on a blob is read by a thread of its own.
+const AHEAD_FROM_BYTES: u64 = 8 << 20;
+/// Blocks that may wait between reader and writer.
+const BLOCKS_AHEAD: usize = 8;
 /// Tag in a folder of an image that has no name.
 const NAMELESS: &str = "latest";
 
@@ -115,24 +120,53 @@ fn write_blob(
     })
 }
 
-/// Copies a blob to its end, where the reader checks size and digest.
+/// Copies a blob to its end, where the reader checks size and digest. A large one is read and
+/// hashed while what came before is written.
 fn copy_blob(
     content: &ContentStore,
     blob: &Descriptor,
     meter: &Meter<'_>,
     mut write: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut reader = Counted::new(content.open_blob(blob)?, meter);
-    let mut buffer = vec![0; COPY_BYTES];
-    loop {
-        let count = reader
-            .read(&mut buffer)
-            .map_err(|error| meter.explain(error))?;
-        if count == 0 {
-            return Ok(());
+    let read = |take: &mut dyn FnMut(Vec<u8>) -> Result<Vec<u8>, Error>| {
+        let mut reader = Counted::new(content.open_blob(blob)?, meter);
+        let mut block = Vec::new();
+        loop {
+            block.resize(COPY_BYTES, 0);
+            let count = reader
+                .read(&mut block)
+                .map_err(|error| meter.explain(error))?;
+            if count == 0 {
+                return Ok(());
+            }
+            block.truncate(count);
+            block = take(block)?;
         }
-        write(&buffer[..count])?;
+    };
+    if blob.size < AHEAD_FROM_BYTES {
+        return read(&mut |block| write(&block).map(|()| block));
     }
+    std::thread::scope(|scope| {
+        let (full, blocks) = sync_channel(BLOCKS_AHEAD);
+        let (empty, written) = sync_channel(BLOCKS_AHEAD);
+        let reader = std::thread::Builder::new().name("blob-read".to_owned());
+        let reading = reader.spawn_scoped(scope, move || {
+            read(&mut |block| {
+                // Without a writer there is nobody to read for; it says why.
+                full.send(block).map_err(|_| Error::Cancelled)?;
+                Ok(written.try_recv().unwrap_or_default())
+            })
+        });
+        let reading = reading.map_err(Error::Stream)?;
+        for block in blocks {
+            write(&block)?;
+            // A reader that is ahead, or done, has blocks enough.
+            let _ = empty.try_send(block);
+        }
+        reading
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Adds the bundle's entries to the index that is there; the same names are replaced. An image
@@ -203,6 +237,39 @@ mod tests {
             },
             blobs: Vec::new(),
         }
+    }
+
+    #[test]
+    fn large_blobs_are_copied_checked_and_given_up() {
+        let temp = tempfile::tempdir().unwrap();
+        let content = ContentStore::open(temp.path()).unwrap();
+        let size = usize::try_from(AHEAD_FROM_BYTES).unwrap() + 12_345;
+        let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        content.put(&bytes).unwrap();
+        let blob = Descriptor::of("", &bytes);
+        let (vertex, cancel) = (VertexProgress::silent(), CancellationToken::new());
+        let meter = Meter::new(&vertex, "", blob.size, &cancel);
+        let mut copied = Vec::new();
+        let mut write = |block: &[u8]| {
+            copied.extend_from_slice(block);
+            Ok(())
+        };
+        copy_blob(&content, &blob, &meter, &mut write).unwrap();
+        assert!(copied == bytes);
+        // A target that is full ends the copy with its own reason.
+        let full = |_: &[u8]| Err(Error::Stream(std::io::ErrorKind::StorageFull.into()));
+        let error = copy_blob(&content, &blob, &meter, full).unwrap_err();
+        assert!(matches!(error, Error::Stream(_)), "{error:?}");
+        let path = content.path(&blob.digest);
+        let mut damaged = bytes;
+        damaged[size / 2] ^= 1;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, damaged).unwrap();
+        let error = copy_blob(&content, &blob, &meter, |_| Ok(())).unwrap_err();
+        assert!(matches!(error, Error::Content(_)), "{error:?}");
+        cancel.cancel();
+        let error = copy_blob(&content, &blob, &meter, |_| Ok(())).unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error:?}");
     }
 
     #[test]

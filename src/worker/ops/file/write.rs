@@ -21,8 +21,10 @@ use crate::sys::metadata::{FileKind, Timestamp};
 use crate::sys::root::Root;
 use crate::sys::xattr;
 
-/// Files of one directory that one job writes.
+/// Most files of one directory that one job writes.
 const FILES_IN_JOB: usize = 128;
+/// Bytes after which a job ends, so that a few large files are written on all cores.
+const BYTES_IN_JOB: u64 = 8 << 20;
 
 /// One source and where it lands.
 #[derive(Debug)]
@@ -211,11 +213,7 @@ impl Writer<'_> {
 
     fn write_files(&mut self) -> Result<(), FileOpError> {
         self.jobs.sort_by_key(|job| job.directory);
-        let of_one_directory = self.jobs.chunk_by(|a, b| a.directory == b.directory);
-        let groups: Vec<&[Job]> = of_one_directory
-            .flat_map(|jobs| jobs.chunks(FILES_IN_JOB))
-            .collect();
-        match groups.as_slice() {
+        match self.groups().as_slice() {
             [single] => self.write_group(single),
             groups => groups
                 .par_iter()
@@ -225,6 +223,22 @@ impl Writer<'_> {
             earlier.wrote(self.jobs.iter().filter_map(|job| self.note(*job)));
         }
         Ok(())
+    }
+
+    /// Divides the files into those that are written by one job, all of one directory.
+    fn groups(&self) -> Vec<&[Job]> {
+        let (mut files, mut bytes) = (0, 0_u64);
+        let together = |before: &Job, job: &Job| {
+            files += 1;
+            bytes = bytes.saturating_add(self.entry(before.entry).size());
+            let fits = files < FILES_IN_JOB && bytes < BYTES_IN_JOB;
+            if before.directory == job.directory && fits {
+                return true;
+            }
+            (files, bytes) = (0, 0);
+            false
+        };
+        self.jobs.chunk_by(together).collect()
     }
 
     /// Returns path and hash of a file that the next run may link.
