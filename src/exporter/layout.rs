@@ -130,9 +130,8 @@ fn copy_blob(
 ) -> Result<(), Error> {
     let read = |take: &mut dyn FnMut(Vec<u8>) -> Result<Vec<u8>, Error>| {
         let mut reader = Counted::new(content.open_blob(blob)?, meter);
-        let mut block = Vec::new();
+        let mut block = vec![0; COPY_BYTES];
         loop {
-            block.resize(COPY_BYTES, 0);
             let count = reader
                 .read(&mut block)
                 .map_err(|error| meter.explain(error))?;
@@ -141,6 +140,7 @@ fn copy_blob(
             }
             block.truncate(count);
             block = take(block)?;
+            block.resize(COPY_BYTES, 0);
         }
     };
     if blob.size < AHEAD_FROM_BYTES {
