@@ -7,7 +7,7 @@ use super::args::{EvalArgs, PolicyCommand, TestArgs};
 use super::failure::Failure;
 use super::program::Program;
 use super::registries;
-use crate::engine::request::JudgeRequest;
+use crate::engine::request::{JudgeRequest, TestOutcome};
 use crate::engine::{EngineError, ErrorKind, run_policy_tests};
 
 /// Ends the names of policies.
@@ -77,11 +77,7 @@ fn test(program: &Program, args: &TestArgs) -> Result<(), Failure> {
     }
     let outcomes = run_policy_tests(modules, &args.run)?;
     for outcome in &outcomes {
-        let word = if outcome.is_passed { "PASS" } else { "FAIL" };
-        let mut text = format!("{}: {word}", outcome.name);
-        for note in &outcome.notes {
-            text += &format!("\n  {}", note.trim_end());
-        }
+        let text = shown(outcome);
         program.console.result(&text).map_err(Failure::stdout)?;
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.is_passed).count();
@@ -92,6 +88,30 @@ fn test(program: &Program, args: &TestArgs) -> Result<(), Failure> {
             Err(EngineError::new(ErrorKind::User, text).into())
         }
     }
+}
+
+/// Shows what came of a test, as buildx does; of one that failed also what it was about.
+fn shown(outcome: &TestOutcome) -> String {
+    let word = if outcome.is_passed { "PASS" } else { "FAIL" };
+    let allow = outcome.is_allowed();
+    let allow = allow.map_or_else(|| "n/a".to_owned(), |is_allowed| is_allowed.to_string());
+    let messages = match outcome.messages().as_slice() {
+        [] => String::new(),
+        messages => format!(", deny_msg={}", messages.join("; ")),
+    };
+    let mut text = format!("{}: {word} (allow={allow}{messages})", outcome.name);
+    if !outcome.is_passed {
+        for (name, value) in [("input", &outcome.input), ("decision", &outcome.decision)] {
+            text += &match value {
+                Some(value) => format!("\n{name}:\n{value:#}"),
+                None => format!("\n{name}: none"),
+            };
+        }
+    }
+    for note in &outcome.notes {
+        text += &format!("\n  {}", note.trim_end());
+    }
+    text
 }
 
 /// Finds files with tests: one, or those of a folder in the order of their names.

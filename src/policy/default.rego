@@ -3,15 +3,18 @@ package docker
 # The policy of BUILDX_DEFAULT_POLICY: images of Docker that builds use unasked have to be signed,
 # from the releases on that are.
 
+numbered := `^(\d+)(?:\.(\d+)(?:\.\d+)?)?(?:-labs)?$`
+
 signed_since := {
-	"docker.io/docker/dockerfile": {"names": ["latest", "labs", "master"], "since": [1, 21]},
-	"docker.io/docker/dockerfile-upstream": {"names": ["latest", "labs", "master"], "since": [1, 21]},
-	"docker.io/docker/buildkit-syft-scanner": {"names": ["latest"], "since": [1, 10]},
+	"docker.io/docker/dockerfile": {"names": ["latest", "labs", "master"], "versions": numbered, "since": [1, 21]},
+	"docker.io/docker/dockerfile-upstream": {"names": ["latest", "labs", "master"], "versions": numbered, "since": [1, 21]},
+	"docker.io/docker/buildkit-syft-scanner": {"names": ["latest"], "versions": numbered, "since": [1, 10]},
 	"docker.io/moby/buildkit": {
 		"names": [
 			"latest", "latest-ubuntu", "rootless", "master", "master-rootless", "master-ubuntu",
 			"nightly", "nightly-rootless", "nightly-ubuntu",
 		],
+		"versions": `^v(\d+)\.(\d+)\.\d+(?:-rc\d+)?(?:-rootless|-ubuntu)?$`,
 		"since": [0, 27],
 	},
 }
@@ -28,14 +31,14 @@ must_be_signed if {
 }
 
 must_be_signed if {
-	regex.match(`^buildx-stable-\d+`, input.image.tag)
+	regex.match(`^buildx-stable-\d+(?:-rootless|-gpu)?$`, input.image.tag)
 	input.image.fullRepo == "docker.io/moby/buildkit"
 }
 
 must_be_signed if {
-	found := regex.find_all_string_submatch_n(`^v?(\d+)(?:\.(\d+))?(?:\.\d+)?(?:-[a-z0-9]+)*$`, input.image.tag, 1)[0]
-	since := signed_since[input.image.fullRepo].since
-	[to_number(found[1]), minor(found[2])] >= since
+	of_repository := signed_since[input.image.fullRepo]
+	found := regex.find_all_string_submatch_n(of_repository.versions, input.image.tag, 1)[0]
+	[to_number(found[1]), minor(found[2])] >= of_repository.since
 }
 
 # A tag of a whole line of releases is as new as its newest.

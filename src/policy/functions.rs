@@ -7,7 +7,6 @@
 //! | `verify_git_signature(object, keys)` | whether a commit or tag is signed by one of the keys in a file |
 //! | `verify_http_pgp_signature(http, signature, keys)` | the same of a download and a detached signature |
 //! | `artifact_attestation(http, bundle)`, `github_attestation(http, repo)` | nothing: Sigstore's certificates are not verified here |
-//! | `time.…` | see `time` |
 //!
 //! A function that fails has no value, and the log says why. Paths are those of `--policy`.
 
@@ -17,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::builtins;
 use super::facts::{Facts, GitObject};
 use super::question::Question;
 use super::rego::Case;
-use super::time;
 use crate::oci::Digest;
 use crate::signing::openpgp::{self, Validity};
 use crate::signing::ssh;
@@ -107,19 +106,23 @@ impl Shared {
     }
 }
 
-/// Adds the functions to an engine.
+/// Adds the functions to an engine, and Rego's own.
 pub(super) fn add(engine: &mut regorus::Engine, calls: &Calls) -> Result<(), String> {
     for (name, count, function) in FUNCTIONS {
-        add_one(engine, calls, (name, count), function)?;
+        let of_json = move |shared: &Shared, arguments: &[regorus::Value]| {
+            let values = arguments.iter().map(serde_json::to_value);
+            let values: Vec<Value> = values
+                .collect::<Result<_, _>>()
+                .map_err(|error| error.to_string())?;
+            Ok(function(shared, &values)?.map(regorus::Value::from))
+        };
+        add_one(engine, calls, (name, count), of_json)?;
     }
-    for (name, count, function) in time::FUNCTIONS {
-        let called = calls.clone();
-        add_one(
-            engine,
-            calls,
-            (name, count),
-            move |_: &Shared, arguments: &[Value]| function(called.0.now_s, arguments).map(Some),
-        )?;
+    for (name, count, function) in builtins::all() {
+        let computed = move |shared: &Shared, arguments: &[regorus::Value]| {
+            function(shared.now_s, arguments).map(Some)
+        };
+        add_one(engine, calls, (name, count), computed)?;
     }
     Ok(())
 }
@@ -128,7 +131,7 @@ fn add_one(
     engine: &mut regorus::Engine,
     calls: &Calls,
     (name, count): (&'static str, u8),
-    function: impl Fn(&Shared, &[Value]) -> Result<Option<Value>, String>
+    function: impl Fn(&Shared, &[regorus::Value]) -> Result<Option<regorus::Value>, String>
     + Clone
     + Send
     + Sync
@@ -136,19 +139,11 @@ fn add_one(
 ) -> Result<(), String> {
     let shared = Arc::clone(&calls.0);
     let call = move |arguments: Vec<regorus::Value>| {
-        let values: Result<Vec<Value>, _> = arguments.iter().map(serde_json::to_value).collect();
-        let computed = match values {
-            Ok(values) => function(&shared, &values),
-            Err(error) => Err(error.to_string()),
-        };
-        Ok(match computed {
-            Ok(Some(value)) => regorus::Value::from(value),
-            Ok(None) => regorus::Value::Undefined,
-            Err(reason) => {
-                shared.said().notes.push(format!("{name}: {reason}"));
-                regorus::Value::Undefined
-            }
-        })
+        let computed = function(&shared, &arguments).unwrap_or_else(|reason| {
+            shared.said().notes.push(format!("{name}: {reason}"));
+            None
+        });
+        Ok(computed.unwrap_or(regorus::Value::Undefined))
     };
     let added = engine.add_extension(name.to_owned(), count, Box::new(call));
     added.map_err(|error| error.to_string())
@@ -250,7 +245,7 @@ fn sigstore(_: &Shared, _: &[Value]) -> Result<Option<Value>, String> {
     )
 }
 
-pub(super) fn text(value: &Value) -> Result<&str, String> {
+fn text(value: &Value) -> Result<&str, String> {
     value
         .as_str()
         .ok_or_else(|| format!("{value} is not a text"))

@@ -38,10 +38,11 @@ pub(super) fn tag(object: &GitObject) -> Value {
     members.end()
 }
 
-/// Takes an object apart: its headers, in their order, and its message.
+/// Takes an object apart: its headers, in their order, and its message without the end of its last line.
 fn parts(object: &GitObject) -> (Vec<(&str, &str)>, &str) {
     let text = std::str::from_utf8(&object.data).unwrap_or_default();
     let (head, message) = text.split_once("\n\n").unwrap_or((text, ""));
+    let message = message.strip_suffix('\n').unwrap_or(message);
     let headers = head.lines().filter_map(|line| line.split_once(' '));
     (headers.collect(), message)
 }
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(
             commit(&object(text)),
             json!({
-                "tree": "t", "parents": ["p", "q"], "message": "first\n\nmore\n",
+                "tree": "t", "parents": ["p", "q"], "message": "first\n\nmore",
                 "author": {"name": "A B", "email": "a@b", "when": "2023-11-14T23:43:20+01:30"},
                 "committer": {"name": "C", "when": "1970-01-01T00:00:00Z"},
             })
@@ -124,7 +125,7 @@ mod tests {
         assert_eq!(
             tag(&object(text)),
             json!({
-                "object": "o", "type": "commit", "tag": "v1", "message": "v1\n",
+                "object": "o", "type": "commit", "tag": "v1", "message": "v1",
                 "tagger": {"name": "T", "email": "t@t", "when": "1969-12-31T23:01:00-01:00"},
             })
         );

@@ -101,10 +101,8 @@ fn image(
     if let Some(image) = &facts.image {
         checksum = Some(image.digest.to_string());
         let config = &image.config.config;
-        members.put(
-            "createdTime",
-            image.config.created.clone().unwrap_or_default(),
-        );
+        let created = image.config.created.as_deref().unwrap_or_default();
+        members.put("createdTime", in_seconds(created));
         members.put("labels", json!(config.labels));
         members.put("env", json!(config.env));
         members.put("user", config.user.as_str());
@@ -121,6 +119,15 @@ fn image(
         members.put("provenance", provenance);
     }
     Ok(members.end())
+}
+
+/// Leaves the parts of a second out of a time in RFC 3339.
+pub(super) fn in_seconds(time: &str) -> String {
+    let Some((seconds, rest)) = time.split_once('.') else {
+        return time.to_owned();
+    };
+    let zone = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{seconds}{zone}")
 }
 
 fn http(source: &pb::SourceOp, facts: &Facts) -> Value {

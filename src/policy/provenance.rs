@@ -104,13 +104,6 @@ pub(super) fn value(
     members.put("buildType", text(places.build_type));
     members.put("builderID", text(places.builder));
     members.put("frontend", text(places.frontend));
-    if let Some(source) = predicate.pointer(places.config_source) {
-        let mut config = Members::default();
-        config.put("uri", source["uri"].clone());
-        config.put("digest", source["digest"].clone());
-        config.put("path", source[places.config_path].clone());
-        members.put("configSource", config.end());
-    }
     if let Some(Value::Object(args)) = predicate.pointer(places.args) {
         members.put("rawArgs", args.clone());
         let named = args.iter();
@@ -121,6 +114,7 @@ pub(super) fn value(
         members.put("buildArgs", named.collect::<Map<String, Value>>());
     }
     let mut value = members.end();
+    value["configSource"] = config_source(predicate, places);
     add_metadata(&mut value, predicate.pointer(places.metadata), places);
     let materials = predicate
         .pointer(places.materials)
@@ -138,6 +132,17 @@ pub(super) fn value(
     Some(value)
 }
 
+/// Writes where the Dockerfile came from; nothing is said of one from a folder.
+fn config_source(predicate: &Value, places: &Places) -> Value {
+    let mut config = Members::default();
+    if let Some(source) = predicate.pointer(places.config_source) {
+        config.put("uri", source["uri"].clone());
+        config.put("digest", source["digest"].clone());
+        config.put("path", source[places.config_path].clone());
+    }
+    config.end()
+}
+
 /// Adds what is said about the run. A word that is false says something here.
 fn add_metadata(value: &mut Value, metadata: Option<&Value>, places: &Places) {
     let Some(metadata) = metadata else {
@@ -149,6 +154,7 @@ fn add_metadata(value: &mut Value, metadata: Option<&Value>, places: &Places) {
         match &metadata[from] {
             Value::Null => {}
             Value::String(text) if text.is_empty() => {}
+            Value::String(time) if to.ends_with("On") => value[to] = input::in_seconds(time).into(),
             said => value[to] = said.clone(),
         }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::words::{Word, package_of, words};
+use super::words::{Word, definitions, package_of, words};
 
 /// A function: the package it is in, and its name.
 type Function = (String, String);
@@ -86,37 +86,6 @@ impl Functions {
             self.calls.keys().filter(is_meant)
         })
     }
-}
-
-/// Splits a module where a line begins outside of brackets.
-fn definitions<'a, 'b>(words: &'b [Word<'a>]) -> Vec<&'b [Word<'a>]> {
-    let mut starts = Vec::new();
-    let (mut depth, mut line) = (0_usize, 0);
-    for (index, word) in words.iter().enumerate() {
-        let is_name = !word.is_string
-            && word
-                .text
-                .starts_with(|c: char| c.is_alphabetic() || c == '_');
-        if depth == 0 && word.line > line && is_name && word.text != "else" {
-            starts.push(match word.text {
-                "default" => index + 1,
-                _ => index,
-            });
-        }
-        line = word.line;
-        match word.text {
-            "(" | "[" | "{" if !word.is_string => depth += 1,
-            ")" | "]" | "}" if !word.is_string => depth = depth.saturating_sub(1),
-            // What follows may be another definition.
-            ";" if depth == 0 => line = 0,
-            _ => {}
-        }
-    }
-    let ends = starts.iter().skip(1).copied().chain([words.len()]);
-    let ranges = starts.iter().copied().zip(ends);
-    ranges
-        .filter_map(|(start, end)| words.get(start..end))
-        .collect()
 }
 
 /// Reads the name at a place, and the package before it.

@@ -18,6 +18,7 @@ use super::env::Env;
 use super::facts::Facts;
 use super::functions::{self, Calls, PolicyFiles};
 use super::input;
+use super::policy_test::{self, PolicyTest};
 use super::question::{self, Kind, Question};
 use super::recursion::Functions;
 use super::words;
@@ -32,10 +33,8 @@ const HELPERS: &str = "builtin helpers";
 const DEFAULT: &str = "default policy";
 /// Begins the names of helpers that ask for signatures.
 const SIGNATURE_HELPERS: &str = "docker_github_builder";
-/// Ends the names of modules with tests.
-const TESTS: &str = "_test.rego";
-/// Begins the names of tests.
-const TEST: &str = "test_";
+/// What some editors begin files with.
+const MARK: char = '\u{feff}';
 /// Most modules of one policy.
 const MODULES_MAX: usize = 100;
 /// Deepest that brackets may stand in brackets: the parser takes twice as long for each.
@@ -50,12 +49,12 @@ const TIME_CHECK_STEPS: NonZeroU32 = NonZeroU32::new(1024).expect("it is not zer
 pub struct RegoPolicy {
     /// Where it was read from, as messages show it.
     name: String,
-    engine: regorus::Engine,
+    pub(super) engine: regorus::Engine,
     /// Names that ask questions, by module and line.
     mentions: BTreeMap<String, Vec<(u32, String)>>,
-    /// The packages of the modules.
-    packages: BTreeMap<String, String>,
     functions: Functions,
+    /// The tests in the modules, by their names.
+    pub(super) tests: BTreeMap<String, PolicyTest>,
 }
 
 /// What is asked of a policy.
@@ -86,17 +85,6 @@ pub struct Round {
     pub input: Value,
 }
 
-/// What came of one test of a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestOutcome {
-    /// The rule.
-    pub name: String,
-    /// Whether it is true.
-    pub is_passed: bool,
-    /// What it printed, and why functions failed.
-    pub notes: Vec<String>,
-}
-
 /// Returns the policy that images of Docker's builders have to be signed.
 pub fn default_policy() -> (String, String) {
     (DEFAULT.to_owned(), include_str!("default.rego").to_owned())
@@ -114,9 +102,11 @@ impl RegoPolicy {
             name,
             engine: regorus::Engine::new(),
             mentions: BTreeMap::new(),
-            packages: BTreeMap::new(),
             functions: Functions::default(),
+            tests: BTreeMap::new(),
         };
+        // As with OPA, a function that fails has no value.
+        policy.engine.set_strict_builtin_errors(false);
         policy
             .engine
             .set_execution_timer_config(ExecutionTimerConfig {
@@ -125,6 +115,10 @@ impl RegoPolicy {
             });
         let helpers = include_str!("builtin.rego");
         policy.add(HELPERS.to_owned(), helpers.to_owned())?;
+        let given = modules.iter();
+        let given: BTreeSet<String> = given
+            .map(|(_, text)| words::package_of(&words::words(text)))
+            .collect();
         let mut waiting = modules;
         let mut known = BTreeSet::new();
         while let Some((name, text)) = waiting.pop() {
@@ -133,7 +127,7 @@ impl RegoPolicy {
             }
             for package in words::imports(&text) {
                 let path = format!("{}.rego", package.join("/"));
-                if !known.insert(path.clone()) {
+                if given.contains(&package.join(".")) || !known.insert(path.clone()) {
                     continue;
                 }
                 let read = files.read(&path)?;
@@ -156,6 +150,7 @@ impl RegoPolicy {
     }
 
     fn add(&mut self, name: String, text: String) -> Result<(), String> {
+        let text = text.strip_prefix(MARK).map(str::to_owned).unwrap_or(text);
         let words = words::words(&text);
         if words::nesting(&words) > NESTING_MAX {
             return Err(format!(
@@ -164,9 +159,10 @@ impl RegoPolicy {
         }
         let mentions = words.iter().map(|word| (word.line, word.text.to_owned()));
         self.mentions.insert(name.clone(), mentions.collect());
-        self.packages
-            .insert(name.clone(), words::package_of(&words));
         self.functions.add(&text);
+        for test in policy_test::tests(&name, &text, &words) {
+            self.tests.entry(test.name.clone()).or_insert(test);
+        }
         let added = self.engine.add_policy(name, text);
         added.map(drop).map_err(|error| error.to_string())
     }
@@ -243,59 +239,6 @@ impl RegoPolicy {
         }
     }
 
-    /// Evaluates the rules named `test_…` of modules whose names end in `_test.rego`: those that
-    /// have `run` in their names.
-    pub fn test(
-        &self,
-        run: &str,
-        files: &Arc<dyn PolicyFiles>,
-    ) -> Result<Vec<TestOutcome>, String> {
-        let (source, platform) = (pb::SourceOp::default(), Platform::host());
-        let (env, facts) = (Env::default(), Facts::default());
-        let case = Case {
-            source: &source,
-            platform: &platform,
-            env: &env,
-            facts: &facts,
-            now_s: 0,
-        };
-        let mut outcomes = Vec::new();
-        for (path, name) in self.tests() {
-            if !name.contains(run) {
-                continue;
-            }
-            let calls = Calls::new(&case, &Value::Null, files);
-            let mut engine = self.engine.clone();
-            let value = evaluate(&mut engine, &path, &json!({}), &calls)?;
-            let (_, _, mut notes) = calls.outcome();
-            notes.extend(engine.take_prints().unwrap_or_default());
-            outcomes.push(TestOutcome {
-                name,
-                is_passed: value == Some(json!(true)),
-                notes,
-            });
-        }
-        Ok(outcomes)
-    }
-
-    /// Finds the tests: their full names, and their own.
-    fn tests(&self) -> BTreeSet<(String, String)> {
-        let modules = self.mentions.iter();
-        let modules = modules.filter(|(module, _)| module.ends_with(TESTS));
-        let tests = modules.flat_map(|(module, mentions)| {
-            let package = self.packages.get(module).map_or("", String::as_str);
-            let mut last = 0;
-            let starts = mentions.iter().filter(move |(line, _)| {
-                let begins = *line > last;
-                last = *line;
-                begins
-            });
-            let tests = starts.filter(|(_, word)| word.starts_with(TEST));
-            tests.map(move |(_, word)| (format!("data.{package}.{word}"), word.clone()))
-        });
-        tests.collect()
-    }
-
     /// Collects the questions of lines that were reached, or of all lines.
     fn questions(
         &self,
@@ -321,7 +264,7 @@ impl RegoPolicy {
     }
 }
 
-fn evaluate(
+pub(super) fn evaluate(
     engine: &mut regorus::Engine,
     path: &str,
     input: &Value,
@@ -331,10 +274,13 @@ fn evaluate(
     engine.set_gather_prints(true);
     engine.set_input(regorus::Value::from(input.clone()));
     functions::add(engine, calls)?;
-    let value = engine
-        .eval_rule(path.to_owned())
+    let results = engine
+        .eval_query(path.to_owned(), false)
         .map_err(|error| failed(&error))?;
-    match value {
+    let results = results.result.into_iter();
+    let values = results.flat_map(|result| result.expressions);
+    let value = values.map(|expression| expression.value).next();
+    match value.unwrap_or(regorus::Value::Undefined) {
         regorus::Value::Undefined => Ok(None),
         value => serde_json::to_value(&value)
             .map(Some)

@@ -83,6 +83,37 @@ pub(super) fn nesting(words: &[Word<'_>]) -> usize {
     deepest
 }
 
+/// Splits a module where a line begins outside of brackets.
+pub(super) fn definitions<'a, 'b>(words: &'b [Word<'a>]) -> Vec<&'b [Word<'a>]> {
+    let mut starts = Vec::new();
+    let (mut depth, mut line) = (0_usize, 0);
+    for (index, word) in words.iter().enumerate() {
+        let is_name = !word.is_string
+            && word
+                .text
+                .starts_with(|c: char| c.is_alphabetic() || c == '_');
+        if depth == 0 && word.line > line && is_name && word.text != "else" {
+            starts.push(match word.text {
+                "default" => index + 1,
+                _ => index,
+            });
+        }
+        line = word.line;
+        match word.text {
+            "(" | "[" | "{" if !word.is_string => depth += 1,
+            ")" | "]" | "}" if !word.is_string => depth = depth.saturating_sub(1),
+            // What follows may be another definition.
+            ";" if depth == 0 => line = 0,
+            _ => {}
+        }
+    }
+    let ends = starts.iter().skip(1).copied().chain([words.len()]);
+    let ranges = starts.iter().copied().zip(ends);
+    ranges
+        .filter_map(|(start, end)| words.get(start..end))
+        .collect()
+}
+
 /// Returns the package of a module, its parts with dots between them.
 pub(super) fn package_of(words: &[Word<'_>]) -> String {
     let clause = words

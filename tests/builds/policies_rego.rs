@@ -426,7 +426,8 @@ fn policies_are_evaluated_and_tested_without_a_build() {
         |tag: &str| format!("decision.allow with input as {{\"image\": {{\"tag\": \"{tag}\"}}}}");
     let good = format!("package docker\ntest_one if {}\n", with("1"));
     env.write("Dockerfile_test.rego", &good);
-    assert_eq!(env.ok(&["policy", "test", "."]).0, "test_one: PASS\n");
+    let (shown, _) = env.ok(&["policy", "test", "."]);
+    assert_eq!(shown, "test_one: PASS (allow=true)\n");
     let bad = format!("{good}test_two if {}\n", with("2"));
     env.write("Dockerfile_test.rego", &bad);
     let shown = env.fails(3, &["policy", "test", "Dockerfile_test.rego"]);

@@ -150,14 +150,22 @@ async fn describe(
     let env = Env::default();
     let input = policy::input_of(source, platform, (&env, 0), &facts);
     let mut input = input.map_err(|reason| EngineError::new(ErrorKind::User, reason))?;
-    if let Some(members) = input.as_object_mut() {
-        members.remove("env");
-    }
+    remove_env(&mut input);
     Ok(Judgement {
         input,
         unknown_fields,
         ..Judgement::default()
     })
+}
+
+/// Removes what is said of the build, which there is none of, from a source and its materials.
+fn remove_env(input: &mut Value) {
+    if let Some(members) = input.as_object_mut() {
+        members.remove("env");
+    }
+    let materials = input.pointer_mut("/image/provenance/materials");
+    let materials = materials.and_then(Value::as_array_mut);
+    materials.into_iter().flatten().for_each(remove_env);
 }
 
 /// Reads a source as people write it.

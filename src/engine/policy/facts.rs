@@ -45,13 +45,11 @@ impl Prober {
         match question {
             Question::Image => {
                 let image = self.image(source, platform).await?;
-                facts.image = Some(ImageFacts {
-                    digest: image.root.digest.clone(),
-                    config: image.config.clone(),
-                });
+                facts.image = Some(described(&image));
             }
             Question::Attestations => {
                 let image = self.image(source, platform).await?;
+                facts.image = Some(described(&image));
                 facts.attestations = Some(self.attestations(&image, step).await?);
             }
             Question::Commit | Question::File => {
@@ -167,6 +165,13 @@ impl Prober {
             }
         }
         Ok(())
+    }
+}
+
+fn described(image: &PinnedImage) -> ImageFacts {
+    ImageFacts {
+        digest: image.root.digest.clone(),
+        config: image.config.clone(),
     }
 }
 

@@ -68,7 +68,7 @@ fn image_facts() -> Facts {
         image: Some(ImageFacts {
             digest: DIGEST.parse().unwrap(),
             config: ImageConfig {
-                created: Some("2023-11-14T22:00:00Z".to_owned()),
+                created: Some("2023-11-14T22:00:00.123456789Z".to_owned()),
                 config: ContainerConfig {
                     labels: Some([("team".to_owned(), "a".to_owned())].into()),
                     user: "nobody".to_owned(),
@@ -121,6 +121,7 @@ fn policies_see_images() {
         r#"not input.image.isCanonical"#,
         &format!("input.image.checksum == {DIGEST:?}"),
         r#"input.image.labels.team == "a""#,
+        r#"input.image.createdTime == "2023-11-14T22:00:00Z""#,
         r#"input.image.user == "nobody""#,
         r#""PATH=/bin" in input.image.env"#,
         r#"input.env.args.A == "b""#,
@@ -174,7 +175,7 @@ fn policies_see_downloads_repositories_and_folders() {
         "input.git.isAnnotatedTag",
         &format!("input.git.commitChecksum == {commit:?}"),
         r#"input.git.commit.author.email == "a@b""#,
-        r#"input.git.commit.message == "fix\n""#,
+        r#"input.git.commit.message == "fix""#,
         "not input.git.commit.pgpSignature",
     ] {
         assert!(holds(expression, git, &commit_facts()), "{expression}");
@@ -294,7 +295,7 @@ fn provenance_is_read() {
             },
             "runDetails": {
                 "builder": {"id": "https://ci"},
-                "metadata": {"startedOn": "2024-01-01T00:00:00Z", "buildkit_hermetic": true},
+                "metadata": {"startedOn": "2024-01-01T00:00:00.5Z", "buildkit_hermetic": true},
             },
         },
     });
@@ -311,6 +312,7 @@ fn provenance_is_read() {
         "input.image.provenance.configSource.path == \"Dockerfile\"",
         "input.image.provenance.buildArgs == {\"X\": \"y\"}",
         "input.image.provenance.rawArgs.target == \"z\"",
+        "input.image.provenance.startedOn == \"2024-01-01T00:00:00Z\"",
         "input.image.provenance.hermetic",
         "input.image.provenance.reproducible == false",
         "input.image.provenance.completeness.materials == false",
@@ -405,6 +407,13 @@ fn modules_import_others() {
     )];
     let error = RegoPolicy::read(modules, &files).unwrap_err();
     assert_eq!(error, "p.rego imports data.none: there is no none.rego");
+    // What is there already is not looked for.
+    let modules = [
+        ("p.rego", "package docker\ndecision := {}\n"),
+        ("p_test.rego", "package p_test\nimport data.docker\n"),
+    ];
+    let modules = modules.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    assert!(RegoPolicy::read(modules.to_vec(), &files).is_ok());
 }
 
 #[test]
@@ -457,6 +466,37 @@ fn policies_print_and_fail() {
     );
     let error = bad.unwrap_err();
     assert!(error.contains("p.rego:2"), "{error}");
+}
+
+#[test]
+fn decisions_may_be_made_of_parts() {
+    for text in [
+        "decision[\"allow\"] := true",
+        "decision.allow := true\ndecision.deny_msg contains \"x\" if input.git",
+        "default decision := {}\ndecision := {\"allow\": true} if input.image",
+    ] {
+        let decision = round(text, ALPINE, &Facts::default()).decision;
+        assert!(decision.is_allowed, "{text}");
+    }
+    let marked = "\u{feff}package docker\ndecision := {\"allow\": true}".to_owned();
+    assert!(RegoPolicy::read(vec![("p.rego".to_owned(), marked)], &files(&[])).is_ok());
+}
+
+#[test]
+fn functions_that_fail_have_no_value() {
+    for expression in [
+        "not to_number(input.image.repo)",
+        "not json.unmarshal(\"x\")",
+        "not startswith(1, \"a\")",
+        "not 1 / (count([]) + 0)",
+        "x == 7",
+    ] {
+        let text = format!(
+            "default allow := false\nallow if {expression}\ndefault x := 7\nx := to_number(\"a\")\ndecision := {{\"allow\": allow}}"
+        );
+        let round = round(&text, ALPINE, &Facts::default());
+        assert!(round.decision.is_allowed, "{expression}: {round:?}");
+    }
 }
 
 #[test]
@@ -522,6 +562,10 @@ fn the_default_policy_wants_dockers_builders_to_sign() {
         ("docker.io/moby/buildkit:v0.26.3", true),
         ("docker.io/moby/buildkit:v0.27.0-rootless", false),
         ("docker.io/moby/buildkit:buildx-stable-1", false),
+        ("docker.io/moby/buildkit:buildx-stable-1-gpu", false),
+        ("docker.io/moby/buildkit:buildx-stable-1-x", true),
+        ("docker.io/moby/buildkit:0.27.0", true),
+        ("docker.io/docker/dockerfile:1.21.0-x", true),
         ("docker.io/moby/buildkit:master-cache", true),
     ] {
         let source = source(&format!("docker-image://{name}"));
