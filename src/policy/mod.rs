@@ -4,7 +4,7 @@
 //! lists of rules in JSON), `file` (how such a list is written); then those in Rego, as buildx has
 //! them: `options` (which ones judge), `env` and `facts` (what they may know), `input` with `git`
 //! and `provenance` (how that is written), `question` (what is found out only when it is needed),
-//! `words` (what a text names), `recursion` (what calls itself), `builtins` (Rego's own functions),
+//! `words` (what a text names), `recursion` (what calls itself), `negation` (`not`), `builtins` (Rego's own functions),
 //! `functions` (those of policies), `rego` (the evaluation), `decision`, `policy_test` (trying it out).
 //!
 //! Everything here is a function from texts and facts to a decision. Invariants: a source is judged
@@ -21,6 +21,7 @@ mod functions;
 mod git;
 mod identifier;
 mod input;
+mod negation;
 mod options;
 mod policy_test;
 mod provenance;

@@ -18,6 +18,7 @@ use super::env::Env;
 use super::facts::Facts;
 use super::functions::{self, Calls, PolicyFiles};
 use super::input;
+use super::negation;
 use super::policy_test::{self, PolicyTest};
 use super::question::{self, Kind, Question};
 use super::recursion::Functions;
@@ -114,7 +115,10 @@ impl RegoPolicy {
                 check_interval: TIME_CHECK_STEPS,
             });
         let helpers = include_str!("builtin.rego");
-        policy.add(HELPERS.to_owned(), helpers.to_owned())?;
+        let (negations, unless) = negation::MODULE;
+        for (name, text) in [(HELPERS, helpers), (negations, unless)] {
+            policy.add(name.to_owned(), text.to_owned())?;
+        }
         let given = modules.iter();
         let given: BTreeSet<String> = given
             .map(|(_, text)| words::package_of(&words::words(text)))
@@ -163,7 +167,9 @@ impl RegoPolicy {
         for test in policy_test::tests(&name, &text, &words) {
             self.tests.entry(test.name.clone()).or_insert(test);
         }
-        let added = self.engine.add_policy(name, text);
+        let added = self
+            .engine
+            .add_policy(name, negation::rewritten(&text, &words));
         added.map(drop).map_err(|error| error.to_string())
     }
 

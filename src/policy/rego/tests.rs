@@ -500,6 +500,57 @@ fn functions_that_fail_have_no_value() {
 }
 
 #[test]
+fn what_a_negation_is_about_has_to_be_there() {
+    for (expression, expected) in [
+        ("not startswith(input.git.remote, \"x\")", false),
+        ("not input.git.host in {\"x\"}", false),
+        ("not input.git.size > 1", false),
+        ("not input.git.host != \"x\"", false),
+        ("not count(input.git.tags) == 0", false),
+        ("not (input.git.size > 1)", false),
+        ("not [input.git.host] == [\"x\"]", false),
+        ("not input.git.host == \"x\"", true),
+        ("not input.git.remote", true),
+        ("not startswith(input.image.repo, \"x\")", true),
+        ("not startswith(input.image.repo, \"al\")", false),
+        ("not input.image.host in {\"x\"}", true),
+        ("not input.image.host in {\"docker.io\"}", false),
+        ("not count(input.image.repo) > 6", true),
+        ("not input.image.repo != \"alpine\"", true),
+        ("not count(input.image.repo) == 6", false),
+        (
+            "not of_git with input as {\"git\": {\"remote\": \"y\"}}",
+            true,
+        ),
+        (
+            "{ some prefix in [\"x\", \"al\"]; not startswith(input.image.repo, prefix) }",
+            true,
+        ),
+        (
+            "{ every prefix in [\"x\", \"al\"] { not startswith(input.image.repo, prefix) } }",
+            false,
+        ),
+        (
+            "{ not startswith(\n\tinput.image.repo, # why\n\t\"x\"); true }",
+            true,
+        ),
+        ("{ prefix := \"x\"; not of_image(prefix) }", true),
+        ("{ prefix := \"al\"; not of_image(prefix) }", false),
+    ] {
+        let text = format!(
+            "default allow := false\nallow if {expression}\ndecision := {{\"allow\": allow}}\n\
+             of_git if startswith(input.git.remote, \"x\")\n\
+             of_image(prefix) if startswith(input.image.repo, prefix)"
+        );
+        let round = round(&text, ALPINE, &Facts::default());
+        assert_eq!(
+            round.decision.is_allowed, expected,
+            "{expression}: {round:?}"
+        );
+    }
+}
+
+#[test]
 fn policies_without_an_end_are_stopped() {
     let text = "decision := {\"allow\": count([1 | some i in numbers.range(0, 3000); some j in numbers.range(0, 30000); i == j]) > 0}";
     let mut policy = policy(text);
