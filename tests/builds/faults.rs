@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -361,6 +362,20 @@ fn a_killed_build_loses_nothing_finished_and_leaves_nothing() {
         let _ = child.kill();
         child.wait().unwrap();
     }
+    // However slow the machine is: killed when the first step is done and the second one runs.
+    let mut child = env
+        .cooper(&["build", "-t", "slow", "--progress", "plain", context])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let shown = BufReader::new(child.stderr.take().unwrap()).lines();
+    let begun = shown
+        .map_while(Result::ok)
+        .any(|line| line.contains("RUN sleep 0.4"));
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert!(begun, "the second step never ran");
     let (_, progress) = env.ok(&["build", "-t", "slow", "--progress", "plain", context]);
     assert!(
         !progress.contains("MISS RUN echo kept"),
