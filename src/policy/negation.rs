@@ -29,8 +29,8 @@ const JOINING: [&str; 14] = [
 ];
 /// What makes a value one that has to be computed.
 const COMPUTING: [&str; 8] = ["(", "+", "-", "*", "/", "%", "&", "|"];
-/// What ends an expression.
-const ENDS: [&str; 4] = [";", ",", "with", "else"];
+/// What ends an expression, or (`not`) the part of a text that is looked at for one negation.
+const ENDS: [&str; 5] = [";", ",", "with", "else", "not"];
 
 /// Puts the negations of a module, which is given with its words, into other words. Lines stay.
 pub(super) fn rewritten(text: &str, words: &[Word<'_>]) -> String {
@@ -39,7 +39,7 @@ pub(super) fn rewritten(text: &str, words: &[Word<'_>]) -> String {
     while at < words.len() {
         let start = at;
         at += 1;
-        if !is(&words[start], "not") || start > 0 && is(&words[start - 1], ".") {
+        if !words[start].is("not") || start > 0 && words[start - 1].is(".") {
             continue;
         }
         let expression = &words[at..at + length(&words[at..])];
@@ -50,7 +50,7 @@ pub(super) fn rewritten(text: &str, words: &[Word<'_>]) -> String {
             continue;
         };
         at += expression.len();
-        let end = end(last);
+        let end = last.end;
         let negated = &text[words[start].start..end];
         let lines = "\n".repeat(negated.matches('\n').count());
         let expression = spelled(text, [expression]);
@@ -71,15 +71,15 @@ fn length(words: &[Word<'_>]) -> usize {
             before.line == word.line
                 || JOINING
                     .iter()
-                    .any(|joining| is(before, joining) || is(word, joining))
+                    .any(|joining| before.is(joining) || word.is(joining))
         });
-        let ends = ENDS.iter().any(|end| is(word, end)) || closes(word);
+        let ends = ENDS.iter().any(|end| word.is(end)) || word.closes();
         if depth == 0 && (ends || !goes_on) {
             return index;
         }
-        if opens(word) {
+        if word.opens() {
             depth += 1;
-        } else if closes(word) {
+        } else if word.closes() {
             depth -= 1;
         }
     }
@@ -91,7 +91,7 @@ fn values<'a, 'b>(words: &'b [Word<'a>]) -> Option<Vec<&'b [Word<'a>]>> {
     let is_plain = |word: &Word<'_>| {
         !["not", "some", "every", "_"]
             .iter()
-            .any(|name| is(word, name))
+            .any(|name| word.is(name))
     };
     // Strings over several lines would move what follows.
     if !words
@@ -100,18 +100,18 @@ fn values<'a, 'b>(words: &'b [Word<'a>]) -> Option<Vec<&'b [Word<'a>]>> {
     {
         return None;
     }
-    if words.first().is_some_and(|first| is(first, "(")) && length(&words[1..]) + 2 == words.len() {
+    if words.first().is_some_and(|first| first.is("(")) && length(&words[1..]) + 2 == words.len() {
         return values(&words[1..words.len() - 1]);
     }
     let name = words
         .iter()
-        .take_while(|word| !word.is_string && (is(word, ".") || is_name(word)));
+        .take_while(|word| !word.is_string && (word.is(".") || is_name(word)));
     let name = name.count();
-    if name > 0 && name < words.len() && is(&words[name], "(") {
+    if name > 0 && name < words.len() && words[name].is("(") {
         let call = length(&words[name + 1..]) + name + 1;
         // Arguments end at commas.
         let mut close = call;
-        while close < words.len() && is(&words[close], ",") {
+        while close < words.len() && words[close].is(",") {
             close += 1 + length(&words[close + 1..]);
         }
         if close + 1 == words.len() && close > name + 1 {
@@ -126,14 +126,14 @@ fn compared<'a, 'b>(words: &'b [Word<'a>]) -> Option<Vec<&'b [Word<'a>]>> {
     let mut depth = 0_usize;
     let mut signs = Vec::new();
     for (index, word) in words.iter().enumerate() {
-        if opens(word) {
+        if word.opens() {
             depth += 1;
-        } else if closes(word) {
+        } else if word.closes() {
             depth = depth.saturating_sub(1);
         } else if depth == 0
             && ["<", ">", "!", "=", ":", "in"]
                 .iter()
-                .any(|sign| is(word, sign))
+                .any(|sign| word.is(sign))
         {
             signs.push(index);
         }
@@ -155,17 +155,17 @@ fn compared<'a, 'b>(words: &'b [Word<'a>]) -> Option<Vec<&'b [Word<'a>]>> {
 
 /// Says whether a value is that of a call or a sum, or made of others.
 fn is_computed(words: &[Word<'_>]) -> bool {
-    if words.first().is_some_and(opens) {
+    if words.first().is_some_and(Word::opens) {
         return true;
     }
     let mut depth = 0_usize;
     for word in words {
-        if depth == 0 && COMPUTING.iter().any(|sign| is(word, sign)) {
+        if depth == 0 && COMPUTING.iter().any(|sign| word.is(sign)) {
             return true;
         }
-        if opens(word) {
+        if word.opens() {
             depth += 1;
-        } else if closes(word) {
+        } else if word.closes() {
             depth = depth.saturating_sub(1);
         }
     }
@@ -181,34 +181,17 @@ fn spelled<'a, 'b: 'a>(text: &str, parts: impl IntoIterator<Item = &'a [Word<'b>
             if last.is_some_and(|last| last != word.start) {
                 written.push(' ');
             }
-            written.push_str(&text[word.start..end(word)]);
-            last = Some(end(word));
+            written.push_str(&text[word.start..word.end]);
+            last = Some(word.end);
         }
         written
     });
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn end(word: &Word<'_>) -> usize {
-    // A string has two quotes.
-    word.start + word.text.len() + if word.is_string { 2 } else { 0 }
-}
-
-fn is(word: &Word<'_>, text: &str) -> bool {
-    !word.is_string && word.text == text
-}
-
 fn is_name(word: &Word<'_>) -> bool {
     word.text
         .starts_with(|c: char| c.is_alphanumeric() || c == '_')
-}
-
-fn opens(word: &Word<'_>) -> bool {
-    ["(", "[", "{"].iter().any(|open| is(word, open))
-}
-
-fn closes(word: &Word<'_>) -> bool {
-    [")", "]", "}"].iter().any(|close| is(word, close))
 }
 
 #[cfg(test)]
@@ -266,6 +249,11 @@ mod tests {
             "a if {\n\tnot f(x, # one\n\t\ty)\n\tb\n}",
             "a if {\n\tUNLESS([x, y], [1 | f(x, y)])\n\n\tb\n}",
         );
+    }
+
+    #[test]
+    fn a_string_without_an_end_ends_with_the_text() {
+        becomes("a if not x > \"y", "a if UNLESS([x, \"y], [1 | x > \"y])");
     }
 
     #[test]

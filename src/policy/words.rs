@@ -7,10 +7,29 @@ pub(super) struct Word<'a> {
     pub(super) line: u32,
     /// Where it begins, in bytes.
     pub(super) start: usize,
+    /// Where it ends, quotes included.
+    pub(super) end: usize,
     /// The text: of a string, what stands between its quotes; else a name, or one character.
     pub(super) text: &'a str,
     /// Whether it is a string.
     pub(super) is_string: bool,
+}
+
+impl Word<'_> {
+    /// Says whether it is this name or character, and no string.
+    pub(super) fn is(&self, text: &str) -> bool {
+        !self.is_string && self.text == text
+    }
+
+    /// Says whether it opens a bracket.
+    pub(super) fn opens(&self) -> bool {
+        !self.is_string && ["(", "[", "{"].contains(&self.text)
+    }
+
+    /// Says whether it closes a bracket.
+    pub(super) fn closes(&self) -> bool {
+        !self.is_string && [")", "]", "}"].contains(&self.text)
+    }
 }
 
 /// Takes a text apart; comments and spaces are left out.
@@ -40,6 +59,7 @@ pub(super) fn words(text: &str) -> Vec<Word<'_>> {
             words.push(Word {
                 line,
                 start: at,
+                end: at + length,
                 text,
                 is_string,
             });
@@ -72,11 +92,11 @@ fn string_length(text: &str, quote: char) -> usize {
 /// Returns how deep brackets stand in brackets.
 pub(super) fn nesting(words: &[Word<'_>]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
-    for word in words.iter().filter(|word| !word.is_string) {
-        match word.text {
-            "(" | "[" | "{" => depth += 1,
-            ")" | "]" | "}" => depth = depth.saturating_sub(1),
-            _ => {}
+    for word in words {
+        if word.opens() {
+            depth += 1;
+        } else if word.closes() {
+            depth = depth.saturating_sub(1);
         }
         deepest = deepest.max(depth);
     }
@@ -99,12 +119,13 @@ pub(super) fn definitions<'a, 'b>(words: &'b [Word<'a>]) -> Vec<&'b [Word<'a>]> 
             });
         }
         line = word.line;
-        match word.text {
-            "(" | "[" | "{" if !word.is_string => depth += 1,
-            ")" | "]" | "}" if !word.is_string => depth = depth.saturating_sub(1),
+        if word.opens() {
+            depth += 1;
+        } else if word.closes() {
+            depth = depth.saturating_sub(1);
+        } else if depth == 0 && word.text == ";" {
             // What follows may be another definition.
-            ";" if depth == 0 => line = 0,
-            _ => {}
+            line = 0;
         }
     }
     let ends = starts.iter().skip(1).copied().chain([words.len()]);

@@ -59,7 +59,7 @@ pub(super) struct FrontendRun {
 }
 
 impl FrontendRun {
-    /// Runs the frontend that the Dockerfile or the user asks for.
+    /// Makes the run of the frontend that the Dockerfile or the user asks for.
     pub(super) fn first(
         foreign: &Foreign,
         options: Opts,
